@@ -1,0 +1,19 @@
+/* clock.h: the one clock of the loop, monotonic nanoseconds (clock_gettime(2), CLOCK_MONOTONIC).
+ * It is the clock of Python's time.monotonic(), so the two can be compared. */
+#ifndef HOOP_CLOCK_H
+#define HOOP_CLOCK_H
+
+#include "base.h"
+#include <time.h>
+
+#define HOOP_NS_PER_SECOND INT64_C(1000000000)
+
+static inline int64_t hoop_clock_ns(void)
+{
+    struct timespec now;
+    int result = clock_gettime(CLOCK_MONOTONIC, &now);
+    HOOP_ASSERT(result == 0); /* only EFAULT and EINVAL are possible, and neither applies */
+    return (int64_t)now.tv_sec * HOOP_NS_PER_SECOND + now.tv_nsec;
+}
+
+#endif

@@ -1,0 +1,49 @@
+/* net.h: sockets. System calls as the loop wants them (EINTR retried, -errno, no SIGPIPE, non-blocking and
+ * close-on-exec from birth), and socket addresses as text. */
+#ifndef HOOP_NET_H
+#define HOOP_NET_H
+
+#include "base.h"
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* The most buffers that one hoop_net_sendv takes (IOV_MAX is at least 1024 wherever hoop runs). */
+#define HOOP_NET_MAX_BUFFERS 64
+
+/* A connection from the listener's queue, non-blocking and close-on-exec: its descriptor, or -errno. -EAGAIN when the
+ * queue is empty. Errors of a connection that died in the queue (ECONNABORTED, EPROTO and, on Linux, the network errors
+ * that accept(2) passes on) are returned as they are; hoop_net_is_transient_accept_error tells them apart. */
+int hoop_net_accept(int listener_fd);
+bool hoop_net_is_transient_accept_error(int result); /* this connection is lost, the listener is fine: try again at once */
+bool hoop_net_is_resource_error(int result);         /* -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM: wait before trying again */
+
+/* recv(2), send(2), sendmsg(2), read(2), write(2): bytes moved, 0 at end of file, or -errno (-EAGAIN for "not now"). */
+ssize_t hoop_net_recv(int fd, void *buffer, size_t size);
+ssize_t hoop_net_send(int fd, const void *buffer, size_t size);
+ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count);
+
+/* Options. 0 or -errno. */
+int hoop_net_set_nonblocking(int fd);
+int hoop_net_set_nodelay(int fd, bool on); /* TCP_NODELAY; 0 without effect for what is not TCP */
+int hoop_net_shutdown_write(int fd);
+int hoop_net_socket_error(int fd); /* SO_ERROR as -errno, or 0; the pending error is cleared */
+int hoop_net_close(int fd);        /* EINTR is success: on Linux and the BSDs the descriptor is gone */
+
+/* An address as Python's socket module shows it. */
+typedef struct hoop_address {
+    int family;         /* AF_INET or AF_INET6 */
+    uint16_t port;      /* host order */
+    uint32_t flowinfo;  /* host order, AF_INET6 */
+    uint32_t scope_id;  /* AF_INET6 */
+    char host[INET6_ADDRSTRLEN + 17]; /* numeric; "%scope" is appended as getnameinfo(NI_NUMERICHOST) does */
+} hoop_address;
+
+/* Text of a sockaddr: 0, or -EAFNOSUPPORT for another family than AF_INET and AF_INET6 or for a short length. */
+int hoop_net_format_address(const struct sockaddr *address, socklen_t length, hoop_address *text);
+/* A numeric host that every libc reads the same way: dotted quad without leading zeros, or an IPv6 address without a zone.
+ * Fills a sockaddr with the port and returns its length; -EINVAL for anything else, "127.1", "%eth0" and names among it. */
+int hoop_net_parse_literal(const char *host, uint16_t port, struct sockaddr_storage *address);
+
+#endif

@@ -1,0 +1,57 @@
+"""Fixtures shared by every test: the same body runs on asyncio's own loop and on hoop, so that "compatible" is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def loop_factory_named(name: str) -> LoopFactory:
+    """The factory behind a fixture parameter: "asyncio" is the stdlib selector loop, "hoop" is this project's."""
+    if name == "asyncio":
+        return asyncio.SelectorEventLoop
+    import hoop
+
+    return hoop.new_event_loop
+
+
+@pytest.fixture(params=["asyncio", "hoop"])
+def loop_name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def loop_factory(loop_name: str) -> LoopFactory:
+    return loop_factory_named(loop_name)
+
+
+@pytest.fixture
+def loop(loop_factory: LoopFactory) -> Iterator[asyncio.AbstractEventLoop]:
+    """An open loop that is not running; it is closed after the test."""
+    loop = loop_factory()
+    try:
+        yield loop
+    finally:
+        if not loop.is_closed():
+            loop.close()
+        gc.collect()
+
+
+@pytest.fixture
+def run(loop_factory: LoopFactory) -> Callable[..., Any]:
+    """`run(coroutine, debug=None)`: as asyncio.run, on the loop under test, with a deadline against hanging for ever."""
+
+    def run(main: Coroutine[Any, Any, Any], *, debug: bool | None = None, deadline_s: float = 60.0) -> Any:
+        async def guarded() -> Any:
+            return await asyncio.wait_for(main, deadline_s)
+
+        with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
+            return runner.run(guarded())
+
+    return run
