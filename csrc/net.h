@@ -1,5 +1,9 @@
 /* net.h: sockets. System calls as the loop wants them (EINTR retried, -errno, no SIGPIPE, non-blocking and
- * close-on-exec from birth), and socket addresses as text. */
+ * close-on-exec from birth), and socket addresses as text.
+ *
+ * SIGPIPE: sending to a socket never raises it (MSG_NOSIGNAL, or SO_NOSIGPIPE on macOS, set by hoop_net_accept and
+ * hoop_net_set_nonblocking). write(2) to a pipe has no such flag; there it is CPython's start-up, which ignores the
+ * signal, that protects the process. */
 #ifndef HOOP_NET_H
 #define HOOP_NET_H
 
@@ -19,31 +23,43 @@ int hoop_net_accept(int listener_fd);
 bool hoop_net_is_transient_accept_error(int result); /* this connection is lost, the listener is fine: try again at once */
 bool hoop_net_is_resource_error(int result);         /* -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM: wait before trying again */
 
-/* recv(2), send(2), sendmsg(2), read(2), write(2): bytes moved, 0 at end of file, or -errno (-EAGAIN for "not now"). */
+/* recv(2), send(2), sendmsg(2): bytes moved, 0 at end of file, or -errno (-EAGAIN for "not now"; never -EWOULDBLOCK
+ * under another number). One call moves at most about 2 GiB (XNU refuses more than an int, Linux cuts). hoop_net_sendv
+ * looks at the first HOOP_NET_MAX_BUFFERS buffers; a count of 0 sends nothing and returns 0. */
 ssize_t hoop_net_recv(int fd, void *buffer, size_t size);
 ssize_t hoop_net_send(int fd, const void *buffer, size_t size);
 ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count);
+/* The same for what is not a socket, with read(2), write(2) and writev(2): pipes, terminals. */
+ssize_t hoop_net_read(int fd, void *buffer, size_t size);
+ssize_t hoop_net_write(int fd, const void *buffer, size_t size);
+ssize_t hoop_net_writev(int fd, const struct iovec *buffers, int count);
 
 /* Options. 0 or -errno. */
-int hoop_net_set_nonblocking(int fd);
+int hoop_net_set_nonblocking(int fd); /* the call that every adopted descriptor passes through; any kind of file */
 int hoop_net_set_nodelay(int fd, bool on); /* TCP_NODELAY; 0 without effect for what is not TCP */
-int hoop_net_shutdown_write(int fd);
+int hoop_net_shutdown_write(int fd); /* -ENOTCONN when the peer has reset the connection */
 int hoop_net_socket_error(int fd); /* SO_ERROR as -errno, or 0; the pending error is cleared */
 int hoop_net_close(int fd);        /* EINTR is success: on Linux and the BSDs the descriptor is gone */
 
-/* An address as Python's socket module shows it. */
+/* An address as Python's socket module shows it: (host, port) or (host, port, flowinfo, scope_id). Since Python 3.7 the
+ * host of such a tuple carries no zone, from getpeername() as from getaddrinfo(): the scope is the tuple's fourth item.
+ * Only socket.getnameinfo() writes a zone; hoop_net_append_zone is for that. */
 typedef struct hoop_address {
     int family;         /* AF_INET or AF_INET6 */
     uint16_t port;      /* host order */
     uint32_t flowinfo;  /* host order, AF_INET6 */
     uint32_t scope_id;  /* AF_INET6 */
-    char host[INET6_ADDRSTRLEN + 17]; /* numeric; "%scope" is appended as getnameinfo(NI_NUMERICHOST) does */
+    char host[INET6_ADDRSTRLEN + 17]; /* numeric, without a zone; the room beyond is for hoop_net_append_zone */
 } hoop_address;
 
 /* Text of a sockaddr: 0, or -EAFNOSUPPORT for another family than AF_INET and AF_INET6 or for a short length. */
 int hoop_net_format_address(const struct sockaddr *address, socklen_t length, hoop_address *text);
-/* A numeric host that every libc reads the same way: dotted quad without leading zeros, or an IPv6 address without a zone.
- * Fills a sockaddr with the port and returns its length; -EINVAL for anything else, "127.1", "%eth0" and names among it. */
+/* "%eth0" after the host of a link-local address, "%7" where the scope is no interface of this machine or the address is
+ * not link-local; nothing for a scope of 0 and for AF_INET. As getnameinfo(NI_NUMERICHOST) does. */
+void hoop_net_append_zone(hoop_address *text);
+/* A numeric host that every libc reads the same way: dotted quad without leading zeros, or an IPv6 address (RFC 4291,
+ * section 2.2) without a zone. Fills a sockaddr with the port and returns its length; -EINVAL for anything else: "127.1",
+ * "010.0.0.1", "fe80::1%eth0", names, spaces. Those are left to getaddrinfo. */
 int hoop_net_parse_literal(const char *host, uint16_t port, struct sockaddr_storage *address);
 
 #endif

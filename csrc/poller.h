@@ -6,8 +6,10 @@
  * on the same number. Back ends never see a pointer of the owner: an event names descriptor and generation, and an owner
  * that finds another generation in the slot drops the event as stale.
  *
- * Interest is level-triggered. Errors and hang-ups are reported as every direction that the owner has asked for: a read
- * or a write then finds out what happened. An interest of 0 takes the descriptor out of the kernel's set (with an empty
+ * Interest is level-triggered. Errors and hang-ups count as every direction: a read or a write then finds out
+ * what happened. A back end may therefore report a direction that nobody asked for (epoll reports both for EPOLLERR and
+ * EPOLLHUP), and hoop_poller_wait passes it on, since it does not look at slots once it has waited. The owner, who reads
+ * the slot anyhow to compare generations, masks: events & hoop_poller_interest(poller, fd). An interest of 0 takes the descriptor out of the kernel's set (with an empty
  * mask and the peer gone, epoll would report EPOLLHUP for ever). Half-closure (EPOLLRDHUP) is never asked for; it is
  * seen by reading.
  *
@@ -15,6 +17,15 @@
  * hoop_poller_set only notes the wish; hoop_poller_wait applies what still differs, so pause + resume between two waits
  * cost nothing. A wish that the kernel refuses is reported as one event with HOOP_FAILED and the error, and the slot then
  * has interest 0: nothing is remembered as live that is not (zuvloop#158).
+ *
+ * Stale registrations. epoll keeps a registration until the last duplicate of the open file is closed, and once the
+ * number itself is closed it can no longer be removed. If a user closes a watched number while a duplicate lives on
+ * elsewhere (dup(2), or a child process), the old generation is reported by every wait for as long as the file is ready.
+ * An owner that meets stale events in several waits in a row calls hoop_poller_rebuild.
+ *
+ * fork(2). The child shares the parent's epoll set: it must not add, set, rearm or remove anything there, above all not
+ * remove (EPOLL_CTL_DEL takes the registration from the parent). hoop_poller_close makes no change to the set and is
+ * all that a child may call. A kqueue is not inherited at all; closing it in the child is a no-op.
  *
  * All calls come from one thread at a time; only hoop_poller_wait may run without the GIL, and it does not touch a slot
  * after the kernel call has begun to block. */
@@ -26,7 +37,8 @@
 enum {
     HOOP_READABLE = 1,  /* interest and event */
     HOOP_WRITABLE = 2,  /* interest and event */
-    HOOP_EXCLUSIVE = 4, /* interest only, with READABLE, for listeners shared by processes: wake one of them. A hint. */
+    HOOP_EXCLUSIVE = 4, /* interest only, with READABLE alone (else ignored), for listeners shared by processes: wake one
+                         * of them. A hint: where the kernel has nothing like it, all are woken. */
     HOOP_FAILED = 8     /* event only: applying an interest change failed, see error */
 };
 
@@ -38,7 +50,7 @@ typedef struct hoop_event {
 } hoop_event;
 
 typedef struct hoop_slot {
-    uint32_t generation; /* grows with each add and rearm; 0 never names a registration */
+    uint32_t generation; /* grows with each add and rearm, also across remove; 0 never names a registration */
     uint8_t live;        /* between add and remove */
     uint8_t wanted;      /* interest asked for */
     uint8_t applied;     /* interest that the kernel knows */
@@ -54,10 +66,16 @@ typedef struct hoop_poller_backend {
     void (*close)(hoop_poller *poller); /* releases both; called once */
     /* Tell the kernel that fd's interest goes from `from` to `to` (either may be 0, not both). A change from 0 that
      * finds the descriptor already known, or one from non-0 that finds it unknown, must succeed in the end: the number
-     * may have been closed and reused behind our back. On failure the kernel must know nothing of fd. */
+     * may have been closed and reused behind our back. `from` is what the kernel knows at most, not a promise: rearm
+     * says READABLE | WRITABLE for "unknown". `generation` is to be reported from now on for every direction in `to`.
+     * A change to 0 that finds the descriptor unknown or closed succeeds. On failure the kernel must know nothing of
+     * fd. */
     int (*apply)(hoop_poller *poller, int fd, uint32_t generation, unsigned from, unsigned to);
+    /* fd has been closed: drop what is kept in user space about it, without a kernel call. NULL when nothing is. */
+    void (*forget)(hoop_poller *poller, int fd);
     /* Fill at most capacity events; block until one, or timeout_ns has passed (< 0: for ever, 0: not at all; never
-     * return early without an event, except for a signal: -EINTR). One descriptor appears at most once per call. */
+     * return early without an event, except for a signal: -EINTR). A registration appears at most once per call. With
+     * more ready descriptors than capacity, those left out come first in one of the next calls: none starves. */
     int (*wait)(hoop_poller *poller, hoop_event *events, int capacity, int64_t timeout_ns);
 } hoop_poller_backend;
 
@@ -66,9 +84,9 @@ struct hoop_poller {
     hoop_slot *slots;                   /* by descriptor number */
     int slot_count;
     int live_count; /* registrations */
-    int *dirty;     /* descriptor numbers whose wanted and applied may differ */
+    int *dirty;     /* descriptor numbers whose wanted and applied may differ, each once: see hoop_slot.dirty */
     int dirty_count;
-    int dirty_capacity;
+    int dirty_capacity; /* slot_count at least, so that noting a wish cannot fail */
     int backend_fd;
     void *backend_state;
 };
@@ -78,13 +96,18 @@ struct hoop_poller {
 int hoop_poller_open(hoop_poller *poller, const char *name);
 void hoop_poller_close(hoop_poller *poller); /* idempotent; the registered descriptors stay open */
 
-/* Register fd and tell the kernel now. 0; -EEXIST when fd is live here; -EBADF for a negative number; -EPERM for a
- * regular file (epoll); -ENOMEM; else the kernel's error. On failure fd is not registered. interest may be 0. */
+/* The back ends of this build, the platform's best first; NULL from the end of the list on. */
+const hoop_poller_backend *hoop_poller_backend_at(int index);
+
+/* Register fd and tell the kernel now. 0; -EEXIST when fd is live here; -EBADF for a negative or closed number; -EPERM
+ * for a regular file (epoll; kqueue and poll take it and find it always ready); -ENOMEM; else the kernel's error. On
+ * failure fd is not registered. interest may be 0: then the kernel is told later, and may refuse later. */
 int hoop_poller_add(hoop_poller *poller, int fd, unsigned interest);
 /* Wish for another interest, applied by the next wait. 0 or -ENOENT. */
 int hoop_poller_set(hoop_poller *poller, int fd, unsigned interest);
 /* As set, but applied now and without trusting what the kernel was told before: for descriptors that a user may have
- * closed and reopened under the same number. Gives the slot a new generation. 0, or -errno: then fd is no longer live. */
+ * closed and reopened under the same number. Gives the slot a new generation. 0, -ENOENT when fd is not live, or the
+ * kernel's error: then fd is no longer live. */
 int hoop_poller_rearm(hoop_poller *poller, int fd, unsigned interest);
 /* Forget fd and tell the kernel now (before the owner closes it). 0 or -ENOENT. A descriptor that is already closed is
  * no error. */
@@ -92,7 +115,13 @@ int hoop_poller_remove(hoop_poller *poller, int fd);
 /* Forget fd without a kernel call: the number has been closed and now belongs to somebody else. */
 void hoop_poller_forget(hoop_poller *poller, int fd);
 
-/* Apply wishes, then the back end's wait. The number of events, or -errno (-EINTR among them). */
+/* Start over with a fresh kernel object: the way out of stale registrations that cannot be removed. Every live slot keeps
+ * its generation and interest; the next wait tells the new object and reports whatever it refuses as HOOP_FAILED.
+ * backend_fd changes. 0, or -errno, and then the poller is as it was. */
+int hoop_poller_rebuild(hoop_poller *poller);
+
+/* Apply wishes, then the back end's wait. The number of events, or -errno (-EINTR among them; -EINVAL when capacity is
+ * not positive). With a refused wish to report it does not block. */
 int hoop_poller_wait(hoop_poller *poller, hoop_event *events, int capacity, int64_t timeout_ns);
 
 static inline uint32_t hoop_poller_generation(const hoop_poller *poller, int fd) /* 0 when not live */

@@ -1,0 +1,42 @@
+/* poller_internal.h: what back ends share, and the knob with which tests reach the ways of waiting that this machine's
+ * kernel would never choose. Nobody above csrc includes it. */
+#ifndef HOOP_POLLER_INTERNAL_H
+#define HOOP_POLLER_INTERNAL_H
+
+#include "clock.h"
+#include "poller.h"
+
+#define HOOP_NS_PER_MS INT64_C(1000000)
+
+/* No single kernel wait is longer than this; longer ones are repeated. A day keeps clear of every limit: an int of
+ * milliseconds ends after 24 days, and XNU refuses a timespec of more than 10^8 seconds. */
+#define HOOP_POLLER_LONGEST_WAIT_NS (INT64_C(86400) * HOOP_NS_PER_SECOND)
+
+static inline int64_t hoop_poller_deadline_ns(int64_t timeout_ns) /* INT64_MAX for "never" */
+{
+    if (timeout_ns < 0)
+        return INT64_MAX;
+    int64_t now_ns = hoop_clock_ns();
+    return timeout_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + timeout_ns;
+}
+
+/* Milliseconds, rounded up, so that a wait told in them is never short. */
+static inline int hoop_poller_round_up_ms(int64_t timeout_ns)
+{
+    int64_t wait_ns = timeout_ns < HOOP_POLLER_LONGEST_WAIT_NS ? timeout_ns : HOOP_POLLER_LONGEST_WAIT_NS;
+    return (int)((wait_ns + HOOP_NS_PER_MS - 1) / HOOP_NS_PER_MS);
+}
+
+#if defined(__linux__)
+typedef enum hoop_epoll_wait_mode {
+    HOOP_EPOLL_NANOSECONDS, /* epoll_pwait2(2); where every poller starts */
+    HOOP_EPOLL_TIMERFD,     /* epoll_wait(2), and a timerfd in the set for what is not a whole number of milliseconds */
+    HOOP_EPOLL_MILLISECONDS /* epoll_wait(2), rounded up */
+} hoop_epoll_wait_mode;
+
+/* Have this epoll poller wait as if the kernel had refused the modes before `mode`. 0, or -ENOTSUP for another back end. */
+int hoop_poller_epoll_force_wait(hoop_poller *poller, hoop_epoll_wait_mode mode);
+hoop_epoll_wait_mode hoop_poller_epoll_wait_mode(const hoop_poller *poller); /* the poller is an open epoll one */
+#endif
+
+#endif

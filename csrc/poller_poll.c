@@ -1,0 +1,243 @@
+/* poller_poll.c: the portable reference back end, on poll(2).
+ *
+ * What the kernel does:
+ *
+ *   1. poll remembers nothing. Each call is told every descriptor, and costs time in proportion to their number.
+ *   2. POLLERR, POLLHUP and POLLNVAL are reported whether asked for or not, also with an empty mask.
+ *   3. A closed number is POLLNVAL, at once and for ever. A reused one is simply the new file.
+ *   4. A negative number is skipped.
+ *   5. Timeouts are milliseconds. ppoll(2) takes a timespec; macOS has none.
+ *   6. On macOS, poll on terminals and other devices was POLLNVAL until 10.5 and is still worse served than kqueue;
+ *      elsewhere regular files are always ready.
+ *   7. With POLLHUP some systems leave POLLIN out although the rest of the data can be read.
+ *
+ * What that means here:
+ *
+ *   - The set lives in user space: an array for poll, the generations beside it, and an index by number. Removing moves
+ *     the last entry into the gap.
+ *   - It is for tests, for comparing, and for a system that has nothing better; hence clarity before speed.
+ *   - POLLERR and POLLHUP count as both directions (2, 7), as with epoll.
+ *   - A POLLNVAL entry is dropped without an event, which is what epoll and kqueue do when a number is closed (3).
+ *   - Unlike them, this back end reports a reused number under the old registration until rearm or forget: it cannot see
+ *     the difference.
+ *   - apply asks fcntl(2) whether the number is open, so that a bad descriptor is an error where it was passed in.
+ *   - Events are taken from a moving start, so that a small array starves nobody. */
+#include "poller_internal.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__) || defined(__DragonFly__)
+#define HAVE_PPOLL 1
+#endif
+
+#define FIRST_CAPACITY 64
+
+typedef struct poll_state {
+    struct pollfd *entries;
+    uint32_t *generations; /* parallel to entries */
+    int count;
+    int capacity;
+    int start;   /* where the next wait begins to collect; any value, taken modulo count */
+    int *places; /* by descriptor number: 1 + its index in entries, or 0 */
+    int place_count;
+} poll_state;
+
+static int poll_open(hoop_poller *poller)
+{
+    poll_state *state = calloc(1, sizeof(*state));
+    if (state == NULL)
+        return -ENOMEM;
+    poller->backend_state = state;
+    poller->backend_fd = -1;
+    return 0;
+}
+
+static void poll_close(hoop_poller *poller)
+{
+    poll_state *state = poller->backend_state;
+    free(state->entries);
+    free(state->generations);
+    free(state->places);
+    free(state);
+    poller->backend_state = NULL;
+}
+
+static int reserve_place(poll_state *state, int fd)
+{
+    if (fd < state->place_count)
+        return 0;
+    int64_t count = state->place_count > 0 ? state->place_count : FIRST_CAPACITY;
+    while (count <= fd)
+        count *= 2;
+    if (count > INT_MAX)
+        count = INT_MAX;
+    if (fd >= count || (uint64_t)count > SIZE_MAX / sizeof(int))
+        return -ENOMEM;
+    int *places = realloc(state->places, (size_t)count * sizeof(*places));
+    if (places == NULL)
+        return -ENOMEM;
+    memset(places + state->place_count, 0, (size_t)(count - state->place_count) * sizeof(*places));
+    state->places = places;
+    state->place_count = (int)count;
+    return 0;
+}
+
+static int reserve_entry(poll_state *state)
+{
+    if (state->count < state->capacity)
+        return 0;
+    if (state->capacity > INT_MAX / 2)
+        return -ENOMEM;
+    size_t capacity = state->capacity > 0 ? (size_t)state->capacity * 2 : FIRST_CAPACITY;
+    struct pollfd *entries = realloc(state->entries, capacity * sizeof(*entries));
+    if (entries == NULL)
+        return -ENOMEM;
+    state->entries = entries;
+    uint32_t *generations = realloc(state->generations, capacity * sizeof(*generations));
+    if (generations == NULL)
+        return -ENOMEM;
+    state->generations = generations;
+    state->capacity = (int)capacity;
+    return 0;
+}
+
+static void take_out(poll_state *state, int fd)
+{
+    if (fd >= state->place_count || state->places[fd] == 0)
+        return;
+    int gap = state->places[fd] - 1;
+    int last = --state->count;
+    state->entries[gap] = state->entries[last];
+    state->generations[gap] = state->generations[last];
+    state->places[state->entries[gap].fd] = gap + 1;
+    state->places[fd] = 0; /* after the line above, which is about fd itself when it was the last */
+}
+
+static void poll_forget(hoop_poller *poller, int fd)
+{
+    take_out(poller->backend_state, fd);
+}
+
+static int put_in(poll_state *state, int fd, uint32_t generation, unsigned to)
+{
+    if (fcntl(fd, F_GETFD) < 0)
+        return -errno;
+    int result = reserve_place(state, fd);
+    if (result < 0)
+        return result;
+    if (state->places[fd] == 0) {
+        result = reserve_entry(state);
+        if (result < 0)
+            return result;
+        state->places[fd] = ++state->count;
+    }
+    int index = state->places[fd] - 1;
+    short mask = 0;
+    if (to & HOOP_READABLE)
+        mask |= POLLIN;
+    if (to & HOOP_WRITABLE)
+        mask |= POLLOUT;
+    state->entries[index] = (struct pollfd){.fd = fd, .events = mask, .revents = 0};
+    state->generations[index] = generation;
+    return 0;
+}
+
+static int poll_apply(hoop_poller *poller, int fd, uint32_t generation, unsigned from, unsigned to)
+{
+    poll_state *state = poller->backend_state;
+    (void)from; /* the array knows */
+    int result = to == 0 ? 0 : put_in(state, fd, generation, to);
+    if (to == 0 || result < 0)
+        take_out(state, fd);
+    return result;
+}
+
+static int call_poll(poll_state *state, int64_t timeout_ns)
+{
+    int count;
+#if defined(HAVE_PPOLL)
+    if (timeout_ns >= 0) {
+        struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / HOOP_NS_PER_SECOND),
+                                   .tv_nsec = (long)(timeout_ns % HOOP_NS_PER_SECOND)};
+        count = ppoll(state->entries, (nfds_t)state->count, &timeout, NULL);
+    } else {
+        count = ppoll(state->entries, (nfds_t)state->count, NULL, NULL);
+    }
+#else
+    count = poll(state->entries, (nfds_t)state->count, timeout_ns < 0 ? -1 : hoop_poller_round_up_ms(timeout_ns));
+#endif
+    return count < 0 ? -errno : count;
+}
+
+static uint32_t translate(short revents)
+{
+    uint32_t happened = 0;
+    if (revents & (POLLIN | POLLERR | POLLHUP))
+        happened |= HOOP_READABLE;
+    if (revents & (POLLOUT | POLLERR | POLLHUP))
+        happened |= HOOP_WRITABLE;
+    return happened;
+}
+
+/* Closed numbers out, from the end on, so that what take_out moves has been looked at. */
+static void drop_closed(poll_state *state)
+{
+    for (int i = state->count - 1; i >= 0; i--) {
+        if (state->entries[i].revents & POLLNVAL)
+            take_out(state, state->entries[i].fd);
+    }
+}
+
+static int collect(poll_state *state, hoop_event *events, int capacity)
+{
+    drop_closed(state);
+    int filled = 0;
+    int scanned = 0;
+    int index = state->count > 0 ? state->start % state->count : 0;
+    for (; scanned < state->count && filled < capacity; scanned++) {
+        uint32_t happened = translate(state->entries[index].revents);
+        if (happened != 0) {
+            events[filled++] = (hoop_event){.fd = state->entries[index].fd,
+                                            .generation = state->generations[index],
+                                            .events = happened,
+                                            .error = 0};
+        }
+        if (++index == state->count)
+            index = 0;
+    }
+    state->start = index;
+    return filled;
+}
+
+static int poll_wait(hoop_poller *poller, hoop_event *events, int capacity, int64_t timeout_ns)
+{
+    poll_state *state = poller->backend_state;
+    int64_t deadline_ns = timeout_ns > 0 ? hoop_poller_deadline_ns(timeout_ns) : 0;
+    int64_t left_ns = timeout_ns;
+    for (;;) {
+        int64_t wait_ns = left_ns < HOOP_POLLER_LONGEST_WAIT_NS ? left_ns : HOOP_POLLER_LONGEST_WAIT_NS;
+        int count = call_poll(state, wait_ns);
+        if (count < 0)
+            return count;
+        int filled = count > 0 ? collect(state, events, capacity) : 0;
+        if (filled > 0 || timeout_ns == 0)
+            return filled;
+        if (timeout_ns < 0)
+            continue; /* only closed numbers, which are gone now */
+        left_ns = deadline_ns - hoop_clock_ns();
+        if (left_ns <= 0)
+            return 0;
+    }
+}
+
+const hoop_poller_backend hoop_poller_poll_backend = {
+    .name = "poll",
+    .open = poll_open,
+    .close = poll_close,
+    .apply = poll_apply,
+    .forget = poll_forget,
+    .wait = poll_wait,
+};
