@@ -100,7 +100,7 @@ void hoop_poller_close(hoop_poller *poller); /* idempotent; the registered descr
 const hoop_poller_backend *hoop_poller_backend_at(int index);
 
 /* Register fd and tell the kernel now. 0; -EEXIST when fd is live here; -EBADF for a negative or closed number; -EPERM
- * for a regular file (epoll; kqueue and poll take it and find it always ready); -ENOMEM; else the kernel's error. On
+ * for a regular file (epoll; poll finds it always ready, kqueue while it is not at its end); -ENOMEM; else the kernel's error. On
  * failure fd is not registered. interest may be 0: then the kernel is told later, and may refuse later. */
 int hoop_poller_add(hoop_poller *poller, int fd, unsigned interest);
 /* Wish for another interest, applied by the next wait. 0 or -ENOENT. */
