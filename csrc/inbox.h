@@ -10,6 +10,9 @@
  * The store of "sleeping" and the load of the list are sequentially consistent on both sides, so either the consumer
  * sees the node or the producer sees the sleeper.
  *
+ * A consumer that was woken drains the waker before it next prepares to sleep. A push still touches the inbox after the
+ * node has become the consumer's, so the inbox outlives every push that has begun; the node need not.
+ *
  * hoop_inbox_visit may run beside producers but not beside the consumer. */
 #ifndef HOOP_INBOX_H
 #define HOOP_INBOX_H
@@ -34,7 +37,7 @@ hoop_inbox_node *hoop_inbox_take(hoop_inbox *inbox);
 /* true: the consumer may block, every later push will ask for a wake-up. false: there is work, do not block. */
 bool hoop_inbox_prepare_sleep(hoop_inbox *inbox);
 void hoop_inbox_awake(hoop_inbox *inbox);
-int hoop_inbox_visit(hoop_inbox *inbox, hoop_visit_fn visit, void *arg); /* items are hoop_inbox_node* */
+int hoop_inbox_visit(hoop_inbox *inbox, hoop_visit_fn visit, void *arg); /* newest first; hoop_inbox_node* */
 
 static inline bool hoop_inbox_is_empty(hoop_inbox *inbox)
 {

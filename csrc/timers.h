@@ -35,7 +35,7 @@ void hoop_timers_free(hoop_timers *timers);           /* every timer still insid
 
 /* 0, -ENOMEM, or -EALREADY when the timer is already in a heap; on failure nothing changed. */
 int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns);
-/* 0, or -ENOENT when the timer is idle. */
+/* 0, or -ENOENT when the timer is idle. A timer of another heap is a broken promise. */
 int hoop_timers_remove(hoop_timers *timers, hoop_timer *timer);
 /* The first timer whose deadline is <= now_ns, taken out and idle; NULL when none is due. */
 hoop_timer *hoop_timers_pop_due(hoop_timers *timers, int64_t now_ns);

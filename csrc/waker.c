@@ -1,0 +1,115 @@
+#include "waker.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+/* Tests define HOOP_WAKER_PIPE to run the pipe where eventfd(2) exists. */
+#if defined(__linux__) && !defined(HOOP_WAKER_PIPE)
+#define USE_EVENTFD 1
+#include <sys/eventfd.h>
+#else
+#define USE_EVENTFD 0
+#endif
+
+#if USE_EVENTFD
+
+static int open_fds(hoop_waker *waker)
+{
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    waker->read_fd = waker->write_fd = fd;
+    return 0;
+}
+
+#elif defined(__APPLE__)
+
+static int set_flags(int fd)
+{
+    int status = fcntl(fd, F_GETFL);
+    if (status < 0 || fcntl(fd, F_SETFL, status | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    return 0;
+}
+
+static int open_fds(hoop_waker *waker) /* there is no pipe2(2): a fork + exec in another thread may catch the gap */
+{
+    int fds[2];
+    if (pipe(fds) < 0)
+        return -errno;
+    waker->read_fd = fds[0];
+    waker->write_fd = fds[1];
+    int result = set_flags(fds[0]);
+    if (result == 0)
+        result = set_flags(fds[1]);
+    if (result < 0)
+        hoop_waker_close(waker);
+    return result;
+}
+
+#else
+
+static int open_fds(hoop_waker *waker)
+{
+    int fds[2];
+    if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
+        return -errno;
+    waker->read_fd = fds[0];
+    waker->write_fd = fds[1];
+    return 0;
+}
+
+#endif
+
+int hoop_waker_open(hoop_waker *waker)
+{
+    *waker = (hoop_waker){.read_fd = -1, .write_fd = -1};
+    return open_fds(waker);
+}
+
+void hoop_waker_close(hoop_waker *waker)
+{
+    int read_fd = waker->read_fd;
+    int write_fd = waker->write_fd;
+    *waker = (hoop_waker){.read_fd = -1, .write_fd = -1};
+    /* The only error that an open pipe or eventfd can give is EINTR, and then too the descriptor is gone. */
+    if (read_fd >= 0)
+        (void)close(read_fd);
+    if (write_fd >= 0 && write_fd != read_fd)
+        (void)close(write_fd);
+}
+
+/* The signal handler's caller may be between a failed call and its look at errno. */
+int hoop_waker_wake(const hoop_waker *waker)
+{
+    const uint64_t one = 1; /* an eventfd takes eight bytes; to a pipe, one says as much */
+    const size_t size = USE_EVENTFD ? sizeof(one) : 1;
+    const int saved_errno = errno;
+    int result = 0;
+    while (write(waker->write_fd, &one, size) < 0) {
+        if (errno == EINTR)
+            continue;
+        if (errno != EAGAIN) /* the counter or the pipe is full: a wake-up is pending */
+            result = -errno;
+        break;
+    }
+    errno = saved_errno;
+    return result;
+}
+
+/* One read empties an eventfd. A pipe is read until a read comes back short, which also ends in finite time beside
+ * threads that keep waking: what they add is a new wake-up. */
+int hoop_waker_drain(const hoop_waker *waker)
+{
+    char buffer[512];
+    const size_t size = USE_EVENTFD ? sizeof(uint64_t) : sizeof(buffer);
+    for (;;) {
+        ssize_t count = read(waker->read_fd, buffer, size);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return errno == EAGAIN ? 0 : -errno;
+        if (USE_EVENTFD || (size_t)count < size)
+            return 0;
+    }
+}
