@@ -1,0 +1,820 @@
+/* The poller's edge cases, each on every back end of this build. Nothing here sleeps. */
+#include "poller_fixture.h"
+#include "poller_internal.h"
+
+#include <arpa/inet.h>
+#include <signal.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+
+#if defined(__linux__)
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#endif
+
+/* What one wait without blocking says about fd: its events masked by interest; 0 for none or stale. */
+static uint32_t look(hoop_poller *poller, int fd)
+{
+    hoop_event events[ROOM];
+    int count = hoop_poller_wait(poller, events, ROOM, 0);
+    uint32_t seen = 0;
+    if (!CHECK(count >= 0))
+        return 0;
+    for (int i = 0; i < count; i++) {
+        if (events[i].fd == fd && events[i].generation == hoop_poller_generation(poller, fd))
+            seen |= events[i].events & (hoop_poller_interest(poller, fd) | HOOP_FAILED);
+    }
+    return seen;
+}
+
+TEST(an_unknown_back_end_is_not_supported)
+{
+    hoop_poller poller;
+    CHECK_EQ(hoop_poller_open(&poller, "no such thing"), -ENOTSUP);
+    hoop_poller_close(&poller);
+    CHECK(hoop_poller_backend_at(-1) == NULL);
+    CHECK(hoop_poller_backend_at(100) == NULL);
+}
+
+TEST(the_first_back_end_is_the_default)
+{
+    hoop_poller poller;
+    REQUIRE(hoop_poller_open(&poller, NULL) == 0);
+    CHECK(poller.backend == hoop_poller_backend_at(0));
+    hoop_poller_close(&poller);
+    hoop_poller_close(&poller);
+    CHECK(poller.backend == NULL);
+}
+
+TEST(the_poller_is_closed_on_exec)
+{
+    hoop_poller poller = open_poller();
+    if (poller.backend_fd >= 0)
+        CHECK(fcntl(poller.backend_fd, F_GETFD) & FD_CLOEXEC);
+    hoop_poller_close(&poller);
+}
+
+TEST(a_bad_descriptor_is_refused_by_add)
+{
+    hoop_poller poller = open_poller();
+    int pair[2];
+    open_pair(pair);
+    close(pair[1]);
+    CHECK_EQ(hoop_poller_add(&poller, -1, HOOP_READABLE), -EBADF);
+    CHECK_EQ(hoop_poller_add(&poller, pair[1], HOOP_READABLE), -EBADF);
+    CHECK_EQ(hoop_poller_add(&poller, pair[1], 0), -EBADF);
+    CHECK_EQ(hoop_poller_add(&poller, INT32_MAX, HOOP_READABLE), -EBADF);
+    CHECK_EQ(hoop_poller_add(&poller, INT32_MAX, 0), -EBADF);
+    CHECK(poller.slot_count <= 1024); /* a made-up number costs no table */
+    CHECK_EQ(poller.live_count, 0);
+    CHECK_EQ(hoop_poller_generation(&poller, pair[1]), 0);
+    CHECK_EQ(hoop_poller_set(&poller, pair[1], HOOP_READABLE), -ENOENT);
+    CHECK_EQ(hoop_poller_add(&poller, pair[0], HOOP_READABLE), 0);
+    CHECK_EQ(hoop_poller_add(&poller, pair[0], HOOP_READABLE), -EEXIST);
+    CHECK_EQ(poller.live_count, 1);
+    close(pair[0]);
+    hoop_poller_close(&poller);
+}
+
+TEST(a_refused_add_leaves_nothing_behind)
+{
+    if (!backend_is("epoll"))
+        return;
+    hoop_poller poller = open_poller();
+    char path[] = "/tmp/hoop_test_poller_XXXXXX";
+    int file = mkstemp(path);
+    REQUIRE(file >= 0);
+    unlink(path);
+    CHECK_EQ(hoop_poller_add(&poller, file, HOOP_READABLE), -EPERM);
+    CHECK_EQ(hoop_poller_generation(&poller, file), 0);
+    CHECK_EQ(poller.live_count, 0);
+    /* With interest 0 the kernel is not asked; it refuses when it is. */
+    CHECK_EQ(hoop_poller_add(&poller, file, 0), 0);
+    CHECK_EQ(hoop_poller_set(&poller, file, HOOP_WRITABLE), 0);
+    CHECK_EQ(look(&poller, file), HOOP_FAILED);
+    CHECK_EQ(look(&poller, file), 0);
+    /* The number is a socket the next time. */
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(dup2(pair[0], file) == file);
+    CHECK_EQ(hoop_poller_rearm(&poller, file, HOOP_WRITABLE), 0);
+    CHECK_EQ(look(&poller, file), HOOP_WRITABLE);
+    close(pair[0]);
+    close(pair[1]);
+    close(file);
+    hoop_poller_close(&poller);
+}
+
+TEST(readiness_is_level_triggered)
+{
+    hoop_poller poller = open_poller();
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    CHECK_EQ(look(&poller, pair[0]), 0);
+    send_byte(pair[1]);
+    CHECK_EQ(look(&poller, pair[0]), HOOP_READABLE);
+    CHECK_EQ(look(&poller, pair[0]), HOOP_READABLE);
+    drain(pair[0]);
+    CHECK_EQ(look(&poller, pair[0]), 0);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(both_directions_are_one_event)
+{
+    hoop_poller poller = open_poller();
+    hoop_event events[ROOM];
+    int pair[2];
+    open_pair(pair);
+    send_byte(pair[0]);
+    send_byte(pair[1]);
+    for (int i = 0; i < 2; i++)
+        REQUIRE(hoop_poller_add(&poller, pair[i], HOOP_READABLE | HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, -1), 2);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(events[i].events, HOOP_READABLE | HOOP_WRITABLE);
+        CHECK_EQ(events[i].error, 0);
+        CHECK_EQ(events[i].generation, hoop_poller_generation(&poller, events[i].fd));
+    }
+    CHECK(events[0].fd != events[1].fd);
+    fill(pair[0]);
+    CHECK_EQ(look(&poller, pair[0]), HOOP_READABLE);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+static int applied; /* calls of the back end's apply */
+static const hoop_poller_backend *counted;
+
+static int counting_apply(hoop_poller *poller, int fd, uint32_t generation, unsigned from, unsigned to)
+{
+    applied++;
+    return counted->apply(poller, fd, generation, from, to);
+}
+
+TEST(what_is_taken_back_before_the_wait_costs_no_call)
+{
+    hoop_poller poller = open_poller();
+    int pair[2];
+    open_pair(pair);
+    counted = poller.backend;
+    hoop_poller_backend counting = *counted;
+    counting.apply = counting_apply;
+    poller.backend = &counting;
+    applied = 0;
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    CHECK_EQ(applied, 1);
+    for (int i = 0; i < 100; i++) {
+        CHECK_EQ(hoop_poller_set(&poller, pair[0], 0), 0);
+        CHECK_EQ(hoop_poller_set(&poller, pair[0], HOOP_READABLE), 0);
+    }
+    CHECK_EQ(look(&poller, pair[0]), 0);
+    CHECK_EQ(applied, 1);
+    CHECK_EQ(hoop_poller_set(&poller, pair[0], 0), 0);
+    CHECK_EQ(hoop_poller_interest(&poller, pair[0]), 0);
+    CHECK_EQ(applied, 1);
+    CHECK_EQ(look(&poller, pair[0]), 0);
+    CHECK_EQ(applied, 2);
+    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0); /* the kernel knows nothing of it already */
+    CHECK_EQ(applied, 2);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(an_empty_interest_is_silent_when_the_peer_is_gone)
+{
+    hoop_poller poller = open_poller();
+    hoop_event events[ROOM];
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    REQUIRE(hoop_poller_set(&poller, pair[0], 0) == 0);
+    close(pair[1]);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 0);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 1000000), 0);
+    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_READABLE) == 0);
+    CHECK_EQ(look(&poller, pair[0]), HOOP_READABLE);
+    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(look(&poller, pair[0]), HOOP_WRITABLE); /* as every direction asked for */
+    close(pair[0]);
+    hoop_poller_close(&poller);
+}
+
+TEST(rearm_watches_the_new_owner_of_a_number)
+{
+    hoop_poller poller = open_poller();
+    int first[2], second[2];
+    open_pair(first);
+    open_pair(second);
+    REQUIRE(hoop_poller_add(&poller, first[0], HOOP_READABLE) == 0);
+    CHECK_EQ(look(&poller, first[0]), 0);
+    uint32_t generation = hoop_poller_generation(&poller, first[0]);
+    REQUIRE(dup2(second[0], first[0]) == first[0]); /* closes, and reuses the number */
+    CHECK_EQ(hoop_poller_rearm(&poller, first[0], HOOP_READABLE), 0);
+    CHECK(hoop_poller_generation(&poller, first[0]) != generation);
+    CHECK_EQ(look(&poller, first[0]), 0);
+    send_byte(second[1]);
+    CHECK_EQ(look(&poller, first[0]), HOOP_READABLE);
+    /* And again without a change of owner. */
+    CHECK_EQ(hoop_poller_rearm(&poller, first[0], HOOP_READABLE | HOOP_WRITABLE), 0);
+    CHECK_EQ(look(&poller, first[0]), HOOP_READABLE | HOOP_WRITABLE);
+    CHECK_EQ(hoop_poller_rearm(&poller, first[0], HOOP_WRITABLE), 0);
+    CHECK_EQ(look(&poller, first[0]), HOOP_WRITABLE);
+    CHECK_EQ(hoop_poller_rearm(&poller, first[0], 0), 0);
+    CHECK_EQ(look(&poller, first[0]), 0);
+    close(first[0]);
+    CHECK_EQ(hoop_poller_rearm(&poller, first[0], HOOP_READABLE), -EBADF);
+    CHECK_EQ(hoop_poller_generation(&poller, first[0]), 0);
+    CHECK_EQ(hoop_poller_rearm(&poller, first[0], HOOP_READABLE), -ENOENT);
+    CHECK_EQ(poller.live_count, 0);
+    close(first[1]);
+    close(second[0]);
+    close(second[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(set_reaches_the_new_owner_of_a_number)
+{
+    hoop_poller poller = open_poller();
+    int first[2], second[2];
+    open_pair(first);
+    open_pair(second);
+    REQUIRE(hoop_poller_add(&poller, first[0], HOOP_READABLE) == 0);
+    REQUIRE(dup2(second[0], first[0]) == first[0]);
+    send_byte(second[1]);
+    CHECK_EQ(hoop_poller_set(&poller, first[0], HOOP_READABLE | HOOP_WRITABLE), 0);
+    CHECK_EQ(look(&poller, first[0]), HOOP_READABLE | HOOP_WRITABLE);
+    close(first[0]);
+    close(first[1]);
+    close(second[0]);
+    close(second[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(a_forgotten_number_can_be_added_again)
+{
+    hoop_poller poller = open_poller();
+    int pair[2];
+    open_pair(pair);
+    int spare = dup(pair[0]);
+    REQUIRE(spare >= 0);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    uint32_t generation = hoop_poller_generation(&poller, pair[0]);
+    /* The same file comes back under the number: epoll has kept the registration, and ADD says EEXIST. */
+    close(pair[0]);
+    hoop_poller_forget(&poller, pair[0]);
+    CHECK_EQ(hoop_poller_generation(&poller, pair[0]), 0);
+    hoop_poller_forget(&poller, pair[0]);
+    hoop_poller_forget(&poller, -1);
+    REQUIRE(dup2(spare, pair[0]) == pair[0]);
+    CHECK_EQ(hoop_poller_add(&poller, pair[0], HOOP_WRITABLE), 0);
+    CHECK(hoop_poller_generation(&poller, pair[0]) != generation);
+    CHECK_EQ(look(&poller, pair[0]), HOOP_WRITABLE);
+    send_byte(pair[1]);
+    CHECK_EQ(look(&poller, pair[0]), HOOP_WRITABLE);
+    close(spare);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(rebuild_ends_stale_events)
+{
+    hoop_poller poller = open_poller();
+    hoop_event events[ROOM];
+    int pair[2], other[2];
+    open_pair(pair);
+    open_pair(other);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    REQUIRE(hoop_poller_add(&poller, other[0], HOOP_READABLE | HOOP_WRITABLE) == 0);
+    int spare = dup(pair[0]);
+    REQUIRE(spare >= 0);
+    close(pair[0]);
+    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0); /* too late for epoll */
+    send_byte(pair[1]);
+    int stale = 0;
+    for (int i = 0; i < 3; i++) {
+        int count = hoop_poller_wait(&poller, events, ROOM, 0);
+        for (int j = 0; j < count; j++)
+            stale += events[j].generation != hoop_poller_generation(&poller, events[j].fd);
+    }
+    CHECK_EQ(stale, backend_is("epoll") ? 3 : 0);
+    uint32_t generation = hoop_poller_generation(&poller, other[0]);
+    CHECK_EQ(hoop_poller_rebuild(&poller), 0);
+    CHECK_EQ(hoop_poller_generation(&poller, other[0]), generation);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 1);
+    CHECK_EQ(events[0].fd, other[0]);
+    CHECK_EQ(events[0].generation, generation);
+    CHECK_EQ(events[0].events, HOOP_WRITABLE);
+    /* One that is gone by now is reported, the others are watched. */
+    close(other[0]);
+    CHECK_EQ(hoop_poller_rebuild(&poller), 0);
+    CHECK_EQ(look(&poller, other[0]), HOOP_FAILED);
+    CHECK_EQ(look(&poller, other[0]), 0);
+    close(spare);
+    close(pair[1]);
+    close(other[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(a_refused_wish_is_one_event_and_ends_the_interest)
+{
+    hoop_poller poller = open_poller();
+    hoop_event events[ROOM];
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0);
+    REQUIRE(hoop_poller_add(&poller, pair[1], HOOP_WRITABLE) == 0);
+    close(pair[0]);
+    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_READABLE) == 0);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, -1), 2); /* beside what is ready, and without blocking */
+    CHECK_EQ(events[0].fd, pair[0]);
+    CHECK_EQ(events[0].events, HOOP_FAILED);
+    CHECK_EQ(events[0].error, EBADF);
+    CHECK_EQ(events[0].generation, hoop_poller_generation(&poller, pair[0]));
+    CHECK_EQ(events[1].fd, pair[1]);
+    CHECK_EQ(hoop_poller_interest(&poller, pair[0]), 0);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, -1), 1);
+    CHECK_EQ(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE), 0); /* the slot is live, and may try again */
+    CHECK_EQ(look(&poller, pair[0]), HOOP_FAILED);
+    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(refused_wishes_wait_for_room)
+{
+    hoop_poller poller = open_poller();
+    hoop_event event;
+    int pairs[4][2];
+    uint32_t seen = 0;
+    for (int i = 0; i < 4; i++) {
+        open_pair(pairs[i]);
+        REQUIRE(hoop_poller_add(&poller, pairs[i][0], 0) == 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        close(pairs[i][0]);
+        REQUIRE(hoop_poller_set(&poller, pairs[i][0], HOOP_READABLE) == 0);
+    }
+    for (int round = 0; round < 4; round++) {
+        CHECK_EQ(hoop_poller_wait(&poller, &event, 1, -1), 1);
+        CHECK_EQ(event.events, HOOP_FAILED);
+        for (int i = 0; i < 4; i++) {
+            if (event.fd == pairs[i][0])
+                seen |= 1u << i;
+        }
+    }
+    CHECK_EQ(seen, 15);
+    CHECK_EQ(hoop_poller_wait(&poller, &event, 1, 0), 0);
+    CHECK_EQ(hoop_poller_wait(&poller, &event, 0, 0), -EINVAL);
+    for (int i = 0; i < 4; i++)
+        close(pairs[i][1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(a_wish_dies_with_its_registration)
+{
+    hoop_poller poller = open_poller();
+    hoop_event events[ROOM];
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0);
+    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 0);
+    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0);
+    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0);
+    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0); /* still on the dirty list from before */
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 0);
+    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 1);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(a_generation_outlives_its_registration)
+{
+    hoop_poller poller = open_poller();
+    int pair[2];
+    open_pair(pair);
+    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), -ENOENT);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    uint32_t generation = hoop_poller_generation(&poller, pair[0]);
+    CHECK(generation != 0);
+    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0);
+    CHECK_EQ(hoop_poller_generation(&poller, pair[0]), 0);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    CHECK(hoop_poller_generation(&poller, pair[0]) != generation);
+    close(pair[0]);
+    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0); /* closed already: no error */
+    poller.slots[pair[1]].generation = UINT32_MAX;
+    REQUIRE(hoop_poller_add(&poller, pair[1], HOOP_READABLE) == 0);
+    CHECK_EQ(hoop_poller_generation(&poller, pair[1]), 1); /* 0 is nobody's */
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(the_largest_generation_comes_back_whole)
+{
+    hoop_poller poller = open_poller();
+    hoop_event events[ROOM];
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0);
+    poller.slots[pair[0]].generation = UINT32_MAX - 1;
+    REQUIRE(hoop_poller_rearm(&poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 1);
+    CHECK_EQ(events[0].fd, pair[0]);
+    CHECK_EQ(events[0].generation, UINT32_MAX);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(a_number_closed_behind_our_back_is_silent)
+{
+    hoop_poller poller = open_poller();
+    hoop_event events[ROOM];
+    int pair[2];
+    open_pair(pair);
+    for (int i = 0; i < 2; i++)
+        REQUIRE(hoop_poller_add(&poller, pair[i], HOOP_READABLE | HOOP_WRITABLE) == 0);
+    close(pair[0]);
+    close(pair[1]);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 0);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 1000000), 0);
+    hoop_poller_close(&poller);
+}
+
+static void check_timeout(hoop_poller *poller, int64_t timeout_ns)
+{
+    hoop_event events[ROOM];
+    int64_t start_ns = hoop_clock_ns();
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, timeout_ns), 0);
+    int64_t passed_ns = hoop_clock_ns() - start_ns;
+    if (!CHECK(passed_ns >= timeout_ns))
+        fprintf(stderr, "%lld ns of %lld\n", (long long)passed_ns, (long long)timeout_ns);
+    CHECK(passed_ns < timeout_ns + HOOP_NS_PER_SECOND);
+}
+
+TEST(a_wait_is_never_short)
+{
+    static const int64_t timeouts_ns[] = {0, 1, 999, 50000, 700001, 999999, 1000000, 1000001, 2500000, 5000000};
+    hoop_poller poller = open_poller();
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    for (size_t i = 0; i < sizeof(timeouts_ns) / sizeof(timeouts_ns[0]); i++)
+        check_timeout(&poller, timeouts_ns[i]);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(long_waits_end_with_an_event)
+{
+    static const int64_t timeouts_ns[] = {-1, INT64_MIN, INT64_MAX, INT64_C(86400) * 1000000000, INT64_C(86400) * 1000000001,
+                                          INT64_C(30) * 86400 * 1000000000 + 1};
+    hoop_poller poller = open_poller();
+    hoop_event events[ROOM];
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_WRITABLE) == 0);
+    for (size_t i = 0; i < sizeof(timeouts_ns) / sizeof(timeouts_ns[0]); i++)
+        CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, timeouts_ns[i]), 1);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+static void ignore_alarm(int number)
+{
+    (void)number;
+}
+
+TEST(a_signal_ends_the_wait)
+{
+    hoop_poller poller = open_poller();
+    hoop_event events[ROOM];
+    struct sigaction action, before;
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = ignore_alarm;
+    REQUIRE(sigaction(SIGALRM, &action, &before) == 0);
+    /* Again and again, so that one that comes before the wait has begun does no harm. */
+    struct itimerval every_ms = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+    REQUIRE(setitimer(ITIMER_REAL, &every_ms, NULL) == 0);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, -1), -EINTR);
+    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 10 * HOOP_NS_PER_SECOND + 1), -EINTR);
+    REQUIRE(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    REQUIRE(sigaction(SIGALRM, &before, NULL) == 0);
+    hoop_poller_close(&poller);
+}
+
+TEST(a_small_array_starves_nobody)
+{
+    enum { MANY = 40 };
+    hoop_poller poller = open_poller();
+    hoop_event events[3];
+    int pairs[MANY][2];
+    int seen[MANY] = {0};
+    for (int i = 0; i < MANY; i++) {
+        open_pair(pairs[i]);
+        send_byte(pairs[i][1]);
+        REQUIRE(hoop_poller_add(&poller, pairs[i][0], HOOP_READABLE | HOOP_WRITABLE) == 0);
+    }
+    /* Twice around: on kqueue a descriptor's two filters may take two places. */
+    for (int round = 0; round < 2 * (MANY + 2) / 3; round++) {
+        int count = hoop_poller_wait(&poller, events, 3, 0);
+        CHECK(count > 0 && count <= 3);
+        for (int i = 0; i < count; i++) {
+            for (int j = 0; j < MANY; j++)
+                seen[j] += events[i].fd == pairs[j][0];
+        }
+    }
+    for (int i = 0; i < MANY; i++) {
+        CHECK(seen[i] > 0);
+        close(pairs[i][0]);
+        close(pairs[i][1]);
+    }
+    hoop_poller_close(&poller);
+}
+
+TEST(large_numbers_have_slots)
+{
+    hoop_poller poller = open_poller();
+    int pair[2];
+    open_pair(pair);
+    int high = fcntl(pair[0], F_DUPFD, 700);
+    REQUIRE(high >= 700);
+    REQUIRE(hoop_poller_add(&poller, pair[1], HOOP_WRITABLE) == 0);
+    REQUIRE(hoop_poller_add(&poller, high, HOOP_WRITABLE) == 0);
+    CHECK_EQ(look(&poller, high), HOOP_WRITABLE);
+    CHECK_EQ(look(&poller, pair[1]), HOOP_WRITABLE);
+    close(high);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+static int open_listener(void)
+{
+    struct sockaddr_in address;
+    memset(&address, 0, sizeof(address));
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(fd >= 0);
+    REQUIRE(hoop_net_set_nonblocking(fd) == 0);
+    REQUIRE(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    REQUIRE(listen(fd, 16) == 0);
+    return fd;
+}
+
+static int connect_to(int listener)
+{
+    struct sockaddr_in address;
+    socklen_t length = sizeof(address);
+    REQUIRE(getsockname(listener, (struct sockaddr *)&address, &length) == 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(fd >= 0);
+    REQUIRE(connect(fd, (struct sockaddr *)&address, length) == 0);
+    return fd;
+}
+
+TEST(an_exclusive_listener_can_change_its_mind)
+{
+    static const unsigned wishes[] = {HOOP_READABLE, HOOP_READABLE | HOOP_EXCLUSIVE, 0, HOOP_READABLE | HOOP_EXCLUSIVE};
+    hoop_poller poller = open_poller();
+    int listener = open_listener();
+    REQUIRE(hoop_poller_add(&poller, listener, HOOP_READABLE | HOOP_EXCLUSIVE) == 0);
+    CHECK_EQ(hoop_poller_interest(&poller, listener), HOOP_READABLE | HOOP_EXCLUSIVE);
+    CHECK_EQ(look(&poller, listener), 0);
+    int client = connect_to(listener);
+    CHECK_EQ(look(&poller, listener), HOOP_READABLE);
+    for (size_t i = 0; i < sizeof(wishes) / sizeof(wishes[0]); i++) {
+        CHECK_EQ(hoop_poller_set(&poller, listener, wishes[i]), 0);
+        CHECK_EQ(look(&poller, listener), wishes[i] & HOOP_READABLE);
+    }
+    CHECK_EQ(hoop_poller_rearm(&poller, listener, HOOP_READABLE), 0);
+    CHECK_EQ(look(&poller, listener), HOOP_READABLE);
+    CHECK_EQ(hoop_poller_rearm(&poller, listener, HOOP_READABLE | HOOP_EXCLUSIVE), 0);
+    CHECK_EQ(look(&poller, listener), HOOP_READABLE);
+    /* Known as exclusive to the kernel but not to us: ADD says EEXIST and MOD then EINVAL. */
+    int spare = dup(listener);
+    REQUIRE(spare >= 0 && close(listener) == 0);
+    hoop_poller_forget(&poller, listener);
+    REQUIRE(dup2(spare, listener) == listener);
+    CHECK_EQ(hoop_poller_add(&poller, listener, HOOP_READABLE), 0);
+    CHECK_EQ(look(&poller, listener), HOOP_READABLE);
+    CHECK_EQ(hoop_poller_set(&poller, listener, HOOP_WRITABLE | HOOP_READABLE | HOOP_EXCLUSIVE), 0);
+    CHECK_EQ(hoop_poller_interest(&poller, listener), HOOP_WRITABLE | HOOP_READABLE); /* it means nothing here */
+    CHECK_EQ(look(&poller, listener), HOOP_READABLE);
+    close(spare);
+    close(client);
+    close(listener);
+    hoop_poller_close(&poller);
+}
+
+TEST(a_poller_can_watch_a_poller)
+{
+    hoop_poller inner = open_poller();
+    if (inner.backend_fd < 0) {
+        hoop_poller_close(&inner);
+        return;
+    }
+    hoop_poller outer = open_poller();
+    int pair[2];
+    open_pair(pair);
+    CHECK_EQ(hoop_poller_add(&outer, inner.backend_fd, HOOP_READABLE | HOOP_EXCLUSIVE), 0); /* a hint: given up for an epoll */
+    CHECK_EQ(look(&outer, inner.backend_fd), 0);
+    REQUIRE(hoop_poller_add(&inner, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(look(&outer, inner.backend_fd), HOOP_READABLE);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&outer);
+    hoop_poller_close(&inner);
+}
+
+TEST(a_child_that_closes_the_poller_disturbs_nothing)
+{
+    hoop_poller poller = open_poller();
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_WRITABLE) == 0);
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        hoop_poller own;
+        hoop_event events[ROOM];
+        hoop_poller_close(&poller);
+        bool works = hoop_poller_open(&own, backend_name) == 0 && hoop_poller_add(&own, pair[0], HOOP_WRITABLE) == 0 &&
+                     hoop_poller_wait(&own, events, ROOM, -1) == 1;
+        hoop_poller_close(&own);
+        _exit(works ? 0 : 1);
+    }
+    int status = -1;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK_EQ(look(&poller, pair[0]), HOOP_WRITABLE);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
+TEST(without_memory_nothing_is_remembered)
+{
+    int pair[2];
+    open_pair(pair);
+    int high = fcntl(pair[0], F_DUPFD, 300);
+    REQUIRE(high >= 300);
+    int refused = 0;
+    bool done = false;
+    for (long room = 0; room < 20 && !done; room++) {
+        hoop_poller poller;
+        alloc_fault_after(room);
+        int result = hoop_poller_open(&poller, backend_name);
+        for (int i = 0; i < 2 && result == 0; i++) {
+            result = hoop_poller_add(&poller, i == 0 ? pair[1] : high, HOOP_WRITABLE);
+            if (result < 0)
+                CHECK_EQ(hoop_poller_generation(&poller, i == 0 ? pair[1] : high), 0);
+        }
+        int rebuilt = result == 0 ? hoop_poller_rebuild(&poller) : result;
+        alloc_fault_after(-1);
+        if (result == 0)
+            CHECK_EQ(look(&poller, high), HOOP_WRITABLE); /* also when rebuild had to give up */
+        done = rebuilt == 0;
+        if (!done) {
+            CHECK_EQ(rebuilt, -ENOMEM);
+            refused++;
+        }
+        hoop_poller_close(&poller);
+    }
+    CHECK(done);
+    CHECK(refused >= 4);
+    close(high);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+#if defined(__linux__)
+TEST(every_way_of_epoll_to_wait)
+{
+    hoop_poller poller;
+    hoop_event events[ROOM];
+    int pair[2];
+    backend_name = "epoll";
+    for (int mode = HOOP_EPOLL_NANOSECONDS; mode <= HOOP_EPOLL_MILLISECONDS; mode++) {
+        open_pair(pair);
+        REQUIRE(hoop_poller_open(&poller, "epoll") == 0);
+        REQUIRE(hoop_poller_epoll_force_wait(&poller, (hoop_epoll_wait_mode)mode) == 0);
+        REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+        check_timeout(&poller, 300001);
+        check_timeout(&poller, 1);
+        check_timeout(&poller, 1000000);
+        check_timeout(&poller, 1700000);
+        /* A timer that was left armed, then one that was left expired, does not end a later wait. */
+        send_byte(pair[1]);
+        CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 200001), 1);
+        drain(pair[0]);
+        check_timeout(&poller, 3000000);
+        send_byte(pair[1]);
+        CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 1), 1);
+        CHECK_EQ(events[0].fd, pair[0]);
+        drain(pair[0]);
+        check_timeout(&poller, 0);
+        check_timeout(&poller, 2000000);
+        CHECK_EQ(hoop_poller_epoll_wait_mode(&poller), mode);
+        hoop_poller_close(&poller);
+        close(pair[0]);
+        close(pair[1]);
+    }
+    REQUIRE(hoop_poller_open(&poller, "poll") == 0);
+    CHECK_EQ(hoop_poller_epoll_force_wait(&poller, HOOP_EPOLL_TIMERFD), -ENOTSUP);
+    hoop_poller_close(&poller);
+}
+
+/* Have the kernel answer `number` with `error` in this process from now on. False where that cannot be had. */
+static bool refuse_system_call(long number, int error)
+{
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ((unsigned)error & SECCOMP_RET_DATA)),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {.len = sizeof(program) / sizeof(program[0]), .filter = program};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+static int wait_in_a_sandbox(int error, bool refuse_timer)
+{
+    hoop_poller poller;
+    if (!refuse_system_call(441, error) || (refuse_timer && !refuse_system_call(SYS_timerfd_create, error)))
+        return 0; /* no such sandbox here, nothing to see */
+    REQUIRE(hoop_poller_open(&poller, "epoll") == 0);
+    check_timeout(&poller, 300001);
+    CHECK_EQ(hoop_poller_epoll_wait_mode(&poller), refuse_timer ? HOOP_EPOLL_MILLISECONDS : HOOP_EPOLL_TIMERFD);
+    check_timeout(&poller, 700001);
+    hoop_poller_close(&poller);
+    return atomic_load(&check_failures_in_test) == 0 ? 0 : 1;
+}
+
+TEST(a_refusal_of_epoll_pwait2_is_remembered)
+{
+    static const int errors[] = {ENOSYS, EPERM};
+    for (int i = 0; i < 4; i++) {
+        pid_t child = fork();
+        REQUIRE(child >= 0);
+        if (child == 0)
+            _exit(wait_in_a_sandbox(errors[i % 2], i >= 2));
+        int status = -1;
+        REQUIRE(waitpid(child, &status, 0) == child);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+}
+#endif
+
+int main(void)
+{
+    RUN(an_unknown_back_end_is_not_supported);
+    RUN(the_first_back_end_is_the_default);
+    RUN_ON_EVERY_BACKEND(the_poller_is_closed_on_exec);
+    RUN_ON_EVERY_BACKEND(a_bad_descriptor_is_refused_by_add);
+    RUN_ON_EVERY_BACKEND(a_refused_add_leaves_nothing_behind);
+    RUN_ON_EVERY_BACKEND(readiness_is_level_triggered);
+    RUN_ON_EVERY_BACKEND(both_directions_are_one_event);
+    RUN_ON_EVERY_BACKEND(what_is_taken_back_before_the_wait_costs_no_call);
+    RUN_ON_EVERY_BACKEND(an_empty_interest_is_silent_when_the_peer_is_gone);
+    RUN_ON_EVERY_BACKEND(rearm_watches_the_new_owner_of_a_number);
+    RUN_ON_EVERY_BACKEND(set_reaches_the_new_owner_of_a_number);
+    RUN_ON_EVERY_BACKEND(a_forgotten_number_can_be_added_again);
+    RUN_ON_EVERY_BACKEND(rebuild_ends_stale_events);
+    RUN_ON_EVERY_BACKEND(a_refused_wish_is_one_event_and_ends_the_interest);
+    RUN_ON_EVERY_BACKEND(refused_wishes_wait_for_room);
+    RUN_ON_EVERY_BACKEND(a_wish_dies_with_its_registration);
+    RUN_ON_EVERY_BACKEND(a_generation_outlives_its_registration);
+    RUN_ON_EVERY_BACKEND(the_largest_generation_comes_back_whole);
+    RUN_ON_EVERY_BACKEND(a_number_closed_behind_our_back_is_silent);
+    RUN_ON_EVERY_BACKEND(a_wait_is_never_short);
+    RUN_ON_EVERY_BACKEND(long_waits_end_with_an_event);
+    RUN_ON_EVERY_BACKEND(a_signal_ends_the_wait);
+    RUN_ON_EVERY_BACKEND(a_small_array_starves_nobody);
+    RUN_ON_EVERY_BACKEND(large_numbers_have_slots);
+    RUN_ON_EVERY_BACKEND(an_exclusive_listener_can_change_its_mind);
+    RUN_ON_EVERY_BACKEND(a_poller_can_watch_a_poller);
+    RUN_ON_EVERY_BACKEND(a_child_that_closes_the_poller_disturbs_nothing);
+    RUN_ON_EVERY_BACKEND(without_memory_nothing_is_remembered);
+#if defined(__linux__)
+    RUN(every_way_of_epoll_to_wait);
+    RUN(a_refusal_of_epoll_pwait2_is_remembered);
+#endif
+    return check_finish();
+}
