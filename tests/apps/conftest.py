@@ -1,0 +1,91 @@
+"""Applications are run as their users run them; every test here also checks that nothing was left behind.
+
+A package that is not installed skips its module with the reason, but fails it where the environment variable CI is set:
+a suite that quietly tests nothing is worse than a red one.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import os
+import random
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# What each module imports beyond the standard library.
+NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
+    "test_aiohttp.py": ("aiohttp",),
+    "test_redis.py": ("redis",),
+    "test_uvicorn.py": ("uvicorn", "httptools", "httpx"),
+    "test_websockets.py": ("websockets",),
+}
+
+Payload = Callable[[int], bytes]
+
+
+def missing(reason: str) -> None:
+    """Something that the tests need is not on this machine: fail under CI, skip elsewhere."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (CI is set, so this is not skipped)", pytrace=False)
+    pytest.skip(reason)
+
+
+class UnimportableModule(pytest.Module):
+    """Stands for a test module whose packages are not installed; collecting it says which."""
+
+    def collect(self) -> list[pytest.Item | pytest.Collector]:
+        names = ", ".join(absent_packages(self.path))
+        missing(f"not installed: {names} (see tests/apps/requirements.txt)")
+        return []
+
+
+def absent_packages(path: Path) -> list[str]:
+    return [name for name in NEEDED_PACKAGES.get(path.name, ()) if importlib.util.find_spec(name) is None]
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    if absent_packages(module_path):
+        return UnimportableModule.from_parent(parent, path=module_path)
+    return None
+
+
+def open_descriptors() -> set[int]:
+    return {int(name) for name in os.listdir("/dev/fd")}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """After the loop is closed no descriptor is open that was not open before, and its exception handler never spoke."""
+    gc.collect()
+    before = len(open_descriptors())
+    yield
+    gc.collect()
+    spoken = [record for record in caplog.get_records("call") if record.name == "asyncio"]
+    errors = [record.getMessage() for record in spoken if record.levelno >= logging.ERROR]
+    assert not errors, f"the loop's exception handler was called: {errors}"
+    after = len(open_descriptors())
+    assert after <= before, f"{after - before} descriptors leaked"
+
+
+@pytest.fixture
+def payload() -> Payload:
+    """`payload(size)`: incompressible bytes, the same in every run."""
+    return lambda size: random.Random(size).randbytes(size)
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[int]:
+    """Raise the soft limit on descriptors to 4,096 for one test, which is given the limit in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        yield wanted
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    yield wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
