@@ -1,0 +1,166 @@
+#include "load.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60 };
+
+enum option_code { HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, PATH, BODY };
+
+static const struct option long_options[] = {
+    {"host", required_argument, NULL, HOST},
+    {"port", required_argument, NULL, PORT},
+    {"connections", required_argument, NULL, CONNECTIONS},
+    {"size", required_argument, NULL, SIZE},
+    {"depth", required_argument, NULL, DEPTH},
+    {"warmup", required_argument, NULL, WARMUP},
+    {"duration", required_argument, NULL, DURATION},
+    {"server-pid", required_argument, NULL, SERVER_PID},
+    {"sources", required_argument, NULL, SOURCES},
+    {"block", no_argument, NULL, BLOCK},
+    {"path", required_argument, NULL, PATH},
+    {"body", required_argument, NULL, BODY},
+    {NULL, 0, NULL, 0},
+};
+
+static double number(const char *text, double least, double most)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(value >= least && value <= most)) {
+        fprintf(stderr, "%s: expected a number from %g to %g\n", text, least, most);
+        exit(2);
+    }
+    return value;
+}
+
+static void option_apply(struct load_options *options, int code, const char *text)
+{
+    switch (code) {
+    case HOST: options->host = text; break;
+    case PORT: options->port = (unsigned)number(text, 1, 65535); break;
+    case CONNECTIONS: options->connections = (unsigned)number(text, 1, 1e6); break;
+    case SIZE: options->size = (unsigned)number(text, 1, 1 << 20); break;
+    case DEPTH: options->depth = (unsigned)number(text, 1, 1024); break;
+    case WARMUP: options->warmup = number(text, 0, 60); break;
+    case DURATION: options->duration = number(text, 0.01, 600); break;
+    case SERVER_PID: options->server_pid = (pid_t)number(text, 1, 1 << 30); break;
+    case SOURCES: options->sources = (unsigned)number(text, 0, 250); break;
+    case BLOCK: options->block = true; break;
+    case PATH: options->path = text; break;
+    case BODY: options->body = text; break;
+    default: exit(2); /* getopt_long has said what is wrong */
+    }
+}
+
+void load_options_parse(struct load_options *options, int argc, char **argv)
+{
+    int code;
+    while ((code = getopt_long(argc, argv, "", long_options, NULL)) != -1)
+        option_apply(options, code, optarg);
+    if (optind < argc) {
+        fprintf(stderr, "%s: unexpected argument\n", argv[optind]);
+        exit(2);
+    }
+    if (options->port == 0) {
+        fprintf(stderr, "--port is missing\n");
+        exit(2);
+    }
+    /* Whatever happens, a generator ends. */
+    alarm((unsigned)(options->warmup + options->duration) + SAFETY_SECONDS);
+}
+
+void failures_note(struct failures *failures, const char *format, ...)
+{
+    if (failures->count++ > 0)
+        return;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(failures->first, sizeof(failures->first), format, arguments);
+    va_end(arguments);
+}
+
+void measurement_begin(struct measurement *measurement, pid_t server_pid)
+{
+    measurement->requests = 0;
+    histogram_clear(&measurement->latency);
+    measurement->server_cpu_ns = process_cpu_ns(server_pid);
+    measurement->client_cpu_ns = own_cpu_ns();
+    measurement->begin_ns = monotonic_ns();
+}
+
+void measurement_end(struct measurement *measurement, pid_t server_pid)
+{
+    measurement->end_ns = monotonic_ns();
+    int64_t server_cpu_ns = process_cpu_ns(server_pid);
+    measurement->client_cpu_ns = own_cpu_ns() - measurement->client_cpu_ns;
+    if (measurement->server_cpu_ns >= 0)
+        measurement->server_cpu_ns = server_cpu_ns < 0 ? -1 : server_cpu_ns - measurement->server_cpu_ns;
+}
+
+void json_print_string(const char *text)
+{
+    putchar('"');
+    for (; *text; text++) {
+        unsigned char byte = (unsigned char)*text;
+        if (byte == '"' || byte == '\\')
+            printf("\\%c", byte);
+        else if (byte < 32 || byte > 126)
+            printf("\\u%04x", byte);
+        else
+            putchar(byte);
+    }
+    putchar('"');
+}
+
+int measurement_print(const struct measurement *measurement)
+{
+    double seconds = (double)(measurement->end_ns - measurement->begin_ns) / 1e9;
+    const struct histogram *latency = &measurement->latency;
+    printf("{\"requests\": %llu, \"seconds\": %.6f, \"rate\": %.1f", (unsigned long long)measurement->requests, seconds,
+           seconds > 0 ? (double)measurement->requests / seconds : 0.0);
+    printf(", \"p50_us\": %.2f, \"p99_us\": %.2f, \"max_us\": %.2f",
+           (double)histogram_percentile_ns(latency, 0.50) / 1e3, (double)histogram_percentile_ns(latency, 0.99) / 1e3,
+           (double)latency->max_ns / 1e3);
+    printf(", \"client_cpu_seconds\": %.6f", (double)measurement->client_cpu_ns / 1e9);
+    if (measurement->server_cpu_ns >= 0)
+        printf(", \"server_cpu_seconds\": %.6f", (double)measurement->server_cpu_ns / 1e9);
+    printf(", \"unclosed\": %u, \"errors\": %llu, \"first_error\": ", measurement->unclosed,
+           (unsigned long long)measurement->failures.count);
+    if (measurement->failures.count > 0)
+        json_print_string(measurement->failures.first);
+    else
+        printf("null");
+    printf("}\n");
+    fflush(stdout);
+    return measurement->failures.count > 0;
+}
+
+int load_run(int epoll_fd, const struct load_options *options, struct measurement *measurement, const unsigned *alive,
+             load_ready *ready, void *context)
+{
+    struct epoll_event events[EVENTS_AT_ONCE];
+    int64_t deadline_ns = monotonic_ns() + seconds_to_ns(options->warmup);
+    while (*alive > 0) {
+        int count = epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, options->block ? 10 : 0);
+        if (count < 0 && errno != EINTR)
+            return -errno;
+        for (int i = 0; i < count; i++)
+            ready(context, &events[i]);
+        if (monotonic_ns() < deadline_ns)
+            continue;
+        if (measurement->begin_ns != 0)
+            break;
+        measurement_begin(measurement, options->server_pid);
+        deadline_ns = measurement->begin_ns + seconds_to_ns(options->duration);
+    }
+    if (measurement->begin_ns == 0)
+        measurement_begin(measurement, options->server_pid);
+    measurement_end(measurement, options->server_pid);
+    return 0;
+}

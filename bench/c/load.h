@@ -1,0 +1,73 @@
+#ifndef BENCH_LOAD_H
+#define BENCH_LOAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/types.h>
+
+#include "clocks.h"
+#include "endpoint.h"
+#include "histogram.h"
+
+/* What every load generator has: options, a warm-up and a measured window, a count of failures, and a report. */
+
+struct load_options {
+    const char *host;
+    unsigned port;
+    unsigned connections;
+    unsigned size;       /* bytes of a message */
+    unsigned depth;      /* messages in flight on one connection */
+    double warmup;       /* seconds */
+    double duration;     /* seconds */
+    pid_t server_pid;    /* whose CPU time to report; 0: nobody's */
+    unsigned sources;    /* source addresses, see struct endpoint */
+    bool block;          /* sleep in epoll_wait instead of spinning: for a machine with one core */
+    const char *path;    /* of an HTTP request */
+    const char *body;    /* that an HTTP response must have; NULL: any */
+};
+
+/* Options given on the command line replace what `options` holds. Exits with a message and status 2 if one is wrong. */
+void load_options_parse(struct load_options *options, int argc, char **argv);
+
+struct failures {
+    uint64_t count;
+    char first[200];
+};
+
+__attribute__((format(printf, 2, 3)))
+void failures_note(struct failures *failures, const char *format, ...);
+
+struct measurement {
+    int64_t begin_ns; /* 0 until the warm-up is over */
+    int64_t end_ns;
+    int64_t server_cpu_ns;
+    int64_t client_cpu_ns;
+    uint64_t requests;
+    struct histogram latency;
+    struct failures failures;
+    unsigned unclosed; /* connections that the server left open after the end of our stream: remarked, not a failure */
+};
+
+/* Called when the warm-up is over: forgets what was counted, keeps the failures, and starts the clocks. */
+void measurement_begin(struct measurement *measurement, pid_t server_pid);
+void measurement_end(struct measurement *measurement, pid_t server_pid);
+static inline void measurement_count(struct measurement *measurement, int64_t latency_ns)
+{
+    measurement->requests++;
+    histogram_add(&measurement->latency, latency_ns);
+}
+
+/* Print everything as one line of JSON; returns the exit status: 0, or 1 if anything failed. */
+int measurement_print(const struct measurement *measurement);
+
+/* Print a string as JSON, quotes included. */
+void json_print_string(const char *text);
+
+/* Handle events until warm-up and duration are over. `ready(context, event)` is called for each event; the measured
+ * window lies between. Stops early when `*alive` is 0. Returns 0 or -errno. */
+typedef void load_ready(void *context, const struct epoll_event *event);
+int load_run(int epoll_fd, const struct load_options *options, struct measurement *measurement, const unsigned *alive,
+             load_ready *ready, void *context);
+
+#endif

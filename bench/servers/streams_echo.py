@@ -1,0 +1,31 @@
+"""Echo with asyncio's streams: one handler task for each connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from bench.servers.serving import BACKLOG, run_server, wait_for_ever
+
+READ_SIZE = 256 * 1024  # bytes
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write back what is read until the end of the stream."""
+    try:
+        while data := await reader.read(READ_SIZE):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()
+
+
+async def serve(listener: socket.socket) -> None:
+    """Serve for ever."""
+    server = await asyncio.start_server(echo, sock=listener, backlog=BACKLOG)
+    await wait_for_ever()
+    server.close()
+
+
+if __name__ == "__main__":
+    run_server(serve)
