@@ -1,0 +1,4 @@
+/* The same tests for the pipe, also where the waker would be an eventfd. */
+#define HOOP_WAKER_PIPE 1
+#include "../../csrc/waker.c"
+#include "test_waker.c"
