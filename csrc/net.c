@@ -246,19 +246,21 @@ int hoop_net_close(int fd)
 
 int hoop_net_format_address(const struct sockaddr *address, socklen_t length, hoop_address *text)
 {
-    /* Copied before use: the caller's bytes need not be aligned for the larger type. */
+    /* Copied before use: the caller's bytes need not be aligned. */
     struct sockaddr_in6 ipv6;
     struct sockaddr_in ipv4;
+    sa_family_t family;
     memset(text, 0, sizeof(*text));
-    if ((size_t)length < offsetof(struct sockaddr, sa_family) + sizeof(address->sa_family))
+    if ((size_t)length < offsetof(struct sockaddr, sa_family) + sizeof(family))
         return -EAFNOSUPPORT;
-    if (address->sa_family == AF_INET && (size_t)length >= sizeof(ipv4)) {
+    memcpy(&family, (const char *)address + offsetof(struct sockaddr, sa_family), sizeof(family));
+    if (family == AF_INET && (size_t)length >= sizeof(ipv4)) {
         memcpy(&ipv4, address, sizeof(ipv4));
         text->family = AF_INET;
         text->port = ntohs(ipv4.sin_port);
         return inet_ntop(AF_INET, &ipv4.sin_addr, text->host, sizeof(text->host)) == NULL ? -errno : 0;
     }
-    if (address->sa_family == AF_INET6 && (size_t)length >= sizeof(ipv6)) {
+    if (family == AF_INET6 && (size_t)length >= sizeof(ipv6)) {
         memcpy(&ipv6, address, sizeof(ipv6));
         text->family = AF_INET6;
         text->port = ntohs(ipv6.sin6_port);

@@ -1,0 +1,471 @@
+/* Sockets and addresses. The text of an address is compared with libc's own. */
+#include "check.h"
+#include "net.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static void open_pair(int pair[2])
+{
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    REQUIRE(hoop_net_set_nonblocking(pair[0]) == 0);
+    REQUIRE(hoop_net_set_nonblocking(pair[1]) == 0);
+}
+
+static void close_pair(const int pair[2])
+{
+    CHECK_EQ(hoop_net_close(pair[0]), 0);
+    CHECK_EQ(hoop_net_close(pair[1]), 0);
+}
+
+static int open_listener(struct sockaddr_in *address)
+{
+    socklen_t length = sizeof(*address);
+    memset(address, 0, sizeof(*address));
+    address->sin_family = AF_INET;
+    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(fd >= 0);
+    REQUIRE(hoop_net_set_nonblocking(fd) == 0);
+    REQUIRE(bind(fd, (struct sockaddr *)address, length) == 0);
+    REQUIRE(listen(fd, 16) == 0);
+    REQUIRE(getsockname(fd, (struct sockaddr *)address, &length) == 0);
+    return fd;
+}
+
+static int connect_to(const struct sockaddr_in *address)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(fd >= 0);
+    REQUIRE(connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0);
+    return fd;
+}
+
+TEST(accept_gives_what_the_loop_wants)
+{
+    struct sockaddr_in address;
+    int listener = open_listener(&address);
+    CHECK_EQ(hoop_net_accept(listener), -EAGAIN);
+    int client = connect_to(&address);
+    int server = hoop_net_accept(listener);
+    REQUIRE(server >= 0);
+    CHECK_EQ(hoop_net_accept(listener), -EAGAIN);
+    CHECK(fcntl(server, F_GETFL) & O_NONBLOCK);
+    CHECK(fcntl(server, F_GETFD) & FD_CLOEXEC);
+    char byte;
+    CHECK_EQ(hoop_net_recv(server, &byte, 1), -EAGAIN);
+    CHECK_EQ(hoop_net_close(client), 0);
+    CHECK_EQ(hoop_net_close(server), 0);
+    CHECK_EQ(hoop_net_close(listener), 0);
+    CHECK_EQ(hoop_net_accept(listener), -EBADF);
+    CHECK_EQ(hoop_net_close(listener), -EBADF);
+}
+
+TEST(accept_errors_fall_in_three_classes)
+{
+    static const int transient[] = {ECONNABORTED, EPROTO, EHOSTUNREACH, ENETDOWN, ENETUNREACH, EHOSTDOWN};
+    static const int resource[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    static const int neither[] = {EAGAIN, EBADF, EINVAL, ENOTSOCK, EOPNOTSUPP, EPERM, 0};
+    for (size_t i = 0; i < sizeof(transient) / sizeof(int); i++)
+        CHECK(hoop_net_is_transient_accept_error(-transient[i]) && !hoop_net_is_resource_error(-transient[i]));
+    for (size_t i = 0; i < sizeof(resource) / sizeof(int); i++)
+        CHECK(!hoop_net_is_transient_accept_error(-resource[i]) && hoop_net_is_resource_error(-resource[i]));
+    for (size_t i = 0; i < sizeof(neither) / sizeof(int); i++)
+        CHECK(!hoop_net_is_transient_accept_error(-neither[i]) && !hoop_net_is_resource_error(-neither[i]));
+    CHECK(!hoop_net_is_transient_accept_error(7)); /* a descriptor */
+    CHECK(!hoop_net_is_resource_error(EMFILE));
+}
+
+TEST(sending_to_nobody_is_an_error_and_no_signal)
+{
+    int pair[2];
+    open_pair(pair);
+    struct iovec buffers[2] = {{"a", 1}, {"b", 1}};
+    struct sigaction action, before;
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = SIG_DFL; /* a SIGPIPE would end this program */
+    REQUIRE(sigaction(SIGPIPE, &action, &before) == 0);
+    CHECK_EQ(hoop_net_close(pair[1]), 0);
+    CHECK_EQ(hoop_net_send(pair[0], "x", 1), -EPIPE);
+    CHECK_EQ(hoop_net_sendv(pair[0], buffers, 2), -EPIPE);
+    REQUIRE(sigaction(SIGPIPE, &before, NULL) == 0);
+    char byte;
+    CHECK_EQ(hoop_net_recv(pair[0], &byte, 1), 0);
+    CHECK_EQ(hoop_net_close(pair[0]), 0);
+}
+
+TEST(buffers_leave_in_order)
+{
+    int pair[2];
+    open_pair(pair);
+    char letters[HOOP_NET_MAX_BUFFERS + 2], got[sizeof(letters)];
+    struct iovec buffers[HOOP_NET_MAX_BUFFERS + 2];
+    int many = HOOP_NET_MAX_BUFFERS + 2;
+    for (int i = 0; i < many; i++) {
+        letters[i] = (char)('!' + i);
+        buffers[i] = (struct iovec){&letters[i], 1};
+    }
+    CHECK_EQ(hoop_net_sendv(pair[0], buffers, 3), 3);
+    CHECK_EQ(hoop_net_recv(pair[1], got, sizeof(got)), 3);
+    CHECK(memcmp(got, letters, 3) == 0);
+    CHECK_EQ(hoop_net_sendv(pair[0], buffers, many), HOOP_NET_MAX_BUFFERS);
+    CHECK_EQ(hoop_net_recv(pair[1], got, sizeof(got)), HOOP_NET_MAX_BUFFERS);
+    CHECK(memcmp(got, letters, HOOP_NET_MAX_BUFFERS) == 0);
+    CHECK_EQ(hoop_net_sendv(pair[0], buffers, 1), 1);
+    CHECK_EQ(hoop_net_sendv(pair[0], buffers, 0), 0);
+    CHECK_EQ(hoop_net_sendv(pair[0], buffers, -1), -EINVAL);
+    CHECK_EQ(hoop_net_writev(pair[0], buffers, 2), 2);
+    CHECK_EQ(hoop_net_read(pair[1], got, sizeof(got)), 3);
+    close_pair(pair);
+}
+
+/* No memory of that size is touched: the lengths only have to be too much for one call. */
+TEST(too_much_for_one_call_is_cut)
+{
+    int pair[2];
+    char byte = 'x';
+    open_pair(pair);
+    struct iovec buffers[2] = {{&byte, 1}, {&byte, (size_t)INT32_MAX}};
+    CHECK_EQ(hoop_net_sendv(pair[0], buffers, 2), 1);
+    CHECK_EQ(hoop_net_writev(pair[0], buffers, 2), 1);
+    char got[8];
+    CHECK_EQ(hoop_net_recv(pair[1], got, sizeof(got)), 2);
+    close_pair(pair);
+}
+
+TEST(a_full_socket_says_again)
+{
+    static const char zeros[65536];
+    int pair[2];
+    open_pair(pair);
+    ssize_t moved = 0;
+    while (moved >= 0)
+        moved = hoop_net_send(pair[0], zeros, sizeof(zeros));
+    CHECK_EQ(moved, -EAGAIN);
+    struct iovec buffers[2] = {{"a", 1}, {"b", 1}};
+    CHECK_EQ(hoop_net_sendv(pair[0], buffers, 2), -EAGAIN);
+    CHECK_EQ(hoop_net_write(pair[0], zeros, 1), -EAGAIN);
+    close_pair(pair);
+}
+
+TEST(pipes_are_read_and_written)
+{
+    int pipe_fds[2];
+    char got[4];
+    REQUIRE(pipe(pipe_fds) == 0);
+    CHECK_EQ(hoop_net_set_nonblocking(pipe_fds[0]), 0);
+    CHECK_EQ(hoop_net_set_nonblocking(pipe_fds[0]), 0);
+    CHECK_EQ(hoop_net_read(pipe_fds[0], got, sizeof(got)), -EAGAIN);
+    CHECK_EQ(hoop_net_write(pipe_fds[1], "abc", 3), 3);
+    CHECK_EQ(hoop_net_read(pipe_fds[0], got, sizeof(got)), 3);
+    CHECK_EQ(hoop_net_send(pipe_fds[1], "abc", 3), -ENOTSOCK);
+    CHECK_EQ(hoop_net_set_nodelay(pipe_fds[1], true), 0);
+    CHECK_EQ(hoop_net_close(pipe_fds[1]), 0);
+    CHECK_EQ(hoop_net_read(pipe_fds[0], got, sizeof(got)), 0);
+    CHECK_EQ(hoop_net_close(pipe_fds[0]), 0);
+    CHECK_EQ(hoop_net_set_nonblocking(pipe_fds[0]), -EBADF);
+}
+
+TEST(nodelay_is_for_tcp_and_harmless_elsewhere)
+{
+    struct sockaddr_in address;
+    int listener = open_listener(&address);
+    int client = connect_to(&address);
+    int value = -1;
+    socklen_t length = sizeof(value);
+    CHECK_EQ(hoop_net_set_nodelay(client, true), 0);
+    REQUIRE(getsockopt(client, IPPROTO_TCP, TCP_NODELAY, &value, &length) == 0);
+    CHECK(value != 0);
+    CHECK_EQ(hoop_net_set_nodelay(client, false), 0);
+    REQUIRE(getsockopt(client, IPPROTO_TCP, TCP_NODELAY, &value, &length) == 0);
+    CHECK_EQ(value, 0);
+    int pair[2];
+    open_pair(pair);
+    CHECK_EQ(hoop_net_set_nodelay(pair[0], true), 0);
+    close_pair(pair);
+    int datagram = socket(AF_INET, SOCK_DGRAM, 0);
+    REQUIRE(datagram >= 0);
+    CHECK_EQ(hoop_net_set_nodelay(datagram, true), 0);
+    CHECK_EQ(hoop_net_close(datagram), 0);
+    CHECK_EQ(hoop_net_set_nodelay(datagram, true), -EBADF);
+    hoop_net_close(client);
+    hoop_net_close(listener);
+}
+
+TEST(shutdown_ends_the_peer_s_reading)
+{
+    int pair[2];
+    char byte;
+    open_pair(pair);
+    CHECK_EQ(hoop_net_shutdown_write(pair[0]), 0);
+    CHECK_EQ(hoop_net_recv(pair[1], &byte, 1), 0);
+    CHECK_EQ(hoop_net_send(pair[1], "x", 1), 1);
+    CHECK_EQ(hoop_net_recv(pair[0], &byte, 1), 1);
+    close_pair(pair);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(fd >= 0);
+    CHECK_EQ(hoop_net_shutdown_write(fd), -ENOTCONN);
+    hoop_net_close(fd);
+}
+
+TEST(a_socket_error_is_told_once)
+{
+    struct sockaddr_in address;
+    int listener = open_listener(&address);
+    hoop_net_close(listener); /* the port is free again, and refuses */
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(fd >= 0);
+    CHECK_EQ(hoop_net_socket_error(fd), 0);
+    REQUIRE(hoop_net_set_nonblocking(fd) == 0);
+    int result = connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+    if (result == -EINPROGRESS) {
+        fd_set writable;
+        FD_ZERO(&writable);
+        FD_SET(fd, &writable);
+        REQUIRE(select(fd + 1, NULL, &writable, NULL, NULL) == 1);
+        CHECK_EQ(hoop_net_socket_error(fd), -ECONNREFUSED);
+    } else {
+        CHECK_EQ(result, -ECONNREFUSED);
+    }
+    CHECK_EQ(hoop_net_socket_error(fd), 0);
+    hoop_net_close(fd);
+    CHECK_EQ(hoop_net_socket_error(fd), -EBADF);
+}
+
+static atomic_int alarms_seen;
+
+static void note_alarm(int number)
+{
+    (void)number;
+    atomic_fetch_add(&alarms_seen, 1);
+}
+
+static void *send_after_three_alarms(void *arg)
+{
+    sigset_t alarms;
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    pthread_sigmask(SIG_BLOCK, &alarms, NULL);
+    while (atomic_load(&alarms_seen) < 3)
+        sched_yield();
+    hoop_net_send(*(int *)arg, "x", 1);
+    return NULL;
+}
+
+TEST(a_signal_does_not_end_a_blocking_call)
+{
+    int pair[2];
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    struct sigaction action, before;
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = note_alarm;
+    REQUIRE(sigaction(SIGALRM, &action, &before) == 0);
+    pthread_t thread;
+    REQUIRE(pthread_create(&thread, NULL, send_after_three_alarms, &pair[1]) == 0);
+    struct itimerval every_ms = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+    REQUIRE(setitimer(ITIMER_REAL, &every_ms, NULL) == 0);
+    char byte;
+    CHECK_EQ(hoop_net_recv(pair[0], &byte, 1), 1);
+    REQUIRE(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    REQUIRE(pthread_join(thread, NULL) == 0);
+    REQUIRE(sigaction(SIGALRM, &before, NULL) == 0);
+    close_pair(pair);
+}
+
+static socklen_t make_ipv6(struct sockaddr_in6 *address, const char *host, uint32_t scope_id)
+{
+    memset(address, 0, sizeof(*address));
+    address->sin6_family = AF_INET6;
+    address->sin6_port = htons(443);
+    address->sin6_flowinfo = htonl(0x12345);
+    address->sin6_scope_id = scope_id;
+    REQUIRE(inet_pton(AF_INET6, host, &address->sin6_addr) == 1);
+    return sizeof(*address);
+}
+
+TEST(an_ipv4_address_is_text)
+{
+    struct sockaddr_in address;
+    hoop_address text;
+    memset(&address, 0, sizeof(address));
+    address.sin_family = AF_INET;
+    address.sin_port = htons(65535);
+    address.sin_addr.s_addr = htonl(0xfffefd00);
+    CHECK_EQ(hoop_net_format_address((struct sockaddr *)&address, sizeof(address), &text), 0);
+    CHECK(strcmp(text.host, "255.254.253.0") == 0);
+    CHECK_EQ(text.family, AF_INET);
+    CHECK_EQ(text.port, 65535);
+    hoop_net_append_zone(&text);
+    CHECK(strcmp(text.host, "255.254.253.0") == 0);
+    CHECK_EQ(hoop_net_format_address((struct sockaddr *)&address, sizeof(address) - 1, &text), -EAFNOSUPPORT);
+    CHECK_EQ(hoop_net_format_address((struct sockaddr *)&address, 0, &text), -EAFNOSUPPORT);
+}
+
+TEST(an_ipv6_address_is_text_without_a_zone)
+{
+    struct sockaddr_in6 address;
+    hoop_address text;
+    socklen_t length = make_ipv6(&address, "fe80::a:b", 1);
+    CHECK_EQ(hoop_net_format_address((struct sockaddr *)&address, length, &text), 0);
+    CHECK(strcmp(text.host, "fe80::a:b") == 0);
+    CHECK_EQ(text.family, AF_INET6);
+    CHECK_EQ(text.port, 443);
+    CHECK_EQ(text.flowinfo, 0x12345);
+    CHECK_EQ(text.scope_id, 1);
+    CHECK_EQ(hoop_net_format_address((struct sockaddr *)&address, length - 1, &text), -EAFNOSUPPORT);
+    struct sockaddr_un path;
+    memset(&path, 0, sizeof(path));
+    path.sun_family = AF_UNIX;
+    CHECK_EQ(hoop_net_format_address((struct sockaddr *)&path, sizeof(path), &text), -EAFNOSUPPORT);
+    /* Misaligned, as it may lie in the middle of somebody's buffer. */
+    _Alignas(16) char buffer[sizeof(address) + 1];
+    memcpy(buffer + 1, &address, sizeof(address));
+    struct sockaddr *shifted;
+    char *where = buffer + 1;
+    memcpy(&shifted, &where, sizeof(where));
+    CHECK_EQ(hoop_net_format_address(shifted, length, &text), 0);
+}
+
+TEST(a_zone_is_that_of_getnameinfo)
+{
+    static const char *const hosts[] = {"fe80::1", "ff02::1", "2001:db8::1", "::1", "ff05::2", "::"};
+    uint32_t loopback = if_nametoindex("lo");
+    uint32_t scopes[] = {0, loopback, 7654321, UINT32_MAX};
+    for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+        for (size_t j = 0; j < sizeof(scopes) / sizeof(scopes[0]); j++) {
+            struct sockaddr_in6 address;
+            hoop_address text;
+            char expected[NI_MAXHOST];
+            socklen_t length = make_ipv6(&address, hosts[i], scopes[j]);
+            if (getnameinfo((struct sockaddr *)&address, length, expected, sizeof(expected), NULL, 0, NI_NUMERICHOST) != 0)
+                continue;
+            REQUIRE(hoop_net_format_address((struct sockaddr *)&address, length, &text) == 0);
+            hoop_net_append_zone(&text);
+            if (!CHECK(strcmp(text.host, expected) == 0))
+                fprintf(stderr, "%s, expected %s\n", text.host, expected);
+        }
+    }
+}
+
+/* What hoop takes, libc must read the same; what hoop refuses is one of the texts known to be refused. */
+static bool literal_agrees(const char *host, bool *taken)
+{
+    struct sockaddr_storage address;
+    struct in6_addr ipv6;
+    struct in_addr ipv4;
+    int length = hoop_net_parse_literal(host, 4321, &address);
+    bool is_ipv4 = inet_pton(AF_INET, host, &ipv4) == 1;
+    bool is_ipv6 = !is_ipv4 && inet_pton(AF_INET6, host, &ipv6) == 1;
+    const struct sockaddr_in *as_ipv4 = (struct sockaddr_in *)&address;
+    const struct sockaddr_in6 *as_ipv6 = (struct sockaddr_in6 *)&address;
+    *taken = length > 0;
+    if (length == (int)sizeof(struct sockaddr_in))
+        return is_ipv4 && as_ipv4->sin_family == AF_INET && as_ipv4->sin_port == htons(4321) &&
+               memcmp(&as_ipv4->sin_addr, &ipv4, 4) == 0;
+    if (length == (int)sizeof(struct sockaddr_in6))
+        return is_ipv6 && as_ipv6->sin6_family == AF_INET6 && as_ipv6->sin6_port == htons(4321) &&
+               as_ipv6->sin6_scope_id == 0 && memcmp(&as_ipv6->sin6_addr, &ipv6, 16) == 0;
+    return length == -EINVAL;
+}
+
+TEST(literals_are_taken)
+{
+    static const char *const hosts[] = {
+        "0.0.0.0", "127.0.0.1", "255.255.255.255", "1.20.255.0", "::", "::1", "1::", "fe80::1", "FE80::aBcD",
+        "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "1::3:4:5:6:7:8", "1:2::7:8", "0001:0:0:0:0:0:0:0",
+        "::ffff:1.2.3.4", "::1.2.3.4", "1:2:3:4:5:6:1.2.3.4", "64:ff9b::192.0.2.33", "::3:4:5:6:1.2.3.4", "1::1.2.3.4",
+    };
+    for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+        bool taken;
+        if (!CHECK(literal_agrees(hosts[i], &taken)) || !CHECK(taken))
+            fprintf(stderr, "\"%s\"\n", hosts[i]);
+    }
+}
+
+TEST(everything_else_is_left_to_getaddrinfo)
+{
+    static const char *const hosts[] = {
+        "", "localhost", "127.1", "127.0.1", "1.2.3", "1.2.3.4.", ".1.2.3.4", "1.2.3.4.5", "1..2.3", "01.2.3.4", "1.2.3.04",
+        "010.0.0.1", "00.0.0.0", "256.0.0.1", "1.2.3.999", "1.2.3.1000", "0x7f.0.0.1", "0x7f000001", "2130706433", "1.2.3.4 ",
+        " 1.2.3.4", "1.2.3.4\n", "+1.2.3.4", "-1.2.3.4", ":", ":::", "1", "1:", ":1", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9",
+        "1:2:3:4:5:6:7:8:", ":1:2:3:4:5:6:7:8", "1::2::3", "1:::2", "::1:", ":::1", "1:2:3:4::5:6:7:8", "::1:2:3:4:5:6:7:8",
+        "1:2:3:4:5:6:7:8::", "12345::", "00001::", "g::", "fe80::1%eth0", "fe80::1%1", "::1%", "[::1]", "::1 ", " ::1",
+        "1:2:3:4:5:6:7:1.2.3.4", "1:2:3:4:5:1.2.3.4", "1.2.3.4::", "::1.2.3", "::1.2.3.4.5", "::1.2.3.04", "::1.2.3.256",
+        "::1.2.3.4:5", "1.2.3.4:5::", "::01.2.3.4", "127.0.0.1:80", "\xef\xbc\x91.2.3.4",
+    };
+    for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+        struct sockaddr_storage address;
+        if (!CHECK_EQ(hoop_net_parse_literal(hosts[i], 80, &address), -EINVAL))
+            fprintf(stderr, "\"%s\"\n", hosts[i]);
+    }
+}
+
+/* Texts near an address: what hoop takes libc takes, and to the same bytes. glibc also takes nothing that hoop does not. */
+TEST(random_texts_are_read_as_libc_does)
+{
+    static const char alphabet[] = "0123456789abF::::....%";
+    uint64_t random = check_use_seed(4711);
+    int taken_count = 0;
+    for (int round = 0; round < 200000; round++) {
+        struct in6_addr address;
+        char host[INET6_ADDRSTRLEN + 4];
+        for (size_t i = 0; i < sizeof(address); i++)
+            address.s6_addr[i] = (uint8_t)(check_random_below(&random, 3) == 0 ? check_random(&random) : 0);
+        int family = check_random_below(&random, 4) == 0 ? AF_INET : AF_INET6;
+        REQUIRE(inet_ntop(family, &address, host, INET6_ADDRSTRLEN) != NULL);
+        size_t length = strlen(host);
+        for (uint64_t edits = check_random_below(&random, 3); edits > 0; edits--) {
+            char letter = alphabet[check_random_below(&random, sizeof(alphabet) - 1)];
+            size_t where = (size_t)check_random_below(&random, length + 1);
+            if (check_random_below(&random, 2) == 0 && length < sizeof(host) - 1) {
+                memmove(host + where + 1, host + where, length - where + 1);
+                host[where] = letter;
+                length++;
+            } else if (where < length) {
+                host[where] = letter;
+            }
+        }
+        bool taken;
+        bool agrees = literal_agrees(host, &taken);
+#if defined(__GLIBC__)
+        unsigned char bytes[16];
+        agrees = agrees && taken == (inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1);
+#endif
+        if (!CHECK(agrees))
+            fprintf(stderr, "\"%s\"\n", host);
+        taken_count += taken;
+    }
+    CHECK(taken_count > 50000 && taken_count < 190000); /* the edits are neither too wild nor too tame */
+}
+
+int main(void)
+{
+    RUN(accept_gives_what_the_loop_wants);
+    RUN(accept_errors_fall_in_three_classes);
+    RUN(sending_to_nobody_is_an_error_and_no_signal);
+    RUN(buffers_leave_in_order);
+    RUN(too_much_for_one_call_is_cut);
+    RUN(a_full_socket_says_again);
+    RUN(pipes_are_read_and_written);
+    RUN(nodelay_is_for_tcp_and_harmless_elsewhere);
+    RUN(shutdown_ends_the_peer_s_reading);
+    RUN(a_socket_error_is_told_once);
+    RUN(a_signal_does_not_end_a_blocking_call);
+    RUN(an_ipv4_address_is_text);
+    RUN(an_ipv6_address_is_text_without_a_zone);
+    RUN(a_zone_is_that_of_getnameinfo);
+    RUN(literals_are_taken);
+    RUN(everything_else_is_left_to_getaddrinfo);
+    RUN(random_texts_are_read_as_libc_does);
+    return check_finish();
+}
