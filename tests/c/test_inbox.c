@@ -304,6 +304,65 @@ TEST(a_consumer_that_often_falls_asleep_is_always_woken)
     exchange_everything(10);
 }
 
+/* The protocol's crucial instant, again and again: of a push and a prepare_sleep that run at the same time, at least one
+ * must notice the other. (With a relaxed store in prepare_sleep, x86 gets one round in some hundreds wrong.) */
+enum { DUELS = 60000, DUELS_PER_MEETING = 64 };
+
+typedef struct duel {
+    hoop_inbox inbox;
+    hoop_inbox_node node;
+    int asked; /* what push returned */
+} duel;
+
+typedef struct arena {
+    duel *duels;
+    atomic_int pusher_at;
+    atomic_int sleeper_at;
+} arena;
+
+/* Both fight DUELS_PER_MEETING rounds side by side, then wait for each other: spinning, or else they hardly ever meet,
+ * and yielding when the other one has no processor. */
+static void meet(atomic_int *mine, atomic_int *other)
+{
+    int meeting = atomic_fetch_add(mine, 1) + 1;
+    for (int spins = 0; atomic_load(other) < meeting; spins++) {
+        if (spins > 1000)
+            sched_yield();
+    }
+}
+
+static void *push_in_each(void *arg)
+{
+    arena *shared = arg;
+    for (int i = 0; i < DUELS; i++) {
+        if (i % DUELS_PER_MEETING == 0)
+            meet(&shared->pusher_at, &shared->sleeper_at);
+        shared->duels[i].asked = hoop_inbox_push(&shared->duels[i].inbox, &shared->duels[i].node);
+    }
+    return NULL;
+}
+
+TEST(of_a_push_and_a_falling_asleep_one_notices_the_other)
+{
+    arena shared = {.duels = calloc(DUELS, sizeof(duel))};
+    bool *blocks = calloc(DUELS, sizeof *blocks);
+    REQUIRE(shared.duels != NULL && blocks != NULL);
+    for (int i = 0; i < DUELS; i++)
+        hoop_inbox_init(&shared.duels[i].inbox);
+    pthread_t thread;
+    REQUIRE(pthread_create(&thread, NULL, push_in_each, &shared) == 0);
+    for (int i = 0; i < DUELS; i++) {
+        if (i % DUELS_PER_MEETING == 0)
+            meet(&shared.sleeper_at, &shared.pusher_at);
+        blocks[i] = hoop_inbox_prepare_sleep(&shared.duels[i].inbox);
+    }
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    for (int i = 0; i < DUELS; i++)
+        CHECK(!blocks[i] || shared.duels[i].asked == 1);
+    free(blocks);
+    free(shared.duels);
+}
+
 enum { BURST = 500 };
 
 static void *burst(void *arg)
@@ -345,6 +404,7 @@ int main(void)
     RUN(producers_at_full_speed_lose_nothing_and_keep_their_order);
     RUN(a_consumer_that_keeps_falling_asleep_is_always_woken);
     RUN(a_consumer_that_often_falls_asleep_is_always_woken);
+    RUN(of_a_push_and_a_falling_asleep_one_notices_the_other);
     RUN(a_burst_from_several_threads_asks_for_one_wake_up);
     return check_finish();
 }
