@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compile all of csrc for the systems that this machine is not: no linking, no running, only -Werror.
+# Compile all of csrc and its tests for the systems that this machine is not: no linking, no running, only -Werror.
 #
 # The compiler is zig's C compiler, which brings the headers of every system along: pip install ziglang. Named by
 # ZIG="python -m ziglang"; by default a zig on PATH, else the module. Targets may be given as arguments.
@@ -26,11 +26,11 @@ for target; do
     *) defines= ;; # the BSDs show everything unless asked for a standard
     esac
     failed=0
-    for source in "$csrc"/*.c; do
+    for source in "$csrc"/*.c "$here"/*.c; do
         # $ZIG and $defines are words, not one word.
         # shellcheck disable=SC2086
         if ! $ZIG cc -target "$target" -std=c11 $defines -Wall -Wextra -Werror -O1 -fvisibility=hidden \
-            -c "$source" -o "$object"; then
+            -pthread -I"$csrc" -I"$here" -c "$source" -o "$object"; then
             echo "$target: $(basename "$source") failed" >&2
             failed=1
             status=1
