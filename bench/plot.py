@@ -1,0 +1,1 @@
+draw=lambda *a: "todo"

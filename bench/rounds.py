@@ -1,0 +1,125 @@
+"""Measures workloads in interleaved rounds: every contender once, then every contender again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.build import program
+from bench.loops import C_SERVER
+from bench.measure import Cores
+from bench.processes import CRASH_GRACE_S, START_LIMIT_S, Child, ChildFailed, run_client, running
+from bench.progress import Display, Steps, bar
+from bench.report import name_of
+from bench.results import Sample, Series, WorkloadResult, median
+from bench.workloads import Workload
+
+CLIENT_EXTRA_LIMIT_S = 20.0  # for connecting and draining, beyond warm-up and window
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long to measure."""
+
+    rounds: int
+    seconds: float  # of one window
+    warmup_s: float
+
+
+def contenders_of(workload: Workload, loops: Sequence[str]) -> list[str]:
+    """Who is measured on a workload, the C server first."""
+    return [*([C_SERVER] if workload.has_c_server else []), *loops]
+
+
+def round_order(contenders: Sequence[str], number: int) -> list[str]:
+    """Forwards in even rounds, backwards in odd ones: none always runs after the same one."""
+    return list(contenders if number % 2 == 0 else reversed(contenders))
+
+
+def server_command(workload: Workload, contender: str) -> list[str]:
+    """The command line of the server program."""
+    if contender == C_SERVER:
+        return [program("echo_server")]
+    return [sys.executable, "-m", f"bench.servers.{workload.server}", "--loop", contender]
+
+
+def measure_once(workload: Workload, contender: str, timing: Timing, cores: Cores) -> Sample:
+    """Start the server, load it, stop it. ChildFailed, with the reason, if anything goes wrong."""
+    with running(server_command(workload, contender), cores.server) as server:
+        try:
+            port = int(server.read_json(START_LIMIT_S)["port"])
+        except ChildFailed as failure:
+            raise ChildFailed(f"server: {failure}") from None
+        try:
+            return _load(workload, server, port, timing, cores)
+        except ChildFailed as failure:
+            ending = server.ending(CRASH_GRACE_S)
+            raise ChildFailed(f"server {ending}" if ending else str(failure)) from None
+
+
+def _load(workload: Workload, server: Child, port: int, timing: Timing, cores: Cores) -> Sample:
+    command = [program(workload.client), "--port", str(port), "--server-pid", str(server.pid)]
+    command += ["--warmup", str(timing.warmup_s), "--duration", str(timing.seconds), *workload.client_arguments]
+    if not cores.are_separate:
+        command.append("--block")
+    report = run_client(command, cores.client, timing.warmup_s + timing.seconds + CLIENT_EXTRA_LIMIT_S)
+    if report["errors"]:
+        raise ChildFailed(f"{report['errors']} errors, the first: {report['first_error']}")
+    try:
+        return Sample.from_report(report)
+    except (KeyError, ValueError) as error:
+        raise ChildFailed(f"load generator: {error}") from None
+
+
+def measure_workload(
+    workload: Workload, loops: Sequence[str], timing: Timing, cores: Cores, display: Display, steps: Steps
+) -> WorkloadResult:
+    """All rounds of one workload. A contender that fails is not tried again; its reason stays in the result."""
+    result = WorkloadResult(workload.name, workload.title)
+    contenders = contenders_of(workload, loops)
+    missing = workload.missing_packages()
+    if missing:
+        result.skipped = f"{' and '.join(missing)} not installed"
+        steps.advance(len(contenders) * timing.rounds)
+        return result
+    result.series = {contender: Series(contender) for contender in contenders}
+    for number in range(timing.rounds):
+        for contender in round_order(contenders, number):
+            series = result.series[contender]
+            if series.failure is None:
+                display.show(list(_live_lines(result, steps, f"{workload.name}, round {number + 1}: {contender}")))
+                _add_sample(workload, series, number, timing, cores)
+                outcome = f"{workload.name}, round {number + 1}, {contender}: {_outcome(series, number)}"
+                display.show([], summary=f"[{steps.finished + 1}/{steps.total}] {outcome}")
+            steps.advance()
+    return result
+
+
+def _add_sample(workload: Workload, series: Series, number: int, timing: Timing, cores: Cores) -> None:
+    try:
+        series.samples[number] = measure_once(workload, series.contender, timing, cores)
+    except ChildFailed as failure:
+        series.failure = f"round {number + 1}: {failure}"
+
+
+def _outcome(series: Series, number: int) -> str:
+    sample = series.samples.get(number)
+    if sample is None:
+        return f"failed: {series.failure}"
+    return f"{sample.rate:,.0f} req/s, {sample.cpu_us:.2f} µs CPU/req, p99 {sample.p99_us:,.0f} µs"
+
+
+def _live_lines(result: WorkloadResult, steps: Steps, text: str) -> Iterator[str]:
+    """The bar of the whole run, and the standing in this workload."""
+    yield steps.line(text)
+    medians = {name: median(series.values("rate")) for name, series in result.series.items() if series.samples}
+    most = max(medians.values(), default=1.0)
+    for name, series in result.series.items():
+        if series.failure is not None:
+            yield f"  {name_of(name):<8} failed: {series.failure}"
+        elif name in medians:
+            cpu_us = median(series.values("cpu_us"))
+            yield f"  {name_of(name):<8} {bar(medians[name] / most)} {medians[name]:>9,.0f} req/s  {cpu_us:>7.2f} µs CPU"
+        else:
+            yield f"  {name_of(name):<8}"

@@ -1,0 +1,63 @@
+"""The workloads under load from outside: which server, which client, and with what arguments."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One line of work. `server` names a module of bench.servers, `client` a program of bench/c."""
+
+    name: str
+    title: str
+    server: str
+    client: str
+    client_arguments: tuple[str, ...]
+    has_c_server: bool = True  # the C echo server does the same work: the limit
+    packages: tuple[str, ...] = ()  # of the server, beside the loop
+
+    def missing_packages(self) -> list[str]:
+        """The packages that this workload needs and that are not installed."""
+        return [package for package in self.packages if importlib.util.find_spec(package) is None]
+
+
+def echo(server: str, *, size: int, connections: int, depth: int = 1) -> Workload:
+    """An echo workload; `size` in bytes, `depth` the messages in flight on each connection."""
+    name = f"{server}-{size // KIB}k-{connections}"
+    title = f"{server} echo, {size // KIB} KiB, {connections} connections"
+    if depth > 1:
+        name += f"-depth{depth}"
+        title += f", {depth} in flight on each"
+    arguments = ("--size", str(size), "--connections", str(connections), "--depth", str(depth))
+    return Workload(name, title, f"{server}_echo", "echo_client", arguments)
+
+
+WORKLOADS: tuple[Workload, ...] = (
+    echo("protocol", size=KIB, connections=10),
+    echo("protocol", size=KIB, connections=200),
+    echo("protocol", size=64 * KIB, connections=50),
+    echo("protocol", size=KIB, connections=10, depth=16),
+    echo("buffered", size=KIB, connections=10),
+    echo("streams", size=KIB, connections=100),
+    echo("sock", size=KIB, connections=10),
+    Workload(
+        "connect",
+        "connect, 64 B echo, close; 16 at a time",
+        "protocol_echo",
+        "connect_client",
+        ("--size", "64", "--connections", "16"),
+    ),
+    Workload(
+        "uvicorn",
+        "uvicorn + httptools, plain text, keep-alive, 64 connections",
+        "uvicorn_plain",
+        "http_client",
+        ("--connections", "64", "--path", "/", "--body", "Hello, world!"),
+        has_c_server=False,
+        packages=("uvicorn", "httptools"),
+    ),
+)
