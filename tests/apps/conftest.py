@@ -28,7 +28,7 @@ NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
 Payload = Callable[[int], bytes]
 
 
-def missing(reason: str) -> None:
+def fail_or_skip(reason: str) -> None:
     """Something that the tests need is not on this machine: fail under CI, skip elsewhere."""
     if os.environ.get("CI"):
         pytest.fail(f"{reason} (CI is set, so this is not skipped)", pytrace=False)
@@ -40,7 +40,7 @@ class UnimportableModule(pytest.Module):
 
     def collect(self) -> list[pytest.Item | pytest.Collector]:
         names = ", ".join(absent_packages(self.path))
-        missing(f"not installed: {names} (see tests/apps/requirements.txt)")
+        fail_or_skip(f"not installed: {names} (see tests/apps/requirements.txt)")
         return []
 
 
@@ -60,7 +60,7 @@ def open_descriptors() -> set[int]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """After the loop is closed no descriptor is open that was not open before, and its exception handler never spoke."""
+    """After the loop is closed no more descriptors are open than before, and its exception handler never spoke."""
     gc.collect()
     before = len(open_descriptors())
     yield
@@ -70,6 +70,12 @@ def nothing_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert not errors, f"the loop's exception handler was called: {errors}"
     after = len(open_descriptors())
     assert after <= before, f"{after - before} descriptors leaked"
+
+
+@pytest.fixture(scope="session")
+def missing() -> Callable[[str], None]:
+    """`missing(reason)`: as for a missing package, for a program that a test needs."""
+    return fail_or_skip
 
 
 @pytest.fixture

@@ -351,9 +351,10 @@ def test_many_clients_vanish_while_others_are_served(run: Run) -> None:
     async def main() -> None:
         async with serving() as server:
             async with client_of(server) as client:
-                asks = [client.get("/path/served") for _ in range(50)]
-                done = await asyncio.gather(*(vanish(server) for _ in range(50)), *asks)
-                assert [answer.text for answer in done[50:]] == ["/path/served"] * 50
+                vanishing = [asyncio.ensure_future(vanish(server)) for _ in range(50)]
+                answers = await asyncio.gather(*(client.get("/path/served") for _ in range(50)))
+                assert [answer.text for answer in answers] == ["/path/served"] * 50
+                await asyncio.gather(*vanishing)
             await server.idle.wait()
 
     run(main())
@@ -416,7 +417,7 @@ def test_shutdown_by_a_signal(run: Run) -> None:
     assert received == [signal.SIGTERM]
 
 
-COMMAND_LINE_APPLICATION = '''\
+COMMAND_LINE_APPLICATION = """\
 import asyncio
 
 
@@ -424,7 +425,7 @@ async def application(scope, receive, send):
     loop = type(asyncio.get_running_loop())
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": f"{loop.__module__} {loop.__qualname__}".encode()})
-'''
+"""
 
 
 def test_command_line(tmp_path: Any, loop_name: str, loop_factory: Any) -> None:
