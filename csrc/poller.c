@@ -1,7 +1,7 @@
 /* poller.c: the front of the poller: slots, generations and wishes. poller.h is the contract.
  *
  * Invariants between two calls:
- *   - slots[fd].applied is what the kernel was last told; 0 when the slot is not live;
+ *   - slots[fd].applied is what the kernel was last told; wanted and applied are 0 when the slot is not live;
  *   - a live slot whose wanted differs from its applied is on the dirty list;
  *   - a number is on the dirty list exactly when its slot's dirty flag is set, so at most once, and the list's capacity
  *     is the number of slots: noting a wish never allocates;
@@ -126,7 +126,7 @@ static void note_wish(hoop_poller *poller, int fd)
     slot->dirty = 1;
 }
 
-/* The slot may stay on the dirty list: applying skips what is not live. */
+/* The slot may stay on the dirty list: there is no difference to apply until it is live again. */
 static void end_registration(hoop_poller *poller, hoop_slot *slot)
 {
     slot->live = 0;
@@ -238,7 +238,7 @@ static int apply_wishes(hoop_poller *poller, hoop_event *events, int capacity)
         int fd = poller->dirty[--poller->dirty_count];
         hoop_slot *slot = &poller->slots[fd];
         slot->dirty = 0;
-        if (!slot->live || slot->wanted == slot->applied)
+        if (slot->wanted == slot->applied)
             continue;
         int result = poller->backend->apply(poller, fd, slot->generation, slot->applied, slot->wanted);
         if (result >= 0) {

@@ -135,7 +135,7 @@ TEST(too_much_for_one_call_is_cut)
     int pair[2];
     char byte = 'x';
     open_pair(pair);
-    struct iovec buffers[2] = {{&byte, 1}, {&byte, (size_t)INT32_MAX}};
+    struct iovec buffers[2] = {{&byte, 1}, {&byte, (size_t)0x7ffff000}};
     CHECK_EQ(hoop_net_sendv(pair[0], buffers, 2), 1);
     CHECK_EQ(hoop_net_writev(pair[0], buffers, 2), 1);
     char got[8];
@@ -339,7 +339,7 @@ TEST(an_ipv6_address_is_text_without_a_zone)
 TEST(a_zone_is_that_of_getnameinfo)
 {
     static const char *const hosts[] = {"fe80::1", "ff02::1", "2001:db8::1", "::1", "ff05::2", "::"};
-    uint32_t loopback = if_nametoindex("lo");
+    uint32_t loopback = if_nametoindex("lo") != 0 ? if_nametoindex("lo") : if_nametoindex("lo0");
     uint32_t scopes[] = {0, loopback, 7654321, UINT32_MAX};
     for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
         for (size_t j = 0; j < sizeof(scopes) / sizeof(scopes[0]); j++) {
