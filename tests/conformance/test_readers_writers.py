@@ -7,7 +7,6 @@ import contextvars
 import os
 import select
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -692,16 +691,3 @@ def test_watching_an_idle_descriptor_costs_nothing(run: Any, pair: Pair) -> None
         loop.remove_reader(pair[0])
 
     run(main())
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full and epoll's rules for devices are Linux's")
-def test_directory_and_null_device(loop_name: str, loop: Any) -> None:
-    if not refuses_regular_files(loop_name):
-        pytest.skip("this back end watches everything")
-    for path in ("/", os.devnull):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            with pytest.raises(PermissionError):
-                loop.add_reader(fd, print)
-        finally:
-            os.close(fd)
