@@ -1,0 +1,297 @@
+"""Who may know whom: a file may name only files on a floor below its own. Also the few rules that keep it that way.
+
+To add a file, put its name (without suffix) on a floor. A floor's members do not know one another; where one of them
+has to know another, they are two floors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+Floors = tuple[tuple[str, ...], ...]
+
+# Lowest first.
+CSRC_FLOORS: Floors = (
+    ("base",),
+    ("clock",),
+    ("ring", "timers", "inbox", "waker", "poller", "net"),
+    ("poller_internal",),
+    ("poller_epoll", "poller_kqueue", "poller_poll"),
+)
+PACKAGE_FLOORS: Floors = (
+    ("csrc", "cpython_api"),
+    ("errors",),
+    ("handle",),
+    ("reactor",),
+    ("transport",),
+    ("stream",),
+    ("listener", "sockops"),
+    ("base_loop",),
+    ("connect", "server", "signals", "executor", "resolver"),
+    ("loop",),
+    ("policy", "run"),
+    ("__init__",),
+)
+
+# The only files that may ask which platform they are compiled for.
+PLATFORM_FILES = ("poller.h", "poller.c", "poller_*.h", "poller_*.c", "waker.h", "waker.c", "net.h", "net.c")
+PLATFORM_MACROS = (
+    *("__linux__", "__linux", "linux", "__ANDROID__", "__APPLE__", "__MACH__", "__unix__", "__sun", "__CYGWIN__"),
+    *("__FreeBSD__", "__OpenBSD__", "__NetBSD__", "__DragonFly__", "BSD", "_WIN32", "_WIN64", "__MINGW32__"),
+)
+
+SAYS_NOTHING = {"util", "utils", "misc", "common", "helper", "helpers"}
+LONGEST_FILE = 700  # lines, exclusive
+NOT_OURS = {"build", "results", "__pycache__"}  # folders of generated files
+
+ROOT = Path(__file__).resolve().parents[2]
+CSRC = ROOT / "csrc"
+PACKAGE = ROOT / "src" / "hoop"
+
+TRIPLE_QUOTED = re.compile(r'"""(?:[^\\]|\\.)*?"""|' r"'''(?:[^\\]|\\.)*?'''", re.DOTALL)
+COMMENT = re.compile(r"#[^\n]*")
+CONTINUATION = re.compile(r"\\\n")
+FROM_IMPORT = re.compile(r"^[ \t]*from[ \t]+(\.*)([\w.]*)[ \t]+c?import[ \t]*(\([^)]*\)|[^\n;]+)", re.MULTILINE)
+PLAIN_IMPORT = re.compile(r"^[ \t]*c?import[ \t]+([^\n;]+)", re.MULTILINE)
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
+EXTERN = re.compile(r"^[ \t]*cdef[ \t]+extern[ \t]+from[ \t]+[\"']<?([^\"'>]+)", re.MULTILINE)
+TEXTUAL_INCLUDE = re.compile(r"^[ \t]*include[ \t]+[\"']", re.MULTILINE)
+CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:if|ifdef|ifndef|elif|elifdef|elifndef)\b([^\n]*)", re.MULTILINE)
+PLATFORM = re.compile(rf"\b(?:{'|'.join(PLATFORM_MACROS)})\b")
+
+
+def sources(folder: Path, *suffixes: str) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.suffix in suffixes)
+    return sorted(path for path in found if not NOT_OURS & set(path.relative_to(folder).parts))
+
+
+def csrc_files() -> list[Path]:
+    return sources(CSRC, ".h", ".c")
+
+
+def package_files() -> list[Path]:
+    return sources(PACKAGE, ".pyx", ".pxd", ".py")
+
+
+def all_files() -> list[Path]:
+    """What people wrote; the C files beside the .pyx files are Cython's."""
+    stubs = sources(PACKAGE, ".pyi")
+    tests = sources(ROOT / "tests", ".py", ".c", ".h")
+    return [*csrc_files(), *package_files(), *stubs, *tests, *sources(ROOT / "bench", ".py", ".c", ".h")]
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_name(path: Path) -> str:
+    """The name as it stands on a floor; a module of a subpackage has dots."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def listed(names: str) -> Iterator[str]:
+    """`a as b, c` gives a and c."""
+    for item in names.strip("() \t\n").split(","):
+        if item.strip():
+            yield item.split()[0]
+
+
+def resolved(name: str, modules: Iterable[str]) -> str:
+    """The module that `name`, dotted and relative to the package, leads to: what is left over is a name inside it."""
+    parts = name.split(".")
+    while parts and ".".join(parts) not in modules:
+        parts.pop()
+    return ".".join(parts) or "__init__"
+
+
+def imported(module: str, text: str, modules: Iterable[str]) -> set[str]:
+    """The modules of the package that the source text of `module` imports or cimports, wherever in the text."""
+    text = CONTINUATION.sub(" ", COMMENT.sub("", TRIPLE_QUOTED.sub('""', text)))
+    targets = set()
+    for dots, path, names in FROM_IMPORT.findall(text):
+        if dots:
+            base = module.split(".")[: -len(dots)]
+        elif path.split(".")[0] == "hoop":
+            base, path = [], path.partition(".")[2]
+        else:
+            continue
+        targets |= {".".join(filter(None, [*base, path, name])) for name in listed(names)}
+    for names in PLAIN_IMPORT.findall(text):
+        targets |= {name.partition(".")[2] for name in listed(names) if name.split(".")[0] == "hoop"}
+    return {resolved(target, modules) for target in targets} - {module}
+
+
+def included(unit: str, text: str) -> set[str]:
+    """The units of csrc that a C file includes: a header and the source of the same name are one unit."""
+    return {name.rpartition(".")[0] for quote, name in INCLUDE.findall(text) if quote == '"'} - {unit}
+
+
+def floor_of(name: str, floors: Floors) -> int | None:
+    return next((number for number, floor in enumerate(floors) if name in floor), None)
+
+
+def arrows_wrong(name: str, targets: Iterable[str], floors: Floors) -> list[str]:
+    """What is wrong with the fact that `name` knows `targets`."""
+    own = floor_of(name, floors)
+    if own is None:
+        return [f"{name} stands on no floor: put it on one in the table at the top of tests/unit/test_floors.py"]
+    wrong = []
+    for target in sorted(targets):
+        other = floor_of(target, floors)
+        if other is None:
+            wrong.append(f"{name} (floor {own}) knows {target}, which stands on no floor")
+        elif other >= own:
+            direction = "beside it" if other == own else "above it"
+            wrong.append(f"{name} (floor {own}) knows {target} (floor {other}), which is {direction}")
+    return wrong
+
+
+def asks_for_platform(text: str) -> list[str]:
+    """The preprocessor conditions in `text` that name a platform."""
+    return [line.strip() for line in CONDITION.findall(CONTINUATION.sub(" ", text)) if PLATFORM.search(line)]
+
+
+def complain(wrong: list[str]) -> None:
+    if wrong:
+        pytest.fail("\n".join(wrong), pytrace=False)
+
+
+def test_sources_are_found() -> None:
+    assert {"base.h", "poller.h", "ring.c"} <= {path.name for path in csrc_files()}
+    assert {"csrc.pxd", "reactor.pyx"} <= {path.name for path in package_files()}
+
+
+@pytest.mark.parametrize("floors", [CSRC_FLOORS, PACKAGE_FLOORS], ids=["csrc", "package"])
+def test_each_name_stands_on_one_floor(floors: Floors) -> None:
+    names = [name for floor in floors for name in floor]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_csrc_includes_run_downward() -> None:
+    wrong = []
+    for path in csrc_files():
+        targets = included(path.stem, path.read_text())
+        wrong += [f"{shown(path)}: {line}" for line in arrows_wrong(path.stem, targets, CSRC_FLOORS)]
+    complain(wrong)
+
+
+def test_package_imports_run_downward() -> None:
+    modules = {module_name(path) for path in package_files()} | {name for floor in PACKAGE_FLOORS for name in floor}
+    wrong = []
+    for path in package_files():
+        name = module_name(path)
+        targets = imported(name, path.read_text(), modules)
+        wrong += [f"{shown(path)}: {line}" for line in arrows_wrong(name, targets, PACKAGE_FLOORS)]
+    complain(wrong)
+
+
+def test_only_csrc_pxd_declares_csrc() -> None:
+    headers = {path.name for path in csrc_files()}
+    wrong = []
+    for path in package_files():
+        declared = {Path(name).name for name in EXTERN.findall(path.read_text())} & headers
+        if declared and path != PACKAGE / "csrc.pxd":
+            wrong.append(f"{shown(path)}: `cdef extern from` {', '.join(sorted(declared))} belongs into csrc.pxd")
+    complain(wrong)
+
+
+def test_no_module_is_included_as_text() -> None:
+    complain([f"{shown(path)}: include" for path in package_files() if TEXTUAL_INCLUDE.search(path.read_text())])
+
+
+def test_csrc_does_not_know_python() -> None:
+    wrong = []
+    for path in csrc_files():
+        names = {Path(name).name for _, name in INCLUDE.findall(path.read_text())}
+        if names & {"Python.h", "pythread.h", "structmember.h"}:
+            wrong.append(f"{shown(path)}: csrc is plain C and includes nothing of Python's")
+    complain(wrong)
+
+
+def test_platform_conditions_stay_where_they_belong() -> None:
+    wrong = []
+    for path in [*csrc_files(), *package_files()]:
+        if path.parent == CSRC and any(path.match(pattern) for pattern in PLATFORM_FILES):
+            continue
+        wrong += [f"{shown(path)}: #if {condition}" for condition in asks_for_platform(path.read_text())]
+    complain(wrong)
+
+
+def test_names_say_something() -> None:
+    complain([f"{shown(path)}: {path.stem}" for path in all_files() if SAYS_NOTHING & set(path.stem.split("_"))])
+
+
+def test_files_are_short() -> None:
+    lengths = {shown(path): len(path.read_text().splitlines()) for path in all_files()}
+    complain([f"{name}: {lines} lines" for name, lines in lengths.items() if lines >= LONGEST_FILE])
+
+
+# The checks above are worth something only if they see what they look for.
+
+EXAMPLE_MODULES = {"__init__", "csrc", "handle", "reactor", "loop", "server", "sub", "sub.inner"}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from hoop.reactor cimport Reactor", {"reactor"}),
+        ("from hoop.csrc cimport *", {"csrc"}),
+        ("from hoop.loop import (\n    Loop,  # why\n    other,\n)", {"loop"}),
+        ("from hoop cimport csrc, handle as h", {"csrc", "handle"}),
+        ("from hoop import Loop", {"__init__"}),
+        ("import hoop", {"__init__"}),
+        ("import os, hoop.loop as loop", {"loop"}),
+        ("cimport hoop.csrc", {"csrc"}),
+        ("from .handle cimport Handle, \\\n    TimerHandle", {"handle"}),
+        ("from . import loop", {"loop"}),
+        ("    def f():\n        from hoop.loop import Loop", {"loop"}),
+        ("if TYPE_CHECKING:\n    from hoop.loop import Loop", {"loop"}),
+        ("from hoop.sub.inner import x", {"sub.inner"}),
+        ("from hoop.sub import inner, x", {"sub", "sub.inner"}),
+        ("from hoop.nowhere import x", {"__init__"}),
+        ('"""\nfrom hoop.loop import Loop\n"""\n# import hoop', set()),
+        ("import hoops\nfrom hooper import x\nfrom libc.stdint cimport int64_t", set()),
+        ("from hoop.server import itself", set()),
+    ],
+)
+def test_imports_are_seen(source: str, expected: set[str]) -> None:
+    assert imported("server", source, EXAMPLE_MODULES) == expected
+
+
+def test_relative_imports_of_a_subpackage_are_seen() -> None:
+    source = "from . import x\nfrom ..loop import Loop\nfrom .. import handle"
+    assert imported("sub.inner", source, EXAMPLE_MODULES) == {"sub", "loop", "handle"}
+
+
+def test_includes_are_seen() -> None:
+    source = '#include "ring.h"\n#include "own.h"\n#include <string.h>\n  #  include "clock.h" // why\n'
+    assert included("own", source) == {"ring", "clock"}
+
+
+def test_wrong_arrows_are_told() -> None:
+    floors: Floors = (("ground",), ("left", "right"), ("roof",))
+    assert arrows_wrong("roof", {"left", "ground"}, floors) == []
+    assert arrows_wrong("left", {"roof"}, floors) == ["left (floor 1) knows roof (floor 2), which is above it"]
+    assert arrows_wrong("left", {"right"}, floors) == ["left (floor 1) knows right (floor 1), which is beside it"]
+    assert arrows_wrong("left", {"cloud"}, floors) == ["left (floor 1) knows cloud, which stands on no floor"]
+    (told,) = arrows_wrong("cloud", {"left"}, floors)
+    assert told.startswith("cloud stands on no floor: put it on one")
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("#if defined(__linux__)\n#endif", 1),
+        ("#ifdef __APPLE__\n#elif defined(_WIN32)\n#endif", 2),
+        ("#  if defined(A) || \\\n    defined(__FreeBSD__)\n", 1),
+        ("#if defined(__GNUC__) || HAVE_ACCEPT4\n#ifndef HOOP_RING_H\n", 0),
+        ("/* on __linux__ */ int x;\n", 0),
+    ],
+)
+def test_platform_conditions_are_seen(source: str, count: int) -> None:
+    assert len(asks_for_platform(source)) == count
