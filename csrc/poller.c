@@ -137,7 +137,7 @@ static void end_registration(hoop_poller *poller, hoop_slot *slot)
 
 int hoop_poller_add(hoop_poller *poller, int fd, unsigned interest)
 {
-    if (fd < 0)
+    if (fd < 0 || poller->backend == NULL)
         return -EBADF;
     if (live_slot(poller, fd) != NULL)
         return -EEXIST;
@@ -212,6 +212,8 @@ void hoop_poller_forget(hoop_poller *poller, int fd)
 
 int hoop_poller_rebuild(hoop_poller *poller)
 {
+    if (poller->backend == NULL)
+        return -EBADF;
     hoop_poller old = *poller;
     poller->backend_fd = -1;
     poller->backend_state = NULL;
@@ -255,6 +257,8 @@ static int apply_wishes(hoop_poller *poller, hoop_event *events, int capacity)
 
 int hoop_poller_wait(hoop_poller *poller, hoop_event *events, int capacity, int64_t timeout_ns)
 {
+    if (HOOP_UNLIKELY(poller->backend == NULL))
+        return -EBADF;
     if (HOOP_UNLIKELY(capacity <= 0))
         return -EINVAL;
     int failed = 0;

@@ -94,7 +94,8 @@ struct hoop_poller {
 /* The back end called name ("epoll", "kqueue", "poll"), or the platform's best when name is NULL.
  * 0, -ENOTSUP for a name unknown here, or -errno. */
 int hoop_poller_open(hoop_poller *poller, const char *name);
-void hoop_poller_close(hoop_poller *poller); /* idempotent; the registered descriptors stay open */
+/* Idempotent; the registered descriptors stay open. Afterwards nothing is live, and add, rebuild and wait are -EBADF. */
+void hoop_poller_close(hoop_poller *poller);
 
 /* The back ends of this build, the platform's best first; NULL from the end of the list on. */
 const hoop_poller_backend *hoop_poller_backend_at(int index);

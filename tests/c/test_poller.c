@@ -48,6 +48,25 @@ TEST(the_first_back_end_is_the_default)
     CHECK(poller.backend == NULL);
 }
 
+TEST(a_closed_poller_refuses)
+{
+    hoop_poller poller = open_poller();
+    hoop_event event;
+    int pair[2];
+    open_pair(pair);
+    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    hoop_poller_close(&poller);
+    CHECK_EQ(hoop_poller_generation(&poller, pair[0]), 0);
+    CHECK_EQ(hoop_poller_add(&poller, pair[0], HOOP_READABLE), -EBADF);
+    CHECK_EQ(hoop_poller_set(&poller, pair[0], HOOP_READABLE), -ENOENT);
+    CHECK_EQ(hoop_poller_rearm(&poller, pair[0], HOOP_READABLE), -ENOENT);
+    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), -ENOENT);
+    CHECK_EQ(hoop_poller_rebuild(&poller), -EBADF);
+    CHECK_EQ(hoop_poller_wait(&poller, &event, 1, -1), -EBADF);
+    close(pair[0]);
+    close(pair[1]);
+}
+
 TEST(the_poller_is_closed_on_exec)
 {
     hoop_poller poller = open_poller();
@@ -834,6 +853,7 @@ int main(void)
 {
     RUN(an_unknown_back_end_is_not_supported);
     RUN(the_first_back_end_is_the_default);
+    RUN_ON_EVERY_BACKEND(a_closed_poller_refuses);
     RUN_ON_EVERY_BACKEND(the_poller_is_closed_on_exec);
     RUN_ON_EVERY_BACKEND(a_bad_descriptor_is_refused_by_add);
     RUN_ON_EVERY_BACKEND(a_refused_add_leaves_nothing_behind);
