@@ -298,7 +298,7 @@ class Held:
 def test_client_timeout_cancels_the_handler(run: Run) -> None:
     async def main() -> None:
         held = Held()
-        timeout = aiohttp.ClientTimeout(total=0.2)
+        timeout = aiohttp.ClientTimeout(total=0.5)
         async with serving(held=held.__call__, hello=hello) as base, aiohttp.ClientSession(base) as session:
             with pytest.raises(asyncio.TimeoutError):
                 async with session.get("/held", timeout=timeout):
