@@ -117,6 +117,11 @@ class Recorder(Recording, asyncio.Protocol):
         self._called("data_received", data)
 
 
+def echo(protocol: Recorder, data: bytes) -> None:
+    """A hook for data_received."""
+    protocol.transport.write(data)
+
+
 class BufferedRecorder(Recording, asyncio.BufferedProtocol):
     """A BufferedProtocol that notes every callback but get_buffer (whose hook may supply the buffer)."""
 
@@ -133,6 +138,30 @@ class BufferedRecorder(Recording, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.data += self.buffer[:nbytes]
         self._called("buffer_updated", nbytes)
+
+
+class Clients:
+    """A protocol factory that remembers its protocols."""
+
+    def __init__(self, **hooks: Callable[..., Any]) -> None:
+        self.protocols: list[Recorder] = []
+        self._hooks = hooks
+        self._arrived = asyncio.Event()
+
+    def __call__(self) -> Recorder:
+        protocol = Recorder(**self._hooks)
+        self.protocols.append(protocol)
+        self._arrived.set()
+        return protocol
+
+    async def until_made(self, count: int = 1) -> Recorder:
+        """Wait until count protocols have been made and connected; the last of them."""
+        while len(self.protocols) < count:
+            self._arrived.clear()
+            await asyncio.wait_for(self._arrived.wait(), DEADLINE_S)
+        for protocol in self.protocols[:count]:
+            await protocol.until_called("connection_made")
+        return self.protocols[count - 1]
 
 
 class HandlerLog(list):
@@ -201,6 +230,20 @@ async def congested(protocol: Any, *, at_least: int = 1, **buffers: Any) -> tupl
         transport.write(chunk)
         written += chunk
     return transport, peer, written
+
+
+def dial(address: tuple[Any, ...]) -> socket.socket:
+    """Blocking: a raw connection to a listener of the loop under test. The kernel answers, the loop need not run."""
+    return socket.create_connection(address[:2], timeout=DEADLINE_S)
+
+
+def address_of(server: Any) -> tuple[Any, ...]:
+    return server.sockets[0].getsockname()
+
+
+async def closed(server: Any) -> None:
+    """server.wait_closed(), with a deadline."""
+    await asyncio.wait_for(server.wait_closed(), DEADLINE_S)
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
