@@ -1,0 +1,63 @@
+"""Builds csrc as one static library and links it into the compiled modules of src/hoop; all else is in pyproject.toml."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+CSRC = Path("csrc")
+POLLERS = {"Linux": ["poller_epoll.c"]}  # every other system that hoop runs on has kqueue
+PORTABLE_SOURCES = ["ring.c", "timers.c", "inbox.c", "waker.c", "net.c", "poller.c", "poller_poll.c"]
+MODULES = ["errors", "handle", "reactor", "transport", "stream", "listener", "sockops", "base_loop"]
+
+if sys.platform == "win32":
+    raise SystemExit("hoop runs on Linux, macOS and the BSDs; on Windows use winloop or asyncio's own loop")
+
+# HOOP_WERROR=1 is for CI: a user's newer compiler must not fail the build with a new warning.
+strict = os.environ.get("HOOP_WERROR") == "1"
+csrc_flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-fPIC"]
+if strict:
+    csrc_flags += ["-Wall", "-Wextra", "-Werror"]
+
+sources = PORTABLE_SOURCES + POLLERS.get(platform.system(), ["poller_kqueue.c"])
+core = (
+    "hoop_core",
+    {
+        "sources": [str(CSRC / name) for name in sources],
+        "obj_deps": {"": [str(path) for path in sorted(CSRC.glob("*.h"))]},
+        "include_dirs": [str(CSRC)],
+        "cflags": csrc_flags,
+    },
+)
+
+extensions = [
+    Extension(
+        f"hoop.{name}",
+        [f"src/hoop/{name}.pyx"],
+        include_dirs=[str(CSRC)],
+        depends=[str(path) for path in sorted(CSRC.glob("*.[ch]"))],
+        extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-unused-function"],
+    )
+    for name in MODULES
+    if Path(f"src/hoop/{name}.pyx").exists()
+]
+
+setup(
+    libraries=[core],
+    ext_modules=cythonize(
+        extensions,
+        include_path=["src"],
+        compiler_directives={
+            "language_level": 3,
+            "binding": False,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "embedsignature": True,
+            "embedsignature.format": "clinic",
+        },
+    ),
+)

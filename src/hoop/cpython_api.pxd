@@ -1,0 +1,35 @@
+# cpython_api.pxd: the parts of CPython's C API that Cython's own declarations lack. No code.
+from cpython.object cimport PyObject, PyTypeObject
+
+cdef extern from "Python.h":
+    const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    object PyObject_Vectorcall(object callable, PyObject **arguments, size_t count_and_flag, PyObject *keyword_names)
+    PyObject **tuple_items "&PyTuple_GET_ITEM" (tuple items, Py_ssize_t index)
+
+    ctypedef PyObject *(*PyCFunction)(PyObject *self, PyObject *arguments)
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        PyCFunction ml_meth
+        int ml_flags
+        const char *ml_doc
+    enum:
+        METH_FASTCALL
+        METH_KEYWORDS
+    object PyDescr_NewMethod(PyTypeObject *owner, PyMethodDef *method)
+    void PyType_Modified(PyTypeObject *type)
+
+    object PyContext_CopyCurrent()
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    bint PyContext_CheckExact(object candidate)
+
+    unsigned long PyThread_get_thread_ident()
+    int PyErr_CheckSignals() except -1
+
+    # the garbage collector's slots, with pointers instead of objects: nothing may be counted while it walks
+    ctypedef int (*gc_visit_fn "visitproc")(PyObject *entry, void *arg) noexcept
+    ctypedef int (*gc_traverse_fn "traverseproc")(PyObject *self, gc_visit_fn visit, void *arg) noexcept
+    ctypedef int (*gc_clear_fn "inquiry")(PyObject *self) noexcept
+    ctypedef struct gc_slots "PyTypeObject":
+        gc_traverse_fn tp_traverse
+        gc_clear_fn tp_clear

@@ -1,0 +1,128 @@
+# csrc.pxd: the only declarations of csrc for Cython. Comments are in the headers.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    struct sockaddr:
+        unsigned short sa_family
+    struct sockaddr_storage:
+        unsigned short ss_family
+    int getpeername(int fd, sockaddr *address, socklen_t *length) noexcept
+    int getsockname(int fd, sockaddr *address, socklen_t *length) noexcept
+    int AF_INET, AF_INET6
+
+cdef extern from "<netinet/in.h>" nogil:
+    struct sockaddr_in6:
+        unsigned short sin6_family
+
+ctypedef int (*hoop_visit_fn)(void *item, void *arg) noexcept
+
+cdef extern from "clock.h" nogil:
+    int64_t hoop_clock_ns() noexcept
+
+cdef extern from "ring.h" nogil:
+    ctypedef struct hoop_ring:
+        void **items
+        size_t capacity
+        size_t head
+        size_t tail
+    void hoop_ring_init(hoop_ring *ring) noexcept
+    void hoop_ring_free(hoop_ring *ring) noexcept
+    int hoop_ring_visit(const hoop_ring *ring, hoop_visit_fn visit, void *arg) noexcept
+    size_t hoop_ring_size(const hoop_ring *ring) noexcept
+    int hoop_ring_push(hoop_ring *ring, void *item) noexcept
+    void *hoop_ring_pop(hoop_ring *ring) noexcept
+
+cdef extern from "timers.h" nogil:
+    ctypedef struct hoop_timer:
+        size_t index
+        void *owner
+    ctypedef struct hoop_timers:
+        size_t size
+    void hoop_timer_init(hoop_timer *timer, void *owner) noexcept
+    void hoop_timers_init(hoop_timers *timers) noexcept
+    void hoop_timers_free(hoop_timers *timers) noexcept
+    int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns) noexcept
+    int hoop_timers_remove(hoop_timers *timers, hoop_timer *timer) noexcept
+    hoop_timer *hoop_timers_pop_due(hoop_timers *timers, int64_t now_ns) noexcept
+    int hoop_timers_visit(const hoop_timers *timers, hoop_visit_fn visit, void *arg) noexcept
+    bint hoop_timer_is_pending(const hoop_timer *timer) noexcept
+    int64_t hoop_timers_deadline_ns(const hoop_timers *timers, int64_t when_empty) noexcept
+
+cdef extern from "inbox.h" nogil:
+    ctypedef struct hoop_inbox_node:
+        hoop_inbox_node *next
+    ctypedef struct hoop_inbox:
+        pass
+    void hoop_inbox_init(hoop_inbox *inbox) noexcept
+    int hoop_inbox_push(hoop_inbox *inbox, hoop_inbox_node *node) noexcept
+    hoop_inbox_node *hoop_inbox_take(hoop_inbox *inbox) noexcept
+    bint hoop_inbox_prepare_sleep(hoop_inbox *inbox) noexcept
+    void hoop_inbox_awake(hoop_inbox *inbox) noexcept
+    int hoop_inbox_visit(hoop_inbox *inbox, hoop_visit_fn visit, void *arg) noexcept
+    bint hoop_inbox_is_empty(hoop_inbox *inbox) noexcept
+
+cdef extern from "waker.h" nogil:
+    ctypedef struct hoop_waker:
+        int read_fd
+        int write_fd
+    int hoop_waker_open(hoop_waker *waker) noexcept
+    void hoop_waker_close(hoop_waker *waker) noexcept
+    int hoop_waker_wake(const hoop_waker *waker) noexcept
+    int hoop_waker_drain(const hoop_waker *waker) noexcept
+
+cdef extern from "poller.h" nogil:
+    enum:
+        HOOP_READABLE
+        HOOP_WRITABLE
+        HOOP_EXCLUSIVE
+        HOOP_FAILED
+    ctypedef struct hoop_event:
+        int fd
+        uint32_t generation
+        uint32_t events
+        int error
+    ctypedef struct hoop_poller_backend:
+        const char *name
+    ctypedef struct hoop_poller:
+        const hoop_poller_backend *backend
+        int live_count
+    int hoop_poller_open(hoop_poller *poller, const char *name) noexcept
+    void hoop_poller_close(hoop_poller *poller) noexcept
+    int hoop_poller_add(hoop_poller *poller, int fd, unsigned interest) noexcept
+    int hoop_poller_set(hoop_poller *poller, int fd, unsigned interest) noexcept
+    int hoop_poller_rearm(hoop_poller *poller, int fd, unsigned interest) noexcept
+    int hoop_poller_remove(hoop_poller *poller, int fd) noexcept
+    void hoop_poller_forget(hoop_poller *poller, int fd) noexcept
+    int hoop_poller_rebuild(hoop_poller *poller) noexcept
+    int hoop_poller_wait(hoop_poller *poller, hoop_event *events, int capacity, int64_t timeout_ns) noexcept
+    uint32_t hoop_poller_generation(const hoop_poller *poller, int fd) noexcept
+    unsigned hoop_poller_interest(const hoop_poller *poller, int fd) noexcept
+
+cdef extern from "net.h" nogil:
+    enum:
+        HOOP_NET_MAX_BUFFERS
+    ctypedef struct hoop_address:
+        int family
+        uint16_t port
+        uint32_t flowinfo
+        uint32_t scope_id
+        char *host
+    int hoop_net_accept(int listener_fd) noexcept
+    bint hoop_net_is_transient_accept_error(int result) noexcept
+    bint hoop_net_is_resource_error(int result) noexcept
+    Py_ssize_t hoop_net_recv(int fd, void *buffer, size_t size) noexcept
+    Py_ssize_t hoop_net_send(int fd, const void *buffer, size_t size) noexcept
+    Py_ssize_t hoop_net_sendv(int fd, const iovec *buffers, int count) noexcept
+    int hoop_net_set_nonblocking(int fd) noexcept
+    int hoop_net_set_nodelay(int fd, bint on) noexcept
+    int hoop_net_shutdown_write(int fd) noexcept
+    int hoop_net_socket_error(int fd) noexcept
+    int hoop_net_close(int fd) noexcept
+    int hoop_net_format_address(const sockaddr *address, socklen_t length, hoop_address *text) noexcept
+    int hoop_net_parse_literal(const char *host, uint16_t port, sockaddr_storage *address) noexcept

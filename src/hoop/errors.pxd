@@ -1,0 +1,2 @@
+cdef object os_error(long result)
+cdef int check(long result) except -1

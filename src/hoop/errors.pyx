@@ -1,0 +1,17 @@
+"""-errno becomes OSError here and nowhere else."""
+from libc.errno cimport ENOMEM
+from os import strerror as os_strerror
+
+
+cdef object os_error(long result):
+    """The exception for a csrc result below 0 (MemoryError for -ENOMEM); it is returned, not raised."""
+    if result == -ENOMEM:
+        return MemoryError()
+    return OSError(<int>-result, os_strerror(<int>-result))
+
+
+cdef int check(long result) except -1:
+    """Raise if result is below 0."""
+    if result < 0:
+        raise os_error(result)
+    return 0

@@ -1,0 +1,29 @@
+from cpython.object cimport PyObject
+from hoop.csrc cimport hoop_inbox_node, hoop_timer, hoop_timers
+from libc.stdint cimport int64_t
+
+
+cdef class Handle:
+    cdef object loop            # strong: a pending callback keeps its loop alive, as in asyncio
+    cdef object callback        # None once cancelled
+    cdef object context         # contextvars.Context
+    cdef object first           # the arguments: up to two inline, else all of them in `rest`
+    cdef object second
+    cdef tuple rest
+    cdef object source_traceback
+    cdef int argument_count
+    cdef bint is_cancelled
+    cdef hoop_inbox_node node   # while it travels through the inbox
+    cdef object __weakref__
+
+
+cdef class TimerHandle(Handle):
+    cdef hoop_timer timer
+    cdef hoop_timers *timers    # the heap that the timer is in; it lives as long as `loop`
+    cdef double when_s
+    cdef bint is_scheduled      # as asyncio's _scheduled: in the heap, or taken out of it and about to run
+
+
+cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef object invoke(Handle handle)

@@ -1,0 +1,214 @@
+"""Handle and TimerHandle: one scheduled callback with its arguments and its context.
+
+They stand in for asyncio.Handle and asyncio.TimerHandle: isinstance() holds through `__class__` (inheriting would bring
+asyncio's own fields along), and the attributes that the ecosystem reads (`_callback`, `_args`, `_context`, `_when`,
+`_cancelled`, `_scheduled`) are there.
+"""
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from hoop.csrc cimport hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove
+from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExact, PyContext_CopyCurrent, \
+    PyObject_Vectorcall, tuple_items
+
+import asyncio
+from asyncio import format_helpers
+
+
+@cython.freelist(256)
+cdef class Handle:
+    """A callback scheduled with call_soon and its kin. Made by the loop only."""
+
+    @property
+    def __class__(self):
+        return asyncio.Handle
+
+    @property
+    def _loop(self):
+        return self.loop
+
+    @property
+    def _callback(self):
+        return self.callback
+
+    @property
+    def _args(self):
+        return None if self.is_cancelled else arguments_of(self)
+
+    @property
+    def _context(self):
+        return self.context
+
+    @property
+    def _cancelled(self):
+        return self.is_cancelled
+
+    @property
+    def _source_traceback(self):
+        return self.source_traceback
+
+    def cancel(self):
+        """Make sure that the callback does not run. Idempotent; safe from any thread; releases callback and arguments."""
+        discard(self)
+
+    def cancelled(self):
+        """Whether cancel() was called."""
+        return self.is_cancelled
+
+    def get_context(self):
+        """The contextvars.Context that the callback runs in."""
+        return self.context
+
+    def __repr__(self):
+        return f"<{' '.join(description(self))}>"
+
+
+@cython.freelist(64)
+cdef class TimerHandle(Handle):
+    """A callback scheduled with call_later or call_at. Cancelling takes it out of the heap at once."""
+
+    def __cinit__(self):
+        hoop_timer_init(&self.timer, <void *>self)
+
+    @property
+    def __class__(self):
+        return asyncio.TimerHandle
+
+    @property
+    def _when(self):
+        return self.when_s
+
+    @property
+    def _scheduled(self):
+        return self.is_scheduled
+
+    def when(self):
+        """The deadline in seconds of loop.time()."""
+        return self.when_s
+
+    def cancel(self):
+        """Make sure that the callback does not run. Idempotent."""
+        discard(self)
+        if hoop_timer_is_pending(&self.timer):
+            self.is_scheduled = False
+            if hoop_timers_remove(self.timers, &self.timer) == 0:
+                Py_DECREF(self)  # the heap's reference; the caller still has its own
+
+    def __hash__(self):
+        return hash(self.when_s)
+
+    def __eq__(self, other):
+        cdef TimerHandle that
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        that = other
+        return (self.when_s == that.when_s and self.callback == that.callback
+                and self._args == that._args and self.is_cancelled == that.is_cancelled)
+
+    def __lt__(self, other):
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        return self.when_s < (<TimerHandle>other).when_s
+
+    def __le__(self, other):
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        return self.when_s < (<TimerHandle>other).when_s or self == other
+
+    def __gt__(self, other):
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        return self.when_s > (<TimerHandle>other).when_s
+
+    def __ge__(self, other):
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        return self.when_s > (<TimerHandle>other).when_s or self == other
+
+
+cdef int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
+              object context) except -1:
+    cdef Py_ssize_t i
+    if context is None:
+        context = PyContext_CopyCurrent()
+    elif not PyContext_CheckExact(context):
+        raise TypeError(f"context must be a contextvars.Context, not {context!r}")
+    handle.loop = loop
+    handle.callback = callback
+    handle.context = context
+    handle.argument_count = <int>count
+    if count > 2:
+        handle.rest = tuple([<object>arguments[i] for i in range(count)])
+        return 0
+    if count > 0:
+        handle.first = <object>arguments[0]
+        if count > 1:
+            handle.second = <object>arguments[1]
+    return 0
+
+
+cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context):
+    """A handle for callback(*arguments); a context of None means a copy of the current one."""
+    cdef Handle handle = Handle.__new__(Handle)
+    fill(handle, loop, callback, arguments, count, context)
+    return handle
+
+
+cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count,
+                                  object context):
+    cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
+    fill(handle, loop, callback, arguments, count, context)
+    return handle
+
+
+cdef object invoke(Handle handle):
+    """Call it. Callback and arguments are kept alive here, since the callback may cancel its own handle."""
+    cdef PyObject *stack[3]
+    cdef object callback = handle.callback
+    cdef object first = handle.first
+    cdef object second = handle.second
+    cdef tuple rest
+    if handle.argument_count > 2:
+        rest = handle.rest
+        return PyObject_Vectorcall(callback, tuple_items(rest, 0), <size_t>handle.argument_count, NULL)
+    stack[0] = NULL
+    stack[1] = <PyObject *>first
+    stack[2] = <PyObject *>second
+    return PyObject_Vectorcall(callback, stack + 1,
+                               <size_t>handle.argument_count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+
+
+cdef int discard(Handle handle) except -1:
+    if handle.is_cancelled:
+        return 0
+    handle.is_cancelled = True
+    handle.callback = None
+    handle.first = None
+    handle.second = None
+    handle.rest = None
+    return 0
+
+
+cdef tuple arguments_of(Handle handle):
+    if handle.argument_count == 0:
+        return ()
+    if handle.argument_count == 1:
+        return (handle.first,)
+    if handle.argument_count == 2:
+        return (handle.first, handle.second)
+    return handle.rest
+
+
+cdef list description(Handle handle):
+    """The words of a repr, as asyncio puts them."""
+    words = [asyncio.TimerHandle.__name__ if type(handle) is TimerHandle else asyncio.Handle.__name__]
+    if handle.is_cancelled:
+        words.append("cancelled")
+    if type(handle) is TimerHandle:
+        words.append(f"when={(<TimerHandle>handle).when_s}")
+    if handle.callback is not None:
+        words.append(format_helpers._format_callback_source(handle.callback, arguments_of(handle)))
+    if handle.source_traceback:
+        frame = handle.source_traceback[-1]
+        words.append(f"created at {frame[0]}:{frame[1]}")
+    return words

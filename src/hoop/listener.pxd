@@ -1,0 +1,13 @@
+from hoop.reactor cimport Reactor, Watcher
+
+
+cdef class Listener(Watcher):
+    cdef object sock            # the listening socket; its owner closes it after stop()
+    cdef object protocol_factory
+    cdef object context         # the one that start() was called in: accepted connections begin in a copy
+    cdef object server
+    cdef object retry           # the TimerHandle that resumes after a lack of descriptors, or None
+    cdef int batch
+
+    cdef int accept_one(self, int fd) except -1
+    cdef int run_short(self, int result) except -1

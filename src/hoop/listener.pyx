@@ -1,0 +1,91 @@
+"""Accepting connections: as many as the batch allows for each event, each with its transport and protocol at once."""
+from hoop.cpython_api cimport PyContext_CopyCurrent
+from hoop.csrc cimport HOOP_EXCLUSIVE, HOOP_READABLE, hoop_net_accept, hoop_net_close, \
+    hoop_net_is_resource_error, hoop_net_is_transient_accept_error, hoop_net_set_nodelay
+from hoop.errors cimport os_error
+from hoop.reactor cimport Reactor, Watcher
+from hoop.stream cimport StreamTransport, accept_stream
+from libc.errno cimport EAGAIN
+
+from asyncio.trsock import TransportSocket
+
+cdef enum:
+    LARGEST_BATCH = 256         # connections for one event: established ones must not wait for a flood
+
+cdef double RETRY_DELAY_S = 1.0  # asyncio.constants.ACCEPT_RETRY_DELAY
+
+
+cdef class Listener(Watcher):
+    """Accepts on one listening socket for a server. start() and stop(); the socket stays its owner's."""
+
+    def __init__(self, Reactor reactor, sock, protocol_factory, server, int backlog):
+        self.reactor = reactor
+        self.sock = sock
+        self.protocol_factory = protocol_factory
+        self.server = server
+        self.batch = min(max(backlog, 1), LARGEST_BATCH)
+
+    def start(self):
+        """Accept from the next turn on. The socket must be listening and non-blocking."""
+        self.context = PyContext_CopyCurrent()
+        self.fd = self.sock.fileno()
+        self.reactor.watch(self, HOOP_READABLE | HOOP_EXCLUSIVE)
+
+    def stop(self):
+        """Accept no more. Idempotent."""
+        self.reactor.unwatch(self)
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+
+    def _resume(self):
+        self.retry = None
+        if self.sock.fileno() >= 0 and not self.is_watched:
+            self.reactor.watch(self, HOOP_READABLE | HOOP_EXCLUSIVE)
+
+    cdef int on_events(self, unsigned events) except -1:
+        cdef int count, fd
+        for count in range(self.batch):
+            fd = hoop_net_accept(self.fd)
+            if fd < 0:
+                if fd == -EAGAIN:
+                    return 0
+                if hoop_net_is_transient_accept_error(fd):
+                    continue
+                return self.run_short(fd)
+            self.accept_one(fd)
+            if not self.is_watched:
+                return 0  # the protocol closed the server
+            if self.reactor.after_is_due:
+                self.reactor.settle()
+        return 0
+
+    cdef int accept_one(self, int fd) except -1:
+        cdef StreamTransport transport
+        cdef object context
+        hoop_net_set_nodelay(fd, True)
+        self.reactor.enter_context(self.context)
+        try:
+            protocol = self.protocol_factory()
+            transport = accept_stream(self.reactor, fd, protocol, PyContext_CopyCurrent(), self.server)
+        except (SystemExit, KeyboardInterrupt):
+            hoop_net_close(fd)
+            raise
+        except BaseException as error:
+            hoop_net_close(fd)
+            self.reactor.report({"message": "Error on transport creation for incoming connection", "exception": error})
+            return 0
+        return transport.connection_made_now()
+
+    cdef int run_short(self, int result) except -1:
+        """accept(2) failed and will again: tell, and try later (at EMFILE the pending connection stays readable)."""
+        cdef str message = "socket.accept() failed"
+        if hoop_net_is_resource_error(result):
+            message = "socket.accept() out of system resource"
+        self.reactor.unwatch(self)
+        self.retry = self.reactor.call_later(RETRY_DELAY_S, self._resume)
+        return self.reactor.report({"message": message, "exception": os_error(result),
+                                    "socket": TransportSocket(self.sock)})
+
+    def __repr__(self):
+        return f"<Listener {self.sock!r}>"

@@ -1,0 +1,94 @@
+from cpython.object cimport PyObject
+from hoop.csrc cimport hoop_event, hoop_inbox, hoop_inbox_node, hoop_poller, hoop_ring, hoop_timers, hoop_waker
+from hoop.handle cimport Handle, TimerHandle
+from libc.stdint cimport int64_t, uint64_t
+
+cdef enum:
+    READ_BUFFER_SIZE = 65536
+
+
+cdef class Watcher:
+    """Who is told that a descriptor is ready, and whose writes are flushed after a callback."""
+    cdef Reactor reactor
+    cdef int fd                 # -1 when it owns or watches none (any more)
+    cdef bint is_watched        # it stands in the reactor's table under fd
+    cdef bint is_flush_due      # it stands in the reactor's queue of flushes
+
+    cdef int on_events(self, unsigned events) except -1    # HOOP_READABLE | HOOP_WRITABLE, masked by interest
+    cdef int on_watch_failed(self, int error) except -1    # the kernel refused an interest; error is a positive errno
+    cdef int on_flush(self) except -1                      # the callback that deferred writes has ended
+    cdef int on_descriptor_lost(self) except -1            # fd was closed behind our back and its number reused
+
+
+cdef class Reactor:
+    cdef hoop_ring ready        # Handle: what the next turn runs
+    cdef hoop_ring due          # TimerHandle: taken from the heap by this turn, not yet run
+    cdef hoop_ring next_ticks   # Handle
+    cdef hoop_ring microtasks   # Handle
+    cdef hoop_ring immediates   # Handle
+    cdef hoop_ring flushes      # Watcher with writes deferred by the callback that is running
+    cdef hoop_timers timers     # TimerHandle
+    cdef hoop_inbox inbox       # Handle, from other threads
+    cdef hoop_inbox_node *arrived  # taken from the inbox, not yet in `ready`
+    cdef hoop_waker waker
+    cdef hoop_poller poller
+    cdef PyObject **watchers    # Watcher by descriptor number, or NULL
+    cdef int watcher_capacity
+    cdef hoop_event *events
+    cdef char *read_buffer      # shared by the transports: what is read into it is copied out before anything else runs
+    cdef object clock           # None, or a callable returning nanoseconds in place of the monotonic clock
+    cdef object entered         # the context left entered between two callbacks, or None
+    cdef bint after_is_due      # flushes, next_ticks or microtasks hold something
+    cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
+    cdef bint stopping
+    cdef bint closed
+    cdef bint debug
+    cdef bint forked            # this is a child's copy: the kernel's poller belongs to the parent
+    cdef bint poll_every_turn
+    cdef bint must_poll
+    cdef int skipped_polls
+    cdef size_t last_batch      # callbacks run by the latest turn
+    cdef int stale_waits        # waits in a row that reported a registration nobody holds
+    cdef unsigned long thread_id  # of the thread inside run_turns, else 0
+    cdef uint64_t turn_count
+    cdef public double slow_callback_duration
+    cdef public object _current_handle
+
+    cdef int64_t now_ns(self) except? -1
+    cdef int check_open(self) except -1
+    cdef int check_thread(self) except -1
+    cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
+    cdef Handle schedule_method(self, object callback, object argument, object context)
+    cdef TimerHandle schedule_timer(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
+                                    Py_ssize_t count, object context)
+    cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
+    cdef Handle defer(self, hoop_ring *queue, object callback, PyObject **arguments, Py_ssize_t count, object context)
+
+    cdef int watch(self, Watcher watcher, unsigned interest) except -1
+    cdef int rewatch(self, Watcher watcher, unsigned interest) except -1
+    cdef int unwatch(self, Watcher watcher) except -1
+    cdef int set_interest(self, Watcher watcher, unsigned interest) except -1
+    cdef unsigned interest(self, Watcher watcher) noexcept
+    cdef Watcher watcher_of(self, int fd)
+    cdef int drop_watcher(self, int fd) except -1
+    cdef int grow_watchers(self, int fd) except -1
+    cdef int defer_flush(self, Watcher watcher) except -1
+
+    cdef int enter_context(self, object context) except -1
+    cdef int leave_context(self) except -1
+    cdef int report(self, dict context) except -1
+
+    cdef int run_turns(self) except -1
+    cdef int turn(self) except -1
+    cdef int poll(self, bint may_block) except -1
+    cdef int64_t poll_timeout_ns(self) except? -2
+    cdef int take_inbox(self) except -1
+    cdef int take_due_timers(self) except -1
+    cdef int run_batch(self, hoop_ring *queue, size_t count) except -1
+    cdef int run_handle(self, Handle handle) except -1
+    cdef int run_handle_timed(self, Handle handle) except -1
+    cdef int handle_failed(self, Handle handle, object error) except -1
+    cdef int dispatch(self, int count) except -1
+    cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1
+    cdef int settle(self) except -1
+    cdef int release_everything(self) except -1

@@ -1,0 +1,52 @@
+from hoop.csrc cimport sockaddr_in6, socklen_t
+from hoop.reactor cimport Reactor, Watcher
+
+
+cdef enum TransportState:
+    TRANSPORT_OPEN
+    TRANSPORT_CLOSING           # close() was called, accepted bytes are still being delivered
+    TRANSPORT_LOST              # connection_lost is scheduled: nothing is read or written any more
+    TRANSPORT_CLOSED            # connection_lost has been called and the descriptor is closed
+
+
+cdef struct RawAddress:         # an AF_INET or AF_INET6 address as the kernel gave it; length 0 when unknown
+    sockaddr_in6 address
+    socklen_t length
+
+
+cdef class Transport(Watcher):
+    cdef object protocol
+    cdef object context         # the transport's own: callbacks that the loop originates run in it
+    cdef object sock            # the socket object handed in, or one made for get_extra_info; else None
+    cdef object server          # who counts this connection, or None
+    cdef dict extra             # get_extra_info beyond addresses and socket, or None
+    cdef RawAddress peer
+    cdef RawAddress local
+    cdef TransportState state
+    cdef bint is_sock_borrowed  # sock was made lazily around fd: it must not close it
+    cdef bint is_protocol_paused
+    cdef bint is_protocol_connected
+    cdef int dropped_writes     # writes after the connection was lost
+    cdef Py_ssize_t high_water
+    cdef Py_ssize_t low_water
+    cdef dict __dict__          # test suites patch instances
+    cdef object __weakref__
+
+    cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
+                   dict extra) except -1
+    cdef int bind_protocol(self, object protocol) except -1
+    cdef Py_ssize_t held_bytes(self) noexcept
+    cdef int flush_deferred(self) except -1
+    cdef int discard_held(self) except -1
+    cdef int start_reading(self) except -1
+    cdef int stop_reading(self) except -1
+
+    cdef int connection_made_now(self) except -1
+    cdef int begin_close(self) except -1
+    cdef int lose(self, object error) except -1
+    cdef int fatal(self, object error, str message) except -1
+    cdef int release(self) except -1
+    cdef int pause_protocol(self) except -1
+    cdef int resume_protocol(self) except -1
+    cdef object transport_socket(self)
+    cdef int note_dropped_write(self) except -1

@@ -1,0 +1,350 @@
+"""What every transport is: a protocol bound to a descriptor, watermarks, and the states from open to closed.
+
+    OPEN --close()--> CLOSING --all delivered--> LOST --next turn: connection_lost()--> CLOSED
+      \\--------------- abort(), an error ---------/
+
+From adopt() on the descriptor is this object's alone. A socket object that was handed in is closed through that object;
+one made for get_extra_info("socket") is detached before the descriptor is closed.
+"""
+from hoop.cpython_api cimport PyContext_CopyCurrent
+from hoop.csrc cimport AF_INET, AF_INET6, getpeername, getsockname, hoop_address, hoop_net_close, \
+    hoop_net_format_address, sockaddr
+from hoop.errors cimport os_error
+from hoop.handle cimport new_handle
+from hoop.reactor cimport Reactor, Watcher
+
+import asyncio
+import socket as socket_module
+import warnings
+from asyncio.log import logger
+from asyncio.trsock import TransportSocket
+
+cdef enum:
+    DEFAULT_HIGH_WATER = 64 * 1024
+    DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+
+cdef class Transport(Watcher):
+    def __cinit__(self):
+        self.high_water = DEFAULT_HIGH_WATER
+        self.low_water = DEFAULT_HIGH_WATER // 4
+        self.state = TRANSPORT_CLOSED
+
+    _start_tls_compatible = True  # asyncio.StreamWriter.start_tls asks
+
+    @property
+    def __class__(self):
+        return asyncio.Transport
+
+    cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
+                   dict extra) except -1:
+        """Take over fd (and sock, the object around it, if there is one). It must be non-blocking."""
+        self.reactor = reactor
+        self.fd = fd
+        self.sock = sock
+        self.server = server
+        self.extra = extra
+        self.context = PyContext_CopyCurrent() if context is None else context
+        self.state = TRANSPORT_OPEN
+        self.bind_protocol(protocol)
+        read_address(getpeername, fd, &self.peer)
+        read_address(getsockname, fd, &self.local)
+        if server is not None:
+            server._attach(self)
+        return 0
+
+    # ---- what kinds of transport define --------------------------------------------------------------------------
+
+    cdef int bind_protocol(self, object protocol) except -1:
+        self.protocol = protocol
+        return 0
+
+    cdef Py_ssize_t held_bytes(self) noexcept:
+        """Accepted by write() and not yet taken by the kernel."""
+        return 0
+
+    cdef int flush_deferred(self) except -1:
+        """Hand the kernel what was only deferred, not refused."""
+        return 0
+
+    cdef int discard_held(self) except -1:
+        return 0
+
+    cdef int start_reading(self) except -1:
+        return 0
+
+    cdef int stop_reading(self) except -1:
+        return 0
+
+    # ---- the protocol's life -------------------------------------------------------------------------------------
+
+    def _connection_made(self):
+        """connection_made, as a callback of its own; an exception is its caller's to report."""
+        self.is_protocol_connected = True
+        try:
+            self.protocol.connection_made(self)
+        except BaseException as error:
+            if not isinstance(error, (SystemExit, KeyboardInterrupt)):
+                self.lose(error)
+            raise
+
+    def _begin_reading(self):
+        if self.state == TRANSPORT_OPEN:
+            self.start_reading()
+
+    def _call_connection_lost(self, error):
+        try:
+            if self.is_protocol_connected:
+                self.is_protocol_connected = False
+                self.protocol.connection_lost(error)
+        finally:
+            self.release()
+
+    cdef int connection_made_now(self) except -1:
+        """connection_made and the first interest, inside a callback of the loop (an accepted connection)."""
+        self.reactor.enter_context(self.context)
+        try:
+            self._connection_made()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.reactor.handle_failed(
+                new_handle(self.reactor, self._connection_made, NULL, 0, self.context), error)
+            return 0
+        self._begin_reading()
+        return 0
+
+    cdef int begin_close(self) except -1:
+        """close(): stop reading, deliver what was accepted, then lose the connection."""
+        if self.state != TRANSPORT_OPEN:
+            return 0
+        self.flush_deferred()
+        if self.state != TRANSPORT_OPEN:
+            return 0  # that failed
+        self.state = TRANSPORT_CLOSING
+        self.stop_reading()
+        if self.held_bytes() == 0:
+            self.lose(None)
+        return 0
+
+    cdef int lose(self, object error) except -1:
+        """The connection is over; connection_lost(error) comes in the next turn. Only the first cause counts."""
+        if self.state >= TRANSPORT_LOST:
+            return 0
+        self.state = TRANSPORT_LOST
+        self.discard_held()
+        self.reactor.unwatch(self)
+        if not self.reactor.closed:
+            self.reactor.schedule_method(self._call_connection_lost, error, self.context)
+        return 0
+
+    cdef int fatal(self, object error, str message) except -1:
+        """A failed system call or a protocol that raised: tell, then lose the connection."""
+        if isinstance(error, OSError):
+            if self.reactor.debug:
+                logger.debug("%r: %s", self, message, exc_info=error)
+        else:
+            self.reactor.report({"message": message, "exception": error, "transport": self,
+                                 "protocol": self.protocol})
+        self.lose(error)
+        return 0
+
+    cdef int release(self) except -1:
+        """Close the descriptor and let go of everybody."""
+        cdef object server = self.server
+        cdef object sock = self.sock
+        cdef int fd = self.fd
+        if self.state == TRANSPORT_CLOSED:
+            return 0
+        self.state = TRANSPORT_CLOSED
+        self.discard_held()
+        if self.reactor is not None:
+            self.reactor.unwatch(self)
+        self.fd = -1
+        self.server = None
+        self.protocol = None
+        if sock is not None and not self.is_sock_borrowed:
+            sock.close()
+        else:
+            if sock is not None:
+                sock.detach()
+            if fd >= 0:
+                hoop_net_close(fd)
+        if server is not None:
+            server._detach(self)
+        return 0
+
+    cdef int on_watch_failed(self, int error) except -1:
+        return self.fatal(os_error(-error), "Fatal error on transport: the poller refused its descriptor")
+
+    cdef int on_descriptor_lost(self) except -1:
+        """Somebody closed our descriptor and the number is in use again: never touch it."""
+        if self.sock is not None:
+            self.sock.detach()
+        return self.fatal(OSError(9, "the transport's descriptor was closed behind its back"),
+                          "Fatal error on transport")
+
+    def __del__(self):
+        if self.state != TRANSPORT_CLOSED:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            self.release()
+
+    # ---- watermarks ----------------------------------------------------------------------------------------------
+
+    cdef int pause_protocol(self) except -1:
+        """The kernel has refused more than the high-water mark. In the context of whoever is running."""
+        if self.is_protocol_paused or self.held_bytes() <= self.high_water:
+            return 0
+        self.is_protocol_paused = True
+        try:
+            self.protocol.pause_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.reactor.report({"message": "protocol.pause_writing() failed", "exception": error, "transport": self,
+                                 "protocol": self.protocol})
+        return 0
+
+    cdef int resume_protocol(self) except -1:
+        if not self.is_protocol_paused or self.held_bytes() > self.low_water:
+            return 0
+        self.is_protocol_paused = False
+        try:
+            self.protocol.resume_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.reactor.report({"message": "protocol.resume_writing() failed", "exception": error, "transport": self,
+                                 "protocol": self.protocol})
+        return 0
+
+    cdef int note_dropped_write(self) except -1:
+        if self.dropped_writes == DROPPED_WRITES_UNTIL_WARNING:
+            logger.warning("socket.send() raised exception.")
+        self.dropped_writes += 1
+        return 0
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """Set the watermarks in bytes: pause_writing() above high, resume_writing() at or below low.
+
+        Defaults are asyncio's (64 KiB, and a quarter). ValueError unless high >= low >= 0.
+        """
+        if high is None:
+            high = DEFAULT_HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self.high_water = min(high, <Py_ssize_t>0x7fffffffffffffff)
+        self.low_water = min(low, <Py_ssize_t>0x7fffffffffffffff)
+        self.flush_deferred()
+        self.pause_protocol()
+
+    def get_write_buffer_limits(self):
+        """(low, high) in bytes."""
+        return (self.low_water, self.high_water)
+
+    def get_write_buffer_size(self):
+        """Bytes that the kernel has not taken yet."""
+        self.flush_deferred()
+        return self.held_bytes()
+
+    # ---- asyncio.BaseTransport -----------------------------------------------------------------------------------
+
+    def get_protocol(self):
+        """The protocol that the transport calls now."""
+        return self.protocol
+
+    def set_protocol(self, protocol):
+        """Have another protocol called from now on."""
+        self.flush_deferred()
+        self.bind_protocol(protocol)
+
+    def is_closing(self):
+        """Whether close(), abort() or an error has ended the connection or is about to."""
+        return self.state != TRANSPORT_OPEN
+
+    def close(self):
+        """Deliver what was written, then close. No more data is received."""
+        self.begin_close()
+
+    def abort(self):
+        """Close at once; what the kernel has not taken is lost."""
+        if self.state < TRANSPORT_LOST:
+            self.flush_deferred()
+        self.lose(None)
+
+    def get_extra_info(self, name, default=None):
+        """"socket", "peername", "sockname", or what the transport's maker provided; else default."""
+        cdef object value
+        if self.extra is not None and name in self.extra:
+            return self.extra[name]
+        if name == "peername":
+            value = address_tuple(&self.peer)
+        elif name == "sockname":
+            value = address_tuple(&self.local)
+        elif name == "socket":
+            value = self.transport_socket()
+        else:
+            return default
+        if value is None:
+            return default
+        if self.extra is None:
+            self.extra = {}
+        self.extra[name] = value
+        return value
+
+    cdef object transport_socket(self):
+        if self.sock is None:
+            if self.fd < 0:
+                return None
+            self.sock = socket_module.socket(fileno=self.fd)
+            self.is_sock_borrowed = True
+        return TransportSocket(self.sock)
+
+    @property
+    def _loop(self):
+        return self.reactor
+
+    @property
+    def _protocol(self):
+        return self.protocol
+
+    def __repr__(self):
+        names = {TRANSPORT_OPEN: "open", TRANSPORT_CLOSING: "closing", TRANSPORT_LOST: "lost",
+                 TRANSPORT_CLOSED: "closed"}
+        words = [type(self).__name__, names[self.state]]
+        if self.fd >= 0:
+            words.append(f"fd={self.fd}")
+        peer = address_tuple(&self.peer)
+        if peer is not None:
+            words.append(f"peer={peer!r}")
+        if self.held_bytes() > 0:
+            words.append(f"unsent={self.held_bytes()}")
+        return f"<{' '.join(words)}>"
+
+
+# ---- addresses ----------------------------------------------------------------------------------------------------
+
+ctypedef int (*address_fn)(int fd, sockaddr *address, socklen_t *length) noexcept nogil
+
+
+cdef int read_address(address_fn ask, int fd, RawAddress *raw) except -1:
+    """Keep what the kernel says now: after a reset it no longer knows the peer. Other families leave length 0."""
+    raw.length = sizeof(raw.address)
+    if ask(fd, <sockaddr *>&raw.address, &raw.length) != 0:
+        raw.length = 0
+        return 0
+    cdef int family = (<sockaddr *>&raw.address).sa_family
+    if family != AF_INET and family != AF_INET6:
+        raw.length = 0
+    return 0
+
+
+cdef object address_tuple(RawAddress *raw):
+    cdef hoop_address text
+    if raw.length == 0 or hoop_net_format_address(<sockaddr *>&raw.address, raw.length, &text) < 0:
+        return None
+    if text.family == AF_INET:
+        return (text.host.decode("ascii"), text.port)
+    return (text.host.decode("ascii"), text.port, text.flowinfo, text.scope_id)
