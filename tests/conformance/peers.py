@@ -265,6 +265,15 @@ def read_to_end(sock: socket.socket) -> bytes:
     return bytes(data)
 
 
+def read_until_gone(sock: socket.socket) -> bytes:
+    """Blocking: everything up to the end of the stream, or up to a reset (as when the other end left data unread)."""
+    data = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while chunk := sock.recv(65536):
+            data += chunk
+    return bytes(data)
+
+
 def reset(sock: socket.socket) -> None:
     """Close with a reset (RST) instead of the orderly end of the stream."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
