@@ -23,13 +23,24 @@ def build_programs() -> None:
     if make is None:
         raise BuildError("`make` is needed to compile the load generators, and was not found")
     # Without the flags of a `make` that may have started us.
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    }
     command = [make, "--silent", "-C", str(BENCH / "c"), f"BUILD={PROGRAMS}"]
-    result = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=BUILD_LIMIT_S, env=environment
-    )
-    if result.returncode != 0:
-        raise BuildError(f"compiling the load generators failed:\n{result.stdout}")
+    try:
+        subprocess.run(
+            command,
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=BUILD_LIMIT_S,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"compiling the load generators failed: {error}") from None
+    except subprocess.CalledProcessError as error:
+        raise BuildError(f"compiling the load generators failed:\n{error.stdout}") from None
 
 
 def program(name: str) -> str:

@@ -84,8 +84,16 @@ def usage_of(pid: int) -> Usage:
         fields = _status_fields(status)
         voluntary += int(fields["voluntary_ctxt_switches"])
         involuntary += int(fields["nonvoluntary_ctxt_switches"])
-    rss_bytes = int(_status_fields(Path(f"/proc/{pid}/status"))["VmRSS"].split()[0]) * 1024
-    return Usage(time.monotonic(), cpu_s, rss_bytes, voluntary, involuntary)
+    return Usage(time.monotonic(), cpu_s, _resident_bytes(pid), voluntary, involuntary)
+
+
+def _resident_bytes(pid: int) -> int:
+    # VmRSS is the sum of counters that each core updates in batches; the roll-up walks the page tables.
+    try:
+        text = _status_fields(Path(f"/proc/{pid}/smaps_rollup"))["Rss"]
+    except OSError:
+        text = _status_fields(Path(f"/proc/{pid}/status"))["VmRSS"]
+    return int(text.split()[0]) * 1024
 
 
 def _status_fields(path: Path) -> dict[str, str]:

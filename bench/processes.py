@@ -36,7 +36,7 @@ class Child:
     """A running child with a pipe to its stdin and from its stdout; stderr is kept for the reason of a failure."""
 
     def __init__(self, command: Sequence[str], core: int | None) -> None:
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (close() closes it)
         self._unread = b""
         with pinned_to(core):
             self._process = subprocess.Popen(

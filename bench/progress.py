@@ -73,7 +73,7 @@ class Steps:
         return f"{bar(share)} {self.finished}/{self.total}  {text}  {self._time_left()}".rstrip()
 
     def _time_left(self) -> str:
-        if self.finished == 0 or self.finished == self.total:
+        if self.finished in (0, self.total):
             return ""
         left_s = (time.monotonic() - self._begin_s) / self.finished * (self.total - self.finished)
         return f"{int(left_s) // 60}:{int(left_s) % 60:02d} left"

@@ -28,7 +28,10 @@ def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     def line(row: Sequence[str]) -> str:
         if len(row) != len(header):
             return f"{row[0]:<{widths[0]}}  {'  '.join(row[1:])}"
-        cells = [f"{row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
+        cells = [
+            f"{row[0]:<{widths[0]}}",
+            *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
         return "  ".join(cells).rstrip()
 
     return [line(header), "-" * len(line(header)), *(line(row) for row in rows)]

@@ -115,7 +115,7 @@ def spread(values: Mapping[int, float]) -> float:
 def paired_ratio(values: Mapping[int, float], base: Mapping[int, float]) -> float | None:
     """The median of the ratios within each round that both have; None if there is none.
 
-    Within a round both ran within seconds of each other: a machine that slows down from round to round does not move it.
+    Within a round both ran within seconds of each other: a machine that slows down between rounds does not move it.
     """
     ratios = [values[number] / base[number] for number in values.keys() & base.keys() if base[number]]
     return statistics.median(ratios) if ratios else None

@@ -27,6 +27,16 @@ class Timing:
     warmup_s: float
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What all measurements of a run share."""
+
+    timing: Timing
+    cores: Cores
+    display: Display
+    steps: Steps
+
+
 def contenders_of(workload: Workload, loops: Sequence[str]) -> list[str]:
     """Who is measured on a workload, the C server first."""
     return [*([C_SERVER] if workload.has_c_server else []), *loops]
@@ -72,10 +82,9 @@ def _load(workload: Workload, server: Child, port: int, timing: Timing, cores: C
         raise ChildFailed(f"load generator: {error}") from None
 
 
-def measure_workload(
-    workload: Workload, loops: Sequence[str], timing: Timing, cores: Cores, display: Display, steps: Steps
-) -> WorkloadResult:
+def measure_workload(workload: Workload, loops: Sequence[str], setting: Setting) -> WorkloadResult:
     """All rounds of one workload. A contender that fails is not tried again; its reason stays in the result."""
+    timing, display, steps = setting.timing, setting.display, setting.steps
     result = WorkloadResult(workload.name, workload.title)
     contenders = contenders_of(workload, loops)
     missing = workload.missing_packages()
@@ -89,16 +98,18 @@ def measure_workload(
             series = result.series[contender]
             if series.failure is None:
                 display.show(list(_live_lines(result, steps, f"{workload.name}, round {number + 1}: {contender}")))
-                _add_sample(workload, series, number, timing, cores)
-                outcome = f"{workload.name}, round {number + 1}, {contender}: {_outcome(series, number)}"
-                display.show([], summary=f"[{steps.finished + 1}/{steps.total}] {outcome}")
+                _add_sample(workload, series, number, setting)
+                text = f"{workload.name}, round {number + 1}, {contender}: {_outcome(series, number)}"
+                display.show(
+                    list(_live_lines(result, steps, text)), summary=f"[{steps.finished + 1}/{steps.total}] {text}"
+                )
             steps.advance()
     return result
 
 
-def _add_sample(workload: Workload, series: Series, number: int, timing: Timing, cores: Cores) -> None:
+def _add_sample(workload: Workload, series: Series, number: int, setting: Setting) -> None:
     try:
-        series.samples[number] = measure_once(workload, series.contender, timing, cores)
+        series.samples[number] = measure_once(workload, series.contender, setting.timing, setting.cores)
     except ChildFailed as failure:
         series.failure = f"round {number + 1}: {failure}"
 
@@ -119,7 +130,7 @@ def _live_lines(result: WorkloadResult, steps: Steps, text: str) -> Iterator[str
         if series.failure is not None:
             yield f"  {name_of(name):<8} failed: {series.failure}"
         elif name in medians:
-            cpu_us = median(series.values("cpu_us"))
-            yield f"  {name_of(name):<8} {bar(medians[name] / most)} {medians[name]:>9,.0f} req/s  {cpu_us:>7.2f} µs CPU"
+            text = f"{medians[name]:>9,.0f} req/s  {median(series.values('cpu_us')):>7.2f} µs CPU"
+            yield f"  {name_of(name):<8} {bar(medians[name] / most)} {text}"
         else:
             yield f"  {name_of(name):<8}"

@@ -17,7 +17,7 @@ from bench.measure import Cores, choose_cores, machine
 from bench.progress import Display, Steps
 from bench.report import micro_table, workload_table
 from bench.results import WorkloadResult
-from bench.rounds import Timing, contenders_of, measure_workload
+from bench.rounds import Setting, Timing, contenders_of, measure_workload
 from bench.workloads import WORKLOADS, Workload
 
 RESULTS = BENCH / "results"
@@ -90,7 +90,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     length.add_argument("--quick", action="store_true", help="short windows: two to three minutes in all")
     length.add_argument("--full", action="store_true", help="long windows and more rounds: half an hour or so")
     parser.add_argument(
-        "--only", action="append", choices=names, metavar="WORKLOAD", help=f"only this; may be repeated: {', '.join(names)}"
+        "--only",
+        action="append",
+        choices=names,
+        metavar="WORKLOAD",
+        help=f"only this; may be repeated: {', '.join(names)}",
     )
     parser.add_argument("--loops", type=_loop_names, help=f"separated by commas, of {','.join(LOOPS)}; default: all")
     parser.add_argument("--rounds", type=_positive(int, 1000), help="interleaved rounds of each workload")
@@ -141,13 +145,14 @@ def measure(run: Run) -> None:
     workloads = [workload for workload in WORKLOADS if not only or workload.name in only]
     with_micro = not only or MICRO in only
     steps = Steps(_count_steps(run, workloads, with_micro))
+    setting = Setting(run.preset.timing, run.cores, run.display, steps)
     for workload in workloads:
-        result = measure_workload(workload, run.loops, run.preset.timing, run.cores, run.display, steps)
+        result = measure_workload(workload, run.loops, setting)
         run.workloads.append(result)
         run.display.say(workload_table(result, run.missing), to=sys.stdout)
     if with_micro:
-        options = micro_rounds.Options(run.preset.micro_rounds, run.preset.micro_seconds)
-        micro_rounds.measure(run.loops, options, run.display, steps, run.micro)
+        rounds = micro_rounds.MicroRounds(run.loops, run.preset.micro_seconds, run.display, steps)
+        run.micro = rounds.measure(run.preset.micro_rounds)
         run.display.say(micro_table(run.micro, micro_rounds.TITLES, run.loops), to=sys.stdout)
     if not only or C10K in only:
         measure_c10k(run)
@@ -175,7 +180,11 @@ def heading(run: Run) -> list[str]:
     """What is compared, where, and how."""
     about, timing = run.machine, run.preset.timing
     loops = ", ".join(f"{name} {LOOPS[name].version()}" for name in run.loops)
-    cores = f"server on core {run.cores.server}, client on core {run.cores.client}" if run.cores.are_separate else "one core"
+    cores = (
+        f"server on core {run.cores.server}, client on core {run.cores.client}"
+        if run.cores.are_separate
+        else "one core"
+    )
     return [
         f"{about['python']} on {about['system']}, {about['processor']}, {about['cores']} cores; {cores}",
         f"loops: {loops or 'none'}" + "".join(f"; {name}: {reason}" for name, reason in run.missing.items()),
@@ -212,4 +221,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     finally:
         run.display.say(save(run), to=sys.stdout)
-    return 0
+    return 1 if hoop_failed(run) else 0
+
+
+def hoop_failed(run: Run) -> bool:
+    """Whether this project's own loop failed anywhere. The failures of other loops are results."""
+    series = [result.series["hoop"] for result in run.workloads if "hoop" in result.series]
+    micro = [by_loop["hoop"] for by_loop in run.micro.values() if "hoop" in by_loop]
+    demonstrations = [outcome for outcome in run.c10k if outcome["loop"] == "hoop"]
+    return (
+        any(one.failure for one in series)
+        or any("failure" in entry for entry in micro)
+        or any(outcome["failure"] or outcome["end"]["errors"] for outcome in demonstrations)
+    )

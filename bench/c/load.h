@@ -18,6 +18,7 @@ struct load_options {
     unsigned connections;
     unsigned size;       /* bytes of a message */
     unsigned depth;      /* messages in flight on one connection */
+    unsigned in_flight;  /* messages in flight on all connections together */
     double warmup;       /* seconds */
     double duration;     /* seconds */
     pid_t server_pid;    /* whose CPU time to report; 0: nobody's */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -67,10 +68,8 @@ def listen_on_loopback() -> socket.socket:
 def raise_descriptor_limit() -> int:
     """Raise the soft limit of open descriptors to the hard one; returns the limit that holds."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
+    with contextlib.suppress(OSError, ValueError):  # macOS refuses RLIM_INFINITY here
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS refuses RLIM_INFINITY here
-        pass
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 

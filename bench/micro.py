@@ -1,0 +1,293 @@
+"""Micro benchmarks of one loop, in this process: what single operations cost. micro_rounds.py runs it for each loop.
+
+Prints a line of JSON when a benchmark begins and one when it ends, so that a crash can be attributed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bench.loops import LOOPS, LoopFactory, find_loop
+from bench.servers.serving import settle_allocator
+
+Loop = asyncio.AbstractEventLoop
+Batch = Callable[[], Awaitable[int]]  # does some operations and returns how many
+
+BATCH = 1000  # operations
+PENDING_TIMERS = 10_000
+THREAD_BATCH = 100  # operations that wait for another thread
+LEAST_BATCHES = 3
+EXECUTOR_LIMIT_S = 5.0
+
+
+def nothing() -> None:
+    """The callback that is measured."""
+
+
+def call_soon_batch(loop: Loop) -> Batch:
+    async def batch() -> int:
+        done = loop.create_future()
+        for _ in range(BATCH):
+            loop.call_soon(nothing)
+        loop.call_soon(done.set_result, None)
+        await done
+        return BATCH
+
+    return batch
+
+
+def call_soon_chain(loop: Loop) -> Batch:
+    async def batch() -> int:
+        done = loop.create_future()
+        left = BATCH
+
+        def link() -> None:
+            nonlocal left
+            left -= 1
+            if left:
+                loop.call_soon(link)
+            else:
+                done.set_result(None)
+
+        loop.call_soon(link)
+        await done
+        return BATCH
+
+    return batch
+
+
+def sleep_zero(loop: Loop) -> Batch:
+    async def batch() -> int:
+        for _ in range(BATCH):
+            await asyncio.sleep(0)
+        return BATCH
+
+    return batch
+
+
+def call_later_cancel(loop: Loop) -> Batch:
+    # The new timers fall between the pending ones, in an order that neither rises nor falls.
+    pending = [loop.call_later(1000 + i * 0.1, nothing) for i in range(PENDING_TIMERS)]
+    delays = [1000 + (i * 7919 % BATCH) * (PENDING_TIMERS * 0.1 / BATCH) for i in range(BATCH)]
+
+    async def batch() -> int:
+        assert pending
+        for delay in delays:
+            loop.call_later(delay, nothing).cancel()
+        await asyncio.sleep(0)  # a loop that removes cancelled timers later does it here
+        return BATCH
+
+    return batch
+
+
+def _fire(loop: Loop, delay: float) -> Batch:
+    async def batch() -> int:
+        done = loop.create_future()
+        left = BATCH
+
+        def fired() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                done.set_result(None)
+
+        for _ in range(BATCH):
+            loop.call_later(delay, fired)
+        await done
+        return BATCH
+
+    return batch
+
+
+def call_later_fire_zero(loop: Loop) -> Batch:
+    return _fire(loop, 0)
+
+
+def call_later_fire(loop: Loop) -> Batch:
+    return _fire(loop, 0.001)
+
+
+def call_soon_threadsafe(loop: Loop) -> Batch:
+    async def batch() -> int:
+        done = loop.create_future()
+        for _ in range(BATCH):
+            loop.call_soon_threadsafe(nothing)
+        loop.call_soon_threadsafe(done.set_result, None)
+        await done
+        return BATCH
+
+    return batch
+
+
+def threadsafe_round_trip(loop: Loop) -> Batch:
+    async def batch() -> int:
+        done = loop.create_future()
+
+        def other_thread() -> None:
+            answered = threading.Event()
+            for _ in range(THREAD_BATCH):
+                answered.clear()
+                loop.call_soon_threadsafe(answered.set)
+                answered.wait()
+            loop.call_soon_threadsafe(done.set_result, None)
+
+        thread = threading.Thread(target=other_thread, daemon=True)
+        thread.start()
+        await done
+        thread.join()
+        return THREAD_BATCH
+
+    return batch
+
+
+def executor_one(loop: Loop) -> Batch:
+    async def batch() -> int:
+        for _ in range(THREAD_BATCH):
+            await loop.run_in_executor(None, int)
+        return THREAD_BATCH
+
+    return batch
+
+
+def executor_hundred(loop: Loop) -> Batch:
+    async def batch() -> int:
+        await asyncio.gather(*[loop.run_in_executor(None, int) for _ in range(THREAD_BATCH)])
+        return THREAD_BATCH
+
+    return batch
+
+
+def _resolve(loop: Loop, host: str) -> Batch:
+    async def batch() -> int:
+        for _ in range(THREAD_BATCH):
+            await loop.getaddrinfo(host, 80, type=socket.SOCK_STREAM)
+        return THREAD_BATCH
+
+    return batch
+
+
+def getaddrinfo_localhost(loop: Loop) -> Batch:
+    return _resolve(loop, "localhost")
+
+
+def getaddrinfo_literal(loop: Loop) -> Batch:
+    return _resolve(loop, "127.0.0.1")
+
+
+def reader_add_remove(loop: Loop) -> Batch:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    async def batch() -> int:
+        assert theirs.fileno() >= 0
+        for _ in range(BATCH):
+            loop.add_reader(ours.fileno(), nothing)
+            loop.remove_reader(ours.fileno())
+        await asyncio.sleep(0)
+        return BATCH
+
+    return batch
+
+
+def create_task(loop: Loop) -> Batch:
+    async def empty() -> None:
+        pass
+
+    async def batch() -> int:
+        for task in [loop.create_task(empty()) for _ in range(BATCH)]:
+            await task
+        return BATCH
+
+    return batch
+
+
+@dataclass(frozen=True)
+class Micro:
+    """One benchmark. `threads`: other threads take part, so it may use all cores."""
+
+    prepare: Callable[[Loop], Batch]
+    title: str
+    threads: bool = False
+    clock_ns: Callable[[], int] = time.perf_counter_ns
+
+
+BENCHMARKS: dict[str, Micro] = {
+    micro.prepare.__name__: micro
+    for micro in (
+        Micro(call_soon_batch, "call_soon, 1000 at once"),
+        Micro(call_soon_chain, "call_soon, one a turn"),
+        Micro(sleep_zero, "await sleep(0)"),
+        Micro(create_task, "create_task, await it"),
+        Micro(call_later_cancel, "call_later + cancel, 10k pending"),
+        Micro(call_later_fire_zero, "call_later(0), fires"),
+        Micro(call_later_fire, "call_later(1 ms), fires (CPU time)", clock_ns=time.process_time_ns),
+        Micro(call_soon_threadsafe, "call_soon_threadsafe, same thread"),
+        Micro(threadsafe_round_trip, "call_soon_threadsafe, round trip", threads=True),
+        Micro(executor_one, "run_in_executor, one at a time", threads=True),
+        Micro(executor_hundred, "run_in_executor, 100 at once", threads=True),
+        Micro(getaddrinfo_localhost, "getaddrinfo('localhost')", threads=True),
+        Micro(getaddrinfo_literal, "getaddrinfo('127.0.0.1')", threads=True),
+        Micro(reader_add_remove, "add_reader + remove_reader"),
+    )
+}
+
+
+def run_benchmark(micro: Micro, factory: LoopFactory, seconds: float) -> list[float]:
+    """Nanoseconds per operation of each batch, on a new loop, for about `seconds`. The first batch does not count."""
+    loop = factory()
+    try:
+        batch = micro.prepare(loop)
+        gc.collect()
+        return loop.run_until_complete(asyncio.wait_for(_repeat(micro, batch, seconds), 10 * seconds + 10))
+    finally:
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), EXECUTOR_LIMIT_S))
+        loop.close()
+
+
+async def _repeat(micro: Micro, batch: Batch, seconds: float) -> list[float]:
+    await batch()
+    results: list[float] = []
+    deadline = time.perf_counter() + seconds
+    while len(results) < LEAST_BATCHES or time.perf_counter() < deadline:
+        begin_ns = micro.clock_ns()
+        operations = await batch()
+        results.append((micro.clock_ns() - begin_ns) / operations)
+    return results
+
+
+def main() -> None:
+    """Run the benchmarks named on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loop", required=True, choices=list(LOOPS))
+    parser.add_argument("--seconds", type=float, default=0.1)
+    parser.add_argument("--only", action="append", choices=list(BENCHMARKS))
+    arguments = parser.parse_args()
+    factory = find_loop(arguments.loop).factory()
+    settle_allocator()
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    for name in arguments.only or BENCHMARKS:
+        micro = BENCHMARKS[name]
+        if cores:
+            os.sched_setaffinity(0, cores if micro.threads else {min(cores)})
+        print(json.dumps({"begin": name}), flush=True)
+        try:
+            results = run_benchmark(micro, factory, arguments.seconds)
+        except Exception as error:  # whatever a loop raises is its result
+            answer: dict[str, object] = {"failure": f"{type(error).__name__} {error}".strip()[:160]}
+        else:
+            answer = {"median_ns": statistics.median(results), "least_ns": min(results), "batches": len(results)}
+        print(json.dumps({"end": name} | answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
