@@ -1,0 +1,52 @@
+"""hoop: an event loop for CPython with a C and Cython core.
+
+    hoop.run(main())                                         # as asyncio.run
+    asyncio.run(main(), loop_factory=hoop.new_event_loop)    # Python 3.12+
+    uvicorn --loop hoop:new_event_loop app:app
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    raise ImportError(
+        "hoop runs on Linux, macOS and the BSDs. On Windows use winloop or asyncio's own loop; depend on hoop with the "
+        "marker: hoop; sys_platform != 'win32'"
+    )
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hoop.loop import Loop
+from hoop.server import Server
+
+T = TypeVar("T")
+
+__version__ = "0.1.0"
+__all__ = ["Loop", "Server", "__version__", "new_event_loop", "run"]
+
+
+def new_event_loop() -> Loop:
+    """A new, open loop."""
+    return Loop()
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """As asyncio.run(main, debug=debug), on a hoop loop. RuntimeError if a loop is running in this thread."""
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)
+
+
+if hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):
+
+    def __getattr__(name: str) -> Any:
+        # On demand: importing a policy warns on 3.14.
+        if name in ("EventLoopPolicy", "install"):
+            from hoop import policy
+
+            return getattr(policy, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    __all__ += ["EventLoopPolicy", "install"]

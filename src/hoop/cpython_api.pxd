@@ -30,6 +30,7 @@ cdef extern from "Python.h":
     ctypedef int (*gc_visit_fn "visitproc")(PyObject *entry, void *arg) noexcept
     ctypedef int (*gc_traverse_fn "traverseproc")(PyObject *self, gc_visit_fn visit, void *arg) noexcept
     ctypedef int (*gc_clear_fn "inquiry")(PyObject *self) noexcept
-    ctypedef struct gc_slots "PyTypeObject":
+    ctypedef struct type_slots "PyTypeObject":
         gc_traverse_fn tp_traverse
         gc_clear_fn tp_clear
+        PyObject *tp_dict

@@ -59,6 +59,7 @@ cdef class Reactor:
     cdef int check_thread(self) except -1
     cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
     cdef Handle schedule_method(self, object callback, object argument, object context)
+    cdef Handle immediate(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
     cdef TimerHandle schedule_timer(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
                                     Py_ssize_t count, object context)
     cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context)

@@ -17,7 +17,7 @@ from hoop.csrc cimport *
 from hoop.errors cimport check, os_error
 from hoop.handle cimport Handle, TimerHandle, invoke, new_handle, new_timer_handle
 from hoop.cpython_api cimport PyContext_Enter, PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident, \
-    gc_clear_fn, gc_slots, gc_traverse_fn, gc_visit_fn
+    gc_clear_fn, type_slots, gc_traverse_fn, gc_visit_fn
 from libc.errno cimport EINTR, ENOENT
 from libc.stdint cimport INT64_MAX, int64_t
 from libc.string cimport memset
@@ -139,8 +139,12 @@ cdef class Reactor:
         cdef Handle handle = new_handle(self, callback, arguments, count, context)
         push(queue, handle)
         self.after_is_due = True
-        if not self.in_callback:
-            self.must_poll = True
+        return handle
+
+    cdef Handle immediate(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
+        """A callback for the end of this turn."""
+        cdef Handle handle = new_handle(self, callback, arguments, count, context)
+        push(&self.immediates, handle)
         return handle
 
     cdef TimerHandle schedule_timer(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
@@ -692,7 +696,7 @@ cdef int chain_garbage_collection() except -1:
     global node_offset, attributes_traverse, attributes_clear
     cdef Handle sample = Handle.__new__(Handle)
     node_offset = <char *>&sample.node - <char *><void *>sample
-    cdef gc_slots *slots = <gc_slots *><PyObject *>Reactor
+    cdef type_slots *slots = <type_slots *><PyObject *>Reactor
     attributes_traverse = slots.tp_traverse
     attributes_clear = slots.tp_clear
     slots.tp_traverse = reactor_traverse

@@ -16,6 +16,7 @@ cdef class StreamTransport(Transport):
     cdef bint is_reading_started
     cdef bint was_read_full     # the latest read filled the buffer: a bulk transfer
 
+    cdef int begin_life(self, object waiter) except -1
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1
     cdef int after_write(self) except -1
     cdef int hold(self, object chunk, Py_ssize_t size) except -1

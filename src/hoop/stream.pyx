@@ -238,6 +238,17 @@ cdef class StreamTransport(Transport):
                 return self.fatal(os_error(result), "Fatal error on transport: shutdown failed")
         return 0
 
+    # ---- the beginning -------------------------------------------------------------------------------------------
+
+    cdef int begin_life(self, object waiter) except -1:
+        """For a connection made outside of the I/O phase: connection_made, reading and waiter, in the next turn."""
+        cdef Reactor reactor = self.reactor
+        reactor.schedule(self._connection_made, NULL, 0, self.context)
+        reactor.schedule(self._begin_reading, NULL, 0, self.context)
+        if waiter is not None:
+            reactor.schedule_method(waiter_done, waiter, None)
+        return 0
+
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def is_reading(self):
@@ -383,6 +394,12 @@ cdef class StreamTransport(Transport):
             return self.begin_close()
         self.is_eof_received = True
         return self.update_interest()
+
+
+def waiter_done(waiter):
+    """The transport is ready: whoever waits in create_connection goes on."""
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 # ---- chunks -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,57 @@
+"""Asynchronous generators that a loop has begun to iterate: closed with the loop, or when they are forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import warnings
+import weakref
+from collections.abc import AsyncGenerator
+from typing import Any
+
+Hooks = tuple[Any, Any]
+
+
+class AsyncGenerators(asyncio.AbstractEventLoop):
+    """The hooks of sys.set_asyncgen_hooks, and shutdown_asyncgens."""
+
+    _asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]]
+    _asyncgens_shutdown_called: bool
+
+    def _install_asyncgen_hooks(self) -> Hooks:
+        former = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter, finalizer=self._asyncgen_finalizer)
+        return (former.firstiter, former.finalizer)
+
+    def _asyncgen_firstiter(self, generator: AsyncGenerator[Any, Any]) -> None:
+        if self._asyncgens_shutdown_called:
+            warnings.warn(
+                f"asynchronous generator {generator!r} was scheduled after loop.shutdown_asyncgens() call",
+                ResourceWarning,
+                source=self,
+            )
+        self._asyncgens.add(generator)
+
+    def _asyncgen_finalizer(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Runs in whichever thread collects the garbage."""
+        self._asyncgens.discard(generator)
+        if not self.is_closed():
+            self.call_soon_threadsafe(self.create_task, generator.aclose())
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close every asynchronous generator that is still open. Errors go to the exception handler."""
+        self._asyncgens_shutdown_called = True
+        generators = list(self._asyncgens)
+        if not generators:
+            return
+        self._asyncgens.clear()
+        results = await asyncio.gather(*(generator.aclose() for generator in generators), return_exceptions=True)
+        for generator, result in zip(generators, results, strict=True):
+            if isinstance(result, Exception):
+                self.call_exception_handler(
+                    {
+                        "message": f"an error occurred during closing of asynchronous generator {generator!r}",
+                        "exception": result,
+                        "asyncgen": generator,
+                    }
+                )

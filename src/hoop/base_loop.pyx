@@ -1,0 +1,367 @@
+"""BaseLoop: the part of the asyncio surface that runs per callback or per packet. loop.py adds the rest.
+
+call_soon and its kin are entered through the vectorcall protocol (METH_FASTCALL): Cython's own methods would build a tuple
+of the arguments for each call.
+"""
+from cpython.object cimport PyCallable_Check, PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
+from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PyCFunction, PyDescr_NewMethod, PyMethodDef, PyType_Modified, \
+    tuple_items, type_slots
+from hoop.csrc cimport hoop_poller_close, hoop_waker_close
+from hoop.handle cimport Handle, new_handle
+from hoop.reactor cimport Reactor
+from hoop.sockops cimport add_callback, remove_callback
+from hoop.stream cimport StreamTransport
+from libc.math cimport ceil, isnan
+from libc.stdint cimport INT64_MAX, int64_t
+
+import asyncio
+import sys
+from asyncio import format_helpers
+
+from hoop import sockops
+from hoop.listener import Listener
+
+cdef double LONGEST_DELAY_S = 9.0e9  # beyond (285 years) a deadline does not fit into 64 bits of nanoseconds: never
+
+
+cdef class BaseLoop(Reactor):
+    # ---- scheduling (call_soon, call_later, ... are entered below) -------------------------------------------------
+
+    cdef int check_schedulable(self, object callback, str method) except -1:
+        self.check_open()
+        if not PyCallable_Check(callback):
+            raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
+        if self.debug:
+            if asyncio.iscoroutine(callback) or asyncio.coroutines.iscoroutinefunction(callback):
+                raise TypeError(f"coroutines cannot be used with {method}()")
+            if method != "call_soon_threadsafe":
+                self.check_thread()
+        elif asyncio.iscoroutine(callback):
+            raise TypeError(f"coroutines cannot be used with {method}()")
+        return 0
+
+    def time(self):
+        """Seconds of the loop's monotonic clock, to the nanosecond."""
+        return <double>self.now_ns() / 1e9
+
+    def create_future(self):
+        """An asyncio.Future of this loop."""
+        return asyncio.Future(loop=self)
+
+    def stop(self):
+        """End run_forever() after the callbacks of the turn that is running."""
+        self.stopping = True
+
+    def is_running(self):
+        """Whether run_forever() or run_until_complete() is active."""
+        return self.thread_id != 0
+
+    def is_closed(self):
+        """Whether close() was called."""
+        return self.closed
+
+    # ---- descriptors ---------------------------------------------------------------------------------------------
+
+    def add_reader(self, fd, callback, *args):
+        """Call callback(*args) whenever fd is readable. Replaces the callback that was there.
+
+        fd is a number or an object with fileno(). ValueError for neither; OSError if the kernel cannot watch it
+        (PermissionError for a regular file, with epoll); RuntimeError if a transport owns it.
+        """
+        return self.add_watch(fd, callback, args, False, "add_reader")
+
+    def remove_reader(self, fd):
+        """Stop calling; whether there was a callback."""
+        return remove_callback(self, fd, False)
+
+    def add_writer(self, fd, callback, *args):
+        """Call callback(*args) whenever fd is writable. As add_reader."""
+        return self.add_watch(fd, callback, args, True, "add_writer")
+
+    def remove_writer(self, fd):
+        """Stop calling; whether there was a callback."""
+        return remove_callback(self, fd, True)
+
+    cdef object add_watch(self, object fd, object callback, tuple args, bint is_writer, str method):
+        cdef Handle handle
+        self.check_schedulable(callback, method)
+        handle = new_handle(self, callback, tuple_items(args, 0), len(args), None)
+        add_callback(self, fd, handle, is_writer)
+        return None
+
+    # ---- sockets -------------------------------------------------------------------------------------------------
+
+    def sock_recv(self, sock, n):
+        """Receive up to n bytes; b"" at end of stream."""
+        return sockops.sock_recv(self, sock, n)
+
+    def sock_recv_into(self, sock, buf):
+        """Receive into a writable buffer; the number of bytes."""
+        return sockops.sock_call(self, sock, False, sock.recv_into, buf)
+
+    def sock_recvfrom(self, sock, bufsize):
+        """Receive a datagram of up to bufsize bytes: (data, address)."""
+        return sockops.sock_call(self, sock, False, sock.recvfrom, bufsize)
+
+    def sock_recvfrom_into(self, sock, buf, nbytes=0):
+        """Receive a datagram into a writable buffer: (number of bytes, address)."""
+        return sockops.sock_call(self, sock, False, sock.recvfrom_into, buf, nbytes or len(buf))
+
+    def sock_sendall(self, sock, data):
+        """Send all of data. After an error it is unknown how much was sent."""
+        return sockops.sock_sendall(self, sock, data)
+
+    def sock_sendto(self, sock, data, address):
+        """Send a datagram; the number of bytes."""
+        return sockops.sock_call(self, sock, True, sock.sendto, data, address)
+
+    def sock_accept(self, sock):
+        """Accept a connection: (non-blocking socket, address). sock must be listening."""
+        return sockops.sock_call(self, sock, False, accept_nonblocking, sock)
+
+    def _sock_connect_resolved(self, sock, address):
+        return sockops.sock_connected(self, sock, address)
+
+    # ---- transports, for the cold paths --------------------------------------------------------------------------
+
+    def _make_stream(self, sock, protocol, waiter=None, extra=None, server=None):
+        """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter."""
+        cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
+        transport.adopt(self, sock.fileno(), sock, protocol, None, server, extra)
+        transport.begin_life(waiter)
+        return transport
+
+    def _make_listener(self, sock, protocol_factory, server, backlog):
+        return Listener(self, sock, protocol_factory, server, backlog)
+
+    def _close_transports_of(self, server, abort):
+        """close() or abort() every connection that server has accepted."""
+        cdef int fd
+        cdef StreamTransport transport
+        for fd in range(self.watcher_capacity):
+            watcher = self.watcher_of(fd)
+            if isinstance(watcher, StreamTransport):
+                transport = watcher
+                if transport.server is server:
+                    if abort:
+                        transport.abort()
+                    else:
+                        transport.close()
+
+    # ---- running -------------------------------------------------------------------------------------------------
+
+    def _run_turns(self):
+        self.run_turns()
+
+    def _close_reactor(self):
+        """Release every callback and descriptor. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        self.release_everything()
+        hoop_poller_close(&self.poller)
+        hoop_waker_close(&self.waker)
+
+    def _mark_forked(self):
+        """In a child after fork(): the kernel's poller is the parent's, it must not be changed from here."""
+        self.forked = True
+
+    def _set_debug_flag(self, bint enabled):
+        self.debug = enabled
+
+    def get_debug(self):
+        """Whether debug mode is on."""
+        return self.debug
+
+    @property
+    def _debug(self):
+        return self.debug
+
+    @property
+    def _thread_id(self):
+        return self.thread_id or None
+
+    @property
+    def poller_name(self):
+        """The back end in use: "epoll", "kqueue" or "poll"; None once closed."""
+        return None if self.poller.backend == NULL else self.poller.backend.name.decode("ascii")
+
+
+def accept_nonblocking(sock):
+    connection, address = sock.accept()
+    connection.setblocking(False)
+    return connection, address
+
+
+# ---- the vectorcall entries ---------------------------------------------------------------------------------------
+
+cdef struct Call:               # what a caller passed, sorted
+    PyObject *callback          # borrowed
+    PyObject *context           # borrowed; NULL when not given
+    PyObject **arguments
+    Py_ssize_t count
+
+
+cdef int sort_arguments(Call *call, str method, PyObject **arguments, Py_ssize_t count, PyObject *names,
+                        Py_ssize_t leading) except -1:
+    """callback and *args after `leading` positional arguments, and the keywords callback and context."""
+    cdef Py_ssize_t i
+    call.context = NULL
+    call.callback = NULL
+    if count > leading:
+        call.callback = arguments[leading]
+        call.arguments = arguments + leading + 1
+        call.count = count - leading - 1
+    else:
+        call.arguments = NULL
+        call.count = 0
+    if names != NULL:
+        for i in range(len(<tuple>names)):
+            name = (<tuple>names)[i]
+            if name == "context":
+                call.context = arguments[count + i]
+            elif name == "callback" and call.callback == NULL:
+                call.callback = arguments[count + i]
+            else:
+                raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
+    if count < leading or call.callback == NULL:
+        raise TypeError(f"{method}() missing a required positional argument")
+    return 0
+
+
+cdef inline object context_of(Call *call):
+    return None if call.context == NULL else <object>call.context
+
+
+cdef PyObject *finish(BaseLoop loop, Handle handle) except NULL:
+    if loop.debug:
+        handle.source_traceback = format_helpers.extract_stack(sys._getframe(0))
+    Py_INCREF(handle)
+    return <PyObject *>handle
+
+
+cdef PyObject *enter_call_soon(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+    cdef Call call
+    cdef BaseLoop loop = <BaseLoop>self
+    sort_arguments(&call, "call_soon", arguments, count, names, 0)
+    loop.check_schedulable(<object>call.callback, "call_soon")
+    return finish(loop, loop.schedule(<object>call.callback, call.arguments, call.count, context_of(&call)))
+
+
+cdef PyObject *enter_call_soon_threadsafe(PyObject *self, PyObject **arguments, Py_ssize_t count,
+                                          PyObject *names) except NULL:
+    cdef Call call
+    cdef BaseLoop loop = <BaseLoop>self
+    sort_arguments(&call, "call_soon_threadsafe", arguments, count, names, 0)
+    loop.check_schedulable(<object>call.callback, "call_soon_threadsafe")
+    return finish(loop, loop.post(<object>call.callback, call.arguments, call.count, context_of(&call)))
+
+
+cdef PyObject *enter_next_tick(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+    cdef Call call
+    cdef BaseLoop loop = <BaseLoop>self
+    sort_arguments(&call, "next_tick", arguments, count, names, 0)
+    loop.check_schedulable(<object>call.callback, "next_tick")
+    return finish(loop, loop.defer(&loop.next_ticks, <object>call.callback, call.arguments, call.count,
+                                   context_of(&call)))
+
+
+cdef PyObject *enter_queue_microtask(PyObject *self, PyObject **arguments, Py_ssize_t count,
+                                     PyObject *names) except NULL:
+    cdef Call call
+    cdef BaseLoop loop = <BaseLoop>self
+    sort_arguments(&call, "queue_microtask", arguments, count, names, 0)
+    loop.check_schedulable(<object>call.callback, "queue_microtask")
+    return finish(loop, loop.defer(&loop.microtasks, <object>call.callback, call.arguments, call.count,
+                                   context_of(&call)))
+
+
+cdef PyObject *enter_set_immediate(PyObject *self, PyObject **arguments, Py_ssize_t count,
+                                   PyObject *names) except NULL:
+    cdef Call call
+    cdef BaseLoop loop = <BaseLoop>self
+    sort_arguments(&call, "set_immediate", arguments, count, names, 0)
+    loop.check_schedulable(<object>call.callback, "set_immediate")
+    return finish(loop, loop.immediate(<object>call.callback, call.arguments, call.count, context_of(&call)))
+
+
+cdef PyObject *enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+    cdef Call call
+    cdef BaseLoop loop = <BaseLoop>self
+    cdef double delay_s
+    cdef int64_t now_ns
+    sort_arguments(&call, "call_later", arguments, count, names, 1)
+    loop.check_schedulable(<object>call.callback, "call_later")
+    delay_s = seconds(<object>arguments[0], "delay")
+    now_ns = loop.now_ns()
+    return finish(loop, loop.schedule_timer(deadline_after(now_ns, delay_s), <double>now_ns / 1e9 + delay_s,
+                                            <object>call.callback, call.arguments, call.count, context_of(&call)))
+
+
+cdef PyObject *enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+    cdef Call call
+    cdef BaseLoop loop = <BaseLoop>self
+    cdef double when_s
+    sort_arguments(&call, "call_at", arguments, count, names, 1)
+    loop.check_schedulable(<object>call.callback, "call_at")
+    when_s = seconds(<object>arguments[0], "when")
+    return finish(loop, loop.schedule_timer(deadline_after(0, when_s), when_s, <object>call.callback, call.arguments,
+                                            call.count, context_of(&call)))
+
+
+cdef double seconds(object value, str name) except? -1.0:
+    cdef double result
+    if value is None:
+        raise TypeError(f"{name} cannot be None")
+    result = value
+    if isnan(result):
+        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+    return result
+
+
+cdef int64_t deadline_after(int64_t now_ns, double delay_s) noexcept:
+    """Rounded up: never early. A negative delay means now."""
+    if delay_s >= LONGEST_DELAY_S:
+        return INT64_MAX
+    if delay_s <= 0.0:
+        return now_ns
+    return now_ns + <int64_t>ceil(delay_s * 1e9)
+
+
+# The table lives as long as the process: method descriptors point into it.
+cdef PyMethodDef entries[7]
+
+
+cdef int add_entry(int index, const char *name, void *function, const char *doc) except -1:
+    entries[index].ml_name = name
+    entries[index].ml_meth = <PyCFunction>function
+    entries[index].ml_flags = METH_FASTCALL | METH_KEYWORDS
+    entries[index].ml_doc = doc
+    descriptor = PyDescr_NewMethod(<PyTypeObject *>BaseLoop, &entries[index])
+    (<dict>(<type_slots *><PyObject *>BaseLoop).tp_dict)[name.decode("ascii")] = descriptor
+    return 0
+
+
+add_entry(0, "call_soon", <void *>enter_call_soon,
+          b"call_soon($self, callback, /, *args, context=None)\n--\n\n"
+          b"Call callback(*args) in the next turn, in context (default: a copy of the current one). Returns a Handle.")
+add_entry(1, "call_soon_threadsafe", <void *>enter_call_soon_threadsafe,
+          b"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+          b"As call_soon, from any thread; wakes the loop.")
+add_entry(2, "call_later", <void *>enter_call_later,
+          b"call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+          b"Call callback(*args) after delay seconds, never early; inf never fires. Returns a TimerHandle.")
+add_entry(3, "call_at", <void *>enter_call_at,
+          b"call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+          b"Call callback(*args) when loop.time() has reached when. Returns a TimerHandle.")
+add_entry(4, "next_tick", <void *>enter_next_tick,
+          b"next_tick($self, callback, /, *args, context=None)\n--\n\n"
+          b"Call callback(*args) when the running callback has ended, before any microtask (Node: process.nextTick).")
+add_entry(5, "queue_microtask", <void *>enter_queue_microtask,
+          b"queue_microtask($self, callback, /, *args, context=None)\n--\n\n"
+          b"Call callback(*args) when the running callback and its next ticks have ended (Node: queueMicrotask).")
+add_entry(6, "set_immediate", <void *>enter_set_immediate,
+          b"set_immediate($self, callback, /, *args, context=None)\n--\n\n"
+          b"Call callback(*args) at the end of this turn, after I/O and timers (Node: setImmediate).")
+PyType_Modified(<PyTypeObject *>BaseLoop)

@@ -1,0 +1,272 @@
+"""Outgoing connections: resolving, racing addresses (RFC 8305), binding, connecting."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import itertools
+import socket
+import ssl as ssl_module
+from asyncio import sslproto, staggered
+from asyncio.log import logger
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from hoop.base_loop import BaseLoop
+from hoop.resolver import AddressInfo, Resolving
+
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+Connection = tuple[asyncio.Transport, asyncio.BaseProtocol]
+
+
+class Connecting(BaseLoop, Resolving):
+    """create_connection, connect_accepted_socket, sock_connect."""
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect sock, which must be non-blocking, to address. A host name is resolved first. Raises OSError."""
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            infos = await self._ensure_resolved(address, family=sock.family, type=sock.type, proto=sock.proto)
+            address = infos[0][4]
+        await self._sock_connect_resolved(sock, address)
+
+    async def create_connection(  # type: ignore[override]
+        self,
+        protocol_factory: ProtocolFactory,
+        host: str | bytes | None = None,
+        port: str | bytes | int | None = None,
+        *,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        sock: socket.socket | None = None,
+        local_addr: tuple[str, int] | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        happy_eyeballs_delay: float | None = None,
+        interleave: int | None = None,
+        all_errors: bool = False,
+    ) -> Connection:
+        """Connect to host and port over TCP, or adopt sock (connected); (transport, protocol).
+
+        Addresses are tried in turn, or raced happy_eyeballs_delay seconds apart (RFC 8305). Raises OSError when none
+        answers (with all_errors an ExceptionGroup of all), ValueError for arguments that do not go together.
+        """
+        server_hostname = checked_hostname(ssl, host, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if isinstance(sock, ssl_module.SSLSocket):
+            raise TypeError("Socket cannot be of type SSLSocket")
+        if host is not None or port is not None:
+            if sock is not None:
+                raise ValueError("host/port and sock can not be specified at the same time")
+            if happy_eyeballs_delay is not None and interleave is None:
+                interleave = 1
+            sock = await self._connect_any(
+                host, port, family, proto, flags, local_addr, happy_eyeballs_delay, interleave, all_errors
+            )
+        elif sock is None:
+            raise ValueError("host and port was not specified and no sock specified")
+        elif sock.type != socket.SOCK_STREAM:
+            raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+        transport, protocol = await self._adopt_connection(
+            sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
+        )
+        if self.get_debug():
+            logger.debug("connected to %s:%r: (%r, %r)", host, port, transport, protocol)
+        return transport, protocol
+
+    async def connect_accepted_socket(  # type: ignore[override]
+        self,
+        protocol_factory: ProtocolFactory,
+        sock: socket.socket,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Connection:
+        """Adopt a connection that was accepted outside of asyncio; (transport, protocol). ValueError unless a stream."""
+        if isinstance(sock, ssl_module.SSLSocket):
+            raise TypeError("Socket cannot be of type SSLSocket")
+        if sock.type != socket.SOCK_STREAM:
+            raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+        if ssl_handshake_timeout is not None and not ssl:
+            raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+        if ssl_shutdown_timeout is not None and not ssl:
+            raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+        return await self._adopt_connection(
+            sock, protocol_factory, ssl, "", True, ssl_handshake_timeout, ssl_shutdown_timeout
+        )
+
+    async def _adopt_connection(
+        self,
+        sock: socket.socket,
+        protocol_factory: ProtocolFactory,
+        ssl: ssl_module.SSLContext | bool | None,
+        server_hostname: str | None,
+        server_side: bool,
+        handshake_timeout: float | None,
+        shutdown_timeout: float | None,
+    ) -> Connection:
+        """A transport for sock; returns once connection_made (and the TLS handshake) is done."""
+        sock.setblocking(False)
+        try:
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            if sock.family != getattr(socket, "AF_UNIX", None):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if ssl:
+                tls = sslproto.SSLProtocol(
+                    self,
+                    protocol,
+                    None if isinstance(ssl, bool) else ssl,
+                    waiter,
+                    server_side,
+                    server_hostname or None,
+                    ssl_handshake_timeout=handshake_timeout,
+                    ssl_shutdown_timeout=shutdown_timeout,
+                )
+                self._make_stream(sock, tls)
+                transport = tls._app_transport
+            else:
+                transport = self._make_stream(sock, protocol, waiter)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
+
+    async def _connect_any(
+        self,
+        host: Any,
+        port: Any,
+        family: int,
+        proto: int,
+        flags: int,
+        local_addr: tuple[str, int] | None,
+        delay_s: float | None,
+        interleave: int | None,
+        all_errors: bool,
+    ) -> socket.socket:
+        """A socket connected to one of the host's addresses."""
+        infos = await self._resolve_stream((host, port), family, proto, flags)
+        local_infos = None
+        if local_addr is not None:
+            local_infos = await self._resolve_stream(local_addr, family, proto, flags)
+        if interleave:
+            infos = interleaved(infos, interleave)
+        failures: list[list[OSError]] = []
+        sock: socket.socket | None = None
+        try:
+            if delay_s is None:
+                for info in infos:
+                    try:
+                        sock = await self._connect_one(failures, info, local_infos)
+                        break
+                    except OSError:
+                        continue
+            else:
+                attempts = (functools.partial(self._connect_one, failures, info, local_infos) for info in infos)
+                sock, _, _ = await staggered.staggered_race(attempts, delay_s, loop=self)
+            if sock is None:
+                raise combined_failure([error for attempt in failures for error in attempt], all_errors)
+            return sock
+        finally:
+            failures.clear()  # the errors' tracebacks lead back to this frame
+
+    async def _resolve_stream(self, address: Any, family: int, proto: int, flags: int) -> list[AddressInfo]:
+        infos = await self._ensure_resolved(address, family=family, type=socket.SOCK_STREAM, proto=proto, flags=flags)
+        if not infos:
+            raise OSError("getaddrinfo() returned empty list")
+        return infos
+
+    async def _connect_one(
+        self, failures: list[list[OSError]], info: AddressInfo, local_infos: list[AddressInfo] | None
+    ) -> socket.socket:
+        """Create, bind and connect one socket; what went wrong is also added to failures."""
+        mine: list[OSError] = []
+        failures.append(mine)
+        family, type_, proto, _, address = info
+        sock = None
+        try:
+            sock = socket.socket(family=family, type=type_, proto=proto)
+            sock.setblocking(False)
+            if local_infos is not None:
+                bind_to_one(sock, local_infos, mine)
+            await self.sock_connect(sock, address)
+            return sock
+        except OSError as error:
+            mine.append(error)
+            if sock is not None:
+                sock.close()
+            raise
+        except BaseException:
+            if sock is not None:
+                sock.close()
+            raise
+        finally:
+            del mine, failures
+
+
+def bind_to_one(sock: socket.socket, local_infos: Iterable[AddressInfo], failures: list[OSError]) -> None:
+    """Bind to the first local address of the socket's family that works. Raises OSError when none does."""
+    for family, _, _, _, address in local_infos:
+        if family != sock.family:
+            continue
+        try:
+            sock.bind(address)
+            return
+        except OSError as error:
+            failures.append(
+                OSError(error.errno, f"error while attempting to bind on address {address!r}: {str(error).lower()}")
+            )
+    if failures:
+        raise failures.pop()
+    raise OSError(f"no matching local address with family={sock.family} found")
+
+
+def combined_failure(errors: list[OSError], all_errors: bool) -> Exception:
+    """One exception for all the addresses that failed, as asyncio words it."""
+    if all_errors:
+        return ExceptionGroup("create_connection failed", errors)
+    if len({str(error) for error in errors}) == 1:
+        return errors[0]
+    return OSError(f"Multiple exceptions: {', '.join(str(error) for error in errors)}")
+
+
+def interleaved(infos: list[AddressInfo], first_family_count: int) -> list[AddressInfo]:
+    """Alternate between address families, after first_family_count addresses of the first one (RFC 8305, section 4)."""
+    by_family: dict[int, list[AddressInfo]] = collections.OrderedDict()
+    for info in infos:
+        by_family.setdefault(info[0], []).append(info)
+    families = list(by_family.values())
+    head: list[AddressInfo] = []
+    if first_family_count > 1:
+        head = families[0][: first_family_count - 1]
+        del families[0][: first_family_count - 1]
+    rows = itertools.zip_longest(*families)
+    return head + [info for info in itertools.chain.from_iterable(rows) if info is not None]
+
+
+def checked_hostname(
+    ssl: object, host: Any, server_hostname: str | None, handshake_timeout: float | None, shutdown_timeout: float | None
+) -> str | None:
+    """The name that the server's certificate must bear. ValueError for TLS options without TLS."""
+    if not ssl:
+        for name, value in (
+            ("server_hostname", server_hostname),
+            ("ssl_handshake_timeout", handshake_timeout),
+            ("ssl_shutdown_timeout", shutdown_timeout),
+        ):
+            if value is not None:
+                raise ValueError(f"{name} is only meaningful with ssl")
+        return None
+    if server_hostname is None:
+        if not host:
+            raise ValueError("You must set server_hostname when using ssl without a host")
+        return str(host)
+    return server_hostname

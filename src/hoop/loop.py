@@ -1,0 +1,200 @@
+"""hoop.Loop: the compiled core and the cold paths, put together as an asyncio event loop that users can subclass."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import warnings
+import weakref
+from asyncio import base_events, coroutines, events
+from asyncio.log import logger
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from hoop.asyncgens import AsyncGenerators
+from hoop.base_loop import BaseLoop
+from hoop.connect import Connecting
+from hoop.executor import Executing
+from hoop.problems import Problems
+from hoop.server import Serving
+from hoop.signals import Signals
+
+T = TypeVar("T")
+TaskFactory = Callable[..., "asyncio.Future[Any]"]
+
+# Since these releases asyncio hands every keyword of create_task, the name among them, to the task factory.
+FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
+
+
+class Loop(Signals, Connecting, Serving, Executing, AsyncGenerators, Problems, asyncio.AbstractEventLoop):
+    """An asyncio event loop on epoll or kqueue.
+
+    poller: the back end, "epoll", "kqueue" or "poll" (default: HOOP_POLLER, else the platform's best); ValueError for
+    another name. clock: for tests, a callable that returns nanoseconds in place of the monotonic clock.
+    poll_every_turn: look for I/O in each turn, also while callbacks are ready (see docs/architecture.md).
+    """
+
+    def __init__(
+        self,
+        *,
+        poller: str | None = None,
+        clock: Callable[[], int] | None = None,
+        poll_every_turn: bool = False,
+    ) -> None:
+        self._pid = os.getpid()
+        self._default_executor = None
+        self._executor_shutdown_called = False
+        self._asyncgens = weakref.WeakSet()
+        self._asyncgens_shutdown_called = False
+        self._exception_handler = None
+        self._task_factory: TaskFactory | None = None
+        self._signal_handlers = {}
+        self._signal_pipe = None
+        self._former_origin_depth: int | None = None
+        super().__init__(poller=poller, clock=clock, poll_every_turn=poll_every_turn)
+        self._set_debug_flag(coroutines._is_debug_mode())  # type: ignore[attr-defined]
+        loops_of_this_process.add(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} running={self.is_running()} closed={self.is_closed()} debug={self.get_debug()} "
+            f"poller={self.poller_name}>"
+        )
+
+    # ---- running -----------------------------------------------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        """Run until stop(). RuntimeError if the loop is closed, running, or another one runs in this thread."""
+        self._check_runnable()
+        former_hooks = self._install_asyncgen_hooks()
+        former_wakeup: int | None = None
+        self._track_coroutine_origins(self.get_debug())
+        events._set_running_loop(self)
+        try:
+            former_wakeup = self._install_wakeup()
+            self._run_turns()
+        finally:
+            self._restore_wakeup(former_wakeup)
+            events._set_running_loop(None)
+            self._track_coroutine_origins(False)
+            sys.set_asyncgen_hooks(*former_hooks)
+
+    def run_until_complete(self, future: Awaitable[T]) -> T:
+        """Run until future is done and return its result; a coroutine becomes a task first.
+
+        RuntimeError as run_forever, or when stop() came first.
+        """
+        self._check_runnable()
+        is_new_task = not asyncio.isfuture(future)
+        task: Any = asyncio.ensure_future(future, loop=self)
+        if is_new_task:
+            task._log_destroy_pending = False  # whoever stops the loop early is told by the exception below
+        # anyio recognises the root task by this very callback
+        task.add_done_callback(base_events._run_until_complete_cb)  # type: ignore[attr-defined]
+        try:
+            self.run_forever()
+        except BaseException:
+            if is_new_task and task.done() and not task.cancelled():
+                task.exception()  # the caller never sees the task: do not log it as never retrieved
+            raise
+        finally:
+            task.remove_done_callback(base_events._run_until_complete_cb)  # type: ignore[attr-defined]
+        if not task.done():
+            raise RuntimeError("Event loop stopped before Future completed.")
+        result: T = task.result()
+        return result
+
+    def _check_runnable(self) -> None:
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        if self._pid != os.getpid():
+            raise RuntimeError("this event loop belongs to the parent process; make a new one after fork()")
+        if self.is_running():
+            raise RuntimeError("This event loop is already running")
+        if events._get_running_loop() is not None:
+            raise RuntimeError("Cannot run the event loop while another loop is running")
+
+    def close(self) -> None:
+        """Release every descriptor, callback and thread. Idempotent; RuntimeError while running."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        if self.get_debug():
+            logger.debug("Close %r", self)
+        self._close_signals()
+        self._close_reactor()
+        self._executor_shutdown_called = True
+        executor, self._default_executor = self._default_executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)
+
+    def __del__(self) -> None:
+        if self.is_closed():
+            return
+        warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+        if not self.is_running():
+            self.close()
+
+    # ---- tasks -------------------------------------------------------------------------------------------------------
+
+    def create_task(self, coro: Coroutine[Any, Any, T], **kwargs: Any) -> asyncio.Task[T]:  # type: ignore[override]
+        """Schedule a coroutine; keywords (name, context, eager_start) go to the task or to the task factory.
+
+        Only what the caller gave is passed on, so a factory need not take keywords that nobody uses.
+        """
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        factory = self._task_factory
+        if factory is None:
+            return asyncio.Task(coro, loop=self, **kwargs)
+        if not FACTORY_TAKES_NAME:
+            name = kwargs.pop("name", None)
+            if kwargs.get("context", True) is None:
+                del kwargs["context"]
+            task: Any = factory(self, coro, **kwargs)
+            if name is not None:
+                task.set_name(name)
+            return task  # type: ignore[no-any-return]
+        return factory(self, coro, **kwargs)  # type: ignore[return-value]
+
+    def set_task_factory(self, factory: TaskFactory | None) -> None:  # type: ignore[override]
+        """Have factory(loop, coro, **kwargs) make the tasks; None restores the default. TypeError unless callable."""
+        if factory is not None and not callable(factory):
+            raise TypeError("task factory must be a callable or None")
+        self._task_factory = factory
+
+    def get_task_factory(self) -> TaskFactory | None:  # type: ignore[override]
+        """The factory set, or None."""
+        return self._task_factory
+
+    # ---- debug mode --------------------------------------------------------------------------------------------------
+
+    def set_debug(self, enabled: bool) -> None:
+        """Switch debug mode: slow callbacks, thread checks, source tracebacks, coroutine origins."""
+        self._set_debug_flag(bool(enabled))
+        if self.is_running():
+            self.call_soon_threadsafe(self._track_coroutine_origins, enabled)
+
+    def _track_coroutine_origins(self, enabled: bool) -> None:
+        if bool(enabled) == (self._former_origin_depth is not None):
+            return
+        if enabled:
+            self._former_origin_depth = sys.get_coroutine_origin_tracking_depth()
+            sys.set_coroutine_origin_tracking_depth(asyncio.constants.DEBUG_STACK_DEPTH)
+        elif self._former_origin_depth is not None:
+            sys.set_coroutine_origin_tracking_depth(self._former_origin_depth)
+            self._former_origin_depth = None
+
+
+# For the children of fork(2): they must leave the poller of the parent's loops alone.
+loops_of_this_process: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def mark_loops_forked() -> None:
+    for loop in list(loops_of_this_process):
+        BaseLoop._mark_forked(loop)
+
+
+os.register_at_fork(after_in_child=mark_loops_forked)

@@ -1,0 +1,77 @@
+"""Names to addresses, off the loop's thread; numeric addresses at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+AddressInfo = tuple[int, int, int, str, Any]
+
+
+def is_literal(host: object) -> bool:
+    """Whether host is a numeric address that every libc reads alike without asking anybody.
+
+    "127.1", "010.0.0.1" and zones ("fe80::1%eth0") are left to libc proper, since it alone knows what they mean.
+    """
+    if isinstance(host, (bytes, bytearray)):
+        try:
+            host = bytes(host).decode("ascii")
+        except UnicodeDecodeError:
+            return False
+    if not isinstance(host, str):
+        return False
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except (OSError, ValueError):  # ValueError: an embedded NUL
+            continue
+        return True
+    return False
+
+
+def is_number(port: object) -> bool:
+    """Whether a port needs no look-up in the services database."""
+    if isinstance(port, (bytes, bytearray)):
+        port = bytes(port).decode("ascii", "replace")
+    return port is None or isinstance(port, int) or (isinstance(port, str) and port.isascii() and port.isdigit())
+
+
+class Resolving(asyncio.AbstractEventLoop):
+    """getaddrinfo and getnameinfo for a loop that has run_in_executor."""
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[AddressInfo]:
+        """As socket.getaddrinfo. Numeric hosts and ports are answered at once, by libc; all else in a thread.
+
+        Raises socket.gaierror (an OSError), as getaddrinfo(3) does.
+        """
+        if is_literal(host) and is_number(port):
+            return socket.getaddrinfo(host, port, family, type, proto, flags)
+        return await self.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        """As socket.getnameinfo, in a thread. Raises socket.gaierror."""
+        return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
+
+    async def _ensure_resolved(
+        self, address: Sequence[Any], *, family: int = 0, type: int = socket.SOCK_STREAM, proto: int = 0, flags: int = 0
+    ) -> list[AddressInfo]:
+        """The addresses behind (host, port, ...). A scope or flow label in a literal IPv6 address is kept."""
+        host, port = address[:2]
+        if len(address) > 2 and is_literal(host) and is_number(port):
+            infos = socket.getaddrinfo(host, port, family, type, proto, flags)
+            return [
+                (info[0], info[1], info[2], info[3], (*info[4][:2], *address[2:]) if info[0] == socket.AF_INET6 else info[4])
+                for info in infos
+            ]
+        return await self.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)

@@ -1,0 +1,285 @@
+"""Listening: create_server and the Server that it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import errno
+import itertools
+import os
+import socket
+import ssl as ssl_module
+import sys
+from asyncio import sslproto
+from asyncio.log import logger
+from asyncio.trsock import TransportSocket
+from typing import Any
+
+from hoop.base_loop import BaseLoop
+from hoop.connect import ProtocolFactory
+from hoop.resolver import AddressInfo, Resolving
+
+
+class Server(asyncio.AbstractServer):
+    """A set of listening sockets and the connections they brought in. As asyncio.Server of the running Python."""
+
+    def __init__(self, loop: Serving, sockets: list[socket.socket], protocol_factory: ProtocolFactory, backlog: int) -> None:
+        self._loop = loop
+        self._sockets: list[socket.socket] | None = sockets
+        self._protocol_factory = protocol_factory
+        self._backlog = backlog
+        self._listeners: list[Any] = []
+        self._active_count = 0
+        self._waiters: list[asyncio.Future[None]] | None = []
+        self._serving = False
+        self._serving_forever: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} sockets={self.sockets!r}>"
+
+    # The transports of accepted connections call these two.
+
+    def _attach(self, transport: Any = None) -> None:
+        self._active_count += 1
+
+    def _detach(self, transport: Any = None) -> None:
+        self._active_count -= 1
+        if self._active_count == 0 and self._sockets is None:
+            self._wake_waiters()
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _start_serving(self) -> None:
+        if self._serving:
+            return
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        self._serving = True
+        for sock in self._sockets:
+            sock.listen(self._backlog)
+            listener = self._loop._make_listener(sock, self._protocol_factory, self, self._backlog)
+            listener.start()
+            self._listeners.append(listener)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the server runs on."""
+        return self._loop
+
+    def is_serving(self) -> bool:
+        """Whether connections are being accepted."""
+        return self._serving
+
+    @property
+    def sockets(self) -> tuple[TransportSocket, ...]:
+        """The listening sockets; empty once closed."""
+        return () if self._sockets is None else tuple(TransportSocket(sock) for sock in self._sockets)
+
+    def close(self) -> None:
+        """Stop accepting and close the listening sockets; open connections go on. Idempotent."""
+        sockets = self._sockets
+        if sockets is None:
+            return
+        self._sockets = None
+        for listener in self._listeners:
+            listener.stop()
+        self._listeners.clear()
+        for sock in sockets:
+            sock.close()
+        self._serving = False
+        forever = self._serving_forever
+        if forever is not None and not forever.done():
+            forever.cancel()
+            self._serving_forever = None
+        if self._active_count == 0:
+            self._wake_waiters()
+
+    def close_clients(self) -> None:
+        """close() every connection that this server accepted and that is still open."""
+        self._loop._close_transports_of(self, False)
+
+    def abort_clients(self) -> None:
+        """abort() every connection that this server accepted and that is still open."""
+        self._loop._close_transports_of(self, True)
+
+    async def start_serving(self) -> None:
+        """Start accepting. Idempotent; RuntimeError once closed."""
+        self._start_serving()
+        await asyncio.sleep(0)
+
+    async def serve_forever(self) -> None:
+        """Accept until cancelled; then close and wait. RuntimeError if closed or already awaited."""
+        if self._serving_forever is not None:
+            raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        self._start_serving()
+        self._serving_forever = self._loop.create_future()
+        try:
+            await self._serving_forever
+        except asyncio.CancelledError:
+            try:
+                self.close()
+                await self.wait_closed()
+            finally:
+                raise
+        finally:
+            self._serving_forever = None
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed and its last connection has ended (Python 3.11: return if it is closed)."""
+        if self._waiters is None or (sys.version_info < (3, 12) and self._sockets is None):
+            return
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+
+class Serving(BaseLoop, Resolving):
+    """create_server."""
+
+    async def create_server(  # type: ignore[override]
+        self,
+        protocol_factory: ProtocolFactory,
+        host: str | collections.abc.Sequence[str] | None = None,
+        port: int | str | None = None,
+        *,
+        family: int = socket.AF_UNSPEC,
+        flags: int = socket.AI_PASSIVE,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: ssl_module.SSLContext | None = None,
+        reuse_address: bool | None = None,
+        reuse_port: bool | None = None,
+        keep_alive: bool | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+    ) -> Server:
+        """Listen on host (a name, several, or None for all interfaces) and port, or on sock.
+
+        Raises OSError when an address cannot be bound, ValueError for arguments that do not go together.
+        """
+        check_tls_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if isinstance(sock, ssl_module.SSLSocket):
+            raise TypeError("Socket cannot be of type SSLSocket")
+        if host is not None or port is not None:
+            if sock is not None:
+                raise ValueError("host/port and sock can not be specified at the same time")
+            infos = await self._resolve_all(host, port, family, flags)
+            sockets = self._bind_all(infos, reuse_address, reuse_port, keep_alive)
+        else:
+            if sock is None:
+                raise ValueError("Neither host/port nor sock were specified")
+            if sock.type != socket.SOCK_STREAM:
+                raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+            sockets = [sock]
+        for listening in sockets:
+            listening.setblocking(False)
+        if ssl is not None:
+            protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        server = Server(self, sockets, protocol_factory, backlog)
+        if start_serving:
+            server._start_serving()
+            await asyncio.sleep(0)
+        if self.get_debug():
+            logger.info("%r is serving", server)
+        return server
+
+    def _tls_factory(
+        self,
+        protocol_factory: ProtocolFactory,
+        context: ssl_module.SSLContext,
+        handshake_timeout: float | None,
+        shutdown_timeout: float | None,
+    ) -> ProtocolFactory:
+        """Wraps each accepted connection's protocol in TLS."""
+
+        def wrapped() -> asyncio.BaseProtocol:
+            return sslproto.SSLProtocol(
+                self,
+                protocol_factory(),
+                context,
+                None,
+                True,
+                ssl_handshake_timeout=handshake_timeout,
+                ssl_shutdown_timeout=shutdown_timeout,
+            )
+
+        return wrapped
+
+    async def _resolve_all(self, host: Any, port: Any, family: int, flags: int) -> list[AddressInfo]:
+        """Every address to listen on, each once, in the order given."""
+        if host == "":
+            hosts: list[Any] = [None]
+        elif isinstance(host, str) or not isinstance(host, collections.abc.Iterable):
+            hosts = [host]
+        else:
+            hosts = list(host)
+        found = await asyncio.gather(
+            *(self._ensure_resolved((name, port), family=family, type=socket.SOCK_STREAM, flags=flags) for name in hosts)
+        )
+        for name, infos in zip(hosts, found, strict=True):
+            if not infos:
+                raise OSError(f"getaddrinfo({name!r}) returned empty list")
+        return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+    def _bind_all(
+        self, infos: list[AddressInfo], reuse_address: bool | None, reuse_port: bool | None, keep_alive: bool | None
+    ) -> list[socket.socket]:
+        sockets: list[socket.socket] = []
+        try:
+            for family, type_, proto, _, address in infos:
+                try:
+                    sock = socket.socket(family, type_, proto)
+                except OSError:  # a family that this machine does not have
+                    logger.debug("create_server() failed to create socket.socket(%r, %r, %r)", family, type_, proto)
+                    continue
+                sockets.append(sock)
+                set_listen_options(sock, reuse_address, reuse_port, keep_alive)
+                try:
+                    sock.bind(address)
+                except OSError as error:
+                    message = f"error while attempting to bind on address {address!r}: {str(error).lower()}"
+                    if error.errno == errno.EADDRNOTAVAIL:  # the family is there, but not enabled
+                        sockets.pop().close()
+                        logger.debug(message)
+                        continue
+                    raise OSError(error.errno, message) from None
+            if not sockets:
+                raise OSError(f"could not bind on any address out of {[info[4] for info in infos]!r}")
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        return sockets
+
+
+def set_listen_options(
+    sock: socket.socket, reuse_address: bool | None, reuse_port: bool | None, keep_alive: bool | None
+) -> None:
+    if reuse_address is None:
+        reuse_address = os.name == "posix"
+    if reuse_address:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        if not hasattr(socket, "SO_REUSEPORT"):
+            raise ValueError("reuse_port not supported by socket module")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if keep_alive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sock.family == socket.AF_INET6:
+        # the IPv4 wildcard has a socket of its own
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+
+
+def check_tls_options(ssl: object, handshake_timeout: float | None, shutdown_timeout: float | None) -> None:
+    if isinstance(ssl, bool):
+        raise TypeError("ssl argument must be an SSLContext or None")
+    if handshake_timeout is not None and ssl is None:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    if shutdown_timeout is not None and ssl is None:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")

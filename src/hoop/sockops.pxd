@@ -1,0 +1,29 @@
+from hoop.handle cimport Handle
+from hoop.reactor cimport Reactor, Watcher
+
+
+cdef class FdWatcher(Watcher):
+    """A descriptor of the user's own: add_reader, add_writer and the sock_* operations that wait on it."""
+    cdef Handle reader
+    cdef Handle writer
+    cdef list receiving         # SockOperation, first come first served; None when there was none yet
+    cdef list sending
+    cdef object sock_ref        # weak reference to the socket object last used by a sock_* call, or None
+
+    cdef unsigned wanted(self) noexcept
+    cdef int run(self, Handle handle) except -1
+    cdef int attempt_all(self, list operations) except -1
+    cdef int fail_all(self, object error) except -1
+
+
+cdef class SockOperation:
+    cdef FdWatcher watcher
+    cdef object sock
+    cdef object future
+
+    cdef object attempt(self)   # the result, or would_block
+
+
+cdef FdWatcher fd_watcher(Reactor reactor, object fileobj)
+cdef int add_callback(Reactor reactor, object fileobj, Handle handle, bint is_writer) except -1
+cdef bint remove_callback(Reactor reactor, object fileobj, bint is_writer) except -1

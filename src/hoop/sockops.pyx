@@ -1,0 +1,376 @@
+"""Descriptors that stay the user's: add_reader and add_writer, and the sock_* coroutines.
+
+A sock_* call tries at once and waits only if the kernel says so. Its registration is kept for the next call on the same
+socket object (remembered by a weak reference; another object on the same number is registered anew), and the interest is a
+wish: recv, send, recv again within one turn costs no change in the kernel. When nobody waits, the next poll takes the
+descriptor out, so unread data cannot spin the loop.
+"""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from hoop.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_recv, hoop_net_send, hoop_net_socket_error
+from hoop.errors cimport os_error
+from hoop.handle cimport Handle
+from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher
+from hoop.transport cimport Transport
+from libc.errno cimport EAGAIN, EBADF
+
+import asyncio
+import socket as socket_module
+import weakref
+
+try:
+    from ssl import SSLSocket
+except ImportError:  # an interpreter built without OpenSSL
+    SSLSocket = None
+
+cdef object would_block = object()
+
+
+cdef class FdWatcher(Watcher):
+    cdef unsigned wanted(self) noexcept:
+        cdef unsigned interest = 0
+        if self.reader is not None or self.receiving:
+            interest = HOOP_READABLE
+        if self.writer is not None or self.sending:
+            interest |= HOOP_WRITABLE
+        return interest
+
+    cdef int on_events(self, unsigned events) except -1:
+        if events & HOOP_READABLE:
+            if self.receiving:
+                self.attempt_all(self.receiving)
+            if self.reader is not None:
+                self.run(self.reader)
+        if events & HOOP_WRITABLE:
+            if self.sending:
+                self.attempt_all(self.sending)
+            if self.writer is not None:
+                self.run(self.writer)
+        return 0
+
+    cdef int run(self, Handle handle) except -1:
+        if handle.is_cancelled:
+            return 0
+        self.reactor.run_handle(handle)
+        if self.reactor.after_is_due:
+            self.reactor.settle()
+        return 0
+
+    cdef int attempt_all(self, list operations) except -1:
+        cdef SockOperation operation
+        while operations:
+            operation = operations[0]
+            if not operation.future.done():
+                try:
+                    result = operation.attempt()
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    operation.future.set_exception(error)
+                else:
+                    if result is would_block:
+                        return 0
+                    operation.future.set_result(result)
+            del operations[0]
+        return self.reactor.set_interest(self, self.wanted())
+
+    cdef int on_watch_failed(self, int error) except -1:
+        return self.fail_all(os_error(-error))
+
+    cdef int on_descriptor_lost(self) except -1:
+        return self.fail_all(os_error(-EBADF))
+
+    cdef int fail_all(self, object error) except -1:
+        """Whoever waits learns that nothing will come."""
+        cdef SockOperation operation
+        for operation in (self.receiving or []) + (self.sending or []):
+            if not operation.future.done():
+                operation.future.set_exception(error)
+        self.receiving = None
+        self.sending = None
+        if self.reader is not None:
+            self.reader.cancel()
+            self.reader = None
+        if self.writer is not None:
+            self.writer.cancel()
+            self.writer = None
+        return 0
+
+    def __repr__(self):
+        return f"<FdWatcher fd={self.fd} reader={self.reader!r} writer={self.writer!r}>"
+
+
+# ---- add_reader, add_writer ---------------------------------------------------------------------------------------
+
+cdef int descriptor_of(object fileobj) except -1:
+    """As selectors does it: an int, or an object with fileno(). ValueError for anything else."""
+    if isinstance(fileobj, int):
+        number = fileobj
+    else:
+        try:
+            number = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if number < 0 or number > 0x7fffffff:
+        raise ValueError(f"Invalid file descriptor: {number}")
+    return number
+
+
+cdef FdWatcher fd_watcher(Reactor reactor, object fileobj):
+    """The user's watcher of this descriptor, or None. RuntimeError if a transport owns it."""
+    cdef int fd = descriptor_of(fileobj)
+    cdef Watcher watcher = reactor.watcher_of(fd)
+    if watcher is None:
+        return None
+    if isinstance(watcher, FdWatcher):
+        return <FdWatcher>watcher
+    if isinstance(watcher, Transport):
+        raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
+    raise RuntimeError(f"File descriptor {fd!r} is in use: {watcher!r}")
+
+
+cdef int add_callback(Reactor reactor, object fileobj, Handle handle, bint is_writer) except -1:
+    cdef Handle former
+    cdef FdWatcher watcher = fd_watcher(reactor, fileobj)
+    cdef bint is_new = watcher is None
+    if is_new:
+        watcher = FdWatcher.__new__(FdWatcher)
+        watcher.reactor = reactor
+        watcher.fd = descriptor_of(fileobj)
+    former = watcher.writer if is_writer else watcher.reader
+    if is_writer:
+        watcher.writer = handle
+    else:
+        watcher.reader = handle
+    if is_new:
+        reactor.watch(watcher, watcher.wanted())
+    else:
+        try:
+            reactor.rewatch(watcher, watcher.wanted())  # the number may have been closed and reused since
+        except OSError as error:
+            watcher.fail_all(error)
+            raise
+    if former is not None:
+        former.cancel()
+    return 0
+
+
+cdef bint remove_callback(Reactor reactor, object fileobj, bint is_writer) except -1:
+    """Whether there was one."""
+    cdef Handle former
+    if reactor.closed:
+        return False
+    cdef FdWatcher watcher = fd_watcher(reactor, fileobj)
+    if watcher is None:
+        return False
+    former = watcher.writer if is_writer else watcher.reader
+    if former is None:
+        return False
+    if is_writer:
+        watcher.writer = None
+    else:
+        watcher.reader = None
+    former.cancel()
+    if watcher.wanted() == 0:
+        reactor.unwatch(watcher)  # the user may close the descriptor next
+    else:
+        reactor.set_interest(watcher, watcher.wanted())
+    return True
+
+
+# ---- sock_* -------------------------------------------------------------------------------------------------------
+
+cdef class SockOperation:
+    cdef object attempt(self):
+        raise NotImplementedError("each operation says what it tries")
+
+
+cdef class Receive(SockOperation):
+    cdef Py_ssize_t size
+
+    cdef object attempt(self):
+        return try_recv(self.watcher.reactor, self.watcher.fd, self.size)
+
+
+cdef class SendAll(SockOperation):
+    """Owns a view of the caller's buffer until it is collected."""
+    cdef Py_buffer view
+    cdef Py_ssize_t sent
+    cdef bint has_view
+
+    def __dealloc__(self):
+        if self.has_view:
+            PyBuffer_Release(&self.view)
+
+    cdef object attempt(self):
+        return self.send_on(self.watcher.fd)
+
+    cdef object send_on(self, int fd):
+        cdef Py_ssize_t result
+        while self.sent < self.view.len:
+            result = hoop_net_send(fd, <char *>self.view.buf + self.sent, <size_t>(self.view.len - self.sent))
+            if result == -EAGAIN:
+                return would_block
+            if result < 0:
+                raise os_error(result)
+            self.sent += result
+        return None
+
+
+cdef class Connect(SockOperation):
+    cdef object address
+
+    cdef object attempt(self):
+        cdef int result = hoop_net_socket_error(self.watcher.fd)
+        if result < 0:
+            raise OSError(-result, f"Connect call failed {self.address}")
+        return None
+
+
+cdef class Call(SockOperation):
+    """Anything else: a method of the socket object that raises BlockingIOError for "not yet"."""
+    cdef object function
+    cdef tuple arguments
+
+    cdef object attempt(self):
+        try:
+            return self.function(*self.arguments)
+        except (BlockingIOError, InterruptedError):
+            return would_block
+
+
+cdef object try_recv(Reactor reactor, int fd, Py_ssize_t size):
+    cdef Py_ssize_t result
+    if size <= READ_BUFFER_SIZE:
+        result = hoop_net_recv(fd, reactor.read_buffer, <size_t>size)
+        if result >= 0:
+            return PyBytes_FromStringAndSize(reactor.read_buffer, result)
+    else:
+        data = PyBytes_FromStringAndSize(NULL, size)
+        result = hoop_net_recv(fd, PyBytes_AS_STRING(data), <size_t>size)
+        if result >= 0:
+            return data if result == size else PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), result)
+    if result == -EAGAIN:
+        return would_block
+    raise os_error(result)
+
+
+cdef int check_socket(Reactor reactor, object sock) except? -1:
+    """The socket's descriptor (-1 once it is closed: the system call will say EBADF)."""
+    if SSLSocket is not None and isinstance(sock, SSLSocket):
+        raise TypeError("Socket cannot be of type SSLSocket")
+    if reactor.debug and sock.gettimeout() != 0:
+        raise ValueError("the socket must be non-blocking")
+    return sock.fileno()
+
+
+cdef object wait_for(Reactor reactor, SockOperation operation, object sock, bint is_send):
+    """Queue operation behind the others on this socket; the future of its result."""
+    cdef FdWatcher watcher = fd_watcher(reactor, sock)
+    cdef bint is_known
+    reactor.check_open()
+    if watcher is None:
+        watcher = FdWatcher.__new__(FdWatcher)
+        watcher.reactor = reactor
+        watcher.fd = sock.fileno()
+    is_known = watcher.sock_ref is not None and watcher.sock_ref() is sock
+    operation.watcher = watcher
+    operation.sock = sock
+    operation.future = asyncio.Future(loop=reactor)
+    queue = watcher.sending if is_send else watcher.receiving
+    if queue is None or (watcher.is_watched and not is_known):
+        queue = []
+    queue.append(operation)
+    if is_send:
+        watcher.sending = queue
+    else:
+        watcher.receiving = queue
+    if not watcher.is_watched:
+        reactor.watch(watcher, watcher.wanted())
+    elif is_known:
+        reactor.set_interest(watcher, watcher.wanted())
+    else:
+        reactor.rewatch(watcher, watcher.wanted())
+    if not is_known:
+        watcher.sock_ref = weakref.ref(sock)
+    return operation.future
+
+
+cdef int abandon(SockOperation operation) except -1:
+    """The caller is gone: take the operation out if it is still queued."""
+    cdef FdWatcher watcher = operation.watcher
+    for queue in (watcher.receiving, watcher.sending):
+        if queue is not None and operation in queue:
+            queue.remove(operation)
+    return watcher.reactor.set_interest(watcher, watcher.wanted())
+
+
+async def sock_recv(Reactor reactor, sock, Py_ssize_t size):
+    cdef int fd = check_socket(reactor, sock)
+    cdef Receive operation
+    if size < 0:
+        raise ValueError("negative buffersize in recv")
+    result = try_recv(reactor, fd, size)
+    if result is not would_block:
+        return result
+    operation = Receive.__new__(Receive)
+    operation.size = size
+    future = wait_for(reactor, operation, sock, False)
+    try:
+        return await future
+    finally:
+        if future.cancelled():
+            abandon(operation)
+
+
+async def sock_sendall(Reactor reactor, sock, data):
+    cdef int fd = check_socket(reactor, sock)
+    cdef SendAll operation = SendAll.__new__(SendAll)
+    PyObject_GetBuffer(data, &operation.view, PyBUF_SIMPLE)
+    operation.has_view = True
+    if operation.send_on(fd) is not would_block:
+        return None
+    future = wait_for(reactor, operation, sock, True)
+    try:
+        return await future
+    finally:
+        if future.cancelled():
+            abandon(operation)
+
+
+async def sock_connected(Reactor reactor, sock, address):
+    """Connect to a resolved address."""
+    cdef Connect operation
+    check_socket(reactor, sock)
+    try:
+        sock.connect(address)
+        return None
+    except (BlockingIOError, InterruptedError):
+        pass
+    operation = Connect.__new__(Connect)
+    operation.address = address
+    future = wait_for(reactor, operation, sock, True)
+    try:
+        return await future
+    finally:
+        if future.cancelled():
+            abandon(operation)
+
+
+async def sock_call(Reactor reactor, sock, bint is_send, function, *arguments):
+    """function(*arguments), a method of sock, now or when the socket is ready."""
+    cdef Call operation
+    check_socket(reactor, sock)
+    try:
+        return function(*arguments)
+    except (BlockingIOError, InterruptedError):
+        pass
+    operation = Call.__new__(Call)
+    operation.function = function
+    operation.arguments = arguments
+    future = wait_for(reactor, operation, sock, is_send)
+    try:
+        return await future
+    finally:
+        if future.cancelled():
+            abandon(operation)
