@@ -340,6 +340,11 @@ async def off_loop(function: Callable[..., Any], *arguments: Any) -> Any:
     return await asyncio.wait_for(future, 2 * DEADLINE_S)
 
 
+async def soon(awaitable: Any) -> Any:
+    """The result, with a deadline."""
+    return await asyncio.wait_for(awaitable, DEADLINE_S)
+
+
 async def turns(count: int = SETTLING_TURNS) -> None:
     """Let the loop turn count times, so that whatever is ready by now has been dispatched."""
     for _ in range(count):

@@ -92,7 +92,8 @@ def test_close_with_a_full_buffer_stops_reading(run: Any) -> None:
         peer.sendall(b"too late")
         await turns()
         assert protocol.count("connection_lost") == protocol.count("data_received") == 0
-        assert await off_loop(read_until_gone, peer) == written
+        # closing with something unread is a reset, which may overtake the last of the data
+        assert written.startswith(await off_loop(read_until_gone, peer))
         await protocol.until_lost()
         peer.close()
 
