@@ -41,7 +41,7 @@ class LoopKind:
         try:
             return importlib.metadata.version(self.module)
         except importlib.metadata.PackageNotFoundError:
-            return "unknown"  # importable, but not from an installed distribution
+            return "(source tree)"  # importable, but not an installed package
 
 
 LOOPS: dict[str, LoopKind] = {

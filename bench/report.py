@@ -77,7 +77,7 @@ def _remarks(result: WorkloadResult) -> list[str]:
             remarks.append(f"{name} left {unclosed} connections open after the end of the client's stream")
     samples = [sample for series in result.series.values() for sample in series.samples.values()]
     disturbed = sum(sample.client_busy < DISTURBED_SHARE for sample in samples)
-    if disturbed:
+    if disturbed and result.client_spins:
         remarks.append(f"in {disturbed} of {len(samples)} windows the client did not have its core to itself")
     return [f"  note: {remark}" for remark in remarks]
 

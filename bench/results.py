@@ -63,12 +63,14 @@ class Series:
 
 @dataclass
 class WorkloadResult:
-    """All contenders on one workload. `skipped` says why nothing was measured."""
+    """All contenders on one workload. `skipped` says why nothing was measured, `client_spins` whether the client had a
+    core of its own to spin on."""
 
     name: str
     title: str
     series: dict[str, Series] = field(default_factory=dict)
     skipped: str | None = None
+    client_spins: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """For the results file: every sample, and what the table shows."""

@@ -85,7 +85,7 @@ def _load(workload: Workload, server: Child, port: int, timing: Timing, cores: C
 def measure_workload(workload: Workload, loops: Sequence[str], setting: Setting) -> WorkloadResult:
     """All rounds of one workload. A contender that fails is not tried again; its reason stays in the result."""
     timing, display, steps = setting.timing, setting.display, setting.steps
-    result = WorkloadResult(workload.name, workload.title)
+    result = WorkloadResult(workload.name, workload.title, client_spins=setting.cores.are_separate)
     contenders = contenders_of(workload, loops)
     missing = workload.missing_packages()
     if missing:

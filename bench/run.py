@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         measure(run)
     except KeyboardInterrupt:
-        run.display.say(["interrupted; what was measured is kept"])
+        run.display.say(["interrupted; finished workloads are kept"])
         return 130
     finally:
         run.display.say(save(run), to=sys.stdout)

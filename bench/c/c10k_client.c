@@ -273,8 +273,9 @@ static void print_echoed(struct client *client, uint32_t fewest)
            (double)histogram_percentile_ns(&measurement->latency, 0.50) / 1e3,
            (double)histogram_percentile_ns(&measurement->latency, 0.99) / 1e3,
            (double)measurement->latency.max_ns / 1e3);
-    printf(", \"server_cpu_seconds\": %.6f, \"client_cpu_seconds\": %.6f", (double)measurement->server_cpu_ns / 1e9,
-           (double)measurement->client_cpu_ns / 1e9);
+    printf(", \"client_cpu_seconds\": %.6f", (double)measurement->client_cpu_ns / 1e9);
+    if (measurement->server_cpu_ns >= 0)
+        printf(", \"server_cpu_seconds\": %.6f", (double)measurement->server_cpu_ns / 1e9);
     print_end(client);
 }
 

@@ -15,10 +15,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench.progress import Display, Steps, bar  # noqa: E402
-from bench.report import micro_table, render_table, workload_table  # noqa: E402
-from bench.results import Sample, Series, WorkloadResult, median, paired_ratio, spread  # noqa: E402
-from bench.rounds import round_order  # noqa: E402
+from bench.progress import Display, Steps, bar
+from bench.report import micro_table, render_table, workload_table
+from bench.results import Sample, Series, WorkloadResult, median, paired_ratio, spread
+from bench.rounds import round_order
 
 
 def sample(rate: float, cpu_us: float, *, client_busy: float = 1.0, unclosed: int = 0) -> Sample:

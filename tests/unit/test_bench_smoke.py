@@ -18,11 +18,11 @@ sys.path.insert(0, str(ROOT))
 if sys.platform != "linux" or not (shutil.which("cc") and shutil.which("make")):
     pytest.skip("the load generators need Linux, a C compiler and make", allow_module_level=True)
 
-from bench import c10k, run  # noqa: E402
-from bench.build import build_programs  # noqa: E402
-from bench.measure import Cores, choose_cores  # noqa: E402
-from bench.processes import ChildFailed, run_client, running  # noqa: E402
-from bench.progress import Display  # noqa: E402
+from bench import c10k, run
+from bench.build import build_programs
+from bench.measure import Cores, choose_cores
+from bench.processes import ChildFailed, run_client, running
+from bench.progress import Display
 
 TINY = ["--rounds", "1", "--seconds", "0.2"]
 
