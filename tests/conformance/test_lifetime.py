@@ -1,10 +1,11 @@
-"""Loops that are abandoned, forked, or left to the end of the interpreter, and the descriptors they hold (traps 5, 7, 8)."""
+"""Loops that are abandoned, forked or left to the interpreter's end, and their descriptors (traps 5, 7, 8)."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def settled() -> None:
     gc.collect()
 
 
+@pytest.fixture
+def loop_class(loop_name: str) -> type:
+    if loop_name == "asyncio":
+        return asyncio.SelectorEventLoop
+    import hoop
+
+    return hoop.Loop
+
+
 # Closed loops.
 
 
@@ -73,6 +83,7 @@ def test_closing_leaves_watched_descriptors_to_their_owner(loop_factory):
         assert left.recv(100) == b"still open"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio's own finalizer fails
 def test_a_constructor_that_fails_leaks_nothing(loop_class):
     before = open_descriptors()
     for _ in range(5):
@@ -80,15 +91,6 @@ def test_a_constructor_that_fails_leaks_nothing(loop_class):
             loop_class(nonsense=1)
     gc.collect()
     assert open_descriptors() == before
-
-
-@pytest.fixture
-def loop_class(loop_name: str) -> type:
-    if loop_name == "asyncio":
-        return asyncio.SelectorEventLoop
-    import hoop
-
-    return hoop.Loop
 
 
 # Abandoned loops (trap 5).
@@ -225,8 +227,6 @@ def test_trap_08_the_descriptor_limit_is_unchanged(loop_factory):
 
 
 def test_trap_07_no_descriptor_of_a_loop_is_inherited(loop_factory):
-    import signal
-
     before = open_descriptors()
     loop = loop_factory()
     try:
@@ -420,8 +420,9 @@ def test_an_open_loop_at_the_end_of_the_interpreter(loop_name, state):
         "loop.add_signal_handler(signal.SIGUSR1, print)",
         "stopped inside": "loop.call_soon(sys.exit, 0)\nprint('done')\nloop.run_forever()",
     }[state]
-    check_script(loop_name, f"loop = factory()\nloop.me = loop\n{body}\n" + ("" if "inside" in state else "print('done')"))
-    check_script(loop_name, f"loop = factory()\n{body}\n" + ("" if "inside" in state else "print('done')"), "-X", "dev")
+    end = "" if "inside" in state else "print('done')"
+    check_script(loop_name, f"loop = factory()\nloop.me = loop\n{body}\n{end}")
+    check_script(loop_name, f"loop = factory()\n{body}\n{end}", "-X", "dev")
 
 
 def test_daemon_threads_that_call_the_loop_at_the_end_of_the_interpreter(loop_name):

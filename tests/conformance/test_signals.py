@@ -1,4 +1,4 @@
-"""Signals: handlers on the loop, signals while it sleeps or does not run, and the interpreter's wake-up descriptor (trap 37).
+"""Signals: handlers, signals while the loop sleeps or does not run, the interpreter's wake-up descriptor (trap 37).
 
 asyncio leaves its own descriptor as the interpreter's wake-up descriptor between runs, and -1 after the last handler is
 removed. hoop installs one for each run in the main thread and puts back what was there: marked by the name of the loop.

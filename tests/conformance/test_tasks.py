@@ -1,4 +1,4 @@
-"""Tasks and futures: create_task passes on what the caller gave and nothing else, factories of every kind work (trap 33)."""
+"""Tasks and futures: create_task passes on what the caller gave and nothing else (trap 33)."""
 
 from __future__ import annotations
 
