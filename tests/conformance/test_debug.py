@@ -87,7 +87,8 @@ def test_runner_switches_debug_on(loop_factory):
 
 
 def slow_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    """As they were written, at the moment of the warning."""
+    return [record.message for record in caplog.records if record.levelno == logging.WARNING]
 
 
 def test_the_limit_is_a_tenth_of_a_second(loop):

@@ -1,4 +1,4 @@
-"""run_in_executor and to_thread: results, errors, cancelling, shutting down, jobs that wait for one another (trap 48)."""
+"""run_in_executor and to_thread: results, errors, cancelling, shutdown, jobs that wait for each other (trap 48)."""
 
 from __future__ import annotations
 

@@ -150,6 +150,14 @@ def test_overdue_timers_run_in_the_order_of_their_deadlines(loop):
     assert seen == [5, 4, 3, 2, 1]
 
 
+def test_deadlines_before_the_clock_began_keep_their_order(loop):
+    seen: list[int] = []
+    for number in (3, 1, 5, 4, 2):
+        loop.call_at(-number, seen.append, number)
+    one_turn(loop)
+    assert seen == [5, 4, 3, 2, 1]
+
+
 def test_ready_callbacks_run_before_due_timers_of_the_same_turn(loop):
     seen: list[str] = []
     loop.call_at(loop.time() - 1, seen.append, "timer")
@@ -473,7 +481,7 @@ def test_cancelling_in_random_order_leaves_the_others_intact(loop):
     rng = random.Random(5)
     now = loop.time()
     seen: list[int] = []
-    ages = rng.sample(range(1, 100_000), 2000)
+    ages = [number / 1000 for number in rng.sample(range(1, 100_000), 2000)]
     handles = {age: loop.call_at(now - age, seen.append, age) for age in ages}
     for age in rng.sample(ages, 1500):
         handles.pop(age).cancel()
