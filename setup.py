@@ -7,6 +7,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
 POLLERS = {"Linux": ["poller_epoll.c"]}  # every other system that hoop runs on has kqueue
@@ -23,11 +24,25 @@ if strict:
     csrc_flags += ["-Wall", "-Wextra", "-Werror"]
 
 sources = PORTABLE_SOURCES + POLLERS.get(platform.system(), ["poller_kqueue.c"])
+
+
+class BuildModules(build_ext):
+    """Builds csrc first, which a bare `build_ext --inplace` leaves out, and uses every core."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def run(self):
+        self.run_command("build_clib")
+        super().run()
+
+
 core = (
     "hoop_core",
     {
         "sources": [str(CSRC / name) for name in sources],
-        "obj_deps": {"": [str(path) for path in sorted(CSRC.glob("*.h"))]},
+        "obj_deps": {"": ["setup.py", *(str(path) for path in sorted(CSRC.glob("*.h")))]},
         "include_dirs": [str(CSRC)],
         "cflags": csrc_flags,
     },
@@ -38,7 +53,7 @@ extensions = [
         f"hoop.{name}",
         [f"src/hoop/{name}.pyx"],
         include_dirs=[str(CSRC)],
-        depends=[str(path) for path in sorted(CSRC.glob("*.[ch]"))],
+        depends=["setup.py", *(str(path) for path in sorted(CSRC.glob("*.[ch]")))],
         extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-unused-function"],
     )
     for name in MODULES
@@ -46,6 +61,7 @@ extensions = [
 ]
 
 setup(
+    cmdclass={"build_ext": BuildModules},
     libraries=[core],
     ext_modules=cythonize(
         extensions,
