@@ -1,4 +1,4 @@
-"""The public names of the package: run, new_event_loop, Loop, EventLoopPolicy, install; what importing it does not do."""
+"""The public names of the package: run, new_event_loop, Loop, EventLoopPolicy, install; and what importing does."""
 
 from __future__ import annotations
 

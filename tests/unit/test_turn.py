@@ -1,7 +1,7 @@
-"""One turn of the loop: ready callbacks, then I/O, then timers, then immediates; what they queue waits for the next turn.
+"""One turn of the loop: ready callbacks, I/O, timers, immediates; what they queue waits for the next turn.
 
-Most tests run one turn at a time, by stop() before run_forever(). The rule that lets the loop skip polls while callbacks
-are ready has tests of its own at the end, on a loop that runs freely.
+Most tests run one turn at a time, by stop() before run_forever(). The rule that lets the loop skip polls while
+callbacks are ready has tests of its own at the end, on a loop that runs freely.
 """
 
 from __future__ import annotations
