@@ -245,6 +245,28 @@ def test_abort_after_write_eof(run: Any) -> None:
     run(main())
 
 
+def test_calls_after_connection_lost_do_nothing(run: Any, loop_name: str) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport, peer, written = await congested(protocol)
+        transport.close()  # has to wait for the buffer
+        assert await off_loop(read_to_end, peer) == written
+        await protocol.until_lost()
+        await turns()
+        transport.close()
+        if loop_name == "hoop":  # std: AttributeError, since a close that had to wait does not count as lost
+            transport.abort()
+        transport.pause_reading()
+        transport.resume_reading()
+        transport.set_write_buffer_limits(high=10)
+        assert transport.get_write_buffer_size() == 0 and transport.is_closing() and not transport.is_reading()
+        await turns()
+        assert protocol.count("connection_lost") == 1 and protocol.names[-1] == "connection_lost"
+        peer.close()
+
+    run(main())
+
+
 # Ends from inside pause_writing and resume_writing
 
 
