@@ -348,6 +348,7 @@ print("done")
         "loop.add_reader(right, int)",
         "loop.call_soon(int); loop.stop(); loop.run_forever(); loop.close(); gc.collect()",
     ],
+    ids=["close", "run", "threadsafe", "remove reader", "add reader", "run and collect"],
 )
 def test_trap_07_whatever_a_child_does_to_the_parents_loop_the_parent_goes_on(loop_name, misuse):
     """In the child it may work or raise, but it may not crash and never reaches the parent's registrations."""

@@ -205,7 +205,7 @@ def test_overriding_call_exception_handler_is_seen_by_callbacks(loop_class, open
     assert [type(context["exception"]) for context in loop.contexts] == [ZeroDivisionError] * 3
 
 
-def test_overriding_create_task_is_seen_by_asyncio(loop_class, opened):
+def test_overriding_create_task_is_seen_by_groups_and_helpers(loop_class, opened):
     class OwnLoop(loop_class):
         made: list[Any] = []
 

@@ -2,7 +2,7 @@
 
 A program is a tree. Each node is a callback; when it runs, it performs its operations in order: schedule a child by one
 of the queues, cancel some earlier handle, stop the loop, raise when done. The trace names each callback by its path in
-the tree, so that two traces are equal only if the loops ran the same callbacks in the same order, and in the same turns.
+the tree, so that two traces are equal only if the loops ran the same callbacks in the same order and the same turns.
 
 The clock belongs to the test and only moves between turns, which makes "due" exact. Steps are powers of two of a second
 that are whole nanoseconds too, and deadlines lie half a step away from every reading of the clock: no rounding matters.
