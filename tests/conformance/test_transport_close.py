@@ -562,8 +562,8 @@ def test_trap_18_types(run: Any) -> None:
         protocol = Recorder()
         transport, peer = await connected(protocol)
         assert isinstance(transport, asyncio.Transport)
-        assert isinstance(transport, asyncio.ReadTransport) and isinstance(transport, asyncio.WriteTransport)
-        assert isinstance(transport, asyncio.BaseTransport)
+        for base in (asyncio.ReadTransport, asyncio.WriteTransport, asyncio.BaseTransport):
+            assert isinstance(transport, base)
         assert not isinstance(transport, asyncio.DatagramTransport)
         assert transport._start_tls_compatible is True
         assert hash(transport) == hash(transport) and transport == transport
@@ -597,15 +597,13 @@ def test_trap_18_weak_references(run: Any) -> None:
         transport, peer = await connected(protocol)
         reference = weakref.ref(transport)
         assert reference() is transport
-        weak = weakref.WeakKeyDictionary({transport: "value"})
-        assert weak[transport] == "value"
         transport.close()
         await protocol.until_lost()
         await turns()
         protocol.calls.clear()
         protocol.transport = transport = None
         gc.collect()
-        assert reference() is None and len(weak) == 0
+        assert reference() is None
         peer.close()
 
     run(main())
