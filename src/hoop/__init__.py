@@ -17,7 +17,7 @@ if sys.platform == "win32":
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoop.loop import Loop
 from hoop.server import Server
@@ -39,7 +39,10 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
         return runner.run(main)
 
 
-if hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):
+if TYPE_CHECKING:
+    from hoop.policy import EventLoopPolicy as EventLoopPolicy
+    from hoop.policy import install as install
+elif hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):
 
     def __getattr__(name: str) -> Any:
         # On demand: importing a policy warns on 3.14.

@@ -8,7 +8,10 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Executing(asyncio.AbstractEventLoop):
@@ -17,9 +20,9 @@ class Executing(asyncio.AbstractEventLoop):
     _default_executor: concurrent.futures.ThreadPoolExecutor | None
     _executor_shutdown_called: bool
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: concurrent.futures.Executor | None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
+    def run_in_executor(
+        self, executor: concurrent.futures.Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+    ) -> asyncio.Future[T]:
         """Call func(*args) in executor (None: the default one); a future of its result.
 
         RuntimeError after close() or shutdown_default_executor(); TypeError for a coroutine function in debug mode.

@@ -9,7 +9,7 @@ import warnings
 import weakref
 from asyncio import base_events, coroutines, events
 from asyncio.log import logger
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from hoop.asyncgens import AsyncGenerators
@@ -22,6 +22,10 @@ from hoop.signals import Signals
 
 T = TypeVar("T")
 TaskFactory = Callable[..., "asyncio.Future[Any]"]
+if sys.version_info >= (3, 12):
+    CoroutineLike = Coroutine[Any, Any, T]
+else:
+    CoroutineLike = Generator[Any, None, T] | Coroutine[Any, Any, T]
 
 # Since these releases asyncio hands every keyword of create_task, the name among them, to the task factory.
 FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
@@ -80,14 +84,14 @@ class Loop(Signals, Connecting, Serving, Executing, AsyncGenerators, Problems, a
             self._track_coroutine_origins(False)
             sys.set_asyncgen_hooks(*former_hooks)
 
-    def run_until_complete(self, future: Awaitable[T]) -> T:
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until future is done and return its result; a coroutine becomes a task first.
 
         RuntimeError as run_forever, or when stop() came first.
         """
         self._check_runnable()
         is_new_task = not asyncio.isfuture(future)
-        task: Any = asyncio.ensure_future(future, loop=self)
+        task: Any = asyncio.ensure_future(future, loop=self)  # type: ignore[arg-type]
         if is_new_task:
             task._log_destroy_pending = False  # whoever stops the loop early is told by the exception below
         # anyio recognises the root task by this very callback
@@ -139,7 +143,7 @@ class Loop(Signals, Connecting, Serving, Executing, AsyncGenerators, Problems, a
 
     # ---- tasks -------------------------------------------------------------------------------------------------------
 
-    def create_task(self, coro: Coroutine[Any, Any, T], **kwargs: Any) -> asyncio.Task[T]:  # type: ignore[override]
+    def create_task(self, coro: CoroutineLike[T], **kwargs: Any) -> asyncio.Task[T]:
         """Schedule a coroutine; keywords (name, context, eager_start) go to the task or to the task factory.
 
         Only what the caller gave is passed on, so a factory need not take keywords that nobody uses.
@@ -159,13 +163,13 @@ class Loop(Signals, Connecting, Serving, Executing, AsyncGenerators, Problems, a
             return task  # type: ignore[no-any-return]
         return factory(self, coro, **kwargs)  # type: ignore[return-value]
 
-    def set_task_factory(self, factory: TaskFactory | None) -> None:  # type: ignore[override]
+    def set_task_factory(self, factory: TaskFactory | None) -> None:
         """Have factory(loop, coro, **kwargs) make the tasks; None restores the default. TypeError unless callable."""
         if factory is not None and not callable(factory):
             raise TypeError("task factory must be a callable or None")
         self._task_factory = factory
 
-    def get_task_factory(self) -> TaskFactory | None:  # type: ignore[override]
+    def get_task_factory(self) -> TaskFactory | None:
         """The factory set, or None."""
         return self._task_factory
 

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     DefaultPolicy = asyncio.DefaultEventLoopPolicy
 
 
-class EventLoopPolicy(DefaultPolicy):  # type: ignore[misc, valid-type]
+class EventLoopPolicy(DefaultPolicy):
     """asyncio's default policy, making hoop loops."""
 
     def _loop_factory(self) -> Loop:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-AddressInfo = tuple[int, int, int, str, Any]
+AddressInfo = tuple[Any, Any, int, str, Any]
 
 
 def is_literal(host: object) -> bool:

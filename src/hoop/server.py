@@ -203,9 +203,9 @@ class Serving(BaseLoop, Resolving):
                 self,
                 protocol_factory(),
                 context,
-                None,
+                None,  # type: ignore[arg-type]
                 True,
-                ssl_handshake_timeout=handshake_timeout,
+                ssl_handshake_timeout=handshake_timeout,  # type: ignore[arg-type]
                 ssl_shutdown_timeout=shutdown_timeout,
             )
 

@@ -15,9 +15,11 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVarTuple, Unpack
 
 from hoop.base_loop import BaseLoop
+
+Ts = TypeVarTuple("Ts")
 
 
 class Signals(BaseLoop, asyncio.AbstractEventLoop):
@@ -26,7 +28,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
     _signal_handlers: dict[int, tuple[Callable[..., Any], tuple[Any, ...], contextvars.Context]]
     _signal_pipe: tuple[int, int] | None
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]) -> None:
         """Call callback(*args) in the loop whenever sig arrives.
 
         TypeError for a coroutine function or a number that is no int; ValueError for a number that is no signal;
