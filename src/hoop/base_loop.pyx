@@ -10,7 +10,7 @@ from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PyCFunction, PyDescr
 from hoop.csrc cimport hoop_poller_close, hoop_waker_close
 from hoop.handle cimport Handle, new_handle
 from hoop.reactor cimport Reactor
-from hoop.sockops cimport add_callback, remove_callback
+from hoop.sockops cimport add_callback, fd_watcher, remove_callback
 from hoop.stream cimport StreamTransport
 from libc.math cimport ceil, isnan
 from libc.stdint cimport INT64_MAX, int64_t
@@ -31,14 +31,14 @@ cdef class BaseLoop(Reactor):
     cdef int check_schedulable(self, object callback, str method) except -1:
         self.check_open()
         if not PyCallable_Check(callback):
+            if asyncio.iscoroutine(callback):
+                raise TypeError(f"coroutines cannot be used with {method}()")
             raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
         if self.debug:
-            if asyncio.iscoroutine(callback) or asyncio.coroutines.iscoroutinefunction(callback):
+            if asyncio.coroutines.iscoroutinefunction(callback):
                 raise TypeError(f"coroutines cannot be used with {method}()")
             if method != "call_soon_threadsafe":
                 self.check_thread()
-        elif asyncio.iscoroutine(callback):
-            raise TypeError(f"coroutines cannot be used with {method}()")
         return 0
 
     def time(self):
@@ -128,6 +128,7 @@ cdef class BaseLoop(Reactor):
     def _make_stream(self, sock, protocol, waiter=None, extra=None, server=None):
         """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter."""
         cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
+        fd_watcher(self, sock)  # RuntimeError if another transport owns it
         transport.adopt(self, sock.fileno(), sock, protocol, None, server, extra)
         transport.begin_life(waiter)
         return transport
@@ -321,11 +322,11 @@ cdef double seconds(object value, str name) except? -1.0:
 
 
 cdef int64_t deadline_after(int64_t now_ns, double delay_s) noexcept:
-    """Rounded up: never early. A negative delay means now."""
+    """Rounded up: never early. A negative delay has passed already, and orders before later ones."""
     if delay_s >= LONGEST_DELAY_S:
         return INT64_MAX
-    if delay_s <= 0.0:
-        return now_ns
+    if delay_s <= -LONGEST_DELAY_S:
+        return -INT64_MAX
     return now_ns + <int64_t>ceil(delay_s * 1e9)
 
 

@@ -54,6 +54,7 @@ class Connecting(BaseLoop, Resolving):
         Addresses are tried in turn, or raced happy_eyeballs_delay seconds apart (RFC 8305). Raises OSError when none
         answers (with all_errors an ExceptionGroup of all), ValueError for arguments that do not go together.
         """
+        is_ours = False
         server_hostname = checked_hostname(ssl, host, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(sock, ssl_module.SSLSocket):
             raise TypeError("Socket cannot be of type SSLSocket")
@@ -65,12 +66,19 @@ class Connecting(BaseLoop, Resolving):
             sock = await self._connect_any(
                 host, port, family, proto, flags, local_addr, happy_eyeballs_delay, interleave, all_errors
             )
+            is_ours = True
         elif sock is None:
             raise ValueError("host and port was not specified and no sock specified")
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+        try:
+            protocol = protocol_factory()
+        except BaseException:
+            if is_ours:
+                sock.close()
+            raise
         transport, protocol = await self._adopt_connection(
-            sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
+            sock, protocol, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
         )
         if self.get_debug():
             logger.debug("connected to %s:%r: (%r, %r)", host, port, transport, protocol)
@@ -95,13 +103,13 @@ class Connecting(BaseLoop, Resolving):
         if ssl_shutdown_timeout is not None and not ssl:
             raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
         return await self._adopt_connection(
-            sock, protocol_factory, ssl, "", True, ssl_handshake_timeout, ssl_shutdown_timeout
+            sock, protocol_factory(), ssl, "", True, ssl_handshake_timeout, ssl_shutdown_timeout
         )
 
     async def _adopt_connection(
         self,
         sock: socket.socket,
-        protocol_factory: ProtocolFactory,
+        protocol: asyncio.BaseProtocol,
         ssl: ssl_module.SSLContext | bool | None,
         server_hostname: str | None,
         server_side: bool,
@@ -110,29 +118,24 @@ class Connecting(BaseLoop, Resolving):
     ) -> Connection:
         """A transport for sock; returns once connection_made (and the TLS handshake) is done."""
         sock.setblocking(False)
-        try:
-            protocol = protocol_factory()
-            waiter = self.create_future()
-            if sock.family != getattr(socket, "AF_UNIX", None):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if ssl:
-                tls = sslproto.SSLProtocol(
-                    self,
-                    protocol,
-                    None if isinstance(ssl, bool) else ssl,
-                    waiter,
-                    server_side,
-                    server_hostname or None,
-                    ssl_handshake_timeout=handshake_timeout,
-                    ssl_shutdown_timeout=shutdown_timeout,
-                )
-                self._make_stream(sock, tls)
-                transport = tls._app_transport
-            else:
-                transport = self._make_stream(sock, protocol, waiter)
-        except BaseException:
-            sock.close()
-            raise
+        waiter = self.create_future()
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if ssl:
+            tls = sslproto.SSLProtocol(
+                self,
+                protocol,
+                None if isinstance(ssl, bool) else ssl,
+                waiter,
+                server_side,
+                server_hostname or None,
+                ssl_handshake_timeout=handshake_timeout,
+                ssl_shutdown_timeout=shutdown_timeout,
+            )
+            self._make_stream(sock, tls)
+            transport = tls._app_transport
+        else:
+            transport = self._make_stream(sock, protocol, waiter)
         try:
             await waiter
         except BaseException:
@@ -160,23 +163,27 @@ class Connecting(BaseLoop, Resolving):
         if interleave:
             infos = interleaved(infos, interleave)
         failures: list[list[OSError]] = []
+        made: list[socket.socket] = []
         sock: socket.socket | None = None
         try:
             if delay_s is None:
                 for info in infos:
                     try:
-                        sock = await self._connect_one(failures, info, local_infos)
+                        sock = await self._connect_one(made, failures, info, local_infos)
                         break
                     except OSError:
                         continue
             else:
-                attempts = (functools.partial(self._connect_one, failures, info, local_infos) for info in infos)
+                attempts = (functools.partial(self._connect_one, made, failures, info, local_infos) for info in infos)
                 sock, _, _ = await staggered.staggered_race(attempts, delay_s, loop=self)
             if sock is None:
                 raise combined_failure([error for attempt in failures for error in attempt], all_errors)
             return sock
         finally:
             failures.clear()  # the errors' tracebacks lead back to this frame
+            for loser in made:  # also one that won a race that was then cancelled
+                if loser is not sock:
+                    loser.close()
 
     async def _resolve_stream(self, address: Any, family: int, proto: int, flags: int) -> list[AddressInfo]:
         infos = await self._ensure_resolved(address, family=family, type=socket.SOCK_STREAM, proto=proto, flags=flags)
@@ -185,15 +192,20 @@ class Connecting(BaseLoop, Resolving):
         return infos
 
     async def _connect_one(
-        self, failures: list[list[OSError]], info: AddressInfo, local_infos: list[AddressInfo] | None
+        self,
+        made: list[socket.socket],
+        failures: list[list[OSError]],
+        info: AddressInfo,
+        local_infos: list[AddressInfo] | None,
     ) -> socket.socket:
-        """Create, bind and connect one socket; what went wrong is also added to failures."""
+        """Create, bind and connect one socket. It is also added to made, and what goes wrong to failures."""
         mine: list[OSError] = []
         failures.append(mine)
         family, type_, proto, _, address = info
         sock = None
         try:
             sock = socket.socket(family=family, type=type_, proto=proto)
+            made.append(sock)
             sock.setblocking(False)
             if local_infos is not None:
                 bind_to_one(sock, local_infos, mine)

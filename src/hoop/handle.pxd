@@ -26,4 +26,5 @@ cdef class TimerHandle(Handle):
 
 cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef object callback_source(Handle handle)
 cdef object invoke(Handle handle)

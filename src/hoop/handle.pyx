@@ -12,7 +12,10 @@ from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExa
     PyObject_Vectorcall, tuple_items
 
 import asyncio
+import inspect
 from asyncio import format_helpers
+
+cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
 
 
 @cython.freelist(256)
@@ -179,12 +182,15 @@ cdef object invoke(Handle handle):
 
 
 cdef int discard(Handle handle) except -1:
+    cdef object label = None
     if handle.is_cancelled:
         return 0
+    if handle.source_traceback is not None:
+        label = repr(handle)  # debug mode: a cancelled handle still tells what it was
     handle.is_cancelled = True
     handle.callback = None
     handle.first = None
-    handle.second = None
+    handle.second = label
     handle.rest = None
     return 0
 
@@ -199,15 +205,25 @@ cdef tuple arguments_of(Handle handle):
     return handle.rest
 
 
+cdef object callback_source(Handle handle):
+    """The callback and where it is defined. Its arguments are shown in debug mode only: they may hold secrets."""
+    if HAS_DEBUG_ARGUMENT:
+        return format_helpers._format_callback_source(handle.callback, arguments_of(handle),
+                                                      debug=handle.loop.get_debug())
+    return format_helpers._format_callback_source(handle.callback, arguments_of(handle))
+
+
 cdef list description(Handle handle):
     """The words of a repr, as asyncio puts them."""
     words = [asyncio.TimerHandle.__name__ if type(handle) is TimerHandle else asyncio.Handle.__name__]
     if handle.is_cancelled:
         words.append("cancelled")
+        if handle.second is not None:
+            words.append(handle.second)
     if type(handle) is TimerHandle:
         words.append(f"when={(<TimerHandle>handle).when_s}")
     if handle.callback is not None:
-        words.append(format_helpers._format_callback_source(handle.callback, arguments_of(handle)))
+        words.append(callback_source(handle))
     if handle.source_traceback:
         frame = handle.source_traceback[-1]
         words.append(f"created at {frame[0]}:{frame[1]}")

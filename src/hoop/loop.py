@@ -17,6 +17,7 @@ from hoop.base_loop import BaseLoop
 from hoop.connect import Connecting
 from hoop.executor import Executing
 from hoop.problems import Problems
+from hoop.sendfile import SendFile
 from hoop.server import Serving
 from hoop.signals import Signals
 
@@ -31,7 +32,7 @@ else:
 FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
 
 
-class Loop(Signals, Connecting, Serving, Executing, AsyncGenerators, Problems, asyncio.AbstractEventLoop):
+class Loop(Signals, Connecting, Serving, SendFile, Executing, AsyncGenerators, Problems, asyncio.AbstractEventLoop):
     """An asyncio event loop on epoll or kqueue.
 
     poller: the back end, "epoll", "kqueue" or "poll" (default: HOOP_POLLER, else the platform's best); ValueError for
@@ -152,7 +153,10 @@ class Loop(Signals, Connecting, Serving, Executing, AsyncGenerators, Problems, a
             raise RuntimeError("Event loop is closed")
         factory = self._task_factory
         if factory is None:
-            return asyncio.Task(coro, loop=self, **kwargs)
+            made = asyncio.Task(coro, loop=self, **kwargs)
+            if made._source_traceback:  # type: ignore[attr-defined]
+                del made._source_traceback[-1]  # type: ignore[attr-defined]  # this very frame
+            return made
         if not FACTORY_TAKES_NAME:
             name = kwargs.pop("name", None)
             if kwargs.get("context", True) is None:

@@ -12,6 +12,8 @@ cdef class Watcher:
     cdef Reactor reactor
     cdef int fd                 # -1 when it owns or watches none (any more)
     cdef bint is_watched        # it stands in the reactor's table under fd
+    cdef bint is_held           # and the table owns a reference to it
+    cdef bint is_kept_idle      # the table keeps its reference while the interest is 0
     cdef bint is_flush_due      # it stands in the reactor's queue of flushes
 
     cdef int on_events(self, unsigned events) except -1    # HOOP_READABLE | HOOP_WRITABLE, masked by interest
@@ -57,6 +59,7 @@ cdef class Reactor:
     cdef int64_t now_ns(self) except? -1
     cdef int check_open(self) except -1
     cdef int check_thread(self) except -1
+    cdef bint may_touch(self) noexcept
     cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
     cdef Handle schedule_method(self, object callback, object argument, object context)
     cdef Handle immediate(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
@@ -92,4 +95,5 @@ cdef class Reactor:
     cdef int dispatch(self, int count) except -1
     cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1
     cdef int settle(self) except -1
+    cdef int flush_writes(self) except -1
     cdef int release_everything(self) except -1

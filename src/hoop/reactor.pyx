@@ -15,7 +15,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.csrc cimport *
 from hoop.errors cimport check, os_error
-from hoop.handle cimport Handle, TimerHandle, invoke, new_handle, new_timer_handle
+from hoop.handle cimport Handle, TimerHandle, callback_source, invoke, new_handle, new_timer_handle
 from hoop.cpython_api cimport PyContext_Enter, PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident, \
     gc_clear_fn, type_slots, gc_traverse_fn, gc_visit_fn
 from libc.errno cimport EINTR, ENOENT
@@ -24,7 +24,6 @@ from libc.string cimport memset
 
 import errno
 import os
-from asyncio import format_helpers
 from asyncio.log import logger
 
 cdef enum:
@@ -109,9 +108,13 @@ cdef class Reactor:
 
     cdef int check_thread(self) except -1:
         """Debug mode: call_soon and its kin belong to the loop's own thread."""
-        if self.thread_id != 0 and self.thread_id != PyThread_get_thread_ident():
+        if not self.may_touch():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
         return 0
+
+    cdef bint may_touch(self) noexcept:
+        """Whether this thread may change the loop: it is the loop's own, or the loop is not running."""
+        return self.thread_id == 0 or self.thread_id == PyThread_get_thread_ident()
 
     cdef int report(self, dict context) except -1:
         """Hand a problem to the loop's exception handler: the one overridable method that is called from inside."""
@@ -185,12 +188,16 @@ cdef class Reactor:
             self.drop_watcher(fd)
             former.fd = -1
             former.on_descriptor_lost()
-        if fd >= self.watcher_capacity:
-            self.grow_watchers(fd)
         check(hoop_poller_add(&self.poller, fd, interest))
+        if fd >= self.watcher_capacity:
+            try:
+                self.grow_watchers(fd)
+            except MemoryError:
+                hoop_poller_remove(&self.poller, fd)
+                raise
         self.watchers[fd] = <PyObject *>watcher
-        Py_INCREF(watcher)
         watcher.is_watched = True
+        hold(watcher, interest != 0 or watcher.is_kept_idle)
         self.must_poll = True
         return 0
 
@@ -223,6 +230,7 @@ cdef class Reactor:
         if result < 0 and result != -ENOENT:
             raise os_error(result)
         self.must_poll = True
+        hold(watcher, interest != 0 or watcher.is_kept_idle)
         return 0
 
     cdef unsigned interest(self, Watcher watcher) noexcept:
@@ -237,14 +245,15 @@ cdef class Reactor:
         cdef Watcher watcher = <Watcher>self.watchers[fd]
         self.watchers[fd] = NULL
         watcher.is_watched = False
-        Py_DECREF(watcher)
+        hold(watcher, False)
         return 0
 
     cdef int grow_watchers(self, int fd) except -1:
+        """Room for fd, an open descriptor: the kernel keeps those small."""
         cdef int capacity = max(64, self.watcher_capacity)
         while capacity <= fd:
-            capacity *= 2
-        cdef PyObject **grown = <PyObject **>PyMem_Realloc(self.watchers, capacity * sizeof(PyObject *))
+            capacity = capacity * 2 if capacity < 0x3fffffff else fd + 1
+        cdef PyObject **grown = <PyObject **>PyMem_Realloc(self.watchers, <size_t>capacity * sizeof(PyObject *))
         if grown == NULL:
             raise MemoryError()
         memset(grown + self.watcher_capacity, 0, (capacity - self.watcher_capacity) * sizeof(PyObject *))
@@ -296,6 +305,7 @@ cdef class Reactor:
                     break
         finally:
             self.in_callback = False
+            self.flush_writes()
             self.stopping = False
             self.thread_id = 0
             self._current_handle = None
@@ -445,8 +455,7 @@ cdef class Reactor:
         return 0
 
     cdef int handle_failed(self, Handle handle, object error) except -1:
-        source = format_helpers._format_callback_source(handle.callback, handle._args or ())
-        context = {"message": f"Exception in callback {source}", "exception": error, "handle": handle}
+        context = {"message": f"Exception in callback {callback_source(handle)}", "exception": error, "handle": handle}
         if handle.source_traceback:
             context["source_traceback"] = handle.source_traceback
         return self.report(context)
@@ -500,22 +509,27 @@ cdef class Reactor:
 
     cdef int settle(self) except -1:
         """What follows every callback: microtasks until none is left, then deferred writes; again, if those made more."""
-        cdef Watcher watcher
-        cdef PyObject *entry
         while True:
             while hoop_ring_size(&self.next_ticks) > 0 or hoop_ring_size(&self.microtasks) > 0:
                 while hoop_ring_size(&self.next_ticks) > 0:
                     run_queued(self, &self.next_ticks)
                 while hoop_ring_size(&self.microtasks) > 0:
                     run_queued(self, &self.microtasks)
-            entry = <PyObject *>hoop_ring_pop(&self.flushes)
-            if entry == NULL:
+            if hoop_ring_size(&self.flushes) == 0:
                 break
+            self.flush_writes()
+        self.after_is_due = False
+        return 0
+
+    cdef int flush_writes(self) except -1:
+        cdef Watcher watcher
+        cdef PyObject *entry = <PyObject *>hoop_ring_pop(&self.flushes)
+        while entry != NULL:
             watcher = <Watcher>entry
             Py_DECREF(watcher)
             watcher.is_flush_due = False
             watcher.on_flush()
-        self.after_is_due = False
+            entry = <PyObject *>hoop_ring_pop(&self.flushes)
         return 0
 
     # ---- the end --------------------------------------------------------------------------------------------------
@@ -555,6 +569,17 @@ cdef inline int push(hoop_ring *queue, object entry) except -1:
     return 0
 
 
+cdef int hold(Watcher watcher, bint wanted) except -1:
+    """The table's reference: a watcher that waits for nothing lives only as long as its users do, as in asyncio."""
+    if wanted and not watcher.is_held:
+        watcher.is_held = True
+        Py_INCREF(watcher)
+    elif not wanted and watcher.is_held:
+        watcher.is_held = False
+        Py_DECREF(watcher)
+    return 0
+
+
 cdef int push_owned(hoop_ring *queue, PyObject *entry) except -1:
     """As push, for a reference that the caller owns and gives away, also when this fails."""
     if hoop_ring_push(queue, entry) < 0:
@@ -577,9 +602,11 @@ cdef int run_queued(Reactor reactor, hoop_ring *queue) except -1:
     cdef PyObject *entry = <PyObject *>hoop_ring_pop(queue)
     handle = <Handle>entry
     Py_DECREF(handle)
-    if not handle.is_cancelled:
-        reactor.run_handle(handle)
-    return 0
+    if handle.is_cancelled:
+        return 0
+    if reactor.debug:
+        return reactor.run_handle_timed(handle)
+    return reactor.run_handle(handle)
 
 
 cdef str described(Handle handle):
@@ -665,7 +692,7 @@ cdef int visit_watchers(PyObject *self, Visit *visit) noexcept:
     cdef PyObject *entry
     for i in range((<Reactor>self).watcher_capacity):
         entry = (<Reactor>self).watchers[i]
-        if entry != NULL:
+        if entry != NULL and (<Watcher>entry).is_held:
             result = visit.visit(entry, visit.arg)
             if result != 0:
                 return result

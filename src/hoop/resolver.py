@@ -66,12 +66,32 @@ class Resolving(asyncio.AbstractEventLoop):
     async def _ensure_resolved(
         self, address: Sequence[Any], *, family: int = 0, type: int = socket.SOCK_STREAM, proto: int = 0, flags: int = 0
     ) -> list[AddressInfo]:
-        """The addresses behind (host, port, ...). A scope or flow label in a literal IPv6 address is kept."""
+        """The addresses behind (host, port, ...); a numeric one is itself, as the socket module would take it."""
         host, port = address[:2]
-        if len(address) > 2 and is_literal(host) and is_number(port):
-            infos = socket.getaddrinfo(host, port, family, type, proto, flags)
-            return [
-                (info[0], info[1], info[2], info[3], (*info[4][:2], *address[2:]) if info[0] == socket.AF_INET6 else info[4])
-                for info in infos
-            ]
+        if isinstance(host, str) and "\0" in host:
+            raise ValueError("embedded null character in host name")
+        info = numeric_info(host, port, family, type, proto, tuple(address[2:]))
+        if info is not None:
+            return [info]
         return await self.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
+
+
+def numeric_info(host: Any, port: Any, family: int, type: int, proto: int, rest: tuple[Any, ...]) -> AddressInfo | None:
+    """The address of a numeric host and port, unchecked (the socket call says what is wrong with a port of 70000); None
+    where libc has to be asked."""
+    if not is_number(port) or not is_literal(host):
+        return None
+    if type == socket.SOCK_STREAM and proto in (0, socket.IPPROTO_TCP):
+        proto = socket.IPPROTO_TCP
+    elif type == socket.SOCK_DGRAM and proto in (0, socket.IPPROTO_UDP):
+        proto = socket.IPPROTO_UDP
+    else:
+        return None
+    text = host if isinstance(host, str) else bytes(host).decode("ascii")
+    is_version_6 = ":" in text
+    if family not in (socket.AF_UNSPEC, socket.AF_INET6 if is_version_6 else socket.AF_INET):
+        return None
+    number = 0 if port is None else int(port)
+    if is_version_6:
+        return (socket.AF_INET6, type, proto, "", (text, number, *(rest or (0, 0))))
+    return (socket.AF_INET, type, proto, "", (text, number))

@@ -8,12 +8,14 @@ cdef class FdWatcher(Watcher):
     cdef Handle writer
     cdef list receiving         # SockOperation, first come first served; None when there was none yet
     cdef list sending
+    cdef object fileobj         # what add_reader or add_writer was given
     cdef object sock_ref        # weak reference to the socket object last used by a sock_* call, or None
 
     cdef unsigned wanted(self) noexcept
     cdef int run(self, Handle handle) except -1
     cdef int attempt_all(self, list operations) except -1
     cdef int fail_all(self, object error) except -1
+    cdef int fail_operations(self, object error) except -1
 
 
 cdef class SockOperation:

@@ -27,6 +27,9 @@ cdef object would_block = object()
 
 
 cdef class FdWatcher(Watcher):
+    def __cinit__(self):
+        self.is_kept_idle = True
+
     cdef unsigned wanted(self) noexcept:
         cdef unsigned interest = 0
         if self.reader is not None or self.receiving:
@@ -82,18 +85,22 @@ cdef class FdWatcher(Watcher):
 
     cdef int fail_all(self, object error) except -1:
         """Whoever waits learns that nothing will come."""
-        cdef SockOperation operation
-        for operation in (self.receiving or []) + (self.sending or []):
-            if not operation.future.done():
-                operation.future.set_exception(error)
-        self.receiving = None
-        self.sending = None
+        self.fail_operations(error)
         if self.reader is not None:
             self.reader.cancel()
             self.reader = None
         if self.writer is not None:
             self.writer.cancel()
             self.writer = None
+        return 0
+
+    cdef int fail_operations(self, object error) except -1:
+        cdef SockOperation operation
+        for operation in (self.receiving or []) + (self.sending or []):
+            if not operation.future.done():
+                operation.future.set_exception(error)
+        self.receiving = None
+        self.sending = None
         return 0
 
     def __repr__(self):
@@ -111,9 +118,9 @@ cdef int descriptor_of(object fileobj) except -1:
             number = int(fileobj.fileno())
         except (AttributeError, TypeError, ValueError):
             raise ValueError(f"Invalid file object: {fileobj!r}") from None
-    if number < 0 or number > 0x7fffffff:
+    if number < 0:
         raise ValueError(f"Invalid file descriptor: {number}")
-    return number
+    return number  # OverflowError beyond an int
 
 
 cdef FdWatcher fd_watcher(Reactor reactor, object fileobj):
@@ -129,6 +136,16 @@ cdef FdWatcher fd_watcher(Reactor reactor, object fileobj):
     raise RuntimeError(f"File descriptor {fd!r} is in use: {watcher!r}")
 
 
+cdef FdWatcher watcher_of_closed(Reactor reactor, object fileobj):
+    """The watcher that was added with this very object, which no longer tells its number."""
+    cdef int fd
+    for fd in range(reactor.watcher_capacity):
+        watcher = reactor.watcher_of(fd)
+        if isinstance(watcher, FdWatcher) and (<FdWatcher>watcher).fileobj is fileobj:
+            return <FdWatcher>watcher
+    return None
+
+
 cdef int add_callback(Reactor reactor, object fileobj, Handle handle, bint is_writer) except -1:
     cdef Handle former
     cdef FdWatcher watcher = fd_watcher(reactor, fileobj)
@@ -137,6 +154,7 @@ cdef int add_callback(Reactor reactor, object fileobj, Handle handle, bint is_wr
         watcher = FdWatcher.__new__(FdWatcher)
         watcher.reactor = reactor
         watcher.fd = descriptor_of(fileobj)
+    watcher.fileobj = fileobj
     former = watcher.writer if is_writer else watcher.reader
     if is_writer:
         watcher.writer = handle
@@ -160,7 +178,13 @@ cdef bint remove_callback(Reactor reactor, object fileobj, bint is_writer) excep
     cdef Handle former
     if reactor.closed:
         return False
-    cdef FdWatcher watcher = fd_watcher(reactor, fileobj)
+    cdef FdWatcher watcher
+    try:
+        watcher = fd_watcher(reactor, fileobj)
+    except ValueError:
+        watcher = watcher_of_closed(reactor, fileobj)
+        if watcher is None:
+            raise
     if watcher is None:
         return False
     former = watcher.writer if is_writer else watcher.reader
@@ -277,8 +301,10 @@ cdef object wait_for(Reactor reactor, SockOperation operation, object sock, bint
     operation.watcher = watcher
     operation.sock = sock
     operation.future = asyncio.Future(loop=reactor)
+    if watcher.sock_ref is not None and not is_known:
+        watcher.fail_operations(os_error(-EBADF))  # they waited on another socket that had this number
     queue = watcher.sending if is_send else watcher.receiving
-    if queue is None or (watcher.is_watched and not is_known):
+    if queue is None:
         queue = []
     queue.append(operation)
     if is_send:

@@ -174,6 +174,9 @@ cdef class Transport(Watcher):
             server._detach(self)
         return 0
 
+    def _release(self):
+        self.release()
+
     cdef int on_watch_failed(self, int error) except -1:
         return self.fatal(os_error(-error), "Fatal error on transport: the poller refused its descriptor")
 
@@ -187,7 +190,10 @@ cdef class Transport(Watcher):
     def __del__(self):
         if self.state != TRANSPORT_CLOSED:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            self.release()
+            if self.reactor is None or self.reactor.closed or self.reactor.may_touch():
+                self.release()
+            else:
+                self.reactor.post(self._release, NULL, 0, None)  # the collector runs in a foreign thread
 
     # ---- watermarks ----------------------------------------------------------------------------------------------
 
@@ -311,7 +317,7 @@ cdef class Transport(Watcher):
         return self.protocol
 
     def __repr__(self):
-        names = {TRANSPORT_OPEN: "open", TRANSPORT_CLOSING: "closing", TRANSPORT_LOST: "lost",
+        names = {TRANSPORT_OPEN: "open", TRANSPORT_CLOSING: "closing", TRANSPORT_LOST: "closing",
                  TRANSPORT_CLOSED: "closed"}
         words = [type(self).__name__, names[self.state]]
         if self.fd >= 0:
