@@ -404,14 +404,16 @@ for room in range(5):
             fillers.append(os.dup(0))
     for _ in range(room):
         os.close(fillers.pop())
+    loop = None
     try:
         loop = factory()
-    except OSError as error:
-        assert error.errno == errno.EMFILE, error
-    else:
         loop.call_soon(loop.stop)
         loop.run_forever()
+    except OSError as error:
+        assert error.errno == errno.EMFILE, error
+    if loop is not None:
         loop.close()
+    loop = None
     gc.collect()
     for filler in fillers:
         os.close(filler)
