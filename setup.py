@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 CSRC = Path("csrc")
 POLLERS = {"Linux": ["poller_epoll.c"]}  # every other system that hoop runs on has kqueue
 PORTABLE_SOURCES = ["ring.c", "timers.c", "inbox.c", "waker.c", "net.c", "poller.c", "poller_poll.c"]
-MODULES = ["errors", "handle", "reactor", "transport", "stream", "listener", "sockops", "base_loop"]
+MODULES = ["errors", "handle", "reactor", "garbage", "transport", "stream", "listener", "sockops", "base_loop"]
 
 if sys.platform == "win32":
     raise SystemExit("hoop runs on Linux, macOS and the BSDs; on Windows use winloop or asyncio's own loop")

@@ -8,6 +8,7 @@ from cpython.ref cimport Py_INCREF
 from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PyCFunction, PyDescr_NewMethod, PyMethodDef, PyType_Modified, \
     tuple_items, type_slots
 from hoop.csrc cimport hoop_poller_close, hoop_waker_close
+from hoop.garbage cimport show_to_collector
 from hoop.handle cimport Handle, new_handle
 from hoop.reactor cimport Reactor
 from hoop.sockops cimport add_callback, fd_watcher, remove_callback
@@ -366,3 +367,4 @@ add_entry(6, "set_immediate", <void *>enter_set_immediate,
           b"set_immediate($self, callback, /, *args, context=None)\n--\n\n"
           b"Call callback(*args) at the end of this turn, after I/O and timers (Node: setImmediate).")
 PyType_Modified(<PyTypeObject *>BaseLoop)
+show_to_collector(BaseLoop)

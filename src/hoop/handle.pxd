@@ -28,3 +28,4 @@ cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ss
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef object callback_source(Handle handle)
 cdef object invoke(Handle handle)
+cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept

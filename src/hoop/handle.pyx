@@ -7,7 +7,7 @@ asyncio's own fields along), and the attributes that the ecosystem reads (`_call
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from hoop.csrc cimport hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove
+from hoop.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove
 from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExact, PyContext_CopyCurrent, \
     PyObject_Vectorcall, tuple_items
 
@@ -228,3 +228,21 @@ cdef list description(Handle handle):
         frame = handle.source_traceback[-1]
         words.append(f"created at {frame[0]}:{frame[1]}")
     return words
+
+
+cdef Py_ssize_t node_offset  # of Handle.node
+
+
+cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept:
+    """The handle that travels as node. Borrowed."""
+    return <PyObject *>(<char *>node - node_offset)
+
+
+cdef int measure_node_offset() except -1:
+    global node_offset
+    cdef Handle sample = Handle.__new__(Handle)
+    node_offset = <char *>&sample.node - <char *><void *>sample
+    return 0
+
+
+measure_node_offset()

@@ -8,16 +8,15 @@ and after each callback of any kind, settle(): microtasks (all next_ticks, then 
 then the writes that were deferred. What a turn's callbacks schedule runs in the next turn.
 
 Ownership: every ring, the heap, the inbox and the table of watchers own one reference to each entry. The garbage
-collector sees all of them (reactor_traverse), so an abandoned loop is collected with everything that it holds.
+collector sees all of them (garbage.pyx), so an abandoned loop is collected with everything that it holds.
 """
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.csrc cimport *
 from hoop.errors cimport check, os_error
-from hoop.handle cimport Handle, TimerHandle, callback_source, invoke, new_handle, new_timer_handle
-from hoop.cpython_api cimport PyContext_Enter, PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident, \
-    gc_clear_fn, type_slots, gc_traverse_fn, gc_visit_fn
+from hoop.handle cimport Handle, TimerHandle, callback_source, handle_of_node, invoke, new_handle, new_timer_handle
+from hoop.cpython_api cimport PyContext_Enter, PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident
 from libc.errno cimport EINTR, ENOENT
 from libc.stdint cimport INT64_MAX, int64_t
 from libc.string cimport memset
@@ -628,107 +627,3 @@ cdef int open_poller(hoop_poller *poller, object name) except -1:
         if result == -errno.ENOTSUP:
             raise ValueError(f"no poller back end called {name!r} on this platform")
     return check(result)
-
-
-# ---- the garbage collector's view -----------------------------------------------------------------------------------
-# Cython's traverse and clear know the object attributes; these two chain in what rings, heap, inbox and table hold.
-
-cdef Py_ssize_t node_offset     # of Handle.node, set once below
-cdef gc_traverse_fn attributes_traverse
-cdef gc_clear_fn attributes_clear
-
-cdef struct Visit:
-    gc_visit_fn visit
-    void *arg
-
-
-cdef inline PyObject *handle_of_node(hoop_inbox_node *node) noexcept:
-    return <PyObject *>(<char *>node - node_offset)
-
-
-cdef int visit_entry(void *entry, void *arg) noexcept:
-    cdef Visit *visit = <Visit *>arg
-    return visit.visit(<PyObject *>entry, visit.arg)
-
-
-cdef int visit_node(void *node, void *arg) noexcept:
-    return visit_entry(handle_of_node(<hoop_inbox_node *>node), arg)
-
-
-cdef int reactor_traverse(PyObject *self, gc_visit_fn visit, void *arg) noexcept:
-    cdef Visit entry_visit
-    cdef int result = attributes_traverse(self, visit, arg)
-    if result != 0:
-        return result
-    entry_visit.visit = visit
-    entry_visit.arg = arg
-    result = visit_queues(self, &entry_visit)
-    if result != 0:
-        return result
-    result = visit_watchers(self, &entry_visit)
-    if result != 0:
-        return result
-    return visit_inbox(self, &entry_visit)
-
-
-cdef int visit_queues(PyObject *self, Visit *visit) noexcept:
-    cdef hoop_ring *queues[6]
-    cdef int i, result
-    queues[0] = &(<Reactor>self).ready
-    queues[1] = &(<Reactor>self).due
-    queues[2] = &(<Reactor>self).next_ticks
-    queues[3] = &(<Reactor>self).microtasks
-    queues[4] = &(<Reactor>self).immediates
-    queues[5] = &(<Reactor>self).flushes
-    for i in range(6):
-        result = hoop_ring_visit(queues[i], visit_entry, visit)
-        if result != 0:
-            return result
-    return hoop_timers_visit(&(<Reactor>self).timers, visit_entry, visit)
-
-
-cdef int visit_watchers(PyObject *self, Visit *visit) noexcept:
-    cdef int i, result
-    cdef PyObject *entry
-    for i in range((<Reactor>self).watcher_capacity):
-        entry = (<Reactor>self).watchers[i]
-        if entry != NULL and (<Watcher>entry).is_held:
-            result = visit.visit(entry, visit.arg)
-            if result != 0:
-                return result
-    return 0
-
-
-cdef int visit_inbox(PyObject *self, Visit *visit) noexcept:
-    cdef int result
-    cdef hoop_inbox_node *node = (<Reactor>self).arrived
-    while node != NULL:
-        result = visit_node(node, visit)
-        if result != 0:
-            return result
-        node = node.next
-    return hoop_inbox_visit(&(<Reactor>self).inbox, visit_node, visit)
-
-
-cdef int reactor_clear(PyObject *self) noexcept:
-    (<Reactor>self).closed = True
-    try:
-        (<Reactor>self).release_everything()
-    except BaseException as error:
-        logger.error("an abandoned event loop could not be released whole", exc_info=error)
-    return attributes_clear(self)
-
-
-cdef int chain_garbage_collection() except -1:
-    global node_offset, attributes_traverse, attributes_clear
-    cdef Handle sample = Handle.__new__(Handle)
-    node_offset = <char *>&sample.node - <char *><void *>sample
-    cdef type_slots *slots = <type_slots *><PyObject *>Reactor
-    attributes_traverse = slots.tp_traverse
-    attributes_clear = slots.tp_clear
-    slots.tp_traverse = reactor_traverse
-    slots.tp_clear = reactor_clear
-    return 0
-
-
-chain_garbage_collection()

@@ -65,7 +65,7 @@ cdef class StreamTransport(Transport):
         for chunk in chunks:
             if self.is_eof_wanted:
                 break  # write_chunk raises
-            if self.state < TRANSPORT_LOST:
+            if self.state == TRANSPORT_OPEN:
                 self.hold(chunk, len(chunk))
             else:
                 self.note_dropped_write()
@@ -92,7 +92,7 @@ cdef class StreamTransport(Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if size == 0:
             return 0
-        if self.state >= TRANSPORT_LOST:
+        if self.state != TRANSPORT_OPEN:
             return self.note_dropped_write()
         self.hold(chunk, size)
         return self.after_write()

@@ -1,0 +1,1 @@
+cdef int show_to_collector(object reactor_type) except -1
