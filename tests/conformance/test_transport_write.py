@@ -662,6 +662,21 @@ def test_trap_14_writelines_after_close_is_dropped(run: Any, loop_name: str, whe
     run(main())
 
 
+def test_trap_14_write_after_close_with_a_full_buffer(run: Any) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport, peer, written = await congested(protocol)
+        transport.close()
+        late = pattern(1000, seed=99)
+        transport.write(late)
+        # asyncio sends it, since the connection is still there. Half of it, or it alone, would be wrong for anybody.
+        assert await off_loop(read_to_end, peer) in (written, written + late)
+        assert await protocol.until_lost() is None
+        peer.close()
+
+    run(main())
+
+
 def test_trap_15_endless_writes_without_drain_end_with_the_connection(run: Any) -> None:
     async def main() -> None:
         protocol = Recorder()
