@@ -11,13 +11,13 @@ import ssl as ssl_module
 from asyncio import sslproto, staggered
 from asyncio.log import logger
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from hoop.base_loop import BaseLoop
 from hoop.resolver import AddressInfo, Resolving
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
-Connection = tuple[asyncio.Transport, asyncio.BaseProtocol]
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 
 
 class Connecting(BaseLoop, Resolving):
@@ -30,9 +30,9 @@ class Connecting(BaseLoop, Resolving):
             address = infos[0][4]
         await self._sock_connect_resolved(sock, address)
 
-    async def create_connection(  # type: ignore[override]
+    async def create_connection(
         self,
-        protocol_factory: ProtocolFactory,
+        protocol_factory: Callable[[], ProtocolT],
         host: str | bytes | None = None,
         port: str | bytes | int | None = None,
         *,
@@ -48,7 +48,7 @@ class Connecting(BaseLoop, Resolving):
         happy_eyeballs_delay: float | None = None,
         interleave: int | None = None,
         all_errors: bool = False,
-    ) -> Connection:
+    ) -> tuple[asyncio.Transport, ProtocolT]:
         """Connect to host and port over TCP, or adopt sock (connected); (transport, protocol).
 
         Addresses are tried in turn, or raced happy_eyeballs_delay seconds apart (RFC 8305). Raises OSError when none
@@ -86,13 +86,13 @@ class Connecting(BaseLoop, Resolving):
 
     async def connect_accepted_socket(  # type: ignore[override]
         self,
-        protocol_factory: ProtocolFactory,
+        protocol_factory: Callable[[], ProtocolT],
         sock: socket.socket,
         *,
         ssl: ssl_module.SSLContext | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-    ) -> Connection:
+    ) -> tuple[asyncio.Transport, ProtocolT]:
         """Adopt a connection that was accepted outside of asyncio; (transport, protocol). ValueError unless a stream."""
         if isinstance(sock, ssl_module.SSLSocket):
             raise TypeError("Socket cannot be of type SSLSocket")
@@ -109,27 +109,28 @@ class Connecting(BaseLoop, Resolving):
     async def _adopt_connection(
         self,
         sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
+        protocol: ProtocolT,
         ssl: ssl_module.SSLContext | bool | None,
         server_hostname: str | None,
         server_side: bool,
         handshake_timeout: float | None,
         shutdown_timeout: float | None,
-    ) -> Connection:
+    ) -> tuple[asyncio.Transport, ProtocolT]:
         """A transport for sock; returns once connection_made (and the TLS handshake) is done."""
         sock.setblocking(False)
         waiter = self.create_future()
+        transport: asyncio.Transport
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if ssl:
             tls = sslproto.SSLProtocol(
                 self,
                 protocol,
-                None if isinstance(ssl, bool) else ssl,
+                None if isinstance(ssl, bool) else ssl,  # type: ignore[arg-type]
                 waiter,
                 server_side,
                 server_hostname or None,
-                ssl_handshake_timeout=handshake_timeout,
+                ssl_handshake_timeout=handshake_timeout,  # type: ignore[arg-type]
                 ssl_shutdown_timeout=shutdown_timeout,
             )
             self._make_stream(sock, tls)

@@ -1,0 +1,18 @@
+"""Types of what the Python modules of hoop use of the compiled sockops."""
+
+import socket
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple, Unpack
+
+from hoop.base_loop import BaseLoop
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+async def sock_call(
+    reactor: BaseLoop,
+    sock: socket.socket,
+    is_send: bool,
+    function: Callable[[Unpack[_Ts]], _T],
+    *arguments: Unpack[_Ts],
+) -> _T: ...

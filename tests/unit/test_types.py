@@ -1,0 +1,154 @@
+"""What type checkers see: the package passes mypy --strict, users get exact types, and the stub matches the module."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hoop.base_loop import BaseLoop
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "src"
+STUB = SOURCES / "hoop" / "base_loop.pyi"
+
+# Checked line by line: after `# is:` stands the type that mypy reveals, after `# error:` the error that it reports.
+USER_PROGRAM = '''
+import asyncio
+import socket
+
+import hoop
+
+
+class Echo(asyncio.Protocol):
+    """A user's protocol."""
+
+
+async def answer() -> int:
+    return 42
+
+
+def tick(number: int, text: str) -> None:
+    """A user's callback."""
+
+
+reveal_type(hoop.run(answer()))  # is: int
+reveal_type(hoop.new_event_loop)  # is: def () -> hoop.loop.Loop
+reveal_type(hoop.EventLoopPolicy().new_event_loop())  # is: hoop.loop.Loop
+reveal_type(hoop.install)  # is: def ()
+reveal_type(hoop.__version__)  # is: str
+hoop.no_such_name  # error: attr-defined
+
+loop = hoop.Loop(poller="poll", poll_every_turn=True)
+abstract: asyncio.AbstractEventLoop = loop
+reveal_type(loop.next_tick(tick, 1, "a"))  # is: asyncio.events.Handle
+reveal_type(loop.queue_microtask(tick, 1, "a"))  # is: asyncio.events.Handle
+reveal_type(loop.set_immediate(tick, 1, "a"))  # is: asyncio.events.Handle
+reveal_type(loop.call_soon(tick, 1, "a"))  # is: asyncio.events.Handle
+reveal_type(loop.call_later(0.5, tick, 1, "a"))  # is: asyncio.events.TimerHandle
+loop.next_tick(tick, "1", "a")  # error: arg-type
+loop.call_soon(tick, 1)  # error: arg-type
+hoop.Loop(pollers="poll")  # error: call-arg
+reveal_type(loop.run_until_complete(answer()))  # is: int
+reveal_type(loop.create_task(answer()))  # is: _asyncio.Task[int]
+reveal_type(loop.run_in_executor(None, len, "abc"))  # is: _asyncio.Future[int]
+reveal_type(loop.slow_callback_duration)  # is: float
+
+with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
+    reveal_type(runner.run(answer()))  # is: int
+
+
+async def network(sock: socket.socket) -> None:
+    transport, protocol = await loop.create_connection(Echo, "localhost", 80)
+    reveal_type(transport)  # is: asyncio.transports.Transport
+    reveal_type(protocol)  # is: user_program.Echo
+    server = await loop.create_server(Echo, "localhost", 80)
+    reveal_type(server)  # is: hoop.server.Server
+    reveal_type(await loop.sock_recv(sock, 10))  # is: bytes
+    await loop.sock_sendall(sock, "text")  # error: arg-type
+'''
+
+MYPY_LINE = re.compile(r'user_program\.py:(\d+): (?:note: Revealed type is "(.*)"|error: .*\[([\w-]+)])')
+
+
+def run_mypy(*arguments: str, cwd: Path) -> str:
+    """What mypy prints. Its exit status says no more than that."""
+    if importlib.util.find_spec("mypy") is None:
+        if os.environ.get("CI"):
+            pytest.fail("mypy is not installed (CI is set, so this is not skipped)")
+        pytest.skip("mypy is not installed")
+    environment = {**os.environ, "MYPYPATH": str(SOURCES), "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache")}
+    finished = subprocess.run(
+        [sys.executable, "-m", "mypy", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    return finished.stdout
+
+
+def test_the_package_passes_mypy_strictly() -> None:
+    assert run_mypy(cwd=ROOT).startswith("Success: no issues found")
+
+
+def test_a_users_program_gets_exact_types(tmp_path: Path) -> None:
+    program = tmp_path / "user_program.py"
+    program.write_text(USER_PROGRAM)
+    said: dict[int, str] = {}
+    for line in run_mypy("--strict", program.name, cwd=tmp_path).splitlines():
+        if found := MYPY_LINE.fullmatch(line):
+            said[int(found[1])] = f"is: {found[2]}" if found[2] is not None else f"error: {found[3]}"
+    lines = USER_PROGRAM.splitlines()
+    assert said == {number: line.partition("  # ")[2] for number, line in enumerate(lines, 1) if "  # " in line}
+
+
+def stub_class() -> ast.ClassDef:
+    module = ast.parse(STUB.read_text())
+    return next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "BaseLoop")
+
+
+def stub_functions() -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    return {node.name: node for node in stub_class().body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def is_not_there_yet(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return function.returns is not None and ast.unparse(function.returns) == "NoReturn"
+
+
+def test_the_stub_names_what_the_compiled_class_has() -> None:
+    attributes = {ast.unparse(node.target) for node in stub_class().body if isinstance(node, ast.AnnAssign)}
+    there = {name for name, function in stub_functions().items() if not is_not_there_yet(function)}
+    pickling = {"__setstate__", "__reduce_cython__", "__setstate_cython__"}  # Cython's; they refuse
+    compiled = set(dir(BaseLoop)) - set(dir(object)) - pickling - {"__pyx_vtable__"} | {"__init__"}
+    assert attributes | there == compiled
+
+
+def test_what_the_stub_calls_not_there_yet_raises() -> None:
+    import hoop
+
+    for name, function in stub_functions().items():
+        if is_not_there_yet(function):
+            assert getattr(hoop.Loop, name) is getattr(asyncio.AbstractEventLoop, name), f"{name} is there now"
+
+
+def test_the_stub_has_the_compiled_parameters() -> None:
+    for name, function in stub_functions().items():
+        is_property = any(ast.unparse(mark) == "property" for mark in function.decorator_list)
+        if name == "__init__" or is_property or is_not_there_yet(function):
+            continue
+        arguments = function.args
+        stubbed = [argument.arg for argument in arguments.args]
+        stubbed += [f"*{arguments.vararg.arg}"] if arguments.vararg else []
+        stubbed += [argument.arg for argument in arguments.kwonlyargs]
+        compiled = inspect.signature(getattr(BaseLoop, name)).parameters.values()
+        assert stubbed == [f"*{one.name}" if one.kind is one.VAR_POSITIONAL else one.name for one in compiled], name
