@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 CSRC = Path("csrc")
 POLLERS = {"Linux": ["poller_epoll.c"]}  # every other system that hoop runs on has kqueue
 PORTABLE_SOURCES = ["ring.c", "timers.c", "inbox.c", "waker.c", "net.c", "poller.c", "poller_poll.c"]
-MODULES = ["errors", "handle", "reactor", "garbage", "transport", "stream", "listener", "sockops", "base_loop"]
+MODULES = sorted(path.stem for path in Path("src/hoop").glob("*.pyx"))
 
 if sys.platform == "win32":
     raise SystemExit("hoop runs on Linux, macOS and the BSDs; on Windows use winloop or asyncio's own loop")
@@ -57,7 +57,6 @@ extensions = [
         extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-unused-function"],
     )
     for name in MODULES
-    if Path(f"src/hoop/{name}.pyx").exists()
 ]
 
 setup(

@@ -1,0 +1,69 @@
+# shellcheck shell=sh
+# The clone's own virtual environment. bench/run, tests/run and .ci/run source this file from the top of the repository.
+#
+#   open_environment     the environment, with hoop built in place; sets `python`
+#   install ARGUMENTS    pip install in it, unless these arguments were installed before and pyproject.toml is as it was
+#   requirements_of X    what the extra X of pyproject.toml asks for, one requirement on a line
+#
+# All it needs is a C compiler and Python with its venv module: the one that PYTHON names, or python3, or a newer one. The
+# environment is .venv, or .venv-3.x where PYTHON chooses. It is kept: the next run builds only what has changed.
+
+say() {
+    printf '== %s\n' "$*"
+}
+
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        is_new_enough "$PYTHON" || fail "PYTHON=$PYTHON is not a working Python 3.11 or newer"
+        interpreter=$PYTHON
+        environment=.venv-$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        return
+    fi
+    environment=.venv
+    for interpreter in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do
+        if is_new_enough "$interpreter"; then return; fi
+    done
+    fail "hoop needs Python 3.11 or newer; name one with PYTHON=/path/to/python3"
+}
+
+open_environment() {
+    command -v "${CC:-cc}" >/dev/null 2>&1 || fail "hoop needs a C compiler (Debian: apt install gcc libc6-dev make)"
+    find_python
+    python=$PWD/$environment/bin/python
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        say "creating $environment with $("$interpreter" --version)"
+        "$interpreter" -m venv --clear "$environment" || fail "$interpreter cannot make one (Debian: python3-venv)"
+    fi
+    install "setuptools>=77" "Cython>=3.1"
+    say "building hoop"
+    "$python" setup.py --quiet build_ext --inplace
+    install --no-build-isolation --no-deps --editable .
+}
+
+install() {
+    stamp=$environment/installed-$(printf '%s\n' "$@" | cksum | cut -d ' ' -f 1)
+    now=$(cat pyproject.toml tests/apps/requirements.txt | cksum)
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$now" ]; then
+        say "installing $*"
+        "$python" -m pip install --quiet --disable-pip-version-check "$@" || return
+        printf '%s\n' "$now" >"$stamp"
+    fi
+}
+
+requirements_of() {
+    "$python" - "$1" <<'END'
+import sys, tomllib
+
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"][sys.argv[1]], sep="\n")
+END
+}
