@@ -1,4 +1,4 @@
-# make                 build hoop in place, with the Python that PYTHON names (default: the clone's environment, else python3)
+# make                 build hoop in place, with PYTHON (default: the clone's environment, else python3)
 # make test            all tests, as ./tests/run; make ctest: those of csrc; make check-types: mypy
 # make bench           the quick benchmark, as ./bench/run
 # make dist            an sdist and a wheel in dist/

@@ -1,4 +1,4 @@
-"""Builds csrc as one static library and links it into the compiled modules of src/hoop; all else is in pyproject.toml."""
+"""Builds csrc as one static library and links it into the modules of src/hoop; all else is in pyproject.toml."""
 
 import os
 import platform
