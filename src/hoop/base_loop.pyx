@@ -169,6 +169,10 @@ cdef class BaseLoop(Reactor):
         """In a child after fork(): the kernel's poller is the parent's, it must not be changed from here."""
         self.forked = True
 
+    def _turn_counts(self):
+        """(turns, polls, polls that blocked) since the loop was made."""
+        return (self.turn_count, self.poll_count, self.sleep_count)
+
     def _set_debug_flag(self, bint enabled):
         self.debug = enabled
 

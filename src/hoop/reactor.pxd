@@ -53,6 +53,8 @@ cdef class Reactor:
     cdef int stale_waits        # waits in a row that reported a registration nobody holds
     cdef unsigned long thread_id  # of the thread inside run_turns, else 0
     cdef uint64_t turn_count
+    cdef uint64_t poll_count
+    cdef uint64_t sleep_count   # polls that blocked, without the GIL
     cdef public double slow_callback_duration
     cdef public object _current_handle
 

@@ -349,11 +349,13 @@ cdef class Reactor:
         back from a busy thread costs up to a switch interval, and under load there always is an event."""
         cdef int count
         cdef int64_t timeout_ns
+        self.poll_count += 1
         count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         if count == 0 and may_block:
             timeout_ns = self.poll_timeout_ns()
             if timeout_ns != 0 and hoop_inbox_prepare_sleep(&self.inbox):
                 self.in_callback = False
+                self.sleep_count += 1
                 with nogil:
                     count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, timeout_ns)
                 self.in_callback = True
