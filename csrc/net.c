@@ -13,6 +13,7 @@
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #if defined(MSG_NOSIGNAL)
@@ -269,6 +270,27 @@ int hoop_net_format_address(const struct sockaddr *address, socklen_t length, ho
         return inet_ntop(AF_INET6, &ipv6.sin6_addr, text->host, sizeof(text->host)) == NULL ? -errno : 0;
     }
     return -EAFNOSUPPORT;
+}
+
+ssize_t hoop_net_unix_name(const struct sockaddr *address, socklen_t length, const char **name)
+{
+    const size_t name_at = offsetof(struct sockaddr_un, sun_path);
+    sa_family_t family;
+    *name = (const char *)address;
+    if ((size_t)length < offsetof(struct sockaddr, sa_family) + sizeof(family))
+        return -EAFNOSUPPORT;
+    memcpy(&family, (const char *)address + offsetof(struct sockaddr, sa_family), sizeof(family));
+    if (family != AF_UNIX)
+        return -EAFNOSUPPORT;
+    if ((size_t)length <= name_at)
+        return 0;
+    *name = (const char *)address + name_at;
+    size_t size = (size_t)length - name_at;
+#ifdef __linux__
+    if (**name == '\0')
+        return (ssize_t)size;
+#endif
+    return (ssize_t)strnlen(*name, size);
 }
 
 void hoop_net_append_zone(hoop_address *text)

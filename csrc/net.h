@@ -57,6 +57,10 @@ int hoop_net_format_address(const struct sockaddr *address, socklen_t length, ho
 /* "%eth0" after the host of a link-local address, "%7" where the scope is no interface of this machine or the address is
  * not link-local; nothing for a scope of 0 and for AF_INET. As getnameinfo(NI_NUMERICHOST) does. */
 void hoop_net_append_zone(hoop_address *text);
+/* The name of an AF_UNIX address, as it lies inside `address`: its size, or -EAFNOSUPPORT for another family. A path is as
+ * long as its text (a final NUL does not count); an abstract name (Linux) begins with a NUL and keeps every byte; a socket
+ * without a name has size 0. */
+ssize_t hoop_net_unix_name(const struct sockaddr *address, socklen_t length, const char **name);
 /* A numeric host that every libc reads the same way: dotted quad without leading zeros, or an IPv6 address (RFC 4291,
  * section 2.2) without a zone. Fills a sockaddr with the port and returns its length; -EINVAL for anything else: "127.1",
  * "010.0.0.1", "fe80::1%eth0", names, spaces. Those are left to getaddrinfo. */

@@ -14,7 +14,7 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned short ss_family
     int getpeername(int fd, sockaddr *address, socklen_t *length) noexcept
     int getsockname(int fd, sockaddr *address, socklen_t *length) noexcept
-    int AF_INET, AF_INET6
+    int AF_INET, AF_INET6, AF_UNIX
 
 cdef extern from "<netinet/in.h>" nogil:
     struct sockaddr_in6:
@@ -125,4 +125,5 @@ cdef extern from "net.h" nogil:
     int hoop_net_socket_error(int fd) noexcept
     int hoop_net_close(int fd) noexcept
     int hoop_net_format_address(const sockaddr *address, socklen_t length, hoop_address *text) noexcept
+    Py_ssize_t hoop_net_unix_name(const sockaddr *address, socklen_t length, const char **name) noexcept
     int hoop_net_parse_literal(const char *host, uint16_t port, sockaddr_storage *address) noexcept

@@ -20,6 +20,7 @@ from hoop.problems import Problems
 from hoop.sendfile import SendFile
 from hoop.server import Serving
 from hoop.signals import Signals
+from hoop.unix_sockets import UnixSockets
 
 T = TypeVar("T")
 TaskFactory = Callable[..., "asyncio.Future[Any]"]
@@ -32,7 +33,17 @@ else:
 FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
 
 
-class Loop(Signals, Connecting, Serving, SendFile, Executing, AsyncGenerators, Problems, asyncio.AbstractEventLoop):
+class Loop(
+    Signals,
+    UnixSockets,
+    Connecting,
+    Serving,
+    SendFile,
+    Executing,
+    AsyncGenerators,
+    Problems,
+    asyncio.AbstractEventLoop,
+):
     """An asyncio event loop on epoll or kqueue.
 
     poller: the back end, "epoll", "kqueue" or "poll" (default: HOOP_POLLER, else the platform's best); ValueError for

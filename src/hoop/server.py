@@ -13,6 +13,7 @@ import sys
 from asyncio import sslproto
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
+from collections.abc import Callable
 from typing import Any
 
 from hoop.base_loop import BaseLoop
@@ -23,11 +24,19 @@ from hoop.resolver import AddressInfo, Resolving
 class Server(asyncio.AbstractServer):
     """A set of listening sockets and the connections they brought in. As asyncio.Server of the running Python."""
 
-    def __init__(self, loop: Serving, sockets: list[socket.socket], protocol_factory: ProtocolFactory, backlog: int) -> None:
+    def __init__(
+        self,
+        loop: Serving,
+        sockets: list[socket.socket],
+        protocol_factory: ProtocolFactory,
+        backlog: int,
+        cleanup: Callable[[], None] | None = None,  # called once, when the listening sockets are closed
+    ) -> None:
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets
         self._protocol_factory = protocol_factory
         self._backlog = backlog
+        self._cleanup = cleanup
         self._listeners: list[Any] = []
         self._active_count = 0
         self._waiters: list[asyncio.Future[None]] | None = []
@@ -89,6 +98,9 @@ class Server(asyncio.AbstractServer):
         self._listeners.clear()
         for sock in sockets:
             sock.close()
+        cleanup, self._cleanup = self._cleanup, None
+        if cleanup is not None:
+            cleanup()
         self._serving = False
         forever = self._serving_forever
         if forever is not None and not forever.done():

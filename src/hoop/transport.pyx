@@ -6,14 +6,17 @@
 From adopt() on the descriptor is this object's alone. A socket object that was handed in is closed through that object;
 one made for get_extra_info("socket") is detached before the descriptor is closed.
 """
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from hoop.cpython_api cimport PyContext_CopyCurrent
 from hoop.csrc cimport AF_INET, AF_INET6, getpeername, getsockname, hoop_address, hoop_net_close, \
-    hoop_net_format_address, sockaddr
+    hoop_net_format_address, hoop_net_unix_name, sockaddr, sockaddr_storage
 from hoop.errors cimport os_error
 from hoop.handle cimport new_handle
 from hoop.reactor cimport Reactor, Watcher
+from libc.string cimport memcpy
 
 import asyncio
+import os
 import socket as socket_module
 import warnings
 from asyncio.log import logger
@@ -47,8 +50,10 @@ cdef class Transport(Watcher):
         self.context = PyContext_CopyCurrent() if context is None else context
         self.state = TRANSPORT_OPEN
         self.bind_protocol(protocol)
-        read_address(getpeername, fd, &self.peer)
-        read_address(getsockname, fd, &self.local)
+        peer = read_address(getpeername, fd, &self.peer)
+        local = read_address(getsockname, fd, &self.local)
+        if peer is not None or local is not None:
+            self.extra = {"peername": peer, "sockname": local, **(extra or {})}
         if server is not None:
             server._attach(self)
         return 0
@@ -322,8 +327,8 @@ cdef class Transport(Watcher):
         words = [type(self).__name__, names[self.state]]
         if self.fd >= 0:
             words.append(f"fd={self.fd}")
-        peer = address_tuple(&self.peer)
-        if peer is not None:
+        peer = self.get_extra_info("peername")
+        if peer:
             words.append(f"peer={peer!r}")
         if self.held_bytes() > 0:
             words.append(f"unsent={self.held_bytes()}")
@@ -335,16 +340,27 @@ cdef class Transport(Watcher):
 ctypedef int (*address_fn)(int fd, sockaddr *address, socklen_t *length) noexcept nogil
 
 
-cdef int read_address(address_fn ask, int fd, RawAddress *raw) except -1:
-    """Keep what the kernel says now: after a reset it no longer knows the peer. Other families leave length 0."""
-    raw.length = sizeof(raw.address)
-    if ask(fd, <sockaddr *>&raw.address, &raw.length) != 0:
-        raw.length = 0
-        return 0
-    cdef int family = (<sockaddr *>&raw.address).sa_family
-    if family != AF_INET and family != AF_INET6:
-        raw.length = 0
-    return 0
+cdef object read_address(address_fn ask, int fd, RawAddress *raw):
+    """Keep what the kernel says now: after a reset it no longer knows the peer.
+
+    The record has room for an IP address. The name of a UNIX socket is returned; of other families nothing is kept.
+    """
+    cdef sockaddr_storage address
+    cdef socklen_t length = sizeof(address)
+    cdef const char *name
+    cdef Py_ssize_t size
+    raw.length = 0
+    if ask(fd, <sockaddr *>&address, &length) != 0:
+        return None
+    if address.ss_family == AF_INET or address.ss_family == AF_INET6:
+        raw.length = min(length, <socklen_t>sizeof(raw.address))
+        memcpy(&raw.address, &address, raw.length)
+        return None
+    size = hoop_net_unix_name(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)), &name)
+    if size < 0:
+        return None
+    encoded = PyBytes_FromStringAndSize(name, size)
+    return encoded if encoded.startswith(b"\0") else os.fsdecode(encoded)  # as socket.getsockname() shows it
 
 
 cdef object address_tuple(RawAddress *raw):

@@ -448,6 +448,30 @@ TEST(random_texts_are_read_as_libc_does)
     CHECK(taken_count > 50000 && taken_count < 190000); /* the edits are neither too wild nor too tame */
 }
 
+TEST(a_unix_name_is_a_path_or_abstract_or_nothing)
+{
+    struct sockaddr_un address;
+    const struct sockaddr *any = (const struct sockaddr *)(const void *)&address;
+    const socklen_t name_at = (socklen_t)offsetof(struct sockaddr_un, sun_path);
+    const char *name;
+    memset(&address, 0, sizeof(address));
+    address.sun_family = AF_UNIX;
+    CHECK(hoop_net_unix_name(any, name_at, &name) == 0);
+    strcpy(address.sun_path, "/run/s");
+    CHECK(hoop_net_unix_name(any, name_at + 6, &name) == 6 && name == address.sun_path);
+    CHECK(hoop_net_unix_name(any, name_at + 7, &name) == 6); /* the kernel may count the NUL */
+    CHECK(hoop_net_unix_name(any, sizeof(address), &name) == 6);
+    memset(address.sun_path, 'x', sizeof(address.sun_path)); /* the longest path has no NUL */
+    CHECK(hoop_net_unix_name(any, sizeof(address), &name) == (ssize_t)sizeof(address.sun_path));
+#ifdef __linux__
+    memcpy(address.sun_path, "\0a\0b", 4);
+    CHECK(hoop_net_unix_name(any, name_at + 4, &name) == 4 && memcmp(name, "\0a\0b", 4) == 0);
+#endif
+    CHECK(hoop_net_unix_name(any, 0, &name) == -EAFNOSUPPORT);
+    address.sun_family = AF_INET;
+    CHECK(hoop_net_unix_name(any, sizeof(address), &name) == -EAFNOSUPPORT);
+}
+
 int main(void)
 {
     RUN(accept_gives_what_the_loop_wants);
@@ -464,6 +488,7 @@ int main(void)
     RUN(an_ipv4_address_is_text);
     RUN(an_ipv6_address_is_text_without_a_zone);
     RUN(a_zone_is_that_of_getnameinfo);
+    RUN(a_unix_name_is_a_path_or_abstract_or_nothing);
     RUN(literals_are_taken);
     RUN(everything_else_is_left_to_getaddrinfo);
     RUN(random_texts_are_read_as_libc_does);

@@ -69,7 +69,7 @@ METHODS = """
     set_task_factory get_task_factory get_exception_handler set_exception_handler default_exception_handler
     call_exception_handler get_debug set_debug
     sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept
-    sock_sendfile create_connection create_server
+    sock_sendfile create_connection create_server create_unix_connection create_unix_server
 """.split()
 
 

@@ -35,6 +35,7 @@ PACKAGE_FLOORS: Floors = (
     ("resolver", "signals", "executor", "asyncgens", "problems", "sendfile"),
     ("connect",),
     ("server",),
+    ("unix_sockets",),
     ("loop",),
     ("policy", "run"),
     ("__init__",),
