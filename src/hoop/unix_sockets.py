@@ -27,7 +27,7 @@ CLEANS_UP = sys.version_info >= (3, 13)
 class UnixSockets(Connecting, Serving):
     """create_unix_connection, create_unix_server."""
 
-    async def create_unix_connection(  # type: ignore[override]
+    async def create_unix_connection(
         self,
         protocol_factory: Callable[[], ProtocolT],
         path: Path | None = None,
