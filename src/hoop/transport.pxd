@@ -41,6 +41,7 @@ cdef class Transport(Watcher):
     cdef int start_reading(self) except -1
     cdef int stop_reading(self) except -1
 
+    cdef int begin_life(self, object waiter) except -1
     cdef int connection_made_now(self) except -1
     cdef int begin_close(self) except -1
     cdef int lose(self, object error) except -1

@@ -83,6 +83,15 @@ cdef class Transport(Watcher):
 
     # ---- the protocol's life -------------------------------------------------------------------------------------
 
+    cdef int begin_life(self, object waiter) except -1:
+        """For a connection made outside of the I/O phase: connection_made, reading and waiter, in the next turn."""
+        cdef Reactor reactor = self.reactor
+        reactor.schedule(self._connection_made, NULL, 0, self.context)
+        reactor.schedule(self._begin_reading, NULL, 0, self.context)
+        if waiter is not None:
+            reactor.schedule_method(waiter_done, waiter, None)
+        return 0
+
     def _connection_made(self):
         """connection_made, as a callback of its own; an exception is its caller's to report."""
         self.is_protocol_connected = True
@@ -333,6 +342,12 @@ cdef class Transport(Watcher):
         if self.held_bytes() > 0:
             words.append(f"unsent={self.held_bytes()}")
         return f"<{' '.join(words)}>"
+
+
+def waiter_done(waiter):
+    """The transport is ready: whoever waits in create_connection goes on."""
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 # ---- addresses ----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ PACKAGE_FLOORS: Floors = (
     ("reactor",),
     ("garbage",),
     ("transport",),
+    ("writing",),
     ("stream",),
     ("listener", "sockops"),
     ("base_loop",),

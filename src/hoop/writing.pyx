@@ -1,0 +1,237 @@
+"""The writing half of a byte-stream transport: the chunks that write() was given and the kernel has not taken.
+
+What one callback writes is held until the callback and its microtasks have ended, then goes out in one system call. Held
+bytes are flushed at once where waiting could be noticed: outside of the loop's callbacks, when they reach the high-water
+mark, and before close, abort, write_eof, set_protocol and get_write_buffer_size. pause_writing() is only about bytes that
+the kernel has refused.
+
+A kind of transport that writes says how (transmit), what it waits for (update_interest) and what comes when nothing is
+held any more (on_drained).
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from hoop.csrc cimport *
+from hoop.errors cimport os_error
+from hoop.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN, Transport
+from libc.errno cimport EAGAIN
+
+cdef enum:
+    KEEP_VIEW_FROM = 4096  # bytes: below, copying a memoryview is cheaper than holding it
+
+
+cdef class WritingTransport(Transport):
+    def __cinit__(self):
+        hoop_ring_init(&self.chunks)
+
+    def __dealloc__(self):
+        self.discard_held()
+
+    cdef Py_ssize_t held_bytes(self) noexcept:
+        return self.held
+
+    # ---- what kinds of transport define --------------------------------------------------------------------------
+
+    cdef Py_ssize_t transmit(self, const iovec *buffers, int count, Py_ssize_t total) except? -2:
+        """One system call with count buffers of total bytes: bytes taken or -errno."""
+        raise NotImplementedError("each kind of transport says how it writes")
+
+    cdef str write_failure(self):
+        """What the log says when that fails."""
+        return "Fatal write error on socket transport"
+
+    cdef int update_interest(self) except -1:
+        """Ask the poller for what this state waits for: for writability while is_refused."""
+        raise NotImplementedError("each kind of transport says what it waits for")
+
+    cdef int on_drained(self) except -1:
+        """Nothing is held: what close() or write_eof() waited for."""
+        return 0
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, data):
+        """Send bytes, bytearray or memoryview; never blocks. The data may be changed or released afterwards.
+
+        TypeError for anything else; RuntimeError after write_eof(). After the connection is lost, data is dropped.
+        """
+        if PyBytes_CheckExact(data):
+            self.write_chunk(data, PyBytes_GET_SIZE(data))
+        else:
+            chunk = owned_chunk(data)
+            self.write_chunk(chunk, len(chunk))
+
+    def writelines(self, list_of_data):
+        """Send the items of an iterable, in one system call where possible. Nothing is sent if one has a wrong type."""
+        cdef list chunks = [owned_chunk(data) for data in list_of_data]
+        for chunk in chunks:
+            if self.is_eof_wanted:
+                break  # write_chunk raises
+            if self.state == TRANSPORT_OPEN:
+                self.hold(chunk, len(chunk))
+            else:
+                self.note_dropped_write()
+        if self.is_eof_wanted:
+            self.write_chunk(b"", 0)
+        if self.held > 0:
+            self.after_write()
+
+    cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1:
+        if self.is_eof_wanted:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if size == 0:
+            return 0
+        if self.state != TRANSPORT_OPEN:
+            return self.note_dropped_write()
+        self.hold(chunk, size)
+        return self.after_write()
+
+    cdef int after_write(self) except -1:
+        """Bytes were added: wait for the callback's end, or for the kernel, or send now."""
+        if self.is_refused:
+            return self.pause_protocol()
+        if self.reactor.in_callback and self.held < self.high_water:
+            if not self.is_flush_due:
+                self.reactor.defer_flush(self)
+            return 0
+        return self.flush(False)
+
+    cdef int hold(self, object chunk, Py_ssize_t size) except -1:
+        if size == 0:
+            return 0
+        if self.head is None:
+            self.head = chunk
+        else:
+            if hoop_ring_push(&self.chunks, <void *>chunk) < 0:
+                raise MemoryError()
+            Py_INCREF(chunk)
+        self.held += size
+        return 0
+
+    cdef int on_flush(self) except -1:
+        if self.held > 0 and not self.is_refused:
+            self.flush(True)
+        return 0
+
+    cdef int flush_deferred(self) except -1:
+        if self.held > 0 and not self.is_refused:
+            self.flush(False)
+        return 0
+
+    cdef int flush(self, bint is_loop_calling) except -1:
+        """Give the kernel what is held. What it refuses waits until the socket is writable."""
+        cdef Py_ssize_t sent
+        while self.held > 0:
+            sent = self.send_held()
+            if sent == -EAGAIN:
+                break
+            if sent < 0:
+                self.discard_held()
+                self.fatal(os_error(sent), self.write_failure())
+                return 0
+            self.take_sent(sent)
+            if self.held > 0 and hoop_ring_size(&self.chunks) < HOOP_NET_MAX_BUFFERS:
+                break  # it was given everything and took a part: its buffer is full
+        if self.held == 0:
+            return 0
+        if not self.is_refused:
+            self.is_refused = True
+            self.update_interest()
+            if is_loop_calling:
+                self.reactor.enter_context(self.context)
+            self.pause_protocol()
+        return 0
+
+    cdef Py_ssize_t send_held(self) except? -2:
+        """One system call with the chunks held, as many as it takes: bytes taken or -errno."""
+        cdef iovec buffers[HOOP_NET_MAX_BUFFERS]
+        cdef int count = 1
+        cdef Py_ssize_t size, total
+        cdef size_t i
+        buffers[0].iov_base = chunk_start(<PyObject *>self.head, &size) + self.head_sent
+        total = size - self.head_sent
+        buffers[0].iov_len = <size_t>total
+        for i in range(self.chunks.head, self.chunks.tail):
+            if count == HOOP_NET_MAX_BUFFERS:
+                break
+            buffers[count].iov_base = chunk_start(<PyObject *>self.chunks.items[i & (self.chunks.capacity - 1)], &size)
+            buffers[count].iov_len = <size_t>size
+            total += size
+            count += 1
+        return self.transmit(buffers, count, total)
+
+    cdef int take_sent(self, Py_ssize_t count) except -1:
+        """The kernel has taken count bytes: let go of the chunks that are done."""
+        cdef Py_ssize_t size
+        cdef PyObject *entry
+        self.held -= count
+        while self.head is not None:
+            chunk_start(<PyObject *>self.head, &size)
+            if count < size - self.head_sent:
+                self.head_sent += count
+                return 0
+            count -= size - self.head_sent
+            self.head_sent = 0
+            entry = <PyObject *>hoop_ring_pop(&self.chunks)
+            if entry == NULL:
+                self.head = None
+            else:
+                self.head = <object>entry
+                Py_DECREF(<object>entry)
+        if self.chunks.capacity > 0:
+            hoop_ring_free(&self.chunks)  # an idle connection keeps no storage
+        return 0
+
+    cdef int discard_held(self) except -1:
+        cdef PyObject *entry = <PyObject *>hoop_ring_pop(&self.chunks)
+        self.head = None
+        self.head_sent = 0
+        self.held = 0
+        while entry != NULL:
+            Py_DECREF(<object>entry)
+            entry = <PyObject *>hoop_ring_pop(&self.chunks)
+        hoop_ring_free(&self.chunks)
+        return 0
+
+    cdef int on_writable(self) except -1:
+        self.flush(True)
+        if self.state >= TRANSPORT_LOST:
+            return 0
+        if self.held == 0:
+            self.is_refused = False
+            self.update_interest()
+        if self.is_protocol_paused:
+            self.reactor.enter_context(self.context)
+            self.resume_protocol()  # may write, close or abort
+        if self.held == 0 and self.state < TRANSPORT_LOST:
+            self.on_drained()
+        return 0
+
+
+# ---- chunks -------------------------------------------------------------------------------------------------------
+
+cdef inline char *chunk_start(PyObject *chunk, Py_ssize_t *size) noexcept:
+    """Where the bytes of a held chunk are, and how many."""
+    if PyBytes_CheckExact(<object>chunk):
+        size[0] = PyBytes_GET_SIZE(<object>chunk)
+        return PyBytes_AS_STRING(<object>chunk)
+    cdef Py_buffer *view = PyMemoryView_GET_BUFFER(<object>chunk)
+    size[0] = view.len
+    return <char *>view.buf
+
+
+cdef object owned_chunk(object data):
+    """The data as an object that nobody else can change: itself, a view of our own on immutable bytes, or a copy."""
+    cdef Py_buffer *view
+    if PyBytes_CheckExact(data):
+        return data
+    if PyMemoryView_Check(data):
+        view = PyMemoryView_GET_BUFFER(data)
+        if (view.len >= KEEP_VIEW_FROM and view.obj is not None and PyBytes_CheckExact(view.obj)
+                and data.c_contiguous and view.itemsize == 1 and view.ndim == 1):
+            return PyMemoryView_FromObject(data)
+        return data.tobytes()
+    if isinstance(data, (bytes, bytearray)):
+        return bytes(data)
+    raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
