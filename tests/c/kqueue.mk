@@ -9,7 +9,7 @@ BUILD := ../../build/ctests/kqueue
 EMULATION := kqueue_on_epoll
 CSRC := $(wildcard $(CSRC_DIR)/poller*.c) $(CSRC_DIR)/net.c
 HEADERS := $(wildcard $(CSRC_DIR)/*.h) $(wildcard *.h) $(EMULATION)/sys/event.h
-TESTS := test_poller test_poller_random
+TESTS := test_poller test_poller_wait test_poller_random
 
 CFLAGS ?= -g -O1
 FLAGS := -std=c11 -D_GNU_SOURCE -DHOOP_HAVE_KQUEUE -Wall -Wextra -Werror $(CFLAGS) -pthread \

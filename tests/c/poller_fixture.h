@@ -6,9 +6,11 @@
 #include "clock.h"
 #include "net.h"
 #include "poller.h"
+#include "poller_internal.h"
 
 #include <fcntl.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ROOM 64 /* events that a test's wait can hold */
@@ -63,6 +65,32 @@ static inline void fill(int fd) /* until the kernel takes no more */
     static const char zeros[4096];
     while (hoop_net_send(fd, zeros, sizeof(zeros)) > 0)
         continue;
+}
+
+/* What one wait without blocking says about fd: its events masked by interest; 0 for none or stale. */
+static inline uint32_t look(hoop_poller *poller, int fd)
+{
+    hoop_event events[ROOM];
+    int count = hoop_poller_wait(poller, events, ROOM, 0);
+    uint32_t seen = 0;
+    if (!CHECK(count >= 0))
+        return 0;
+    for (int i = 0; i < count; i++) {
+        if (events[i].fd == fd && events[i].generation == hoop_poller_generation(poller, fd))
+            seen |= events[i].events & (hoop_poller_interest(poller, fd) | HOOP_FAILED);
+    }
+    return seen;
+}
+
+/* A wait of 40 ms that finds nothing and leaves the processor alone meanwhile. */
+static inline void check_quiet_wait(hoop_poller *poller)
+{
+    const int64_t wait_ns = 40 * HOOP_NS_PER_MS;
+    hoop_event events[ROOM];
+    clock_t before = clock();
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, wait_ns), 0);
+    double used_s = (double)(clock() - before) / CLOCKS_PER_SEC;
+    CHECK(used_s < (double)wait_ns / (double)HOOP_NS_PER_SECOND / 2);
 }
 
 #endif

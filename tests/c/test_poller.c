@@ -1,33 +1,10 @@
-/* The poller's edge cases, each on every back end of this build. Nothing here sleeps. */
+/* The poller's edge cases, each on every back end of this build. Nothing here sleeps. test_poller_wait.c has those of
+ * waiting itself. */
 #include "poller_fixture.h"
 #include "poller_internal.h"
 
 #include <arpa/inet.h>
-#include <signal.h>
-#include <sys/time.h>
 #include <sys/wait.h>
-
-#if defined(__linux__)
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#endif
-
-/* What one wait without blocking says about fd: its events masked by interest; 0 for none or stale. */
-static uint32_t look(hoop_poller *poller, int fd)
-{
-    hoop_event events[ROOM];
-    int count = hoop_poller_wait(poller, events, ROOM, 0);
-    uint32_t seen = 0;
-    if (!CHECK(count >= 0))
-        return 0;
-    for (int i = 0; i < count; i++) {
-        if (events[i].fd == fd && events[i].generation == hoop_poller_generation(poller, fd))
-            seen |= events[i].events & (hoop_poller_interest(poller, fd) | HOOP_FAILED);
-    }
-    return seen;
-}
 
 TEST(an_unknown_back_end_is_not_supported)
 {
@@ -204,17 +181,6 @@ TEST(what_is_taken_back_before_the_wait_costs_no_call)
     close(pair[0]);
     close(pair[1]);
     hoop_poller_close(&poller);
-}
-
-/* A wait of 40 ms that finds nothing and leaves the processor alone meanwhile. */
-static void check_quiet_wait(hoop_poller *poller)
-{
-    const int64_t wait_ns = 40 * HOOP_NS_PER_MS;
-    hoop_event events[ROOM];
-    clock_t before = clock();
-    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, wait_ns), 0);
-    double used_s = (double)(clock() - before) / CLOCKS_PER_SEC;
-    CHECK(used_s < (double)wait_ns / (double)HOOP_NS_PER_SECOND / 2);
 }
 
 TEST(an_empty_interest_is_silent_when_the_peer_is_gone)
@@ -521,116 +487,6 @@ TEST(a_number_closed_behind_our_back_is_silent)
     hoop_poller_close(&poller);
 }
 
-static void check_timeout(hoop_poller *poller, int64_t timeout_ns)
-{
-    hoop_event events[ROOM];
-    int64_t start_ns = hoop_clock_ns();
-    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, timeout_ns), 0);
-    int64_t passed_ns = hoop_clock_ns() - start_ns;
-    if (!CHECK(passed_ns >= timeout_ns))
-        fprintf(stderr, "%lld ns of %lld\n", (long long)passed_ns, (long long)timeout_ns);
-    CHECK(passed_ns < timeout_ns + HOOP_NS_PER_SECOND);
-}
-
-TEST(a_wait_is_never_short)
-{
-    static const int64_t timeouts_ns[] = {0, 1, 999, 50000, 700001, 999999, 1000000, 1000001, 2500000, 5000000};
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
-    for (size_t i = 0; i < sizeof(timeouts_ns) / sizeof(timeouts_ns[0]); i++)
-        check_timeout(&poller, timeouts_ns[i]);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
-}
-
-TEST(long_waits_end_with_an_event)
-{
-    static const int64_t timeouts_ns[] = {-1, INT64_MIN, INT64_MAX, INT64_C(86400) * 1000000000, INT64_C(86400) * 1000000001,
-                                          INT64_C(30) * 86400 * 1000000000 + 1};
-    hoop_poller poller = open_poller();
-    hoop_event events[ROOM];
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_WRITABLE) == 0);
-    for (size_t i = 0; i < sizeof(timeouts_ns) / sizeof(timeouts_ns[0]); i++)
-        CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, timeouts_ns[i]), 1);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
-}
-
-static void ignore_alarm(int number)
-{
-    (void)number;
-}
-
-TEST(a_signal_ends_the_wait)
-{
-    hoop_poller poller = open_poller();
-    hoop_event events[ROOM];
-    struct sigaction action, before;
-    memset(&action, 0, sizeof(action));
-    action.sa_handler = ignore_alarm;
-    REQUIRE(sigaction(SIGALRM, &action, &before) == 0);
-    /* Again and again, so that one that comes before the wait has begun does no harm. */
-    struct itimerval every_ms = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
-    REQUIRE(setitimer(ITIMER_REAL, &every_ms, NULL) == 0);
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, -1), -EINTR);
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 10 * HOOP_NS_PER_SECOND + 1), -EINTR);
-    REQUIRE(setitimer(ITIMER_REAL, &never, NULL) == 0);
-    REQUIRE(sigaction(SIGALRM, &before, NULL) == 0);
-    hoop_poller_close(&poller);
-}
-
-TEST(a_small_array_starves_nobody)
-{
-    enum { MANY = 40 };
-    hoop_poller poller = open_poller();
-    hoop_event events[3];
-    int pairs[MANY][2];
-    int seen[MANY] = {0};
-    for (int i = 0; i < MANY; i++) {
-        open_pair(pairs[i]);
-        send_byte(pairs[i][1]);
-        REQUIRE(hoop_poller_add(&poller, pairs[i][0], HOOP_READABLE | HOOP_WRITABLE) == 0);
-    }
-    /* Twice around: on kqueue a descriptor's two filters may take two places. */
-    for (int round = 0; round < 2 * (MANY + 2) / 3; round++) {
-        int count = hoop_poller_wait(&poller, events, 3, 0);
-        CHECK(count > 0 && count <= 3);
-        for (int i = 0; i < count; i++) {
-            for (int j = 0; j < MANY; j++)
-                seen[j] += events[i].fd == pairs[j][0];
-        }
-    }
-    for (int i = 0; i < MANY; i++) {
-        CHECK(seen[i] > 0);
-        close(pairs[i][0]);
-        close(pairs[i][1]);
-    }
-    hoop_poller_close(&poller);
-}
-
-TEST(large_numbers_have_slots)
-{
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
-    int high = fcntl(pair[0], F_DUPFD, 700);
-    REQUIRE(high >= 700);
-    REQUIRE(hoop_poller_add(&poller, pair[1], HOOP_WRITABLE) == 0);
-    REQUIRE(hoop_poller_add(&poller, high, HOOP_WRITABLE) == 0);
-    CHECK_EQ(look(&poller, high), HOOP_WRITABLE);
-    CHECK_EQ(look(&poller, pair[1]), HOOP_WRITABLE);
-    close(high);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
-}
-
 static int open_listener(void)
 {
     struct sockaddr_in address;
@@ -771,84 +627,6 @@ TEST(without_memory_nothing_is_remembered)
     close(pair[1]);
 }
 
-#if defined(__linux__)
-TEST(every_way_of_epoll_to_wait)
-{
-    hoop_poller poller;
-    hoop_event events[ROOM];
-    int pair[2];
-    backend_name = "epoll";
-    for (int mode = HOOP_EPOLL_NANOSECONDS; mode <= HOOP_EPOLL_MILLISECONDS; mode++) {
-        open_pair(pair);
-        REQUIRE(hoop_poller_open(&poller, "epoll") == 0);
-        REQUIRE(hoop_poller_epoll_force_wait(&poller, (hoop_epoll_wait_mode)mode) == 0);
-        REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
-        check_timeout(&poller, 300001);
-        check_timeout(&poller, 1);
-        check_timeout(&poller, 1000000);
-        check_timeout(&poller, 1700000);
-        /* A timer that was left armed, then one that was left expired, does not end a later wait. */
-        send_byte(pair[1]);
-        CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 200001), 1);
-        drain(pair[0]);
-        check_timeout(&poller, 3000000);
-        send_byte(pair[1]);
-        CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 1), 1);
-        CHECK_EQ(events[0].fd, pair[0]);
-        drain(pair[0]);
-        check_timeout(&poller, 0);
-        check_timeout(&poller, 2000000);
-        CHECK_EQ(hoop_poller_epoll_wait_mode(&poller), mode);
-        hoop_poller_close(&poller);
-        close(pair[0]);
-        close(pair[1]);
-    }
-    REQUIRE(hoop_poller_open(&poller, "poll") == 0);
-    CHECK_EQ(hoop_poller_epoll_force_wait(&poller, HOOP_EPOLL_TIMERFD), -ENOTSUP);
-    hoop_poller_close(&poller);
-}
-
-/* Have the kernel answer `number` with `error` in this process from now on. False where that cannot be had. */
-static bool refuse_system_call(long number, int error)
-{
-    struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ((unsigned)error & SECCOMP_RET_DATA)),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog filter = {.len = sizeof(program) / sizeof(program[0]), .filter = program};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
-}
-
-static int wait_in_a_sandbox(int error, bool refuse_timer)
-{
-    hoop_poller poller;
-    if (!refuse_system_call(441, error) || (refuse_timer && !refuse_system_call(SYS_timerfd_create, error)))
-        return 0; /* no such sandbox here, nothing to see */
-    REQUIRE(hoop_poller_open(&poller, "epoll") == 0);
-    check_timeout(&poller, 300001);
-    CHECK_EQ(hoop_poller_epoll_wait_mode(&poller), refuse_timer ? HOOP_EPOLL_MILLISECONDS : HOOP_EPOLL_TIMERFD);
-    check_timeout(&poller, 700001);
-    hoop_poller_close(&poller);
-    return atomic_load(&check_failures_in_test) == 0 ? 0 : 1;
-}
-
-TEST(a_refusal_of_epoll_pwait2_is_remembered)
-{
-    static const int errors[] = {ENOSYS, EPERM};
-    for (int i = 0; i < 4; i++) {
-        pid_t child = fork();
-        REQUIRE(child >= 0);
-        if (child == 0)
-            _exit(wait_in_a_sandbox(errors[i % 2], i >= 2));
-        int status = -1;
-        REQUIRE(waitpid(child, &status, 0) == child);
-        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    }
-}
-#endif
-
 int main(void)
 {
     RUN(an_unknown_back_end_is_not_supported);
@@ -873,18 +651,9 @@ int main(void)
     RUN_ON_EVERY_BACKEND(a_generation_outlives_its_registration);
     RUN_ON_EVERY_BACKEND(the_largest_generation_comes_back_whole);
     RUN_ON_EVERY_BACKEND(a_number_closed_behind_our_back_is_silent);
-    RUN_ON_EVERY_BACKEND(a_wait_is_never_short);
-    RUN_ON_EVERY_BACKEND(long_waits_end_with_an_event);
-    RUN_ON_EVERY_BACKEND(a_signal_ends_the_wait);
-    RUN_ON_EVERY_BACKEND(a_small_array_starves_nobody);
-    RUN_ON_EVERY_BACKEND(large_numbers_have_slots);
     RUN_ON_EVERY_BACKEND(an_exclusive_listener_can_change_its_mind);
     RUN_ON_EVERY_BACKEND(a_poller_can_watch_a_poller);
     RUN_ON_EVERY_BACKEND(a_child_that_closes_the_poller_disturbs_nothing);
     RUN_ON_EVERY_BACKEND(without_memory_nothing_is_remembered);
-#if defined(__linux__)
-    RUN(every_way_of_epoll_to_wait);
-    RUN(a_refusal_of_epoll_pwait2_is_remembered);
-#endif
     return check_finish();
 }
