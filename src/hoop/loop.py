@@ -20,6 +20,7 @@ from hoop.problems import Problems
 from hoop.sendfile import SendFile
 from hoop.server import Serving
 from hoop.signals import Signals
+from hoop.tls_upgrade import Upgrading
 from hoop.unix_sockets import UnixSockets
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class Loop(
     UnixSockets,
     Connecting,
     Serving,
+    Upgrading,
     SendFile,
     Executing,
     AsyncGenerators,

@@ -290,9 +290,13 @@ cdef class Transport(Watcher):
 
     def abort(self):
         """Close at once; what the kernel has not taken is lost."""
+        self._force_close(None)
+
+    def _force_close(self, error):
+        """abort() for a reason that connection_lost is told; asyncio.sslproto and our own TLS call it."""
         if self.state < TRANSPORT_LOST:
             self.flush_deferred()
-        self.lose(None)
+        self.lose(error)
 
     def get_extra_info(self, name, default=None):
         """"socket", "peername", "sockname", or what the transport's maker provided; else default."""

@@ -33,7 +33,7 @@ PACKAGE_FLOORS: Floors = (
     ("stream",),
     ("listener", "sockops"),
     ("base_loop",),
-    ("resolver", "signals", "executor", "asyncgens", "problems", "sendfile"),
+    ("resolver", "signals", "executor", "asyncgens", "problems", "sendfile", "tls_upgrade"),
     ("connect",),
     ("server",),
     ("unix_sockets",),

@@ -1,0 +1,79 @@
+"""start_tls: a connection that began in the clear goes on encrypted."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from asyncio import sslproto
+from typing import Any
+
+from hoop.base_loop import BaseLoop
+
+
+class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
+    """start_tls."""
+
+    async def start_tls(  # type: ignore[override]
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Speak TLS on transport from now on; returns, after the handshake, the transport that protocol is to use.
+
+        The handshake also gets what the peer sent early and an asyncio.StreamReader already holds. Raises TypeError for
+        a transport that cannot be upgraded, ConnectionResetError for one that is closing, and whatever makes the
+        handshake fail (ssl.SSLError, ConnectionError), after which the transport is closed.
+        """
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        if transport.is_closing():
+            raise ConnectionResetError(f"start_tls() on a transport that is closing: {transport!r}")
+        waiter = self.create_future()
+        tls = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made=False,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        transport.pause_reading()
+        early = taken_from_reader(protocol)
+        if early:
+            tls._incoming.write(early)  # type: ignore[attr-defined]
+        transport.set_protocol(tls)
+        beginning = self.call_soon(tls.connection_made, transport)
+        reading = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            beginning.cancel()
+            reading.cancel()
+            transport.close()
+            raise
+        return tls._app_transport  # type: ignore[attr-defined, no-any-return]
+
+
+def taken_from_reader(protocol: asyncio.BaseProtocol) -> bytes:
+    """What a StreamReader holds unread belongs to the handshake (cpython#142352).
+
+    Left where it is, clear text that anybody may have sent would pass for what came over TLS.
+    """
+    reader: Any = getattr(protocol, "_stream_reader", None)
+    buffer = getattr(reader, "_buffer", None)
+    if not isinstance(buffer, bytearray):
+        return b""
+    early = bytes(buffer)
+    buffer.clear()
+    return early
