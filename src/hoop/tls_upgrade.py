@@ -62,7 +62,7 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
             reading.cancel()
             transport.close()
             raise
-        return tls._app_transport  # type: ignore[attr-defined, no-any-return]
+        return tls._app_transport
 
 
 def taken_from_reader(protocol: asyncio.BaseProtocol) -> bytes:
