@@ -17,6 +17,7 @@ from libc.math cimport ceil, isnan
 from libc.stdint cimport INT64_MAX, int64_t
 
 import asyncio
+import inspect
 import sys
 from asyncio import format_helpers
 
@@ -36,7 +37,7 @@ cdef class BaseLoop(Reactor):
                 raise TypeError(f"coroutines cannot be used with {method}()")
             raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
         if self.debug:
-            if asyncio.coroutines.iscoroutinefunction(callback):
+            if inspect.iscoroutinefunction(callback):
                 raise TypeError(f"coroutines cannot be used with {method}()")
             if method != "call_soon_threadsafe":
                 self.check_thread()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import os
 import signal
 import sys
@@ -34,7 +35,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
         TypeError for a coroutine function or a number that is no int; ValueError for a number that is no signal;
         RuntimeError outside of the main thread and for signals that cannot be caught.
         """
-        if asyncio.iscoroutine(callback) or asyncio.coroutines.iscoroutinefunction(callback):
+        if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         if not callable(callback):
             raise TypeError(f"a callable object was expected by add_signal_handler(), got {callback!r}")
