@@ -119,6 +119,8 @@ cdef extern from "net.h" nogil:
     Py_ssize_t hoop_net_recv(int fd, void *buffer, size_t size) noexcept
     Py_ssize_t hoop_net_send(int fd, const void *buffer, size_t size) noexcept
     Py_ssize_t hoop_net_sendv(int fd, const iovec *buffers, int count) noexcept
+    Py_ssize_t hoop_net_read(int fd, void *buffer, size_t size) noexcept
+    Py_ssize_t hoop_net_writev(int fd, const iovec *buffers, int count) noexcept
     int hoop_net_set_nonblocking(int fd) noexcept
     int hoop_net_set_nodelay(int fd, bint on) noexcept
     int hoop_net_shutdown_write(int fd) noexcept

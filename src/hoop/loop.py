@@ -16,6 +16,7 @@ from hoop.asyncgens import AsyncGenerators
 from hoop.base_loop import BaseLoop
 from hoop.connect import Connecting
 from hoop.executor import Executing
+from hoop.pipe_connect import Piping
 from hoop.problems import Problems
 from hoop.sendfile import SendFile
 from hoop.server import Serving
@@ -37,6 +38,7 @@ FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
 class Loop(
     Signals,
     UnixSockets,
+    Piping,
     Connecting,
     Serving,
     Upgrading,

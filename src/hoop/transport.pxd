@@ -24,6 +24,7 @@ cdef class Transport(Watcher):
     cdef RawAddress local
     cdef TransportState state
     cdef bint is_sock_borrowed  # sock was made lazily around fd: it must not close it
+    cdef bint is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
     cdef bint is_protocol_paused
     cdef bint is_protocol_connected
     cdef int dropped_writes     # writes after the connection was lost

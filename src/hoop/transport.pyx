@@ -178,6 +178,8 @@ cdef class Transport(Watcher):
         self.server = None
         self.protocol = None
         if sock is not None and not self.is_sock_borrowed:
+            if self.is_fd_duplicate and fd >= 0:
+                hoop_net_close(fd)
             sock.close()
         else:
             if sock is not None:
