@@ -21,11 +21,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoop.loop import Loop
 from hoop.server import Server
+from hoop.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
+from hoop.streams import StreamReader, StreamReaderProtocol, StreamWriter
 
 T = TypeVar("T")
 
 __version__ = "0.1.0"
-__all__ = ["Loop", "Server", "__version__", "new_event_loop", "run"]
+__all__ = [
+    "Loop",
+    "Server",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
+    "__version__",
+    "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
+    "run",
+    "start_server",
+    "start_unix_server",
+]
 
 
 def new_event_loop() -> Loop:

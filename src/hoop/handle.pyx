@@ -225,7 +225,7 @@ cdef list description(Handle handle):
     if handle.callback is not None:
         words.append(callback_source(handle))
     if handle.source_traceback:
-        frame = handle.source_traceback[-1]
+        frame = handle.source_traceback[len(handle.source_traceback) - 1]
         words.append(f"created at {frame[0]}:{frame[1]}")
     return words
 

@@ -1,4 +1,4 @@
-"""asyncio's streams on the loop: open_connection, start_server, StreamReader and StreamWriter."""
+"""Streams on the loop, asyncio's and hoop's own: open_connection, start_server, StreamReader and StreamWriter."""
 
 from __future__ import annotations
 
@@ -29,6 +29,19 @@ from conformance.peers import (
 )
 
 MIB = 1024 * 1024
+
+
+@pytest.fixture(autouse=True, params=["", "compiled streams"])
+def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each body runs with asyncio's own streams and with hoop's, on either loop."""
+    if request.param:
+        import hoop
+
+        for name in (
+            "open_connection", "start_server", "open_unix_connection", "start_unix_server", "StreamReader",
+            "StreamWriter", "StreamReaderProtocol",
+        ):
+            monkeypatch.setattr(asyncio, name, getattr(hoop, name))
 
 
 async def connect(**arguments: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, socket.socket]:

@@ -23,7 +23,7 @@ CSRC_FLOORS: Floors = (
     ("poller_epoll", "poller_kqueue", "poller_poll"),
 )
 PACKAGE_FLOORS: Floors = (
-    ("csrc", "cpython_api"),
+    ("csrc", "cpython_api", "streams"),
     ("errors",),
     ("handle",),
     ("reactor",),
@@ -38,7 +38,7 @@ PACKAGE_FLOORS: Floors = (
     ("server",),
     ("unix_sockets",),
     ("loop",),
-    ("policy", "run"),
+    ("policy", "run", "stream_api"),
     ("__init__",),
 )
 
