@@ -65,6 +65,7 @@ setup(
     ext_modules=cythonize(
         extensions,
         include_path=["src"],
+        quiet=True,
         compiler_directives={
             "language_level": 3,
             "binding": False,

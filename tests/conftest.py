@@ -12,6 +12,12 @@ import pytest
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
+def pytest_collection_finish() -> None:
+    """Many tests collect garbage; keep the thousands of tests themselves out of each of those collections."""
+    gc.collect()
+    gc.freeze()
+
+
 def loop_factory_named(name: str) -> LoopFactory:
     """The factory behind a fixture parameter: "asyncio" is the stdlib selector loop, "hoop" is this project's."""
     if name == "asyncio":
