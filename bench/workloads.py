@@ -43,6 +43,13 @@ WORKLOADS: tuple[Workload, ...] = (
     echo("protocol", size=KIB, connections=10, depth=16),
     echo("buffered", size=KIB, connections=10),
     echo("streams", size=KIB, connections=100),
+    Workload(
+        "own-streams-1k-100",
+        "streams echo, 1 KiB, 100 connections; hoop with its own compiled streams, the others with asyncio's",
+        "own_streams_echo",
+        "echo_client",
+        ("--size", str(KIB), "--connections", "100", "--depth", "1"),
+    ),
     echo("sock", size=KIB, connections=10),
     Workload(
         "connect",
