@@ -18,6 +18,7 @@ from hoop.connect import Connecting
 from hoop.executor import Executing
 from hoop.pipe_connect import Piping
 from hoop.problems import Problems
+from hoop.process import Processes
 from hoop.sendfile import SendFile
 from hoop.server import Serving
 from hoop.signals import Signals
@@ -39,6 +40,7 @@ class Loop(
     Signals,
     UnixSockets,
     Piping,
+    Processes,
     Connecting,
     Serving,
     Upgrading,

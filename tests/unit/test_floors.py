@@ -33,7 +33,7 @@ PACKAGE_FLOORS: Floors = (
     ("stream",),
     ("listener", "sockops", "pipe"),
     ("base_loop",),
-    ("resolver", "signals", "executor", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect"),
+    ("resolver", "signals", "executor", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process"),
     ("connect",),
     ("server",),
     ("unix_sockets",),

@@ -1,0 +1,227 @@
+"""Child processes: subprocess_exec, subprocess_shell, and how their end is noticed.
+
+The transport's bookkeeping is asyncio's own BaseSubprocessTransport, on hoop's pipe transports. Its standard streams are
+real pipes, so /dev/stdin and /proc/self/fd/1 can be opened in the child.
+
+Where the kernel has pidfd_open(2) the loop watches one such descriptor for each child: it becomes readable when that very
+child ends, also if its number is in use again by then. Elsewhere a thread waits. Neither needs SIGCHLD, which stays the
+user's, or the main thread. Until the loop has been told, the child is not reaped, so its number cannot be reused and a
+signal never reaches a stranger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal as signal_module
+import subprocess
+import threading
+from asyncio import base_subprocess
+from asyncio.log import logger
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from hoop.base_loop import BaseLoop
+
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.SubprocessProtocol)
+
+STATUS_UNKNOWN = 255  # what asyncio reports when somebody else has taken the child's exit status
+
+
+class Processes(BaseLoop, asyncio.AbstractEventLoop):
+    """subprocess_exec, subprocess_shell."""
+
+    async def subprocess_exec(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], ProtocolT],
+        program: Any,
+        *args: Any,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        **kwargs: Any,
+    ) -> tuple[asyncio.SubprocessTransport, ProtocolT]:
+        """Run program with args; (transport, protocol). Further keywords are those of subprocess.Popen.
+
+        Raises OSError when the program cannot be started; ValueError for a NUL in an argument and for Popen's text mode
+        (universal_newlines, text, encoding, errors), its buffering and shell=True.
+        """
+        check_bytes_mode(kwargs, shell=False)
+        protocol = protocol_factory()
+        return await self._run_child(
+            f"execute program {program!r}", protocol, (program, *args), False, stdin, stdout, stderr, kwargs
+        )
+
+    async def subprocess_shell(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], ProtocolT],
+        cmd: bytes | str,
+        *,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        **kwargs: Any,
+    ) -> tuple[asyncio.SubprocessTransport, ProtocolT]:
+        """Run cmd by the shell; as subprocess_exec."""
+        if not isinstance(cmd, (bytes, str)):
+            raise ValueError("cmd must be a string")
+        check_bytes_mode(kwargs, shell=True)
+        protocol = protocol_factory()
+        return await self._run_child(f"run shell command {cmd!r}", protocol, cmd, True, stdin, stdout, stderr, kwargs)
+
+    async def _run_child(
+        self,
+        description: str,  # without the arguments: they may be long, or secret
+        protocol: ProtocolT,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        options: dict[str, Any],
+    ) -> tuple[asyncio.SubprocessTransport, ProtocolT]:
+        if self.get_debug():
+            logger.debug("%s stdin=%s stdout=%s stderr=%s", description, *map(stream_name, (stdin, stdout, stderr)))
+        transport = await self._make_subprocess_transport(protocol, args, shell, stdin, stdout, stderr, 0, **options)
+        if self.get_debug():
+            logger.info("%s: %r", description, transport)
+        return transport, protocol
+
+    async def _make_subprocess_transport(
+        self,
+        protocol: asyncio.SubprocessProtocol,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        extra: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> ChildTransport:
+        """Start a child; returns once its pipes are connected. A caller who is cancelled before that kills it."""
+        waiter = self.create_future()
+        transport = ChildTransport(
+            self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs
+        )
+        watch_exit(self, transport)
+        try:
+            await waiter
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            transport.close()
+            await transport._wait()
+            raise
+        return transport
+
+
+def check_bytes_mode(options: dict[str, Any], shell: bool) -> None:
+    """Take out of the keywords what Popen would take and a transport cannot do. ValueError if one is used."""
+    if options.pop("universal_newlines", False):
+        raise ValueError("universal_newlines must be False")
+    if bool(options.pop("shell", shell)) != shell:
+        raise ValueError(f"shell must be {shell}")
+    if options.pop("bufsize", 0) != 0:
+        raise ValueError("bufsize must be 0")
+    if options.pop("text", None):
+        raise ValueError("text must be False")
+    for name in ("encoding", "errors"):
+        if options.pop(name, None) is not None:
+            raise ValueError(f"{name} must be None")
+
+
+def stream_name(stream: Any) -> str:
+    """A stream as the debug log shows it."""
+    if stream is None:
+        return "inherited"
+    names = {subprocess.PIPE: "<pipe>", subprocess.DEVNULL: "<null>", subprocess.STDOUT: "<stdout>"}
+    return names.get(stream, repr(stream)) if isinstance(stream, int) else repr(stream)
+
+
+class ChildTransport(base_subprocess.BaseSubprocessTransport):
+    """A child, its pipes, and its end. `_proc` is the Popen object, None once connection_lost has been called."""
+
+    _proc: Any
+    _returncode: int | None
+
+    def _start(
+        self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
+    ) -> None:
+        self._proc = subprocess.Popen(
+            args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
+        )
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal; nothing happens if the child has ended. ProcessLookupError once its connection is lost."""
+        self._check_proc()
+        if self._returncode is not None or self._proc.returncode is not None:
+            return  # reaped: the number may be somebody else's
+        try:
+            os.kill(self._proc.pid, signal)
+        except ProcessLookupError:
+            pass
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal_module.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal_module.SIGKILL)
+
+
+def watch_exit(loop: BaseLoop, transport: ChildTransport) -> None:
+    """Have transport._process_exited(code) called when the child has ended."""
+    try:
+        PidWatch(loop, transport, os.pidfd_open(transport._proc.pid)).start()
+    except (AttributeError, OSError):  # not Linux; an old kernel, a sandbox, no descriptor left
+        threading.Thread(
+            target=wait_in_thread, args=(loop, transport), name=f"hoop-wait-{transport._proc.pid}", daemon=True
+        ).start()
+
+
+class PidWatch:
+    """The owner of a pidfd. The loop holds it until the child has ended; if the loop goes first, so does it."""
+
+    def __init__(self, loop: BaseLoop, transport: ChildTransport, fd: int) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._fd = fd
+
+    def start(self) -> None:
+        BaseLoop.add_reader(self._loop, self._fd, self._ended)
+
+    def _ended(self) -> None:
+        BaseLoop.remove_reader(self._loop, self._fd)
+        self._close()
+        self._transport._process_exited(reap(self._transport._proc))
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self._close()
+
+
+def reap(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of a child that has ended."""
+    if process.returncode is not None:  # Popen.poll() was called
+        return process.returncode
+    try:
+        _, status = os.waitpid(process.pid, 0)
+    except ChildProcessError:
+        logger.warning("child process pid %d exit status already read: will report returncode 255", process.pid)
+        return STATUS_UNKNOWN
+    return os.waitstatus_to_exitcode(status)
+
+
+def wait_in_thread(loop: BaseLoop, transport: ChildTransport) -> None:
+    """Popen.wait() and Popen.poll() may be called at the same time, and a status that one of them took is not lost."""
+    code = transport._proc.wait()
+    try:
+        loop.call_soon_threadsafe(transport._process_exited, code)
+    except RuntimeError:
+        logger.warning("Loop %r that handles pid %r is closed", loop, transport.get_pid())
