@@ -384,8 +384,7 @@ def test_closing_kills(run: Any) -> None:
     run(main())
 
 
-@pytest.mark.usefixtures("not_by_thread")
-def test_closing_at_the_end_of_a_child(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_closing_at_the_end_of_a_child(run: Any, loop_name: str, caplog: pytest.LogCaptureFixture) -> None:
     """close() polls the child, and so may learn of the end before the loop does: the status is the child's all the same."""
 
     async def main() -> None:
@@ -402,6 +401,8 @@ def test_closing_at_the_end_of_a_child(run: Any, caplog: pytest.LogCaptureFixtur
 
     if not hasattr(os, "waitid"):
         pytest.skip("no waitid here")
+    if loop_name == "asyncio":
+        pytest.xfail("std: finds no child any more and reports 255")
     run(main())
 
 
