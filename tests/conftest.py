@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import os
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -24,6 +26,8 @@ def loop_factory_named(name: str) -> LoopFactory:
         return asyncio.SelectorEventLoop
     import hoop
 
+    if os.environ.get("HOOP_TEST_POLL_EVERY_TURN") == "1":
+        return functools.partial(hoop.Loop, poll_every_turn=True)
     return hoop.new_event_loop
 
 
