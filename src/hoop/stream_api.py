@@ -18,7 +18,7 @@ async def open_connection(
     host: str | None = None, port: int | str | None = None, *, limit: int = DEFAULT_LIMIT, **keywords: Any
 ) -> tuple[StreamReader, StreamWriter]:
     """As asyncio.open_connection: connect; (reader, writer). Keywords go to loop.create_connection(). Raises OSError."""
-    loop = asyncio.get_running_loop()
+    loop: Any = asyncio.get_running_loop()  # typeshed's overloads do not fit what the loops accept
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
     transport, _ = await loop.create_connection(lambda: protocol, host, port, **keywords)
@@ -34,18 +34,19 @@ async def start_server(
     **keywords: Any,
 ) -> asyncio.AbstractServer:
     """As asyncio.start_server: listen, calling client_connected_cb(reader, writer) for each connection."""
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: accepting(client_connected_cb, limit, loop), host, port, **keywords)
+    loop: Any = asyncio.get_running_loop()
+    server: asyncio.AbstractServer = await loop.create_server(lambda: accepting(client_connected_cb, limit, loop), host, port, **keywords)
+    return server
 
 
 async def open_unix_connection(
     path: str | bytes | os.PathLike[str] | None = None, *, limit: int = DEFAULT_LIMIT, **keywords: Any
 ) -> tuple[StreamReader, StreamWriter]:
     """As asyncio.open_unix_connection."""
-    loop = asyncio.get_running_loop()
+    loop: Any = asyncio.get_running_loop()
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
-    transport, _ = await loop.create_unix_connection(lambda: protocol, path, **keywords)  # type: ignore[arg-type]
+    transport, _ = await loop.create_unix_connection(lambda: protocol, path, **keywords)
     return reader, StreamWriter(transport, protocol, reader, loop)
 
 
@@ -57,10 +58,11 @@ async def start_unix_server(
     **keywords: Any,
 ) -> asyncio.AbstractServer:
     """As asyncio.start_unix_server."""
-    loop = asyncio.get_running_loop()
-    return await loop.create_unix_server(
-        lambda: accepting(client_connected_cb, limit, loop), path, **keywords  # type: ignore[arg-type]
+    loop: Any = asyncio.get_running_loop()
+    server: asyncio.AbstractServer = await loop.create_unix_server(
+        lambda: accepting(client_connected_cb, limit, loop), path, **keywords
     )
+    return server
 
 
 def accepting(client_connected_cb: ClientConnected, limit: int, loop: asyncio.AbstractEventLoop) -> StreamReaderProtocol:
