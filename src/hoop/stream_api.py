@@ -1,4 +1,4 @@
-"""open_connection and start_server with hoop's compiled StreamReader and StreamWriter. They work on any asyncio loop."""
+"""open_connection and start_server with hoop's compiled StreamReader and StreamWriter. They work on any loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 async def open_connection(
     host: str | None = None, port: int | str | None = None, *, limit: int = DEFAULT_LIMIT, **keywords: Any
 ) -> tuple[StreamReader, StreamWriter]:
-    """As asyncio.open_connection: connect; (reader, writer). Keywords go to loop.create_connection(). Raises OSError."""
+    """As asyncio.open_connection: (reader, writer). Keywords go to loop.create_connection(). Raises OSError."""
     loop: Any = asyncio.get_running_loop()  # typeshed's overloads do not fit what the loops accept
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
@@ -35,7 +35,9 @@ async def start_server(
 ) -> asyncio.AbstractServer:
     """As asyncio.start_server: listen, calling client_connected_cb(reader, writer) for each connection."""
     loop: Any = asyncio.get_running_loop()
-    server: asyncio.AbstractServer = await loop.create_server(lambda: accepting(client_connected_cb, limit, loop), host, port, **keywords)
+    server: asyncio.AbstractServer = await loop.create_server(
+        lambda: accepting(client_connected_cb, limit, loop), host, port, **keywords
+    )
     return server
 
 
@@ -65,6 +67,8 @@ async def start_unix_server(
     return server
 
 
-def accepting(client_connected_cb: ClientConnected, limit: int, loop: asyncio.AbstractEventLoop) -> StreamReaderProtocol:
+def accepting(
+    client_connected_cb: ClientConnected, limit: int, loop: asyncio.AbstractEventLoop
+) -> StreamReaderProtocol:
     """The protocol of one accepted connection."""
     return StreamReaderProtocol(StreamReader(limit=limit, loop=loop), client_connected_cb, loop=loop)
