@@ -1,0 +1,201 @@
+/* datagrams.c: batches of datagrams. What the kernels do, and what it means here:
+ *
+ *   - Linux: recvmmsg(2) stops at the first error; if it has datagrams by then, the error stays in the socket and the
+ *     next call gets it. It is not asked for a timeout: the sockets do not block. A sandbox may refuse both calls
+ *     with ENOSYS.
+ *   - Linux: sendmmsg(2) that has sent something forgets the error which stopped it. Errors of the datagram itself
+ *     (size, route) come again with the next call.
+ *   - Elsewhere, recvfrom(2) in a loop: the error that ends a batch has been taken from the socket, so it is handed
+ *     on in the batch's last place.
+ *   - A UNIX sender without a name has the address length 0 on Linux, and a bare sockaddr elsewhere.
+ *
+ * HOOP_DATAGRAMS_ONE_BY_ONE selects the loops on any system, for the tests. */
+#include "datagrams.h"
+
+#include <string.h>
+
+#if defined(__linux__) && !defined(HOOP_DATAGRAMS_ONE_BY_ONE)
+#define HAVE_BATCHES 1
+#else
+#define HAVE_BATCHES 0
+#endif
+
+#if defined(MSG_NOSIGNAL)
+#define SEND_FLAGS MSG_NOSIGNAL
+#else
+#define SEND_FLAGS 0 /* hoop_net_set_nonblocking has set SO_NOSIGPIPE */
+#endif
+
+struct hoop_datagram_reader {
+    char *room;
+    struct sockaddr_storage addresses[HOOP_DATAGRAMS_MAX];
+#if HAVE_BATCHES
+    struct iovec buffers[HOOP_DATAGRAMS_MAX];
+    struct mmsghdr headers[HOOP_DATAGRAMS_MAX];
+#endif
+};
+
+static int negative_errno(void)
+{
+#if EWOULDBLOCK != EAGAIN
+    if (errno == EWOULDBLOCK)
+        return -EAGAIN;
+#endif
+    return -errno;
+}
+
+hoop_datagram_reader *hoop_datagram_reader_open(void)
+{
+    hoop_datagram_reader *reader = calloc(1, sizeof(*reader));
+    if (reader == NULL)
+        return NULL;
+    reader->room = malloc(HOOP_DATAGRAMS_ROOM);
+    if (reader->room == NULL) {
+        free(reader);
+        return NULL;
+    }
+#if HAVE_BATCHES
+    for (int i = 0; i < HOOP_DATAGRAMS_MAX; i++) {
+        struct msghdr *header = &reader->headers[i].msg_hdr;
+        header->msg_name = &reader->addresses[i];
+        header->msg_iov = &reader->buffers[i];
+        header->msg_iovlen = 1;
+    }
+#endif
+    return reader;
+}
+
+void hoop_datagram_reader_close(hoop_datagram_reader *reader)
+{
+    if (reader == NULL)
+        return;
+    free(reader->room);
+    free(reader);
+}
+
+static void set_datagram(hoop_datagram *datagram, const char *data, size_t size, const struct sockaddr_storage *address,
+                         socklen_t length)
+{
+    datagram->data = data;
+    datagram->size = (ssize_t)size;
+    datagram->address = length == 0 ? NULL : (const struct sockaddr *)address;
+    datagram->address_length = length < sizeof(*address) ? length : (socklen_t)sizeof(*address);
+}
+
+static int receive_one_by_one(hoop_datagram_reader *reader, int fd, size_t largest, int places,
+                              hoop_datagram *datagrams)
+{
+    for (int count = 0; count < places; count++) {
+        char *data = reader->room + (size_t)count * largest;
+        struct sockaddr_storage *address = &reader->addresses[count];
+        socklen_t length;
+        ssize_t size;
+        do {
+            length = sizeof(*address);
+            size = recvfrom(fd, data, largest, 0, (struct sockaddr *)address, &length);
+        } while (HOOP_UNLIKELY(size < 0) && errno == EINTR);
+        if (size >= 0) {
+            set_datagram(&datagrams[count], data, (size_t)size, address, length);
+            continue;
+        }
+        int error = negative_errno();
+        if (count == 0)
+            return error;
+        if (error == -EAGAIN)
+            return count;
+        set_datagram(&datagrams[count], NULL, 0, NULL, 0);
+        datagrams[count].size = error;
+        return count + 1;
+    }
+    return places;
+}
+
+#if HAVE_BATCHES
+static int receive_batch(hoop_datagram_reader *reader, int fd, size_t largest, int places, hoop_datagram *datagrams)
+{
+    for (int i = 0; i < places; i++) {
+        reader->buffers[i].iov_base = reader->room + (size_t)i * largest;
+        reader->buffers[i].iov_len = largest;
+        reader->headers[i].msg_hdr.msg_namelen = sizeof(reader->addresses[i]);
+    }
+    int count;
+    do {
+        count = recvmmsg(fd, reader->headers, (unsigned)places, 0, NULL);
+    } while (HOOP_UNLIKELY(count < 0) && errno == EINTR);
+    if (count < 0)
+        return negative_errno();
+    for (int i = 0; i < count; i++)
+        set_datagram(&datagrams[i], reader->buffers[i].iov_base, reader->headers[i].msg_len, &reader->addresses[i],
+                     reader->headers[i].msg_hdr.msg_namelen);
+    return count;
+}
+#endif
+
+int hoop_datagram_reader_receive(hoop_datagram_reader *reader, int fd, size_t largest, hoop_datagram *datagrams)
+{
+    HOOP_ASSERT(largest > 0 && largest <= HOOP_DATAGRAMS_ROOM);
+    int places = HOOP_DATAGRAMS_MAX;
+    if (HOOP_DATAGRAMS_ROOM / largest < HOOP_DATAGRAMS_MAX)
+        places = (int)(HOOP_DATAGRAMS_ROOM / largest);
+#if HAVE_BATCHES
+    int count = receive_batch(reader, fd, largest, places, datagrams);
+    if (HOOP_LIKELY(count != -ENOSYS))
+        return count;
+#endif
+    return receive_one_by_one(reader, fd, largest, places, datagrams);
+}
+
+int hoop_datagram_send(int fd, const hoop_datagram *datagram)
+{
+    ssize_t sent;
+    do {
+        sent = sendto(fd, datagram->data, (size_t)datagram->size, SEND_FLAGS, datagram->address,
+                      datagram->address_length);
+    } while (HOOP_UNLIKELY(sent < 0) && errno == EINTR);
+    return sent < 0 ? negative_errno() : 0;
+}
+
+static int send_one_by_one(int fd, const hoop_datagram *datagrams, int count)
+{
+    for (int i = 0; i < count; i++) {
+        int result = hoop_datagram_send(fd, &datagrams[i]);
+        if (result == 0)
+            continue;
+        return i > 0 ? i : result;
+    }
+    return count;
+}
+
+#if HAVE_BATCHES
+static int send_batch(int fd, const hoop_datagram *datagrams, int count)
+{
+    struct mmsghdr headers[HOOP_DATAGRAMS_MAX];
+    struct iovec buffers[HOOP_DATAGRAMS_MAX];
+    memset(headers, 0, (size_t)count * sizeof(headers[0]));
+    for (int i = 0; i < count; i++) {
+        /* sendmmsg writes to neither, its prototype only cannot say so */
+        buffers[i].iov_base = (void *)(uintptr_t)datagrams[i].data;
+        buffers[i].iov_len = (size_t)datagrams[i].size;
+        headers[i].msg_hdr.msg_iov = &buffers[i];
+        headers[i].msg_hdr.msg_iovlen = 1;
+        headers[i].msg_hdr.msg_name = (void *)(uintptr_t)datagrams[i].address;
+        headers[i].msg_hdr.msg_namelen = datagrams[i].address_length;
+    }
+    int sent;
+    do {
+        sent = sendmmsg(fd, headers, (unsigned)count, SEND_FLAGS);
+    } while (HOOP_UNLIKELY(sent < 0) && errno == EINTR);
+    return sent < 0 ? negative_errno() : sent;
+}
+#endif
+
+int hoop_datagrams_send(int fd, const hoop_datagram *datagrams, int count)
+{
+    HOOP_ASSERT(count > 0 && count <= HOOP_DATAGRAMS_MAX);
+#if HAVE_BATCHES
+    int sent = send_batch(fd, datagrams, count);
+    if (HOOP_LIKELY(sent != -ENOSYS))
+        return sent;
+#endif
+    return send_one_by_one(fd, datagrams, count);
+}
