@@ -11,7 +11,7 @@ from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
 POLLERS = {"Linux": ["poller_epoll.c"]}  # every other system that hoop runs on has kqueue
-PORTABLE_SOURCES = ["ring.c", "timers.c", "inbox.c", "waker.c", "net.c", "poller.c", "poller_poll.c"]
+PORTABLE_SOURCES = ["ring.c", "timers.c", "inbox.c", "waker.c", "net.c", "datagrams.c", "poller.c", "poller_poll.c"]
 MODULES = sorted(path.stem for path in Path("src/hoop").glob("*.pyx"))
 
 if sys.platform == "win32":

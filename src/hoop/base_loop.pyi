@@ -90,6 +90,13 @@ class BaseLoop:
         extra: dict[str, Any] | None = None,
         server: Any = None,
     ) -> asyncio.Transport: ...
+    def _make_datagram(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any,
+        waiter: asyncio.Future[None] | None = None,
+    ) -> asyncio.DatagramTransport: ...
     def _make_listener(
         self, sock: socket.socket, protocol_factory: Callable[[], asyncio.BaseProtocol], server: Any, backlog: int
     ) -> _Listener: ...
@@ -102,5 +109,4 @@ class BaseLoop:
 
     # ---- not there yet: asyncio.AbstractEventLoop's own, which raise NotImplementedError -------------------------
 
-    async def create_datagram_endpoint(self, *args: Any, **kwargs: Any) -> NoReturn: ...
     async def sendfile(self, *args: Any, **kwargs: Any) -> NoReturn: ...

@@ -8,6 +8,7 @@ from cpython.ref cimport Py_INCREF
 from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PyCFunction, PyDescr_NewMethod, PyMethodDef, PyType_Modified, \
     tuple_items, type_slots
 from hoop.csrc cimport hoop_poller_close, hoop_waker_close
+from hoop.datagram cimport DatagramTransport
 from hoop.garbage cimport show_to_collector
 from hoop.handle cimport Handle, new_handle
 from hoop.reactor cimport Reactor
@@ -133,6 +134,13 @@ cdef class BaseLoop(Reactor):
         fd_watcher(self, sock)  # RuntimeError if another transport owns it
         transport.adopt(self, sock.fileno(), sock, protocol, None, server, extra)
         transport.begin_life(waiter)
+        return transport
+
+    def _make_datagram(self, sock, protocol, address, waiter=None):
+        """A transport that owns sock (non-blocking). With an address, sendto() accepts no other."""
+        cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
+        fd_watcher(self, sock)  # RuntimeError if another transport owns it
+        transport.open(self, sock, protocol, address, waiter)
         return transport
 
     def _make_listener(self, sock, protocol_factory, server, backlog):

@@ -19,6 +19,11 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from "<netinet/in.h>" nogil:
     struct sockaddr_in6:
         unsigned short sin6_family
+        uint32_t sin6_flowinfo
+        uint32_t sin6_scope_id
+
+cdef extern from "<arpa/inet.h>" nogil:
+    uint32_t htonl(uint32_t number) noexcept
 
 ctypedef int (*hoop_visit_fn)(void *item, void *arg) noexcept
 
@@ -129,3 +134,20 @@ cdef extern from "net.h" nogil:
     int hoop_net_format_address(const sockaddr *address, socklen_t length, hoop_address *text) noexcept
     Py_ssize_t hoop_net_unix_name(const sockaddr *address, socklen_t length, const char **name) noexcept
     int hoop_net_parse_literal(const char *host, uint16_t port, sockaddr_storage *address) noexcept
+
+cdef extern from "datagrams.h" nogil:
+    enum:
+        HOOP_DATAGRAMS_MAX
+    ctypedef struct hoop_datagram:
+        const char *data
+        Py_ssize_t size
+        const sockaddr *address
+        socklen_t address_length
+    ctypedef struct hoop_datagram_reader:
+        pass
+    hoop_datagram_reader *hoop_datagram_reader_open() noexcept
+    void hoop_datagram_reader_close(hoop_datagram_reader *reader) noexcept
+    int hoop_datagram_reader_receive(hoop_datagram_reader *reader, int fd, size_t largest,
+                                     hoop_datagram *datagrams) noexcept
+    int hoop_datagram_send(int fd, const hoop_datagram *datagram) noexcept
+    int hoop_datagrams_send(int fd, const hoop_datagram *datagrams, int count) noexcept

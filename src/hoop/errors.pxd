@@ -1,2 +1,3 @@
 cdef object os_error(long result)
+cdef object datagram_error(long result)
 cdef int check(long result) except -1

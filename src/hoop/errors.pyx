@@ -10,6 +10,11 @@ cdef object os_error(long result):
     return OSError(<int>-result, os_strerror(<int>-result))
 
 
+cdef object datagram_error(long result):
+    """The same for error_received(), which is told of nothing but OSErrors: -ENOMEM is one too."""
+    return OSError(<int>-result, os_strerror(<int>-result))
+
+
 cdef int check(long result) except -1:
     """Raise if result is below 0."""
     if result < 0:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from hoop.asyncgens import AsyncGenerators
 from hoop.base_loop import BaseLoop
 from hoop.connect import Connecting
+from hoop.endpoint import Endpoints
 from hoop.executor import Executing
 from hoop.pipe_connect import Piping
 from hoop.problems import Problems
@@ -41,6 +42,7 @@ class Loop(
     UnixSockets,
     Piping,
     Processes,
+    Endpoints,
     Connecting,
     Serving,
     Upgrading,

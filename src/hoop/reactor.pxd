@@ -1,5 +1,6 @@
 from cpython.object cimport PyObject
-from hoop.csrc cimport hoop_event, hoop_inbox, hoop_inbox_node, hoop_poller, hoop_ring, hoop_timers, hoop_waker
+from hoop.csrc cimport hoop_datagram_reader, hoop_event, hoop_inbox, hoop_inbox_node, hoop_poller, hoop_ring, \
+    hoop_timers, hoop_waker
 from hoop.handle cimport Handle, TimerHandle
 from libc.stdint cimport int64_t, uint64_t
 
@@ -38,6 +39,7 @@ cdef class Reactor:
     cdef int watcher_capacity
     cdef hoop_event *events
     cdef char *read_buffer      # shared by the transports: what is read into it is copied out before anything else runs
+    cdef hoop_datagram_reader *datagram_reader  # likewise, for datagrams; NULL until somebody receives one
     cdef object clock           # None, or a callable returning nanoseconds in place of the monotonic clock
     cdef object entered         # the context left entered between two callbacks, or None
     cdef bint after_is_due      # flushes, next_ticks or microtasks hold something

@@ -91,6 +91,7 @@ cdef class Reactor:
         hoop_poller_close(&self.poller)
         PyMem_Free(self.events)
         PyMem_Free(self.read_buffer)
+        hoop_datagram_reader_close(self.datagram_reader)
         PyMem_Free(self.watchers)
 
     # ---- time and state -------------------------------------------------------------------------------------------

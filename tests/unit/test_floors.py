@@ -18,7 +18,7 @@ Floors = tuple[tuple[str, ...], ...]
 CSRC_FLOORS: Floors = (
     ("base",),
     ("clock",),
-    ("ring", "timers", "inbox", "waker", "poller", "net"),
+    ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams"),
     ("poller_internal",),
     ("poller_epoll", "poller_kqueue", "poller_poll"),
 )
@@ -29,7 +29,7 @@ PACKAGE_FLOORS: Floors = (
     ("reactor",),
     ("garbage",),
     ("transport",),
-    ("writing",),
+    ("writing", "datagram"),
     ("stream",),
     ("listener", "sockops", "pipe"),
     ("base_loop",),
@@ -37,13 +37,14 @@ PACKAGE_FLOORS: Floors = (
     ("connect",),
     ("server",),
     ("unix_sockets",),
+    ("endpoint",),
     ("loop",),
     ("policy", "run", "stream_api"),
     ("__init__",),
 )
 
 # The only files that may ask which platform they are compiled for.
-PLATFORM_FILES = ("poller.h", "poller.c", "poller_*.h", "poller_*.c", "waker.h", "waker.c", "net.h", "net.c")
+PLATFORM_FILES = ("poller.h", "poller.c", "poller_*.h", "poller_*.c", "waker.[hc]", "net.[hc]", "datagrams.c")
 PLATFORM_MACROS = (
     *("__linux__", "__linux", "linux", "__ANDROID__", "__APPLE__", "__MACH__", "__unix__", "__sun", "__CYGWIN__"),
     *("__FreeBSD__", "__OpenBSD__", "__NetBSD__", "__DragonFly__", "BSD", "_WIN32", "_WIN64", "__MINGW32__"),
