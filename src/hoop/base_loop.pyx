@@ -157,6 +157,8 @@ cdef class BaseLoop(Reactor):
                 if transport.server is server:
                     if abort:
                         transport.abort()
+                    elif transport.filter is not None:
+                        transport.filter.close_from_below()
                     else:
                         transport.close()
 

@@ -8,13 +8,14 @@ import functools
 import itertools
 import socket
 import ssl as ssl_module
-from asyncio import sslproto, staggered
+from asyncio import staggered
 from asyncio.log import logger
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from hoop.base_loop import BaseLoop
 from hoop.resolver import AddressInfo, Resolving
+from hoop.tls import new_session
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
@@ -123,18 +124,18 @@ class Connecting(BaseLoop, Resolving):
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if ssl:
-            tls = sslproto.SSLProtocol(
+            session = new_session(
                 self,
                 protocol,
-                None if isinstance(ssl, bool) else ssl,  # type: ignore[arg-type]
+                ssl,
                 waiter,
-                server_side,
-                server_hostname or None,
-                ssl_handshake_timeout=handshake_timeout,  # type: ignore[arg-type]
-                ssl_shutdown_timeout=shutdown_timeout,
+                server_side=server_side,
+                server_hostname=server_hostname or None,
+                handshake_timeout=handshake_timeout,
+                shutdown_timeout=shutdown_timeout,
             )
-            self._make_stream(sock, tls)
-            transport = tls._app_transport
+            transport = session.app_transport
+            self._make_stream(sock, session)
         else:
             transport = self._make_stream(sock, protocol, waiter)
         try:

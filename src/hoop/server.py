@@ -10,7 +10,6 @@ import os
 import socket
 import ssl as ssl_module
 import sys
-from asyncio import sslproto
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 from hoop.base_loop import BaseLoop
 from hoop.connect import ProtocolFactory
 from hoop.resolver import AddressInfo, Resolving
+from hoop.tls import new_session
 
 
 class Server(asyncio.AbstractServer):
@@ -211,14 +211,13 @@ class Serving(BaseLoop, Resolving):
         """Wraps each accepted connection's protocol in TLS."""
 
         def wrapped() -> asyncio.BaseProtocol:
-            return sslproto.SSLProtocol(
+            return new_session(
                 self,
                 protocol_factory(),
                 context,
-                None,  # type: ignore[arg-type]
-                True,
-                ssl_handshake_timeout=handshake_timeout,  # type: ignore[arg-type]
-                ssl_shutdown_timeout=shutdown_timeout,
+                server_side=True,
+                handshake_timeout=handshake_timeout,
+                shutdown_timeout=shutdown_timeout,
             )
 
         return wrapped

@@ -1,8 +1,15 @@
-from hoop.reactor cimport Reactor
+from hoop.reactor cimport Reactor, Watcher
 from hoop.writing cimport WritingTransport
 
 
+cdef class StreamFilter(Watcher):
+    """A compiled protocol that takes a stream's bytes where they are, without an object made of them."""
+    cdef int on_bytes(self, char *data, Py_ssize_t size) except -1  # in the reactor's read buffer
+    cdef int close_from_below(self) except -1                       # the server wants its connections closed
+
+
 cdef class StreamTransport(WritingTransport):
+    cdef StreamFilter filter    # the protocol, if it is one
     cdef bint is_reading_paused
     cdef bint is_buffered_protocol
     cdef bint is_eof_received   # the peer will send no more, and writing was kept open
@@ -10,6 +17,7 @@ cdef class StreamTransport(WritingTransport):
     cdef bint was_read_full     # the latest read filled the buffer: a bulk transfer
 
     cdef int on_readable(self) except -1
+    cdef int receive_filtered(self) except -1
     cdef object receive(self, Py_ssize_t *result)
     cdef object receive_bulk(self, Py_ssize_t *result)
     cdef int receive_buffered(self) except -1

@@ -3,7 +3,8 @@
 Writing is WritingTransport's, with sendmsg(2).
 
 Reading. A small read goes to the reactor's shared buffer and leaves as one exact-size bytes object; once a read has filled
-that buffer, the next ones go straight into a large bytes object that is then shrunk.
+that buffer, the next ones go straight into a large bytes object that is then shrunk. A StreamFilter (TLS) is shown the
+shared buffer itself.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -11,7 +12,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from hoop.csrc cimport *
 from hoop.errors cimport os_error
-from hoop.reactor cimport READ_BUFFER_SIZE, Reactor
+from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher
 from hoop.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN
 from hoop.writing cimport WritingTransport
 from libc.errno cimport EAGAIN
@@ -27,10 +28,19 @@ cdef enum:
     WITHOUT_GIL_FROM = 64 * 1024  # bytes: below, giving the GIL away costs more than the copy
 
 
+cdef class StreamFilter(Watcher):
+    cdef int on_bytes(self, char *data, Py_ssize_t size) except -1:
+        raise NotImplementedError("a filter must take its bytes")
+
+    cdef int close_from_below(self) except -1:
+        raise NotImplementedError("a filter must know how to close")
+
+
 cdef class StreamTransport(WritingTransport):
     cdef int bind_protocol(self, object protocol) except -1:
         self.protocol = protocol
-        self.is_buffered_protocol = isinstance(protocol, asyncio.BufferedProtocol)
+        self.filter = <StreamFilter>protocol if isinstance(protocol, StreamFilter) else None
+        self.is_buffered_protocol = self.filter is None and isinstance(protocol, asyncio.BufferedProtocol)
         return 0
 
     # ---- writing -------------------------------------------------------------------------------------------------
@@ -127,6 +137,8 @@ cdef class StreamTransport(WritingTransport):
     cdef int on_readable(self) except -1:
         cdef Py_ssize_t result = 0
         cdef object data
+        if self.filter is not None:
+            return self.receive_filtered()
         if self.is_buffered_protocol:
             return self.receive_buffered()
         data = self.receive_bulk(&result) if self.was_read_full else self.receive(&result)
@@ -139,6 +151,25 @@ cdef class StreamTransport(WritingTransport):
         self.reactor.enter_context(self.context)
         try:
             self.protocol.data_received(data)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, "Fatal error: protocol.data_received() call failed.")
+        return 0
+
+    cdef int receive_filtered(self) except -1:
+        cdef char *buffer = self.reactor.read_buffer
+        cdef Py_ssize_t size = hoop_net_recv(self.fd, buffer, READ_BUFFER_SIZE)
+        cdef StreamFilter filter = self.filter
+        if size <= 0:
+            if size == 0:
+                return self.on_eof()
+            if size == -EAGAIN:
+                return 0
+            return self.fatal(os_error(size), "Fatal read error on socket transport")
+        self.reactor.enter_context(self.context)
+        try:
+            filter.on_bytes(buffer, size)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:

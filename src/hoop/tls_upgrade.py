@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from asyncio import sslproto
 from typing import Any
 
 from hoop.base_loop import BaseLoop
+from hoop.tls import new_session
 
 
 class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
@@ -37,32 +37,25 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
         if transport.is_closing():
             raise ConnectionResetError(f"start_tls() on a transport that is closing: {transport!r}")
         waiter = self.create_future()
-        tls = sslproto.SSLProtocol(
+        session = new_session(
             self,
             protocol,
             sslcontext,
             waiter,
-            server_side,
-            server_hostname,
-            call_connection_made=False,
-            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            handshake_timeout=ssl_handshake_timeout,
+            shutdown_timeout=ssl_shutdown_timeout,
+            is_upgrade=True,
         )
-        transport.pause_reading()
-        early = taken_from_reader(protocol)
-        if early:
-            tls._incoming.write(early)  # type: ignore[attr-defined]
-        transport.set_protocol(tls)
-        beginning = self.call_soon(tls.connection_made, transport)
-        reading = self.call_soon(transport.resume_reading)
+        upgraded = session.app_transport
+        session.begin_upgrade(transport, taken_from_reader(protocol))
         try:
             await waiter
         except BaseException:
-            beginning.cancel()
-            reading.cancel()
             transport.close()
             raise
-        return tls._app_transport
+        return upgraded
 
 
 def taken_from_reader(protocol: asyncio.BaseProtocol) -> bytes:

@@ -23,7 +23,7 @@ CSRC_FLOORS: Floors = (
     ("poller_epoll", "poller_kqueue", "poller_poll"),
 )
 PACKAGE_FLOORS: Floors = (
-    ("csrc", "cpython_api", "streams"),
+    ("csrc", "cpython_api", "streams", "tls_engine"),
     ("errors",),
     ("handle",),
     ("reactor",),
@@ -31,8 +31,9 @@ PACKAGE_FLOORS: Floors = (
     ("transport",),
     ("writing", "datagram"),
     ("stream",),
-    ("listener", "sockops", "pipe"),
+    ("listener", "sockops", "pipe", "tls_session"),
     ("base_loop",),
+    ("tls",),
     ("resolver", "signals", "executor", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process"),
     ("connect",),
     ("server",),

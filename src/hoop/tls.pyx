@@ -1,0 +1,165 @@
+"""The application's end of a TLS connection: an asyncio.Transport over a TlsSession."""
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from hoop.tls_session cimport DEFAULT_TLS_HIGH_WATER, TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, \
+    TLS_SHUTDOWN, TlsSession, limit_lower
+from hoop.writing cimport owned_chunk
+
+import asyncio
+import warnings
+
+
+def new_session(loop, protocol, sslcontext, waiter=None, **options):
+    """A TlsSession (which says what options there are) whose app_transport is a TlsTransport."""
+    cdef TlsSession session = TlsSession(loop, protocol, sslcontext, waiter, **options)
+    cdef TlsTransport transport = TlsTransport.__new__(TlsTransport)
+    transport.session = session
+    session.transport = transport
+    return session
+
+
+cdef class TlsTransport:
+    """The application's side: an asyncio.Transport whose bytes travel encrypted."""
+
+    _start_tls_compatible = True  # TLS in TLS
+    _sendfile_compatible = asyncio.constants._SendfileMode.FALLBACK
+
+    @property
+    def __class__(self):
+        return asyncio.Transport
+
+    @property
+    def _loop(self):
+        return self.session.reactor
+
+    @property
+    def _ssl_protocol(self):
+        return self.session
+
+    @property
+    def _protocol_paused(self):
+        return self.session.is_paused
+
+    def get_extra_info(self, name, default=None):
+        """"ssl_object", "sslcontext", "peercert", "cipher", "compression", or what the transport below knows."""
+        return self.session.extra_info(name, default)
+
+    def get_protocol(self):
+        """The protocol that the transport calls now."""
+        return self.session.protocol
+
+    def set_protocol(self, protocol):
+        """Have another protocol called from now on."""
+        self.session.flush_queue()
+        self.session.bind_protocol(protocol)
+
+    def is_closing(self):
+        """Whether close(), abort(), the peer or an error has ended the connection or is about to."""
+        return self.session.state > TLS_OPEN
+
+    def close(self):
+        """Deliver what was written, exchange close_notify, close; bounded by ssl_shutdown_timeout."""
+        self.session.start_close()
+
+    def abort(self):
+        """Close at once."""
+        self.session.abort(None)
+
+    def _force_close(self, error):
+        self.session.abort(error)
+
+    def is_reading(self):
+        """Whether new data is being delivered."""
+        return self.session.state <= TLS_OPEN and not self.session.is_reading_paused
+
+    def pause_reading(self):
+        """Deliver no more data until resume_reading(). Idempotent."""
+        cdef TlsSession session = self.session
+        if session.state == TLS_OPEN and not session.is_reading_paused:
+            session.is_reading_paused = True
+            session.lower.pause_reading()
+
+    def resume_reading(self):
+        """Undo pause_reading(). Idempotent."""
+        cdef TlsSession session = self.session
+        if session.state == TLS_OPEN and session.is_reading_paused:
+            session.is_reading_paused = False
+            session.lower.resume_reading()
+            session.schedule_reading()  # what was decrypted or fed already
+
+    def write(self, data):
+        """Send bytes, bytearray or memoryview; never blocks. The data may be changed or released afterwards.
+
+        TypeError for anything else. After the connection is closed, data is dropped.
+        """
+        if PyBytes_CheckExact(data):
+            self.session.write_chunk(data, PyBytes_GET_SIZE(data))
+        else:
+            chunk = owned_chunk(data)
+            self.session.write_chunk(chunk, len(chunk))
+
+    def writelines(self, list_of_data):
+        """Send the items of an iterable, in as few records as possible. Nothing is sent if one has a wrong type."""
+        cdef list chunks = [owned_chunk(data) for data in list_of_data]
+        cdef TlsSession session = self.session
+        for chunk in chunks:
+            if session.state > TLS_OPEN:
+                session.write_chunk(chunk, len(chunk))  # counts it as dropped
+            elif len(chunk) > 0:
+                session.add_chunk(chunk, len(chunk))
+        if session.queued > 0 and session.state <= TLS_OPEN:
+            session.after_write()
+
+    def write_eof(self):
+        """TLS connections are not closed one way. Raises NotImplementedError."""
+        raise NotImplementedError("a TLS connection cannot be closed one way")
+
+    def can_write_eof(self):
+        """False."""
+        return False
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """Set the watermarks in bytes: pause_writing() above high, resume_writing() at or below low.
+
+        Defaults are asyncio's for TLS (512 KiB, and a quarter). ValueError unless high >= low >= 0.
+        """
+        cdef TlsSession session = self.session
+        if high is None:
+            high = DEFAULT_TLS_HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        session.high_water = min(high, <Py_ssize_t>0x7fffffffffffffff)
+        session.low_water = min(low, <Py_ssize_t>0x7fffffffffffffff)
+        if session.stream is not None:
+            limit_lower(session)
+            session.flush_queue()
+            session.stream.flush_deferred()
+            session.stream.pause_protocol()
+        session.pause_protocol()
+
+    def get_write_buffer_limits(self):
+        """(low, high) in bytes."""
+        return (self.session.low_water, self.session.high_water)
+
+    def get_write_buffer_size(self):
+        """Bytes that have not left: plaintext that waits, and ciphertext that hoop's own stream below holds."""
+        cdef TlsSession session = self.session
+        session.flush_queue()
+        if session.stream is not None:
+            session.stream.flush_deferred()
+        return session.unsent()
+
+    def __del__(self):
+        if self.session is not None and TLS_HANDSHAKE < self.session.state < TLS_LOST:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+
+    def __repr__(self):
+        cdef TlsSession session = self.session
+        names = {TLS_HANDSHAKE: "in handshake", TLS_OPEN: "open", TLS_FLUSHING: "closing", TLS_SHUTDOWN: "closing",
+                 TLS_LOST: "closing", TLS_CLOSED: "closed"}
+        version = session.engine.ssl_object.version() if session.is_handshaken else None
+        words = ["TlsTransport", names[session.state], *([version] if version else [])]
+        if session.queued > 0:
+            words.append(f"unencrypted={session.queued}")
+        return f"<{' '.join(words)} over {session.lower!r}>"

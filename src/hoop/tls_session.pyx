@@ -1,0 +1,668 @@
+"""The TLS transport: a protocol on the transport below, an engine in the middle, a transport for the application above.
+
+    HANDSHAKE --> OPEN --close(), the peer's end--> FLUSHING --> SHUTDOWN --> LOST --connection_lost()--> CLOSED
+        \\___________\\_____________________________________ abort(), an error ___/
+
+Reading. hoop's own stream shows the ciphertext in the reactor's buffer; the engine takes it, and plaintext is made in the
+same buffer and leaves as one exact-size bytes object (or in the buffer of a BufferedProtocol). The engine is fed at most
+FEED_SIZE at a time, since its memory never shrinks. Pausing pauses the transport below, at once.
+
+Writing. What one callback writes is held as plaintext until the callback and its microtasks have ended, then encrypted
+record by record and given to the transport below, which sends it with one system call. When that one is full, plaintext
+waits here, by reference.
+
+Closing takes a bounded time. Until the bytes have left, ssl_shutdown_timeout counts; after that, an application that chose
+no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify, which RFC 8446 (6.1) does not make anybody wait for.
+"""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from hoop.reactor cimport READ_BUFFER_SIZE, Reactor
+from hoop.stream cimport StreamFilter, StreamTransport
+from hoop.tls_engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT, TlsEngine, new_engine
+from hoop.writing cimport owned_chunk
+from libc.math cimport ceil
+from libc.stdint cimport INT64_MAX, int64_t
+
+import asyncio
+import collections
+import ssl
+import warnings
+from asyncio.log import logger
+
+cdef enum:
+    FEED_SIZE = 32 * 1024
+    DEFER_BELOW = 64 * 1024           # bytes written by one callback: beyond, they are encrypted at once
+    DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+cdef double HANDSHAKE_TIMEOUT_S = 60.0  # asyncio.constants.SSL_HANDSHAKE_TIMEOUT
+cdef double SHUTDOWN_TIMEOUT_S = 30.0   # asyncio.constants.SSL_SHUTDOWN_TIMEOUT
+cdef double ANSWER_TIMEOUT_S = 5.0
+cdef double LONGEST_TIMEOUT_S = 9.0e9
+
+cdef str FATAL = "Fatal error on SSL protocol"
+
+
+cdef class TlsSession(StreamFilter):
+    def __init__(self, Reactor loop, protocol, sslcontext, waiter=None, *, server_side=False, server_hostname=None,
+                 handshake_timeout=None, shutdown_timeout=None, is_upgrade=False):
+        """waiter: a future that is done with the handshake. is_upgrade: protocol already has its connection_made."""
+        self.handshake_timeout_s = checked_timeout("ssl_handshake_timeout", handshake_timeout, HANDSHAKE_TIMEOUT_S)
+        self.shutdown_timeout_s = checked_timeout("ssl_shutdown_timeout", shutdown_timeout, SHUTDOWN_TIMEOUT_S)
+        self.is_timeout_given = shutdown_timeout is not None
+        if server_side or not server_hostname:
+            server_hostname = None
+        if sslcontext is None or isinstance(sslcontext, bool):
+            if server_side:
+                raise ValueError("Server side SSL needs a valid SSLContext")
+            sslcontext = ssl.create_default_context()
+            if server_hostname is None:
+                sslcontext.check_hostname = False
+        self.engine = new_engine(sslcontext, bool(server_side), server_hostname)
+        self.reactor = loop
+        self.sslcontext = sslcontext
+        self.waiter = waiter
+        self.is_connected = is_upgrade
+        self.high_water = DEFAULT_TLS_HIGH_WATER
+        self.low_water = DEFAULT_TLS_HIGH_WATER // 4
+        self.bind_protocol(protocol)
+
+    @property
+    def __class__(self):
+        return asyncio.Protocol
+
+    @property
+    def app_transport(self):
+        """What the application uses; None once the connection is closed."""
+        return self.transport
+
+    cdef int bind_protocol(self, object protocol) except -1:
+        self.protocol = protocol
+        self.is_buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        return 0
+
+    cdef int set_timer(self, double delay_s, object callback) except -1:
+        cdef int64_t now_ns = self.reactor.now_ns()
+        cdef int64_t deadline_ns = INT64_MAX
+        cdef object context = None if self.stream is None else self.stream.context
+        self.stop_timer()
+        if delay_s < LONGEST_TIMEOUT_S:
+            deadline_ns = now_ns + <int64_t>ceil(delay_s * 1e9)
+        self.timer = self.reactor.schedule_timer(deadline_ns, <double>now_ns / 1e9 + delay_s, callback, NULL, 0, context)
+        return 0
+
+    cdef int stop_timer(self) except -1:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        return 0
+
+    # ---- called by the transport below ---------------------------------------------------------------------------
+
+    def connection_made(self, transport):
+        """Begin the handshake."""
+        if self.state != TLS_HANDSHAKE:
+            transport.abort()  # given up before it began
+            return
+        self.lower = transport
+        if isinstance(transport, StreamTransport):
+            self.stream = <StreamTransport>transport
+            self.is_lower_paused = self.is_paused = self.stream.is_protocol_paused
+            limit_lower(self)
+        self.began_ns = self.reactor.now_ns()
+        if self.reactor.debug:
+            logger.debug("%r starts SSL handshake", self.transport)
+        self.set_timer(self.handshake_timeout_s, self._handshake_timed_out)
+        if self.stream is not None and self.stream.is_eof_received:
+            self.handshake_failed(ConnectionResetError())
+        else:
+            self.advance()
+
+    def begin_upgrade(self, transport, bytes early):
+        """start_tls: take over a transport that another protocol had, and what it had already received."""
+        transport.set_protocol(self)
+        if early:
+            self.input = early
+        self.connection_made(transport)
+        if self.state < TLS_LOST:
+            transport.resume_reading()
+
+    def data_received(self, data):
+        """Ciphertext from a transport that is not hoop's own stream, or from another TLS transport."""
+        cdef bytes chunk = bytes(data)
+        self.on_bytes(PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
+
+    def eof_received(self):
+        """Nothing more comes from below; whether the transport is to be kept open."""
+        self.is_eof = True
+        if self.state == TLS_HANDSHAKE:
+            self.handshake_failed(ConnectionResetError())
+        elif self.state == TLS_OPEN:
+            self.read_plaintext()  # unless reading is paused: then resume_reading() finds the end
+        elif self.state == TLS_SHUTDOWN:
+            self.finish()
+        return self.state == TLS_OPEN or self.state == TLS_FLUSHING
+
+    def connection_lost(self, error):
+        """The end of everything."""
+        cdef bint was_handshake = not self.is_handshaken
+        cdef object protocol = self.protocol
+        self.stop_timer()
+        self.state = TLS_CLOSED
+        self.drop_queue()
+        self.input = None
+        self.protocol = None
+        self.transport = None
+        try:
+            if self.is_connected:
+                self.is_connected = False
+                protocol.connection_lost(error)
+        finally:
+            if error is None and was_handshake:
+                error = ConnectionAbortedError("the connection was closed during the TLS handshake")
+            self.wake_waiter(error)
+
+    def pause_writing(self):
+        """The transport below is full."""
+        self.is_lower_paused = True
+        self.pause_protocol()
+
+    def resume_writing(self):
+        """The transport below wants more."""
+        self.is_lower_paused = False
+        self.flush_queue()
+
+    cdef int close_from_below(self) except -1:
+        return self.start_close()
+
+    # ---- handshake -----------------------------------------------------------------------------------------------
+
+    cdef int handshake(self) except -1:
+        cdef bint is_complete
+        try:
+            is_complete = self.engine.handshake()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return self.handshake_failed(error)
+        self.send_output()
+        if is_complete and self.state == TLS_HANDSHAKE:
+            self.handshake_done()
+        return 0
+
+    cdef int handshake_done(self) except -1:
+        self.stop_timer()
+        self.state = TLS_OPEN
+        self.is_handshaken = True
+        if self.reactor.debug:
+            logger.debug("%r: SSL handshake took %.1f ms", self.transport,
+                         <double>(self.reactor.now_ns() - self.began_ns) / 1e6)
+        if not self.is_connected:
+            self.is_connected = True
+            try:
+                self.protocol.connection_made(self.transport)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                return self.fatal(error, "Fatal error: protocol.connection_made() call failed.")
+        self.wake_waiter(None)
+        return self.flush_queue()
+
+    cdef int handshake_failed(self, object error) except -1:
+        cdef str message = "SSL handshake failed"
+        if isinstance(error, ssl.CertificateError):
+            message = "SSL handshake failed on verifying the certificate"
+        if self.state != TLS_HANDSHAKE:
+            return 0  # a callback of the context has given up before
+        self.stop_timer()
+        self.send_output()  # the alert that tells the peer why
+        self.fatal(error, message)
+        return self.wake_waiter(error)
+
+    def _handshake_timed_out(self):
+        self.timer = None
+        if self.state == TLS_HANDSHAKE:
+            self.fatal(ConnectionAbortedError(f"SSL handshake is taking longer than {self.handshake_timeout_s:g} seconds: "
+                                              "aborting the connection"), "Fatal error on transport")
+
+    cdef int wake_waiter(self, object error) except -1:
+        cdef object waiter = self.waiter
+        self.waiter = None
+        if waiter is None or waiter.done():
+            return 0
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
+        return 0
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    cdef int on_bytes(self, char *data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t first = 0
+        if self.state >= TLS_LOST:
+            return 0
+        if self.input is None:
+            first = min(size, FEED_SIZE)
+            self.engine.feed(data, first)
+        if first < size:
+            later = PyBytes_FromStringAndSize(data + first, size - first)
+            self.input = later if self.input is None else self.input[self.input_at:] + later
+            self.input_at = 0
+        return self.advance()
+
+    cdef bint feed_more(self) except -1:
+        """Give the engine the next part of what has been received; whether there was one."""
+        cdef Py_ssize_t size
+        if self.input is None:
+            return False
+        size = min(PyBytes_GET_SIZE(self.input) - self.input_at, FEED_SIZE)
+        self.engine.feed(PyBytes_AS_STRING(self.input) + self.input_at, size)
+        self.input_at += size
+        if self.input_at == PyBytes_GET_SIZE(self.input):
+            self.input = None
+            self.input_at = 0
+        return True
+
+    cdef int advance(self) except -1:
+        """Do what the bytes fed last allow."""
+        while self.state == TLS_HANDSHAKE:
+            self.handshake()
+            if self.state == TLS_OPEN:
+                # What came with the handshake waits until whoever awaited the handshake has gone on.
+                return self.schedule_reading()
+            if self.state == TLS_HANDSHAKE and not self.feed_more():
+                return 0
+        if self.state == TLS_OPEN:
+            return self.read_plaintext()
+        if self.state == TLS_FLUSHING or self.state == TLS_SHUTDOWN:
+            return self.discard_input()
+        return 0
+
+    cdef int schedule_reading(self) except -1:
+        if not self.is_continue_due:
+            self.is_continue_due = True
+            self.reactor.schedule(self._continue_reading, NULL, 0, None if self.stream is None else self.stream.context)
+        return 0
+
+    def _continue_reading(self):
+        self.is_continue_due = False
+        if self.state == TLS_OPEN:
+            self.read_plaintext()
+
+    cdef int read_plaintext(self) except -1:
+        """Deliver what can be decrypted, then the end if it has come."""
+        cdef bint goes_on = True
+        if self.is_continue_due and self.is_reading_paused:
+            return 0
+        while goes_on and self.state == TLS_OPEN and not self.is_reading_paused:
+            goes_on = self.deliver_buffered() if self.is_buffered else self.deliver_bytes()
+        if self.state >= TLS_LOST:
+            return 0
+        self.send_output()  # answers of the protocol itself: key updates, tickets, alerts
+        if self.is_blocked:
+            self.is_blocked = False
+            self.flush_queue()
+        if self.state == TLS_OPEN and not self.is_reading_paused and (self.has_peer_ended or self.is_eof):
+            self.tell_eof()
+            self.start_close()
+        return 0
+
+    cdef Py_ssize_t fill(self, char *buffer, Py_ssize_t capacity, bint *is_dry) except -2:
+        """Decrypt into buffer until it may not take another record, or everything fed is used up."""
+        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t count
+        is_dry[0] = False
+        while not is_dry[0] and (size == 0 or capacity - size >= TLS_RECORD_SIZE):
+            try:
+                count = self.engine.decrypt(buffer + size, capacity - size)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                if size == 0:
+                    raise
+                break  # deliver what came before; the engine fails again when asked again
+            if count > 0:
+                size += count
+                is_dry[0] = size < capacity and not self.engine.has_input() and not self.feed_more()
+            elif count == TLS_WANTS_INPUT:
+                is_dry[0] = not self.feed_more()
+            else:
+                self.has_peer_ended = True
+                is_dry[0] = True
+        return size
+
+    cdef int deliver_bytes(self) except -1:
+        """One data_received; whether there may be more."""
+        cdef char *buffer = self.reactor.read_buffer
+        cdef bint is_dry = False
+        cdef Py_ssize_t size
+        try:
+            size = self.fill(buffer, READ_BUFFER_SIZE, &is_dry)
+            if size > 0:
+                self.protocol.data_received(PyBytes_FromStringAndSize(buffer, size))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, FATAL)
+            return 0
+        return not is_dry
+
+    cdef int deliver_buffered(self) except -1:
+        """One buffer_updated; whether there may be more."""
+        cdef Py_buffer view
+        cdef bint is_dry = False
+        cdef Py_ssize_t size = 0
+        try:
+            PyObject_GetBuffer(self.protocol.get_buffer(-1), &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+            try:
+                if view.len == 0:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                if self.state == TLS_OPEN and not self.is_reading_paused:  # get_buffer() may have changed that
+                    size = self.fill(<char *>view.buf, view.len, &is_dry)
+            finally:
+                PyBuffer_Release(&view)
+            if size > 0:
+                self.protocol.buffer_updated(size)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, FATAL)
+            return 0
+        return not is_dry
+
+    cdef int discard_input(self) except -1:
+        """While closing: only the peer's close_notify is of interest."""
+        cdef bint is_dry = False
+        while not is_dry and not self.has_peer_ended:
+            try:
+                self.fill(self.reactor.read_buffer, READ_BUFFER_SIZE, &is_dry)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                self.has_peer_ended = True  # nothing that could be understood comes any more
+        if self.state == TLS_SHUTDOWN and self.has_peer_ended:
+            return self.finish()
+        return 0
+
+    cdef int tell_eof(self) except -1:
+        if self.is_eof_told or not self.is_connected:
+            return 0
+        self.is_eof_told = True
+        try:
+            if self.protocol.eof_received():
+                logger.warning("returning true from eof_received() has no effect when using ssl")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, "Error calling eof_received()")
+        return 0
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1:
+        if size == 0:
+            return 0
+        if self.state > TLS_OPEN:
+            if self.dropped_writes == DROPPED_WRITES_UNTIL_WARNING:
+                logger.warning("SSL connection is closed")
+            self.dropped_writes += 1
+            return 0
+        self.add_chunk(chunk, size)
+        return self.after_write()
+
+    cdef int add_chunk(self, object chunk, Py_ssize_t size) except -1:
+        if self.head is None:
+            self.head = chunk
+        else:
+            if self.rest is None:
+                self.rest = collections.deque()
+            self.rest.append(chunk)
+        self.queued += size
+        return 0
+
+    cdef int after_write(self) except -1:
+        """Bytes were added: wait for the callback's end, or for the transport below, or encrypt now."""
+        if self.state != TLS_OPEN or self.is_lower_paused or self.is_blocked:
+            return self.pause_protocol()
+        if self.reactor.in_callback and self.queued < DEFER_BELOW:
+            if not self.is_flush_due:
+                self.reactor.defer_flush(self)
+            return 0
+        return self.flush_queue()
+
+    cdef int on_flush(self) except -1:
+        if self.queued > 0 and self.state < TLS_LOST:
+            if self.stream is not None:
+                self.reactor.enter_context(self.stream.context)
+            self.flush_queue()
+        return 0
+
+    cdef object next_piece(self):
+        """The plaintext of one record, as far as there is so much."""
+        cdef Py_ssize_t size = len(self.head) - self.head_at
+        cdef list parts
+        if size >= TLS_RECORD_SIZE:
+            return memoryview(self.head)[self.head_at:self.head_at + TLS_RECORD_SIZE]
+        if self.rest is None:
+            return self.head if self.head_at == 0 else memoryview(self.head)[self.head_at:]
+        parts = [memoryview(self.head)[self.head_at:]]
+        for chunk in self.rest:
+            if size + len(chunk) > TLS_RECORD_SIZE:
+                parts.append(memoryview(chunk)[:TLS_RECORD_SIZE - size])
+                break
+            parts.append(chunk)
+            size += len(chunk)
+        return b"".join(parts)
+
+    cdef int take_encrypted(self, Py_ssize_t count) except -1:
+        cdef Py_ssize_t size
+        self.queued -= count
+        while self.head is not None:
+            size = len(self.head) - self.head_at
+            if count < size:
+                self.head_at += count
+                return 0
+            count -= size
+            self.head_at = 0
+            self.head = None
+            if self.rest is not None:
+                self.head = self.rest.popleft()
+                if not self.rest:
+                    self.rest = None  # an idle connection keeps no storage
+        return 0
+
+    cdef int flush_queue(self) except -1:
+        """Encrypt until nothing is left or the transport below is full; then whatever that allows."""
+        cdef Py_ssize_t count
+        if self.state != TLS_OPEN and self.state != TLS_FLUSHING:
+            return 0
+        while self.head is not None and not self.is_lower_paused and not self.is_blocked:
+            try:
+                count = self.engine.encrypt(self.next_piece())
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                return self.fatal(error, FATAL)
+            if count == TLS_WANTS_INPUT:
+                self.is_blocked = True
+            else:
+                self.take_encrypted(count)
+            self.send_output()
+            if self.state >= TLS_LOST:
+                return 0
+        if self.is_paused:
+            self.resume_protocol()
+        else:
+            self.pause_protocol()
+        if self.state == TLS_FLUSHING and self.head is None:
+            self.begin_shutdown()
+        return 0
+
+    cdef int send_output(self) except -1:
+        """Hand on what the engine has made."""
+        cdef object output = self.engine.take_output()
+        if output is None or self.lower is None:
+            return 0
+        if self.stream is not None:
+            return self.stream.write_chunk(output, PyBytes_GET_SIZE(output))
+        self.lower.write(output)
+        return 0
+
+    cdef Py_ssize_t unsent(self) except -1:
+        """Bytes that the application wrote and the kernel (or a foreign transport below) has not taken."""
+        return self.queued + (self.stream.held if self.stream is not None else 0)
+
+    cdef int pause_protocol(self) except -1:
+        # Bytes that are only deferred, here or below, do not count.
+        if self.is_paused or not self.is_connected or not (self.is_lower_paused or self.is_blocked):
+            return 0
+        if self.unsent() <= self.high_water or self.state > TLS_OPEN:
+            return 0
+        self.is_paused = True
+        try:
+            self.protocol.pause_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.reactor.report({"message": "protocol.pause_writing() failed", "exception": error,
+                                 "transport": self.transport, "protocol": self.protocol})
+        return 0
+
+    cdef int resume_protocol(self) except -1:
+        # Not paused below means that what it holds is under our low-water mark (limit_lower).
+        if self.is_lower_paused or self.is_blocked or self.queued > self.low_water:
+            return 0
+        self.is_paused = False
+        try:
+            self.protocol.resume_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.reactor.report({"message": "protocol.resume_writing() failed", "exception": error,
+                                 "transport": self.transport, "protocol": self.protocol})
+        return 0
+
+    cdef int drop_queue(self) except -1:
+        self.head = self.rest = None
+        self.head_at = self.queued = 0
+        return 0
+
+    # ---- closing -------------------------------------------------------------------------------------------------
+
+    cdef int start_close(self) except -1:
+        """close(): deliver what was written, say goodbye, wait a bounded time for the peer's."""
+        if self.state == TLS_HANDSHAKE:
+            return self.abort(None)
+        if self.state != TLS_OPEN:
+            return 0
+        self.state = TLS_FLUSHING
+        self.began_ns = self.reactor.now_ns()
+        self.set_timer(self.shutdown_timeout_s if self.is_timeout_given else
+                       min(ANSWER_TIMEOUT_S, self.shutdown_timeout_s), self._shutdown_timed_out)
+        if self.is_reading_paused:
+            self.is_reading_paused = False
+            self.lower.resume_reading()  # for the peer's close_notify
+        return self.flush_queue()
+
+    cdef int begin_shutdown(self) except -1:
+        self.state = TLS_SHUTDOWN
+        try:
+            self.engine.end()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            pass  # data of the peer's is in the way, or its end is already known; ours is in the output
+        self.send_output()
+        if self.state != TLS_SHUTDOWN:
+            return 0
+        if self.is_eof:
+            return self.finish()
+        return self.discard_input()
+
+    def _shutdown_timed_out(self):
+        cdef double took_s = <double>(self.reactor.now_ns() - self.began_ns) / 1e9
+        cdef bint is_sent = self.queued == 0 and self.lower.get_write_buffer_size() == 0
+        self.timer = None
+        if self.state == TLS_CLOSED:
+            return
+        if not self.is_timeout_given:
+            if is_sent and self.state == TLS_SHUTDOWN:
+                self.finish()  # all is delivered, only the answer is missing
+                return
+            if took_s < self.shutdown_timeout_s:
+                self.set_timer(min(ANSWER_TIMEOUT_S, self.shutdown_timeout_s - took_s), self._shutdown_timed_out)
+                return
+        self.state = TLS_LOST
+        self.close_lower(TimeoutError("SSL shutdown timed out"))
+
+    cdef int finish(self) except -1:
+        """Both sides are done. The timer goes on: what the transport below still holds may never leave."""
+        self.state = TLS_LOST
+        self.lower.close()
+        return 0
+
+    cdef int abort(self, object error) except -1:
+        """Close at once; error is for connection_lost. What was only deferred is still sent."""
+        if self.state == TLS_OPEN or self.state == TLS_FLUSHING:
+            self.flush_queue()
+        if self.state == TLS_CLOSED:
+            return 0
+        self.state = TLS_LOST
+        self.drop_queue()
+        return self.close_lower(error)
+
+    cdef int close_lower(self, object error) except -1:
+        if self.lower is None:
+            return 0
+        force_close = getattr(self.lower, "_force_close", None)
+        if force_close is not None:
+            force_close(error)
+        else:
+            self.lower.abort()
+        return 0
+
+    cdef int fatal(self, object error, str message) except -1:
+        """Something failed: tell, and end the connection."""
+        if self.state < TLS_LOST:
+            self.state = TLS_LOST
+            self.close_lower(error)
+        if isinstance(error, OSError):
+            if self.reactor.debug:
+                logger.debug("%r: %s", self.transport, message, exc_info=error)
+        elif not isinstance(error, asyncio.CancelledError):
+            self.reactor.report({"message": message, "exception": error, "transport": self.transport,
+                                 "protocol": self.protocol})
+        return 0
+
+    cdef object extra_info(self, object name, object default):
+        if name == "sslcontext":
+            return self.sslcontext
+        if self.is_handshaken:
+            if name == "ssl_object":
+                return self.engine.ssl_object
+            if name == "peercert":
+                return self.engine.ssl_object.getpeercert()
+            if name == "cipher":
+                return self.engine.ssl_object.cipher()
+            if name == "compression":
+                return self.engine.ssl_object.compression()
+        return default if self.lower is None else self.lower.get_extra_info(name, default)
+
+    def __repr__(self):
+        return f"<TlsSession of {self.transport!r}>"
+
+
+cdef double checked_timeout(str name, object value, double default) except? -1:
+    if value is None:
+        return default
+    if value <= 0:
+        raise ValueError(f"{name} should be a positive number, got {value}")
+    return value
+
+
+cdef int limit_lower(TlsSession session) except -1:
+    """Have the stream below call resume_writing() no later than our own low-water mark asks for."""
+    cdef StreamTransport stream = session.stream
+    stream.high_water = min(stream.high_water, session.low_water)
+    stream.low_water = min(stream.low_water, stream.high_water // 4)
+    return 0
