@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 import weakref
-from asyncio import base_events, coroutines, events
+from asyncio import base_events, constants, coroutines, events
 from asyncio.log import logger
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
@@ -209,7 +209,7 @@ class Loop(
             return
         if enabled:
             self._former_origin_depth = sys.get_coroutine_origin_tracking_depth()
-            sys.set_coroutine_origin_tracking_depth(asyncio.constants.DEBUG_STACK_DEPTH)
+            sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH)
         elif self._former_origin_depth is not None:
             sys.set_coroutine_origin_tracking_depth(self._former_origin_depth)
             self._former_origin_depth = None

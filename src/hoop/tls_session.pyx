@@ -269,7 +269,7 @@ cdef class TlsSession(StreamFilter):
             self.handshake()
             if self.state == TLS_OPEN:
                 # What came with the handshake waits until whoever awaited the handshake has gone on.
-                return self.schedule_reading()
+                return self.schedule_reading() if self.input is not None or self.engine.has_input() else 0
             if self.state == TLS_HANDSHAKE and not self.feed_more():
                 return 0
         if self.state == TLS_OPEN:
