@@ -32,6 +32,7 @@ cdef class DatagramTransport(Transport):
     cdef Route route(self, object addr, RawAddress *raw) except *
     cdef int hold(self, object data, object addr) except -1
     cdef int send_held(self) except? -1
+    cdef int send_first_through_socket(self) except? -1
     cdef int take_held(self, Py_ssize_t count) except -1
     cdef int on_writable(self) except -1
     cdef int back_off(self) except -1

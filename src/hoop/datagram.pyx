@@ -6,13 +6,14 @@ callback raises KeyboardInterrupt, is kept and delivered first afterwards; what 
 is dropped, as is what the kernel holds.
 
 Sending. sendto() hands each datagram to the kernel at once. Collecting what a callback sends for one sendmmsg(2)
-would save little (a system call's entry is small beside the way through the network stack), and the errors that
-asyncio tells of inside sendto() would come later, and some not at all. Only what the kernel has refused for now is
-sent in batches.
+would save nothing that can be measured (on the loopback the way through the network stack takes all the time), and
+the errors that asyncio tells of inside sendto() would come later, and some not at all. Only what the kernel has
+refused for now is sent in batches.
 
-Addresses. Making a tuple from a sockaddr, and a sockaddr from a tuple, takes text and libc; so the tuples of the latest
-senders are kept, and a reply to such a tuple finds the sockaddr by the tuple's identity. The socket object takes over where an address is
-not plain numbers: its rules, its errors and its name look-ups are then the same as asyncio's.
+Addresses. Making a tuple from a sockaddr, and a sockaddr from a tuple, takes text and libc; so the tuples of the
+latest senders are kept, and a reply to such a tuple finds the sockaddr by the tuple's identity. The socket object
+takes over where an address is not plain numbers: its rules, its errors and its name look-ups are then the same as
+asyncio's.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -114,7 +115,7 @@ cdef class DatagramTransport(Transport):
         else:
             try:
                 PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-            except BufferError as error:
+            except (BufferError, ValueError) as error:  # not contiguous; released
                 self.fatal(error, "Fatal write error on datagram transport")
                 return
             try:
@@ -219,7 +220,7 @@ cdef class DatagramTransport(Transport):
         self._error_received(datagram_error(result))
         return 1
 
-    def send_first_through_socket(self):
+    cdef int send_first_through_socket(self) except? -1:
         data, addr = self.held[0]
         try:
             self.sock.sendto(data, addr)

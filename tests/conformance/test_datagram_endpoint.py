@@ -13,11 +13,12 @@ from conformance.datagrams import DatagramRecorder, endpoint, raw_udp
 from conformance.peers import LOCALHOST, has_ipv6_loopback, off_loop, open_descriptors
 
 
-def test_bound_endpoint(run: Any) -> None:
+def test_bound_endpoint(run: Any, loop_name: str) -> None:
     async def main() -> None:
         transport, protocol = await endpoint(local_addr=(LOCALHOST, 0))
         assert protocol.calls == [("connection_made", transport)]
-        assert isinstance(transport, asyncio.DatagramTransport)
+        if loop_name == "hoop" or sys.version_info >= (3, 13):  # std: only since then
+            assert isinstance(transport, asyncio.DatagramTransport)
         host, port = transport.get_extra_info("sockname")
         assert host == LOCALHOST and port > 0
         assert transport.get_extra_info("peername", "default") is None
