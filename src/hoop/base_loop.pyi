@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, NoReturn, Protocol, TypeVarTuple, Unpack
+from typing import Any, Protocol, TypeVarTuple, Unpack
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 
@@ -106,7 +106,3 @@ class BaseLoop:
     def _mark_forked(self) -> None: ...
     def _set_debug_flag(self, enabled: bool) -> None: ...
     def _turn_counts(self) -> tuple[int, int, int]: ...
-
-    # ---- not there yet: asyncio.AbstractEventLoop's own, which raise NotImplementedError -------------------------
-
-    async def sendfile(self, *args: Any, **kwargs: Any) -> NoReturn: ...

@@ -37,6 +37,8 @@ cdef class StreamFilter(Watcher):
 
 
 cdef class StreamTransport(WritingTransport):
+    _sendfile_compatible = asyncio.constants._SendfileMode.TRY_NATIVE  # third-party loops' and asyncio's own sendfile() ask
+
     cdef int bind_protocol(self, object protocol) except -1:
         self.protocol = protocol
         self.filter = <StreamFilter>protocol if isinstance(protocol, StreamFilter) else None
@@ -75,7 +77,7 @@ cdef class StreamTransport(WritingTransport):
         cdef int result
         if self.state == TRANSPORT_CLOSING:
             return self.lose(None)
-        if self.is_eof_wanted:
+        if self.is_eof_wanted and not self.is_lent:
             result = hoop_net_shutdown_write(self.fd)
             if result < 0:
                 return self.fatal(os_error(result), "Fatal error on transport: shutdown failed")
@@ -116,7 +118,7 @@ cdef class StreamTransport(WritingTransport):
         if (self.state == TRANSPORT_OPEN and self.is_reading_started and not self.is_reading_paused
                 and not self.is_eof_received):
             interest = HOOP_READABLE
-        if self.is_refused:
+        if self.is_refused or self.lease_waiter is not None:
             interest |= HOOP_WRITABLE
         if self.is_watched:
             self.reactor.set_interest(self, interest)
@@ -130,8 +132,11 @@ cdef class StreamTransport(WritingTransport):
     cdef int on_events(self, unsigned events) except -1:
         if events & HOOP_READABLE:
             self.on_readable()
-        if events & HOOP_WRITABLE and self.is_refused and self.state < TRANSPORT_LOST:
-            self.on_writable()
+        if events & HOOP_WRITABLE and self.state < TRANSPORT_LOST:
+            if self.is_refused:
+                self.on_writable()
+            elif self.lease_waiter is not None:
+                self.wake_lease()
         return 0
 
     cdef int on_readable(self) except -1:

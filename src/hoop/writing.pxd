@@ -9,6 +9,8 @@ cdef class WritingTransport(Transport):
     cdef Py_ssize_t held        # bytes in all that it has not
     cdef bint is_refused        # the kernel took less than it was given: wait until writable
     cdef bint is_eof_wanted     # write_eof() was called
+    cdef bint is_lent           # sendfile() writes past write(), which is refused meanwhile
+    cdef object lease_waiter    # the future that sendfile() awaits: nothing is held and the descriptor is writable
 
     cdef Py_ssize_t transmit(self, const iovec *buffers, int count, Py_ssize_t total) except? -2
     cdef str write_failure(self)
@@ -22,6 +24,7 @@ cdef class WritingTransport(Transport):
     cdef Py_ssize_t send_held(self) except? -2
     cdef int take_sent(self, Py_ssize_t count) except -1
     cdef int on_writable(self) except -1
+    cdef int wake_lease(self) except -1
 
 
 cdef object owned_chunk(object data)

@@ -66,13 +66,13 @@ cdef class WritingTransport(Transport):
         """Send the items of an iterable, in one system call where possible. Nothing is sent if one has a wrong type."""
         cdef list chunks = [owned_chunk(data) for data in list_of_data]
         for chunk in chunks:
-            if self.is_eof_wanted:
+            if self.is_eof_wanted or self.is_lent:
                 break  # write_chunk raises
             if self.state == TRANSPORT_OPEN:
                 self.hold(chunk, len(chunk))
             else:
                 self.note_dropped_write()
-        if self.is_eof_wanted:
+        if self.is_eof_wanted or self.is_lent:
             self.write_chunk(b"", 0)
         if self.held > 0:
             self.after_write()
@@ -80,6 +80,8 @@ cdef class WritingTransport(Transport):
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1:
         if self.is_eof_wanted:
             raise RuntimeError("Cannot call write() after write_eof()")
+        if self.is_lent:
+            raise RuntimeError("unable to write; sendfile is in progress")
         if size == 0:
             return 0
         if self.state != TRANSPORT_OPEN:
@@ -207,6 +209,56 @@ cdef class WritingTransport(Transport):
         if self.held == 0 and self.state < TRANSPORT_LOST:
             self.on_drained()
         return 0
+
+    # ---- lending the descriptor to sendfile() ----------------------------------------------------------------------
+
+    @property
+    def _protocol_paused(self):
+        return self.is_protocol_paused
+
+    def _lend(self):
+        """Refuse write() until _take_back(). RuntimeError if that is so already."""
+        if self.is_lent:
+            raise RuntimeError("sendfile is in progress already")
+        self.flush_deferred()
+        self.is_lent = True
+
+    def _lent_descriptor(self):
+        """Where to write. ConnectionError once the connection is lost: the number may be somebody else's by then."""
+        if self.state >= TRANSPORT_LOST:
+            raise ConnectionError("the connection was closed while a file was being sent")
+        return self.fd
+
+    def _when_writable(self, waiter):
+        """Have waiter, a future, done when all that write() accepted is sent and the descriptor takes more."""
+        self._lent_descriptor()
+        self.lease_waiter = waiter
+        self.update_interest()
+
+    def _take_back(self):
+        """Let write() write again."""
+        self.is_lent = False
+        self.lease_waiter = None
+        if self.state < TRANSPORT_LOST:
+            self.update_interest()
+            if self.held == 0:
+                self.on_drained()  # write_eof() has waited
+
+    cdef int wake_lease(self) except -1:
+        cdef object waiter = self.lease_waiter
+        self.lease_waiter = None
+        self.update_interest()
+        if not waiter.done():
+            waiter.set_result(None)
+        return 0
+
+    cdef int lose(self, object error) except -1:
+        cdef object waiter = self.lease_waiter
+        if waiter is not None:
+            self.lease_waiter = None
+            if not waiter.done():
+                waiter.set_exception(error or ConnectionError("the connection was closed while a file was being sent"))
+        return Transport.lose(self, error)
 
 
 # ---- chunks -------------------------------------------------------------------------------------------------------

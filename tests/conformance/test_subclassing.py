@@ -71,7 +71,7 @@ METHODS = """
     call_exception_handler get_debug set_debug
     sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept
     sock_sendfile create_connection create_server create_unix_connection create_unix_server
-    connect_read_pipe connect_write_pipe subprocess_exec subprocess_shell
+    sendfile connect_read_pipe connect_write_pipe subprocess_exec subprocess_shell
 """.split()
 
 
