@@ -25,14 +25,13 @@ from hoop.csrc cimport *
 from hoop.errors cimport datagram_error
 from hoop.handle cimport new_handle
 from hoop.reactor cimport Reactor
-from hoop.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, RawAddress, Transport
+from hoop.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, RawAddress, Transport, unix_name
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, strlen
 
 import asyncio
 import collections
-import os
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -488,16 +487,6 @@ cdef object address_tuple(const sockaddr *address, socklen_t length):
     if text.family == AF_INET:
         return (text.host.decode("ascii"), text.port)
     return (text.host.decode("ascii"), text.port, text.flowinfo, text.scope_id)
-
-
-cdef object unix_name(const sockaddr *address, socklen_t length):
-    """As the socket module shows it: a path as str, a name in Linux's abstract namespace as bytes."""
-    cdef const char *name
-    cdef Py_ssize_t size = hoop_net_unix_name(address, length, &name)
-    if size < 0:
-        return None
-    encoded = PyBytes_FromStringAndSize(name, size)
-    return encoded if encoded.startswith(b"\0") else os.fsdecode(encoded)
 
 
 cdef bint parse_target(int family, object addr, RawAddress *raw) except -1:

@@ -1,4 +1,4 @@
-from hoop.csrc cimport sockaddr_in6, socklen_t
+from hoop.csrc cimport sockaddr, sockaddr_in6, socklen_t
 from hoop.reactor cimport Reactor, Watcher
 
 
@@ -52,3 +52,6 @@ cdef class Transport(Watcher):
     cdef int resume_protocol(self) except -1
     cdef object transport_socket(self)
     cdef int note_dropped_write(self) except -1
+
+
+cdef object unix_name(const sockaddr *address, socklen_t length)

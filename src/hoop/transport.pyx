@@ -368,8 +368,6 @@ cdef object read_address(address_fn ask, int fd, RawAddress *raw):
     """
     cdef sockaddr_storage address
     cdef socklen_t length = sizeof(address)
-    cdef const char *name
-    cdef Py_ssize_t size
     raw.length = 0
     if ask(fd, <sockaddr *>&address, &length) != 0:
         return None
@@ -377,11 +375,17 @@ cdef object read_address(address_fn ask, int fd, RawAddress *raw):
         raw.length = min(length, <socklen_t>sizeof(raw.address))
         memcpy(&raw.address, &address, raw.length)
         return None
-    size = hoop_net_unix_name(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)), &name)
+    return unix_name(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)))
+
+
+cdef object unix_name(const sockaddr *address, socklen_t length):
+    """As the socket module shows it: a path as str, a name in Linux's abstract namespace as bytes."""
+    cdef const char *name
+    cdef Py_ssize_t size = hoop_net_unix_name(address, length, &name)
     if size < 0:
         return None
     encoded = PyBytes_FromStringAndSize(name, size)
-    return encoded if encoded.startswith(b"\0") else os.fsdecode(encoded)  # as socket.getsockname() shows it
+    return encoded if encoded.startswith(b"\0") else os.fsdecode(encoded)
 
 
 cdef object address_tuple(RawAddress *raw):
