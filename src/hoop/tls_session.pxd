@@ -47,6 +47,7 @@ cdef class TlsSession(StreamFilter):
     cdef bint is_eof_told       # eof_received was called
     cdef bint is_timeout_given  # the application chose how long a shutdown may take
     cdef int dropped_writes
+    cdef object handshake_timeout  # as it was given, for the error's text
     cdef double handshake_timeout_s
     cdef double shutdown_timeout_s
     cdef int64_t began_ns       # when the handshake, later the shutdown, began

@@ -46,6 +46,7 @@ cdef class TlsSession(StreamFilter):
     def __init__(self, Reactor loop, protocol, sslcontext, waiter=None, *, server_side=False, server_hostname=None,
                  handshake_timeout=None, shutdown_timeout=None, is_upgrade=False):
         """waiter: a future that is done with the handshake. is_upgrade: protocol already has its connection_made."""
+        self.handshake_timeout = HANDSHAKE_TIMEOUT_S if handshake_timeout is None else handshake_timeout
         self.handshake_timeout_s = checked_timeout("ssl_handshake_timeout", handshake_timeout, HANDSHAKE_TIMEOUT_S)
         self.shutdown_timeout_s = checked_timeout("ssl_shutdown_timeout", shutdown_timeout, SHUTDOWN_TIMEOUT_S)
         self.is_timeout_given = shutdown_timeout is not None
@@ -221,7 +222,7 @@ cdef class TlsSession(StreamFilter):
     def _handshake_timed_out(self):
         self.timer = None
         if self.state == TLS_HANDSHAKE:
-            self.fatal(ConnectionAbortedError(f"SSL handshake is taking longer than {self.handshake_timeout_s:g} seconds: "
+            self.fatal(ConnectionAbortedError(f"SSL handshake is taking longer than {self.handshake_timeout} seconds: "
                                               "aborting the connection"), "Fatal error on transport")
 
     cdef int wake_waiter(self, object error) except -1:
@@ -292,8 +293,6 @@ cdef class TlsSession(StreamFilter):
     cdef int read_plaintext(self) except -1:
         """Deliver what can be decrypted, then the end if it has come."""
         cdef bint goes_on = True
-        if self.is_continue_due and self.is_reading_paused:
-            return 0
         while goes_on and self.state == TLS_OPEN and not self.is_reading_paused:
             goes_on = self.deliver_buffered() if self.is_buffered else self.deliver_bytes()
         if self.state >= TLS_LOST:

@@ -176,7 +176,7 @@ cdef class Transport(Watcher):
             self.reactor.unwatch(self)
         self.fd = -1
         self.server = None
-        self.protocol = None
+        self.bind_protocol(None)
         if sock is not None and not self.is_sock_borrowed:
             if self.is_fd_duplicate and fd >= 0:
                 hoop_net_close(fd)

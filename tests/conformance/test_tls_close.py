@@ -8,6 +8,7 @@ import gc
 import logging
 import socket
 import ssl
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from conformance.peers import (
     turns,
 )
 from conformance.tls_peers import (
+    client_context,
     dial_tls,
     read_tls_exactly,
     say_goodbye,
@@ -430,3 +432,28 @@ def test_loop_closed_with_connections_open(loop_factory: Any, recwarn: Any) -> N
     assert read_until_gone(peer) == b""
     peer.close()
     assert any(issubclass(warning.category, ResourceWarning) for warning in recwarn.list)
+
+
+def test_nothing_outlives_a_closed_connection(run: Any) -> None:
+    """The context goes with the last reference to it, without the garbage collector's help."""
+
+    async def visit() -> Any:
+        context = client_context()
+        protocol = Recorder()
+        transport, peer = await tls_connected(protocol, context=context)
+        transport.close()
+        await off_loop(say_goodbye, peer)
+        await protocol.until_lost()
+        return weakref.ref(context)
+
+    async def main() -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            reference = await visit()
+            await turns()
+            assert reference() is None
+        finally:
+            gc.enable()
+
+    run(main())
