@@ -5,7 +5,7 @@ cdef enum:
 
 
 cdef class TlsEngine:
-    """Bytes in, bytes out. It knows no transport, waits for nothing and calls nobody but the callbacks of the context."""
+    """Bytes in, bytes out. It knows no transport, waits for nothing and calls only the callbacks of the context."""
     cdef readonly object ssl_object
 
     cdef bint handshake(self) except -1                                     # whether it is complete

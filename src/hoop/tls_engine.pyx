@@ -3,8 +3,8 @@
 TlsEngine is the interface. MemoryEngine is the one there is: an ssl.SSLObject between two ssl.MemoryBIO, so that all of
 Python's ssl (SNI callbacks, key logs, sessions, a context's own sslobject_class) works as it does everywhere.
 
-A MemoryBIO keeps the memory of the most it ever held. Its user therefore feeds no more than 32 KiB at a time, encrypts no
-more than one record at a time, and takes the output after each step: an idle connection is left with two small BIOs.
+A MemoryBIO keeps the memory of the most it ever held. Its user therefore feeds no more than 32 KiB at a time, encrypts
+no more than one record at a time, and takes the output after each step: an idle connection is left with two small BIOs.
 """
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory

@@ -3,16 +3,16 @@
     HANDSHAKE --> OPEN --close(), the peer's end--> FLUSHING --> SHUTDOWN --> LOST --connection_lost()--> CLOSED
         \\___________\\_____________________________________ abort(), an error ___/
 
-Reading. hoop's own stream shows the ciphertext in the reactor's buffer; the engine takes it, and plaintext is made in the
-same buffer and leaves as one exact-size bytes object (or in the buffer of a BufferedProtocol). The engine is fed at most
-FEED_SIZE at a time, since its memory never shrinks. Pausing pauses the transport below, at once.
+Reading. hoop's own stream shows the ciphertext in the reactor's buffer; the engine takes it, and plaintext is made in
+the same buffer and leaves as one exact-size bytes object (or in the buffer of a BufferedProtocol). The engine is fed at
+most FEED_SIZE at a time, since its memory never shrinks. Pausing pauses the transport below, at once.
 
 Writing. What one callback writes is held as plaintext until the callback and its microtasks have ended, then encrypted
 record by record and given to the transport below, which sends it with one system call. When that one is full, plaintext
 waits here, by reference.
 
-Closing takes a bounded time. Until the bytes have left, ssl_shutdown_timeout counts; after that, an application that chose
-no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify, which RFC 8446 (6.1) does not make anybody wait for.
+Closing takes a bounded time. Until the bytes have left, ssl_shutdown_timeout counts; after that, an application that
+chose no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify, which RFC 8446 (6.1) does not make anybody wait for.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -88,7 +88,8 @@ cdef class TlsSession(StreamFilter):
         self.stop_timer()
         if delay_s < LONGEST_TIMEOUT_S:
             deadline_ns = now_ns + <int64_t>ceil(delay_s * 1e9)
-        self.timer = self.reactor.schedule_timer(deadline_ns, <double>now_ns / 1e9 + delay_s, callback, NULL, 0, context)
+        self.timer = self.reactor.schedule_timer(deadline_ns, <double>now_ns / 1e9 + delay_s, callback, NULL, 0,
+                                                 context)
         return 0
 
     cdef int stop_timer(self) except -1:
@@ -565,6 +566,8 @@ cdef class TlsSession(StreamFilter):
 
     cdef int begin_shutdown(self) except -1:
         self.state = TLS_SHUTDOWN
+        if self.is_eof and not self.has_peer_ended:
+            return self.finish()  # a peer that spared itself the goodbye expects none, as in asyncio
         try:
             self.engine.end()
         except (SystemExit, KeyboardInterrupt):
