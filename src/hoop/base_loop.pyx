@@ -21,6 +21,7 @@ import asyncio
 import inspect
 import sys
 from asyncio import format_helpers
+from operator import methodcaller
 
 from hoop import sockops
 from hoop.listener import Listener
@@ -94,6 +95,7 @@ cdef class BaseLoop(Reactor):
         return None
 
     # ---- sockets -------------------------------------------------------------------------------------------------
+    # Each attempt looks the method up anew, as asyncio does: meanwhile another one may have taken its place.
 
     def sock_recv(self, sock, n):
         """Receive up to n bytes; b"" at end of stream."""
@@ -101,15 +103,15 @@ cdef class BaseLoop(Reactor):
 
     def sock_recv_into(self, sock, buf):
         """Receive into a writable buffer; the number of bytes."""
-        return sockops.sock_call(self, sock, False, sock.recv_into, buf)
+        return sockops.sock_call(self, sock, False, methodcaller("recv_into", buf), sock)
 
     def sock_recvfrom(self, sock, bufsize):
         """Receive a datagram of up to bufsize bytes: (data, address)."""
-        return sockops.sock_call(self, sock, False, sock.recvfrom, bufsize)
+        return sockops.sock_call(self, sock, False, methodcaller("recvfrom", bufsize), sock)
 
     def sock_recvfrom_into(self, sock, buf, nbytes=0):
         """Receive a datagram into a writable buffer: (number of bytes, address)."""
-        return sockops.sock_call(self, sock, False, sock.recvfrom_into, buf, nbytes or len(buf))
+        return sockops.sock_call(self, sock, False, methodcaller("recvfrom_into", buf, nbytes or len(buf)), sock)
 
     def sock_sendall(self, sock, data):
         """Send all of data. After an error it is unknown how much was sent."""
@@ -117,7 +119,7 @@ cdef class BaseLoop(Reactor):
 
     def sock_sendto(self, sock, data, address):
         """Send a datagram; the number of bytes."""
-        return sockops.sock_call(self, sock, True, sock.sendto, data, address)
+        return sockops.sock_call(self, sock, True, methodcaller("sendto", data, address), sock)
 
     def sock_accept(self, sock):
         """Accept a connection: (non-blocking socket, address). sock must be listening."""
@@ -175,6 +177,10 @@ cdef class BaseLoop(Reactor):
         self.release_everything()
         hoop_poller_close(&self.poller)
         hoop_waker_close(&self.waker)
+
+    def _is_entered(self, context):
+        """Whether the callback that runs now was called inside this very Context."""
+        return self.entered is context
 
     def _mark_forked(self):
         """In a child after fork(): the kernel's poller is the parent's, it must not be changed from here."""

@@ -16,6 +16,7 @@ class Problems(asyncio.AbstractEventLoop):
 
     _exception_handler: ExceptionHandler | None
     _current_handle: Any
+    _is_entered: Callable[[Any], bool]
 
     def get_exception_handler(self) -> ExceptionHandler | None:
         """The handler set, or None for the default one."""
@@ -55,7 +56,8 @@ class Problems(asyncio.AbstractEventLoop):
         try:
             owner = context.get("task") or context.get("future") or context.get("handle")
             run_in = owner.get_context() if owner is not None and hasattr(owner, "get_context") else None
-            if run_in is not None:
+            # A task that dies with its last step does so inside its own context, which cannot be entered twice.
+            if run_in is not None and not self._is_entered(run_in):
                 run_in.run(handler, self, context)
             else:
                 handler(self, context)
