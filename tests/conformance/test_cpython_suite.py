@@ -35,7 +35,7 @@ def verdict_of(request: pytest.FixtureRequest) -> Iterator[Verdicts]:
     selected = [
         item.callspec.params["module"]
         for item in request.session.items
-        if item.path == request.path and hasattr(item, "callspec")
+        if item.path == request.path and "module" in getattr(getattr(item, "callspec", None), "params", {})
     ]
     slow_first = sorted(selected, key=lambda module: module not in SLOWEST)
     with ThreadPoolExecutor(2) as pool:
