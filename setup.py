@@ -11,7 +11,8 @@ from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
 POLLERS = {"Linux": ["poller_epoll.c"]}  # every other system that hoop runs on has kqueue
-PORTABLE_SOURCES = ["ring.c", "timers.c", "inbox.c", "waker.c", "net.c", "datagrams.c", "poller.c", "poller_poll.c"]
+OWN_POLLERS = ("poller_epoll.c", "poller_kqueue.c")
+PORTABLE_SOURCES = sorted(path.name for path in CSRC.glob("*.c") if path.name not in OWN_POLLERS)
 MODULES = sorted(path.stem for path in Path("src/hoop").glob("*.pyx"))
 
 if sys.platform == "win32":
