@@ -151,3 +151,14 @@ cdef extern from "datagrams.h" nogil:
                                      hoop_datagram *datagrams) noexcept
     int hoop_datagram_send(int fd, const hoop_datagram *datagram) noexcept
     int hoop_datagrams_send(int fd, const hoop_datagram *datagrams, int count) noexcept
+
+cdef extern from "histogram.h" nogil:
+    ctypedef struct hoop_histogram:
+        uint64_t count
+        uint64_t sum_ns
+        int64_t max_ns
+    void hoop_histogram_init(hoop_histogram *histogram) noexcept
+    void hoop_histogram_record(hoop_histogram *histogram, int64_t value_ns) noexcept
+    void hoop_histogram_merge(hoop_histogram *histogram, const hoop_histogram *source) noexcept
+    int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile) noexcept
+    int64_t hoop_histogram_mean_ns(const hoop_histogram *histogram) noexcept

@@ -18,7 +18,7 @@ Floors = tuple[tuple[str, ...], ...]
 CSRC_FLOORS: Floors = (
     ("base",),
     ("clock",),
-    ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams"),
+    ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams", "histogram"),
     ("poller_internal",),
     ("poller_epoll", "poller_kqueue", "poller_poll"),
 )
