@@ -42,7 +42,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_shutdown_asyncgens_closes_suspended_generators(loop):
+def test_trap_36_shutdown_asyncgens_closes_suspended_generators(loop):
     trace = Trace()
     generators = [trace.generate(f"generator {number}") for number in range(5)]
 

@@ -254,7 +254,7 @@ def test_factory_and_connection_made_that_raise(run: Any) -> None:
 # UNIX
 
 
-def test_unix_paths(run: Any, tmp_path: Any) -> None:
+def test_trap_27_unix_paths(run: Any, tmp_path: Any) -> None:
     async def main() -> None:
         ours, theirs = str(tmp_path / "ours"), str(tmp_path / "theirs")
         transport, protocol = await endpoint(local_addr=ours, family=socket.AF_UNIX)

@@ -86,7 +86,7 @@ def test_trap_27_empty_datagrams_are_sent(run: Any, loop_name: str) -> None:
     run(main())
 
 
-def test_bursts_arrive_in_order_with_their_senders(run: Any) -> None:
+def test_trap_27_bursts_arrive_in_order_with_their_senders(run: Any) -> None:
     async def main() -> None:
         transport, protocol = await endpoint(local_addr=(LOCALHOST, 0))
         address = transport.get_extra_info("sockname")
@@ -251,7 +251,7 @@ def connected_unix(tmp_path: Any) -> tuple[str, socket.socket]:
     return path, peer
 
 
-def test_what_the_kernel_refuses_is_sent_later_in_order(run: Any, tmp_path: Any) -> None:
+def test_trap_27_what_the_kernel_refuses_is_sent_later_in_order(run: Any, tmp_path: Any) -> None:
     async def main() -> None:
         path, peer = connected_unix(tmp_path)
         transport, protocol = await endpoint(remote_addr=path, family=socket.AF_UNIX)
@@ -393,7 +393,7 @@ def test_nothing_is_received_after_the_end(run: Any, end: str) -> None:
     run(main())
 
 
-def test_sendto_after_close_is_dropped_with_a_warning(run: Any, caplog: Any) -> None:
+def test_trap_27_sendto_after_close_is_dropped_with_a_warning(run: Any, caplog: Any) -> None:
     async def main() -> None:
         with raw_udp() as peer:
             transport, protocol = await endpoint(remote_addr=peer.getsockname())
@@ -427,7 +427,7 @@ def test_collected_endpoint_warns_and_closes(loop_factory: Any) -> None:
         sock.bind(address)  # the port is free again
 
 
-def test_keyboard_interrupt_leaves_the_loop_and_loses_nothing(loop: Any) -> None:
+def test_trap_30_keyboard_interrupt_leaves_the_loop_and_loses_nothing(loop: Any) -> None:
     async def make() -> Any:
         def interrupt(protocol: DatagramRecorder, *_: Any) -> None:
             if len(protocol.datagrams) == 2:

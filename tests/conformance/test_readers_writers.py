@@ -394,7 +394,7 @@ def test_callback_that_raises_is_reported_and_called_again(run: Any, pair: Pair)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_exit_exceptions_leave_run_forever(loop: Any, pair: Pair, error: type[BaseException]) -> None:
+def test_trap_30_exit_exceptions_leave_run_forever(loop: Any, pair: Pair, error: type[BaseException]) -> None:
     def read() -> None:
         loop.remove_reader(pair[0])
         raise error

@@ -110,7 +110,7 @@ def test_sock_recv_into(run: Any, pair: Pair, ready: bool, kind: Callable[[int],
 
 
 @pytest.mark.parametrize("ready", [True, False])
-def test_sock_recvfrom(run: Any, ready: bool) -> None:
+def test_trap_26_sock_recvfrom(run: Any, ready: bool) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with udp_pair() as (left, right):
@@ -131,7 +131,7 @@ def test_sock_recvfrom(run: Any, ready: bool) -> None:
 
 
 @pytest.mark.parametrize("ready", [True, False])
-def test_sock_recvfrom_into(run: Any, ready: bool) -> None:
+def test_trap_26_sock_recvfrom_into(run: Any, ready: bool) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with udp_pair() as (left, right):
@@ -192,7 +192,7 @@ def test_sock_sendall_lets_other_tasks_run(run: Any, pair: Pair) -> None:
     run(main())
 
 
-def test_sock_sendto(run: Any) -> None:
+def test_trap_26_sock_sendto(run: Any) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with udp_pair() as (left, right):

@@ -428,6 +428,30 @@ def test_cancelled_starts_leave_nothing(run: Any) -> None:
 
 
 @pytest.mark.usefixtures("not_by_thread")
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="no waitid here")
+def test_trap_38_a_number_is_not_reused_before_the_loop_knows_of_the_end(run: Any) -> None:
+    """A dead child stays a zombie, which takes signals for its number, until the loop has told its transport."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(Watching, "true", stdin=None, stdout=None, stderr=None)
+        pid = transport.get_pid()
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert transport.get_returncode() is None
+        await soon(protocol.exited)
+        assert transport.get_returncode() == 0
+        with pytest.raises(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # reaped: the number may be a stranger's now
+        for signal_it in (transport.kill, transport.terminate, lambda: transport.send_signal(signal.SIGHUP)):
+            with pytest.raises(ProcessLookupError):
+                signal_it()
+        await soon(protocol.lost)
+        transport.close()
+
+    run(main())
+
+
+@pytest.mark.usefixtures("not_by_thread")
 def test_somebody_else_took_the_status(run: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         reading, writing = os.pipe()

@@ -100,7 +100,7 @@ def test_sleep_is_never_short(run):
 # Order.
 
 
-def test_order_holds_below_a_millisecond(run):
+def test_trap_28_order_holds_below_a_millisecond(run):
     async def main() -> None:
         loop = asyncio.get_running_loop()
         base = loop.time() + 0.01
@@ -219,7 +219,7 @@ def test_a_timer_that_a_timer_sets_runs_in_the_next_turn(loop):
 
 
 @pytest.mark.parametrize("delay", [0, 0.0, -0.0, -1, -1e-9, -3600.5, -1e300, -INF, False])
-def test_zero_and_negative_delays_mean_now(loop, delay):
+def test_trap_28_zero_and_negative_delays_mean_now(loop, delay):
     seen: list[int] = []
     handle = loop.call_later(delay, seen.append, 1)
     assert isinstance(handle, asyncio.TimerHandle)
@@ -243,7 +243,7 @@ def test_trap_28_call_later_zero_is_a_timer_handle(loop):
 
 
 @pytest.mark.parametrize("delay", [INF, 1e10, 1e18, 1e300, sys.float_info.max, 10**9, 2**63, 2**64, 10**30])
-def test_infinite_and_enormous_delays_do_not_fire(run, delay):
+def test_trap_28_infinite_and_enormous_delays_do_not_fire(run, delay):
     async def main() -> None:
         loop = asyncio.get_running_loop()
         never: list[int] = []
@@ -266,7 +266,7 @@ def test_an_infinite_timer_alone_lets_the_loop_sleep_and_close(loop):
     loop.close()
 
 
-def test_sleep_for_ever_can_be_cancelled(run):
+def test_trap_28_sleep_for_ever_can_be_cancelled(run):
     async def main() -> None:
         task = asyncio.ensure_future(asyncio.sleep(INF))
         await asyncio.sleep(0.001)
@@ -285,7 +285,7 @@ def test_wait_for_with_an_infinite_timeout(run):
     assert run(main()) == "done"
 
 
-def test_nan_is_refused(loop, loop_name):
+def test_trap_28_nan_is_refused(loop, loop_name):
     if loop_name == "asyncio":
         # It puts NaN on its heap, where no comparison with it holds and other timers are delayed.
         assert math.isnan(loop.call_later(NAN, print).when())

@@ -505,7 +505,7 @@ def test_trap_16_connection_lost_that_raises_still_closes(run: Any) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("callback", ["data_received", "eof_received", "pause_writing", "connection_lost"])
-def test_exit_exceptions_leave_the_loop(loop: Any, error: type[BaseException], callback: str) -> None:
+def test_trap_30_exit_exceptions_leave_the_loop(loop: Any, error: type[BaseException], callback: str) -> None:
     reports: list[Any] = []
     loop.set_exception_handler(lambda loop, context: reports.append(context))
     ours, peer = tcp_pair(send_buffer=8192, receive_buffer=8192)
