@@ -3,7 +3,10 @@
  * The order is total: of two timers with one deadline the one added first comes first. A timer is a hoop_timer embedded
  * in its owner; removal finds it by the index that it carries, in O(log n), so a cancelled timer leaves nothing behind.
  * The heap does not own the timers. Deadlines and sequences are kept in the heap's own array, so that sifting does not
- * chase pointers. */
+ * chase pointers.
+ *
+ * A timer is referenced unless hoop_timers_set_referenced says otherwise: the heap counts the pending ones that are not,
+ * so that "is there a timer to wait for?" is a subtraction. */
 #ifndef HOOP_TIMERS_H
 #define HOOP_TIMERS_H
 
@@ -14,6 +17,7 @@
 typedef struct hoop_timer {
     size_t index; /* where it stands in the heap, or HOOP_TIMER_IDLE */
     void *owner;  /* what hoop_timers_visit hands to the visitor */
+    bool is_unreferenced;
 } hoop_timer;
 
 typedef struct hoop_timer_entry {
@@ -27,9 +31,10 @@ typedef struct hoop_timers {
     size_t size;
     size_t capacity;
     uint64_t next_sequence;
+    size_t unreferenced; /* of the pending timers */
 } hoop_timers;
 
-void hoop_timer_init(hoop_timer *timer, void *owner); /* idle */
+void hoop_timer_init(hoop_timer *timer, void *owner); /* idle, referenced */
 void hoop_timers_init(hoop_timers *timers);           /* empty, nothing allocated */
 void hoop_timers_free(hoop_timers *timers);           /* every timer still inside becomes idle */
 
@@ -39,12 +44,19 @@ int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns)
 int hoop_timers_remove(hoop_timers *timers, hoop_timer *timer);
 /* The first timer whose deadline is <= now_ns, taken out and idle; NULL when none is due. */
 hoop_timer *hoop_timers_pop_due(hoop_timers *timers, int64_t now_ns);
+/* Whether the timer is to count in hoop_timers_referenced while it is pending here. Pending or idle; idempotent. */
+void hoop_timers_set_referenced(hoop_timers *timers, hoop_timer *timer, bool is_referenced);
 /* In heap order, which is not sorted. */
 int hoop_timers_visit(const hoop_timers *timers, hoop_visit_fn visit, void *arg);
 
 static inline bool hoop_timer_is_pending(const hoop_timer *timer)
 {
     return timer->index != HOOP_TIMER_IDLE;
+}
+
+static inline size_t hoop_timers_referenced(const hoop_timers *timers) /* how many pending timers are referenced */
+{
+    return timers->size - timers->unreferenced;
 }
 
 static inline int64_t hoop_timers_deadline_ns(const hoop_timers *timers, int64_t when_empty)

@@ -166,8 +166,23 @@ cdef class BaseLoop(Reactor):
 
     # ---- running -------------------------------------------------------------------------------------------------
 
-    def _run_turns(self):
-        self.run_turns()
+    cdef bint is_alive(self) except -1:
+        """A task that waits for something (another thread, perhaps) counts too; looked for only if all else is done."""
+        return Reactor.is_alive(self) or len(asyncio.all_tasks(self)) > 0
+
+    def _run_turns(self, bint until_idle=False):
+        self.run_turns(until_idle)
+
+    def _ref(self):
+        """One more thing that run() waits for and no queue, timer or descriptor shows; _unref() when it has ended."""
+        self.ref()
+
+    def _unref(self):
+        self.unref()
+
+    def _unref_reader(self, fd):
+        """A descriptor of the loop's own, added with add_reader: run() does not wait for it."""
+        fd_watcher(self, fd).set_referenced(False)
 
     def _close_reactor(self):
         """Release every callback and descriptor. Idempotent."""

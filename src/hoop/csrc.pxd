@@ -47,6 +47,7 @@ cdef extern from "timers.h" nogil:
     ctypedef struct hoop_timer:
         size_t index
         void *owner
+        bint is_unreferenced
     ctypedef struct hoop_timers:
         size_t size
     void hoop_timer_init(hoop_timer *timer, void *owner) noexcept
@@ -54,6 +55,8 @@ cdef extern from "timers.h" nogil:
     void hoop_timers_free(hoop_timers *timers) noexcept
     int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns) noexcept
     int hoop_timers_remove(hoop_timers *timers, hoop_timer *timer) noexcept
+    void hoop_timers_set_referenced(hoop_timers *timers, hoop_timer *timer, bint is_referenced) noexcept
+    size_t hoop_timers_referenced(const hoop_timers *timers) noexcept
     hoop_timer *hoop_timers_pop_due(hoop_timers *timers, int64_t now_ns) noexcept
     int hoop_timers_visit(const hoop_timers *timers, hoop_visit_fn visit, void *arg) noexcept
     bint hoop_timer_is_pending(const hoop_timer *timer) noexcept

@@ -7,7 +7,8 @@ asyncio's own fields along), and the attributes that the ecosystem reads (`_call
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from hoop.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove
+from hoop.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
+    hoop_timers_set_referenced
 from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExact, PyContext_CopyCurrent, \
     PyObject_Vectorcall, tuple_items
 
@@ -66,7 +67,6 @@ cdef class Handle:
         return f"<{' '.join(description(self))}>"
 
 
-@cython.freelist(64)
 cdef class TimerHandle(Handle):
     """A callback scheduled with call_later or call_at. Cancelling takes it out of the heap at once."""
 
@@ -96,6 +96,20 @@ cdef class TimerHandle(Handle):
             self.is_scheduled = False
             if hoop_timers_remove(self.timers, &self.timer) == 0:
                 Py_DECREF(self)  # the heap's reference; the caller still has its own
+
+    def ref(self):
+        """Have loop.run() wait for this timer again, as it does by default. Returns self. (Node: timeout.ref)"""
+        hoop_timers_set_referenced(self.timers, &self.timer, True)
+        return self
+
+    def unref(self):
+        """Let loop.run() return although this timer is still pending. Returns self. (Node: timeout.unref)"""
+        hoop_timers_set_referenced(self.timers, &self.timer, False)
+        return self
+
+    def has_ref(self):
+        """Whether loop.run() waits for this timer while it is pending."""
+        return not self.timer.is_unreferenced
 
     def __hash__(self):
         return hash(self.when_s)

@@ -90,6 +90,17 @@ class Loop(
 
     def run_forever(self) -> None:
         """Run until stop(). RuntimeError if the loop is closed, running, or another one runs in this thread."""
+        self._run(until_idle=False)
+
+    def run(self) -> None:
+        """Run until nothing is left to wait for, or stop(). RuntimeError as run_forever. (libuv: uv_run)
+
+        Left to wait for are callbacks, timers, unfinished tasks, work in the pool, and transports, servers and other
+        descriptors that are being watched; not what was unref()'d, and not signal handlers.
+        """
+        self._run(until_idle=True)
+
+    def _run(self, *, until_idle: bool) -> None:
         self._check_runnable()
         former_hooks = self._install_asyncgen_hooks()
         former_wakeup: int | None = None
@@ -97,7 +108,7 @@ class Loop(
         events._set_running_loop(self)
         try:
             former_wakeup = self._install_wakeup()
-            self._run_turns()
+            self._run_turns(until_idle)
         finally:
             self._restore_wakeup(former_wakeup)
             events._set_running_loop(None)

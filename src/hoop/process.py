@@ -176,6 +176,7 @@ def watch_exit(loop: BaseLoop, transport: ChildTransport) -> None:
     try:
         PidWatch(loop, transport, os.pidfd_open(transport._proc.pid)).start()
     except (AttributeError, OSError):  # not Linux; an old kernel, a sandbox, no descriptor left
+        loop._ref()
         threading.Thread(
             target=wait_in_thread, args=(loop, transport), name=f"hoop-wait-{transport._proc.pid}", daemon=True
         ).start()
@@ -221,7 +222,12 @@ def reap(process: subprocess.Popen[bytes]) -> int:
 def wait_in_thread(loop: BaseLoop, transport: ChildTransport) -> None:
     """Popen.wait() and Popen.poll() may be called at the same time, and a status that one of them took is not lost."""
     code = transport._proc.wait()
+
+    def ended() -> None:
+        loop._unref()
+        transport._process_exited(code)
+
     try:
-        loop.call_soon_threadsafe(transport._process_exited, code)
+        loop.call_soon_threadsafe(ended)
     except RuntimeError:
         logger.warning("Loop %r that handles pid %r is closed", loop, transport.get_pid())

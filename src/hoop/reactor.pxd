@@ -9,13 +9,21 @@ cdef enum:
 
 
 cdef class Watcher:
-    """Who is told that a descriptor is ready, and whose writes are flushed after a callback."""
+    """Who is told that a descriptor is ready, and whose writes are flushed after a callback.
+
+    A watcher with an interest keeps loop.run() from returning, unless it is unreferenced. The reactor counts; a subclass
+    has nothing to do, also not for ref(), unref() and has_ref(), which are its Python methods too.
+    """
     cdef Reactor reactor
     cdef int fd                 # -1 when it owns or watches none (any more)
     cdef bint is_watched        # it stands in the reactor's table under fd
     cdef bint is_held           # and the table owns a reference to it
     cdef bint is_kept_idle      # the table keeps its reference while the interest is 0
     cdef bint is_flush_due      # it stands in the reactor's queue of flushes
+    cdef bint is_unreferenced   # the user's wish: run() does not wait for it
+    cdef bint is_counted        # in the reactor's references: it has an interest and is referenced
+
+    cdef int set_referenced(self, bint is_referenced) except -1  # what ref() and unref() do; at any time, idempotent
 
     cdef int on_events(self, unsigned events) except -1    # HOOP_READABLE | HOOP_WRITABLE, masked by interest
     cdef int on_watch_failed(self, int error) except -1    # the kernel refused an interest; error is a positive errno
@@ -43,6 +51,7 @@ cdef class Reactor:
     cdef object clock           # None, or a callable returning nanoseconds in place of the monotonic clock
     cdef object entered         # the context left entered between two callbacks, or None
     cdef bint after_is_due      # flushes, next_ticks or microtasks hold something
+    cdef Py_ssize_t references  # what run() waits for besides queues and timers: watchers, and whoever called ref()
     cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
     cdef bint stopping
     cdef bint closed
@@ -59,6 +68,13 @@ cdef class Reactor:
     cdef uint64_t sleep_count   # polls that blocked, without the GIL
     cdef public double slow_callback_duration
     cdef public object _current_handle
+
+    # For work that no queue, timer or watcher shows (a job in the pool, a thread that will post): run() does not return
+    # before each ref() has had its unref(). Both in the loop's thread, or while the loop does not run; the unref() of work
+    # that has ended belongs into the callback that it posts. RuntimeError when there is nothing to undo.
+    cdef int ref(self) except -1
+    cdef int unref(self) except -1
+    cdef bint is_alive(self) except -1  # whether run() has anything left to wait for
 
     cdef int64_t now_ns(self) except? -1
     cdef int check_open(self) except -1
@@ -79,6 +95,7 @@ cdef class Reactor:
     cdef unsigned interest(self, Watcher watcher) noexcept
     cdef Watcher watcher_of(self, int fd)
     cdef int drop_watcher(self, int fd) except -1
+    cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1
     cdef int grow_watchers(self, int fd) except -1
     cdef int defer_flush(self, Watcher watcher) except -1
 
@@ -86,7 +103,7 @@ cdef class Reactor:
     cdef int leave_context(self) except -1
     cdef int report(self, dict context) except -1
 
-    cdef int run_turns(self) except -1
+    cdef int run_turns(self, bint until_idle) except -1
     cdef int turn(self) except -1
     cdef int poll(self, bint may_block) except -1
     cdef int64_t poll_timeout_ns(self) except? -2

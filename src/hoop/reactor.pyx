@@ -48,6 +48,26 @@ cdef class Watcher:
     cdef int on_descriptor_lost(self) except -1:
         return 0
 
+    cdef int set_referenced(self, bint is_referenced) except -1:
+        self.is_unreferenced = not is_referenced
+        if self.is_watched:
+            self.reactor.count_watcher(self, self.reactor.interest(self) != 0)
+        return 0
+
+    def ref(self):
+        """Have loop.run() wait for this again, as it does by default. Returns self. (libuv: uv_ref)"""
+        self.set_referenced(True)
+        return self
+
+    def unref(self):
+        """Let loop.run() return although this is still open; nothing else changes. Returns self. (libuv: uv_unref)"""
+        self.set_referenced(False)
+        return self
+
+    def has_ref(self):
+        """Whether loop.run() waits for this as long as it is open and waits for something itself."""
+        return not self.is_unreferenced
+
 
 cdef class Reactor:
     def __cinit__(self, *args, **kwargs):
@@ -121,6 +141,23 @@ cdef class Reactor:
         self.leave_context()
         self.call_exception_handler(context)
         return 0
+
+    # ---- what run() waits for -------------------------------------------------------------------------------------
+
+    cdef int ref(self) except -1:
+        self.references += 1
+        return 0
+
+    cdef int unref(self) except -1:
+        if self.references <= 0:
+            raise RuntimeError("unref() without a ref() before it")
+        self.references -= 1
+        return 0
+
+    cdef bint is_alive(self) except -1:
+        return (self.references > 0 or hoop_timers_referenced(&self.timers) > 0 or hoop_ring_size(&self.ready) > 0
+                or hoop_ring_size(&self.due) > 0 or hoop_ring_size(&self.immediates) > 0 or self.after_is_due
+                or self.arrived != NULL or not hoop_inbox_is_empty(&self.inbox))
 
     # ---- scheduling -----------------------------------------------------------------------------------------------
 
@@ -197,6 +234,7 @@ cdef class Reactor:
                 raise
         self.watchers[fd] = <PyObject *>watcher
         watcher.is_watched = True
+        self.count_watcher(watcher, interest != 0)
         hold(watcher, interest != 0 or watcher.is_kept_idle)
         self.must_poll = True
         return 0
@@ -208,6 +246,7 @@ cdef class Reactor:
             if hoop_poller_generation(&self.poller, watcher.fd) == 0:
                 self.drop_watcher(watcher.fd)
             raise os_error(result)
+        self.count_watcher(watcher, interest != 0)
         self.must_poll = True
         return 0
 
@@ -230,6 +269,7 @@ cdef class Reactor:
         if result < 0 and result != -ENOENT:
             raise os_error(result)
         self.must_poll = True
+        self.count_watcher(watcher, interest != 0)
         hold(watcher, interest != 0 or watcher.is_kept_idle)
         return 0
 
@@ -245,7 +285,18 @@ cdef class Reactor:
         cdef Watcher watcher = <Watcher>self.watchers[fd]
         self.watchers[fd] = NULL
         watcher.is_watched = False
+        self.count_watcher(watcher, False)
         hold(watcher, False)
+        return 0
+
+    cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1:
+        cdef bint counts = is_waiting and not watcher.is_unreferenced
+        if counts != watcher.is_counted:
+            watcher.is_counted = counts
+            if counts:
+                self.references += 1
+            else:
+                self.references -= 1
         return 0
 
     cdef int grow_watchers(self, int fd) except -1:
@@ -291,15 +342,18 @@ cdef class Reactor:
 
     # ---- the turn -------------------------------------------------------------------------------------------------
 
-    cdef int run_turns(self) except -1:
-        """Turn until stop(). An exception that no callback may keep (KeyboardInterrupt, SystemExit) passes through."""
+    cdef int run_turns(self, bint until_idle) except -1:
+        """Turn until stop(), or until nothing is left to wait for.
+
+        An exception that no callback may keep (KeyboardInterrupt, SystemExit) passes through.
+        """
         self.thread_id = PyThread_get_thread_ident()
         self.must_poll = True
         self.in_callback = True
         try:
             if self.after_is_due:
                 self.settle()
-            while True:
+            while not until_idle or self.is_alive():
                 self.turn()
                 if self.stopping:
                     break
@@ -481,6 +535,7 @@ cdef class Reactor:
             if watcher is None:
                 continue
             if event.events & HOOP_FAILED:
+                self.count_watcher(watcher, False)
                 watcher.on_watch_failed(event.error)
             else:
                 events = event.events & hoop_poller_interest(&self.poller, event.fd)

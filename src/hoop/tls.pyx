@@ -67,6 +67,20 @@ cdef class TlsTransport:
     def _force_close(self, error):
         self.session.abort(error)
 
+    def ref(self):
+        """As of the transport below, if it has that: have loop.run() wait for this connection again. Returns self."""
+        self.session.lower.ref()
+        return self
+
+    def unref(self):
+        """Let loop.run() return although this connection is still open. Returns self."""
+        self.session.lower.unref()
+        return self
+
+    def has_ref(self):
+        """Whether loop.run() waits for this connection."""
+        return self.session.lower.has_ref()
+
     def is_reading(self):
         """Whether new data is being delivered."""
         return self.session.state <= TLS_OPEN and not self.session.is_reading_paused

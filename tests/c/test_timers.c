@@ -200,12 +200,43 @@ TEST(visit_hands_out_each_owner_once_and_stops_when_told)
     hoop_timers_free(&timers);
 }
 
+TEST(unreferenced_timers_do_not_count_while_they_are_pending)
+{
+    hoop_timer first, second;
+    hoop_timers timers;
+    hoop_timers_init(&timers);
+    hoop_timer_init(&first, NULL);
+    hoop_timer_init(&second, NULL);
+    hoop_timers_set_referenced(&timers, &first, false); /* idle: remembered */
+    CHECK_EQ(hoop_timers_referenced(&timers), 0);
+    CHECK_EQ(hoop_timers_add(&timers, &first, 1), 0);
+    CHECK_EQ(hoop_timers_add(&timers, &second, 2), 0);
+    CHECK_EQ(hoop_timers_referenced(&timers), 1);
+    hoop_timers_set_referenced(&timers, &second, false);
+    hoop_timers_set_referenced(&timers, &second, false);
+    CHECK_EQ(hoop_timers_referenced(&timers), 0);
+    hoop_timers_set_referenced(&timers, &first, true);
+    hoop_timers_set_referenced(&timers, &first, true);
+    CHECK_EQ(hoop_timers_referenced(&timers), 1);
+    CHECK_EQ(hoop_timers_remove(&timers, &second), 0);
+    CHECK_EQ(hoop_timers_referenced(&timers), 1);
+    CHECK_EQ(hoop_timers_add(&timers, &second, 0), 0); /* still unreferenced */
+    CHECK(hoop_timers_pop_due(&timers, 0) == &second);
+    CHECK(hoop_timers_pop_due(&timers, 1) == &first);
+    CHECK_EQ(hoop_timers_referenced(&timers), 0);
+    CHECK_EQ(hoop_timers_add(&timers, &second, 0), 0);
+    hoop_timers_free(&timers);
+    CHECK_EQ(hoop_timers_referenced(&timers), 0);
+    CHECK_EQ(timers.unreferenced, 0);
+}
+
 /* The model: an unsorted array, searched from end to end. */
 enum { MODEL_TIMERS = 300 };
 
 typedef struct model {
     hoop_timer timers[MODEL_TIMERS];
     bool pending[MODEL_TIMERS];
+    bool unreferenced[MODEL_TIMERS];
     int64_t deadline_ns[MODEL_TIMERS];
     uint64_t sequence[MODEL_TIMERS];
     uint64_t next_sequence;
@@ -263,6 +294,21 @@ static void random_pop(model *model, hoop_timers *timers, uint64_t *random, int6
     }
 }
 
+static void random_reference(model *model, hoop_timers *timers, uint64_t *random)
+{
+    size_t i = check_random_below(random, MODEL_TIMERS);
+    model->unreferenced[i] = check_random_below(random, 2) == 0;
+    hoop_timers_set_referenced(timers, &model->timers[i], !model->unreferenced[i]);
+}
+
+static size_t model_referenced(const model *model)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < MODEL_TIMERS; i++)
+        count += model->pending[i] && !model->unreferenced[i];
+    return count;
+}
+
 TEST(random_operations_agree_with_the_model)
 {
     uint64_t random = check_use_seed(19770525);
@@ -286,7 +332,11 @@ TEST(random_operations_agree_with_the_model)
             random_remove(&model, &timers, &random);
         else
             random_pop(&model, &timers, &random, range_ns);
+        if (i % 3 == 0)
+            random_reference(&model, &timers, &random);
         CHECK_EQ(timers.size, model.size);
+        if (i % 50 == 0)
+            CHECK_EQ(hoop_timers_referenced(&timers), model_referenced(&model));
         if (i % 500 == 0) {
             check_heap(&timers, model.size);
             for (size_t t = 0; t < MODEL_TIMERS; t++)
@@ -307,6 +357,7 @@ int main(void)
     RUN(a_failed_growth_changes_nothing);
     RUN(a_capacity_whose_double_overflows_is_refused);
     RUN(visit_hands_out_each_owner_once_and_stops_when_told);
+    RUN(unreferenced_timers_do_not_count_while_they_are_pending);
     RUN(random_operations_agree_with_the_model);
     return check_finish();
 }
