@@ -6,12 +6,20 @@ import asyncio
 import functools
 import gc
 import os
+import signal
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_sessionstart() -> None:
+    """Started in the background or by nohup(1), this process ignores signals that tests send, and so would its children."""
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 def pytest_collection_finish() -> None:
