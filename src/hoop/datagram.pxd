@@ -12,8 +12,6 @@ cdef class DatagramTransport(Transport):
     cdef int family
     cdef bint is_connected      # the kernel knows the peer
     cdef bint is_peer_named
-    cdef bint is_reading_started
-    cdef bint is_reading_paused
     cdef bint is_backing_off    # the poller said writable, the kernel still refused: a timer is set
     cdef int refusals           # of that kind, in a row
     cdef object held            # deque of (bytes, address) that the kernel refused; None when nothing is held
@@ -43,4 +41,3 @@ cdef class DatagramTransport(Transport):
     cdef int deliver(self) except -1
     cdef int deliver_one(self, object data, object addr) except -1
     cdef object sender(self, const void *address, Py_ssize_t length)
-    cdef int update_interest(self) except -1

@@ -287,29 +287,12 @@ cdef class DatagramTransport(Transport):
 
     # ---- receiving -----------------------------------------------------------------------------------------------
 
-    def is_reading(self):
-        """Whether datagrams are being delivered."""
-        return self.state == TRANSPORT_OPEN and not self.is_reading_paused
-
-    def pause_reading(self):
-        """Deliver nothing until resume_reading(). What was received by then is kept. Idempotent."""
-        if self.is_reading_paused or self.state != TRANSPORT_OPEN:
-            return
-        self.is_reading_paused = True
-        self.update_interest()
-
     def resume_reading(self):
-        """Undo pause_reading(). Idempotent."""
-        if not self.is_reading_paused or self.state != TRANSPORT_OPEN:
-            return
-        self.is_reading_paused = False
-        if self.arrived is not None:
+        """Undo pause_reading(); what was received by then comes first. Idempotent."""
+        cdef bint was_paused = self.is_reading_paused
+        Transport.resume_reading(self)
+        if was_paused and not self.is_reading_paused and self.arrived is not None:
             self.reactor.schedule(self._deliver, NULL, 0, self.context)
-        self.update_interest()
-
-    cdef int start_reading(self) except -1:
-        self.is_reading_started = True
-        return self.update_interest()
 
     cdef int stop_reading(self) except -1:
         self.arrived = None

@@ -3,13 +3,10 @@ from hoop.writing cimport WritingTransport
 
 
 cdef class ReadPipeTransport(Transport):
-    cdef bint is_reading_paused
-    cdef bint is_reading_started
     cdef bint is_always_ready   # a device that the poller cannot watch, since it never blocks: read it turn by turn
     cdef bint is_read_scheduled
 
     cdef bint wants_data(self) noexcept
-    cdef int update_interest(self) except -1
     cdef int read_soon(self) except -1
     cdef int on_readable(self) except -1
 

@@ -31,31 +31,6 @@ cdef class ReadPipeTransport(Transport):
     def __class__(self):
         return asyncio.ReadTransport
 
-    def is_reading(self):
-        """Whether new data is being delivered."""
-        return self.state == TRANSPORT_OPEN and not self.is_reading_paused
-
-    def pause_reading(self):
-        """Deliver no more data until resume_reading(). Idempotent."""
-        if self.is_reading_paused or self.state != TRANSPORT_OPEN:
-            return
-        self.is_reading_paused = True
-        self.update_interest()
-
-    def resume_reading(self):
-        """Undo pause_reading(). Idempotent."""
-        if not self.is_reading_paused or self.state != TRANSPORT_OPEN:
-            return
-        self.is_reading_paused = False
-        self.update_interest()
-
-    cdef int start_reading(self) except -1:
-        self.is_reading_started = True
-        return self.update_interest()
-
-    cdef int stop_reading(self) except -1:
-        return self.update_interest()
-
     cdef bint wants_data(self) noexcept:
         return self.state == TRANSPORT_OPEN and self.is_reading_started and not self.is_reading_paused
 

@@ -10,10 +10,8 @@ cdef class StreamFilter(Watcher):
 
 cdef class StreamTransport(WritingTransport):
     cdef StreamFilter filter    # the protocol, if it is one
-    cdef bint is_reading_paused
     cdef bint is_buffered_protocol
     cdef bint is_eof_received   # the peer will send no more, and writing was kept open
-    cdef bint is_reading_started
     cdef bint was_read_full     # the latest read filled the buffer: a bulk transfer
 
     cdef int on_readable(self) except -1

@@ -85,31 +85,6 @@ cdef class StreamTransport(WritingTransport):
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
-    def is_reading(self):
-        """Whether new data is being delivered."""
-        return self.state == TRANSPORT_OPEN and not self.is_reading_paused
-
-    def pause_reading(self):
-        """Deliver no more data until resume_reading(). Idempotent."""
-        if self.is_reading_paused or self.state != TRANSPORT_OPEN:
-            return
-        self.is_reading_paused = True
-        self.update_interest()
-
-    def resume_reading(self):
-        """Undo pause_reading(). Idempotent."""
-        if not self.is_reading_paused or self.state != TRANSPORT_OPEN:
-            return
-        self.is_reading_paused = False
-        self.update_interest()
-
-    cdef int start_reading(self) except -1:
-        self.is_reading_started = True
-        return self.update_interest()
-
-    cdef int stop_reading(self) except -1:
-        return self.update_interest()
-
     cdef int update_interest(self) except -1:
         """Ask the poller for what this state waits for."""
         cdef unsigned interest = 0

@@ -25,6 +25,8 @@ cdef class Transport(Watcher):
     cdef TransportState state
     cdef bint is_sock_borrowed  # sock was made lazily around fd: it must not close it
     cdef bint is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
+    cdef bint is_reading_started
+    cdef bint is_reading_paused
     cdef bint is_protocol_paused
     cdef bint is_protocol_connected
     cdef int dropped_writes     # writes after the connection was lost
@@ -39,6 +41,7 @@ cdef class Transport(Watcher):
     cdef Py_ssize_t held_bytes(self) noexcept
     cdef int flush_deferred(self) except -1
     cdef int discard_held(self) except -1
+    cdef int update_interest(self) except -1
     cdef int start_reading(self) except -1
     cdef int stop_reading(self) except -1
 

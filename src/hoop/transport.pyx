@@ -75,10 +75,8 @@ cdef class Transport(Watcher):
     cdef int discard_held(self) except -1:
         return 0
 
-    cdef int start_reading(self) except -1:
-        return 0
-
-    cdef int stop_reading(self) except -1:
+    cdef int update_interest(self) except -1:
+        """Ask the poller for what the transport's state waits for."""
         return 0
 
     # ---- the protocol's life -------------------------------------------------------------------------------------
@@ -210,6 +208,34 @@ cdef class Transport(Watcher):
                 self.release()
             else:
                 self.reactor.post(self._release, NULL, 0, None)  # the collector runs in a foreign thread
+
+    # ---- reading: its two flags; update_interest() makes of them what the poller is asked for -------------------------
+
+    cdef int start_reading(self) except -1:
+        self.is_reading_started = True
+        return self.update_interest()
+
+    cdef int stop_reading(self) except -1:
+        """The transport is closing: nothing more is delivered."""
+        return self.update_interest()
+
+    def is_reading(self):
+        """Whether new data is being delivered."""
+        return self.state == TRANSPORT_OPEN and not self.is_reading_paused
+
+    def pause_reading(self):
+        """Deliver no more data until resume_reading(). Idempotent."""
+        if self.is_reading_paused or self.state != TRANSPORT_OPEN:
+            return
+        self.is_reading_paused = True
+        self.update_interest()
+
+    def resume_reading(self):
+        """Undo pause_reading(). Idempotent."""
+        if not self.is_reading_paused or self.state != TRANSPORT_OPEN:
+            return
+        self.is_reading_paused = False
+        self.update_interest()
 
     # ---- watermarks ----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ cdef class WritingTransport(Transport):
 
     cdef Py_ssize_t transmit(self, const iovec *buffers, int count, Py_ssize_t total) except? -2
     cdef str write_failure(self)
-    cdef int update_interest(self) except -1
     cdef int on_drained(self) except -1
 
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1

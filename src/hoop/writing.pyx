@@ -5,8 +5,8 @@ bytes are flushed at once where waiting could be noticed: outside of the loop's 
 mark, and before close, abort, write_eof, set_protocol and get_write_buffer_size. pause_writing() is only about bytes that
 the kernel has refused.
 
-A kind of transport that writes says how (transmit), what it waits for (update_interest) and what comes when nothing is
-held any more (on_drained).
+A kind of transport that writes says how (transmit), what it waits for (update_interest; for writability while is_refused)
+and what comes when nothing is held any more (on_drained).
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
@@ -40,10 +40,6 @@ cdef class WritingTransport(Transport):
     cdef str write_failure(self):
         """What the log says when that fails."""
         return "Fatal write error on socket transport"
-
-    cdef int update_interest(self) except -1:
-        """Ask the poller for what this state waits for: for writability while is_refused."""
-        raise NotImplementedError("each kind of transport says what it waits for")
 
     cdef int on_drained(self) except -1:
         """Nothing is held: what close() or write_eof() waited for."""
