@@ -10,6 +10,7 @@ from pathlib import Path
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 PROGRAMS = BENCH / "build"
+TLS_FILE = PROGRAMS / "tls.pem"  # key and certificate of the TLS servers, made with the programs
 BUILD_LIMIT_S = 120.0
 
 
@@ -46,3 +47,8 @@ def build_programs() -> None:
 def program(name: str) -> str:
     """The path of a compiled program."""
     return str(PROGRAMS / name)
+
+
+def is_built(name: str) -> bool:
+    """Whether there is that program: those that speak TLS need OpenSSL's headers."""
+    return (PROGRAMS / name).exists()

@@ -17,21 +17,30 @@ C_SERVER = "c"  # stands beside the loops in results: the echo server written in
 
 @dataclass(frozen=True)
 class LoopKind:
-    """A loop that can be measured. `module` has a `new_event_loop` function; None stands for the standard library."""
+    """A loop that can be measured. `module` has a `new_event_loop` function; None stands for the standard library.
+
+    `transports` names a package whose loop_factory() puts transports of its own on such a loop, and `servers` the
+    modules of bench.servers where they are compared; None stands for all.
+    """
 
     name: str
     module: str | None
     description: str
+    transports: str | None = None
+    servers: tuple[str, ...] | None = None
 
     def is_installed(self) -> bool:
-        """Whether its package is present. It is not imported: that is left to the process which is measured."""
-        return self.module is None or importlib.util.find_spec(self.module) is not None
+        """Whether its packages are present. They are not imported: that is left to the process which is measured."""
+        packages = filter(None, (self.module, self.transports))
+        return all(importlib.util.find_spec(package) is not None for package in packages)
 
     def factory(self) -> LoopFactory:
         """The function that makes a loop. ImportError if the package is missing or does not work here."""
         if self.module is None:
             return asyncio.SelectorEventLoop
         factory: LoopFactory = importlib.import_module(self.module).new_event_loop
+        if self.transports is not None:
+            factory = importlib.import_module(self.transports).loop_factory(factory)
         return factory
 
     def version(self) -> str:
@@ -39,7 +48,7 @@ class LoopKind:
         if self.module is None:
             return platform.python_version()
         try:
-            return importlib.metadata.version(self.module)
+            return importlib.metadata.version(self.transports or self.module)
         except importlib.metadata.PackageNotFoundError:
             return "(source tree)"  # importable, but not an installed package
 
@@ -53,6 +62,7 @@ LOOPS: dict[str, LoopKind] = {
         LoopKind("blazio", "blazio", "Zig over io_uring"),
         LoopKind("zloop", "zloop", "Zig"),
         LoopKind("rloop", "rloop", "Rust"),
+        LoopKind("aiofastnet", "uvloop", "transports in Cython, on uvloop", "aiofastnet", ("tls_echo",)),
     )
 }
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 from bench.loops import LOOPS, LoopFactory, find_loop
 from bench.servers.serving import settle_allocator
@@ -26,6 +27,7 @@ Batch = Callable[[], Awaitable[int]]  # does some operations and returns how man
 BATCH = 1000  # operations
 PENDING_TIMERS = 10_000
 THREAD_BATCH = 100  # operations that wait for another thread
+PING_PONGS = 64  # datagrams under way
 LEAST_BATCHES = 3
 EXECUTOR_LIMIT_S = 5.0
 
@@ -211,6 +213,43 @@ def create_task(loop: Loop) -> Batch:
     return batch
 
 
+class PingPong(asyncio.DatagramProtocol):
+    """One end of a UDP exchange: sends back what it receives, and counts down."""
+
+    def __init__(self, left: int, done: asyncio.Future[None]) -> None:
+        self.left = left
+        self.done = done
+        self.transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.left -= 1
+        if self.left >= PING_PONGS:
+            self.transport.sendto(data, addr)
+        elif self.left == 0:
+            self.done.set_result(None)
+
+
+def udp_ping_pong(loop: Loop) -> Batch:
+    """Both ends are this loop's: an operation is two datagrams sent and received."""
+
+    async def batch() -> int:
+        done = loop.create_future()
+        local = ("127.0.0.1", 0)
+        there, _ = await loop.create_datagram_endpoint(lambda: PingPong(1 << 60, done), local_addr=local)
+        here, _ = await loop.create_datagram_endpoint(lambda: PingPong(BATCH + PING_PONGS, done), local_addr=local)
+        for _ in range(PING_PONGS):
+            here.sendto(bytes(512), there.get_extra_info("sockname"))
+        await done
+        here.close()
+        there.close()
+        return BATCH + PING_PONGS
+
+    return batch
+
+
 @dataclass(frozen=True)
 class Micro:
     """One benchmark. `threads`: other threads take part, so it may use all cores."""
@@ -238,6 +277,7 @@ BENCHMARKS: dict[str, Micro] = {
         Micro(getaddrinfo_localhost, "getaddrinfo('localhost')", threads=True),
         Micro(getaddrinfo_literal, "getaddrinfo('127.0.0.1')", threads=True),
         Micro(reader_add_remove, "add_reader + remove_reader"),
+        Micro(udp_ping_pong, "UDP ping-pong, 512 B, 64 under way (CPU time)", clock_ns=time.process_time_ns),
     )
 }
 

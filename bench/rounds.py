@@ -39,7 +39,7 @@ class Setting:
 
 def contenders_of(workload: Workload, loops: Sequence[str]) -> list[str]:
     """Who is measured on a workload, the C server first."""
-    return [*([C_SERVER] if workload.has_c_server else []), *loops]
+    return [*([C_SERVER] if workload.has_c_server else []), *filter(workload.takes, loops)]
 
 
 def round_order(contenders: Sequence[str], number: int) -> list[str]:

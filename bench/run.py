@@ -56,6 +56,10 @@ class Run:
     micro: dict[str, dict[str, Any]] = field(default_factory=dict)
     c10k: list[dict[str, Any]] = field(default_factory=list)
 
+    def whole_loops(self) -> list[str]:
+        """The loops that are measured on more than some kinds of server."""
+        return [name for name in self.loops if LOOPS[name].servers is None]
+
     def notes(self) -> list[str]:
         """What a reader must know to judge the figures."""
         notes = []
@@ -149,18 +153,19 @@ def measure(run: Run) -> None:
     for workload in workloads:
         result = measure_workload(workload, run.loops, setting)
         run.workloads.append(result)
-        run.display.say(workload_table(result, run.missing), to=sys.stdout)
+        missing = {name: reason for name, reason in run.missing.items() if workload.takes(name)}
+        run.display.say(workload_table(result, missing), to=sys.stdout)
     if with_micro:
-        rounds = micro_rounds.MicroRounds(run.loops, run.preset.micro_seconds, run.display, steps)
+        rounds = micro_rounds.MicroRounds(run.whole_loops(), run.preset.micro_seconds, run.display, steps)
         run.micro = rounds.measure(run.preset.micro_rounds)
-        run.display.say(micro_table(run.micro, micro_rounds.TITLES, run.loops), to=sys.stdout)
+        run.display.say(micro_table(run.micro, micro_rounds.TITLES, run.whole_loops()), to=sys.stdout)
     if not only or C10K in only:
         measure_c10k(run)
 
 
 def _count_steps(run: Run, workloads: Sequence[Workload], with_micro: bool) -> int:
     total = sum(len(contenders_of(workload, run.loops)) for workload in workloads) * run.preset.timing.rounds
-    return total + (len(run.loops) * run.preset.micro_rounds if with_micro else 0)
+    return total + (len(run.whole_loops()) * run.preset.micro_rounds if with_micro else 0)
 
 
 def measure_c10k(run: Run) -> None:

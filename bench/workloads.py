@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
+from bench.build import is_built
+from bench.loops import LOOPS
+
 KIB = 1024
 
 
@@ -21,8 +24,23 @@ class Workload:
     packages: tuple[str, ...] = ()  # of the server, beside the loop
 
     def missing_packages(self) -> list[str]:
-        """The packages that this workload needs and that are not installed."""
-        return [package for package in self.packages if importlib.util.find_spec(package) is None]
+        """What this workload needs and that is not installed."""
+        missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
+        if not is_built(self.client):
+            missing.append("what the load generator is built with (libssl-dev and openssl)")
+        return missing
+
+    def takes(self, loop: str) -> bool:
+        """Whether that loop has something of its own to show here."""
+        return LOOPS[loop].servers is None or self.server in LOOPS[loop].servers
+
+
+def tls_echo(*, size: int, connections: int) -> Workload:
+    """As `echo` with protocols, over TLS 1.3."""
+    arguments = ("--size", str(size), "--connections", str(connections), "--depth", "1")
+    title = f"protocol echo over TLS 1.3, {size // KIB} KiB, {connections} connections"
+    name = f"tls-{size // KIB}k-{connections}"
+    return Workload(name, title, "tls_echo", "tls_echo_client", arguments, has_c_server=False)
 
 
 def echo(server: str, *, size: int, connections: int, depth: int = 1) -> Workload:
@@ -51,6 +69,16 @@ WORKLOADS: tuple[Workload, ...] = (
         ("--size", str(KIB), "--connections", "100", "--depth", "1"),
     ),
     echo("sock", size=KIB, connections=10),
+    tls_echo(size=KIB, connections=100),
+    tls_echo(size=64 * KIB, connections=50),
+    Workload(
+        "udp-512-window32",
+        "UDP echo, 512 B, one client with 32 datagrams in flight (sendmmsg, recvmmsg)",
+        "udp_echo",
+        "udp_client",
+        ("--size", "512", "--in-flight", "32"),
+        has_c_server=False,
+    ),
     Workload(
         "connect",
         "connect, 64 B echo, close; 16 at a time",

@@ -1,20 +1,20 @@
 /* Load for an echo server: every connection keeps `--depth` messages in flight, checks each echoed byte, and answers
  * what came back with new messages at once. It spins on epoll_wait(0): a client that sleeps adds a wake-up across
- * cores to each reply, which has nothing to do with the server. */
+ * cores to each reply, which has nothing to do with the server. tls_echo_client is the same program over TLS. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
+#include "channel.h"
 #include "load.h"
 #include "pattern.h"
 
 enum { CONNECT_LIMIT_SECONDS = 10, DRAIN_LIMIT_SECONDS = 3, CLOSE_LIMIT_SECONDS = 1 };
 
 struct connection {
-    int fd; /* -1: closed or failed */
+    struct channel channel;
+    bool is_open; /* neither closed nor failed */
     uint32_t number;
     bool wants_write;      /* EPOLLOUT is registered: the kernel took only a part */
     uint64_t to_send;      /* offset in the stream up to which messages have been issued */
@@ -39,8 +39,8 @@ static char receive_buffer[PATTERN_MAX_PIECE];
 
 static void connection_drop(struct client *client, struct connection *connection)
 {
-    close(connection->fd);
-    connection->fd = -1;
+    channel_close(&connection->channel);
+    connection->is_open = false;
     client->alive--;
 }
 
@@ -56,7 +56,7 @@ static int watch(struct client *client, struct connection *connection, int opera
 {
     struct epoll_event event = {.events = EPOLLIN | (wants_write ? (uint32_t)EPOLLOUT : 0), .data.ptr = connection};
     connection->wants_write = wants_write;
-    return epoll_ctl(client->epoll_fd, operation, connection->fd, &event) == 0 ? 0 : -errno;
+    return epoll_ctl(client->epoll_fd, operation, connection->channel.fd, &event) == 0 ? 0 : -errno;
 }
 
 static void issue(struct client *client, struct connection *connection, int64_t now_ns)
@@ -73,13 +73,13 @@ static void send_issued(struct client *client, struct connection *connection)
         uint64_t size = connection->to_send - connection->sent;
         if (size > PATTERN_MAX_PIECE)
             size = PATTERN_MAX_PIECE;
-        ssize_t sent = send(connection->fd, pattern_at(connection->number, connection->sent), size, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR)
+        ssize_t sent = channel_send(&connection->channel, pattern_at(connection->number, connection->sent), size);
+        if (sent == -EINTR)
             continue;
-        if (sent < 0 && errno == EAGAIN)
+        if (sent == -EAGAIN)
             break;
         if (sent < 0) {
-            connection_fail(client, connection, "send", errno);
+            connection_fail(client, connection, "send", (int)-sent);
             return;
         }
         connection->sent += (uint64_t)sent;
@@ -99,10 +99,10 @@ static void count_completed(struct client *client, struct connection *connection
 
 static void receive(struct client *client, struct connection *connection)
 {
-    ssize_t size = recv(connection->fd, receive_buffer, sizeof(receive_buffer), 0);
+    ssize_t size = channel_receive(&connection->channel, receive_buffer, sizeof(receive_buffer));
     if (size < 0) {
-        if (errno != EAGAIN && errno != EINTR)
-            connection_fail(client, connection, "recv", errno);
+        if (size != -EAGAIN && size != -EINTR)
+            connection_fail(client, connection, "recv", (int)-size);
         return;
     }
     if (size == 0) {
@@ -131,23 +131,27 @@ static void connection_ready(void *context, const struct epoll_event *event)
 {
     struct client *client = context;
     struct connection *connection = event->data.ptr;
-    if (event->events & (EPOLLIN | EPOLLERR | EPOLLHUP))
-        receive(client, connection);
-    if (connection->fd >= 0 && (event->events & EPOLLOUT))
+    if (event->events & (EPOLLIN | EPOLLERR | EPOLLHUP)) {
+        uint64_t before;
+        do {
+            before = connection->received;
+            receive(client, connection);
+        } while (connection->is_open && connection->received > before && channel_has_more(&connection->channel));
+    }
+    if (connection->is_open && (event->events & EPOLLOUT))
         send_issued(client, connection);
 }
 
 static int open_connection(struct client *client, struct connection *connection, uint32_t number)
 {
     connection->number = number;
-    connection->fd = -1;
     connection->issued_ns = calloc(client->options.depth, sizeof(int64_t));
     if (!connection->issued_ns)
         return -ENOMEM;
-    int fd = endpoint_connect(&client->endpoint);
-    if (fd < 0)
-        return fd;
-    connection->fd = fd;
+    int result = channel_open(&connection->channel, &client->endpoint);
+    if (result < 0)
+        return result;
+    connection->is_open = true;
     client->alive++;
     return watch(client, connection, EPOLL_CTL_ADD, false);
 }
@@ -157,8 +161,9 @@ static void finish_sending(struct client *client)
 {
     for (unsigned i = 0; i < client->options.connections; i++) {
         struct connection *connection = &client->connections[i];
-        if (connection->fd >= 0 && shutdown(connection->fd, SHUT_WR) != 0)
-            connection_fail(client, connection, "shutdown", errno);
+        int result = connection->is_open ? channel_finish_sending(&connection->channel) : 0;
+        if (result < 0)
+            connection_fail(client, connection, "shutdown", -result);
     }
 }
 
@@ -167,7 +172,7 @@ static uint64_t bytes_missing(const struct client *client)
     uint64_t missing = 0;
     for (unsigned i = 0; i < client->options.connections; i++) {
         const struct connection *connection = &client->connections[i];
-        if (connection->fd >= 0)
+        if (connection->is_open)
             missing += connection->to_send - connection->received;
     }
     return missing;
@@ -192,9 +197,9 @@ static void drain(struct client *client)
     }
     for (unsigned i = 0; i < client->options.connections; i++) {
         struct connection *connection = &client->connections[i];
-        if (connection->fd >= 0 && finished)
+        if (connection->is_open && finished)
             client->measurement.unclosed++;
-        else if (connection->fd >= 0)
+        else if (connection->is_open)
             connection_fail(client, connection, "echo missing", 0);
     }
 }

@@ -20,8 +20,11 @@ BACKLOG = 4096  # connections; the kernel cuts it to net.core.somaxconn
 Serve = Callable[[socket.socket], Awaitable[None]]
 
 
-def run_server(serve: Serve) -> None:
-    """Run `serve(listening_socket)` for ever on the loop named on the command line, until stdin ends."""
+def run_server(serve: Serve, make_socket: Callable[[], socket.socket] | None = None) -> None:
+    """Run `serve(socket)` for ever on the loop named on the command line, until stdin ends.
+
+    The socket listens, unless `make_socket` makes another kind.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", required=True, choices=list(LOOPS))
     kind = find_loop(parser.parse_args().loop)
@@ -31,7 +34,7 @@ def run_server(serve: Serve) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        listener = listen_on_loopback()
+        listener = (make_socket or listen_on_loopback)()
         serving = loop.create_task(_as_coroutine(serve(listener)))
         # What serve() starts is listening by then: the socket itself has been since listen().
         port = listener.getsockname()[1]
@@ -63,6 +66,14 @@ def listen_on_loopback() -> socket.socket:
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
+
+
+def bound_on_loopback() -> socket.socket:
+    """A non-blocking UDP socket on a free port of 127.0.0.1."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    return sock
 
 
 def raise_descriptor_limit() -> int:

@@ -53,6 +53,16 @@ def test_an_echo_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert by_name["asyncio"]["rate"]["ratio_to"].keys() == {"c"}
 
 
+@pytest.mark.parametrize("name", ["tls-1k-100", "udp-512-window32"])
+def test_rounds_of_other_protocols(tmp_path: Path, name: str) -> None:
+    results = results_of(tmp_path, "--only", name, "--loops", "asyncio")
+    (workload,) = results["workloads"]
+    if workload["skipped"]:
+        pytest.skip(workload["skipped"])
+    (entry,) = workload["results"]
+    assert entry["failure"] is None and entry["rate"]["median"] > 10
+
+
 def test_a_server_that_ends_is_a_failure_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def command(*_: object) -> list[str]:
         return [sys.executable, "-c", "raise SystemExit('no such loop here')"]
