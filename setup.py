@@ -20,7 +20,7 @@ if sys.platform == "win32":
 
 # HOOP_WERROR=1 is for CI: a user's newer compiler must not fail the build with a new warning.
 strict = os.environ.get("HOOP_WERROR") == "1"
-csrc_flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-fPIC"]
+csrc_flags = ["-std=c11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-O2", "-fvisibility=hidden", "-fPIC"]
 if strict:
     csrc_flags += ["-Wall", "-Wextra", "-Werror"]
 

@@ -19,6 +19,7 @@ CSRC_FLOORS: Floors = (
     ("base",),
     ("clock",),
     ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams", "histogram"),
+    ("fs_contents", "fs_directory", "fs_cached"),
     ("poller_internal",),
     ("poller_epoll", "poller_kqueue", "poller_poll"),
 )
@@ -45,7 +46,10 @@ PACKAGE_FLOORS: Floors = (
 )
 
 # The only files that may ask which platform they are compiled for.
-PLATFORM_FILES = ("poller.h", "poller.c", "poller_*.h", "poller_*.c", "waker.[hc]", "net.[hc]", "datagrams.c")
+PLATFORM_FILES = (
+    *("poller.h", "poller.c", "poller_*.h", "poller_*.c", "waker.[hc]", "net.[hc]", "datagrams.c"),
+    *("fs_contents.c", "fs_cached.c"),
+)
 PLATFORM_MACROS = (
     *("__linux__", "__linux", "linux", "__ANDROID__", "__APPLE__", "__MACH__", "__unix__", "__sun", "__CYGWIN__"),
     *("__FreeBSD__", "__OpenBSD__", "__NetBSD__", "__DragonFly__", "BSD", "_WIN32", "_WIN64", "__MINGW32__"),
