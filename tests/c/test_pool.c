@@ -1,0 +1,598 @@
+#include "check.h"
+#include "clock.h"
+#include "pool.h"
+
+#include <poll.h>
+#include <pthread.h>
+
+/* What takes longer than this never comes. */
+#define LOST_AFTER_MS 20000
+
+enum { MOST_WORKERS = 64 };
+
+/* A counting semaphore: macOS has no unnamed ones. */
+typedef struct tokens {
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    int count;
+} tokens;
+
+static void open_tokens(tokens *tokens)
+{
+    REQUIRE(pthread_mutex_init(&tokens->lock, NULL) == 0);
+    REQUIRE(pthread_cond_init(&tokens->more, NULL) == 0);
+    tokens->count = 0;
+}
+
+static void give(tokens *tokens, int count)
+{
+    REQUIRE(pthread_mutex_lock(&tokens->lock) == 0);
+    tokens->count += count;
+    REQUIRE(pthread_cond_broadcast(&tokens->more) == 0);
+    REQUIRE(pthread_mutex_unlock(&tokens->lock) == 0);
+}
+
+static void await(tokens *tokens, int count)
+{
+    REQUIRE(pthread_mutex_lock(&tokens->lock) == 0);
+    while (tokens->count < count)
+        REQUIRE(pthread_cond_wait(&tokens->more, &tokens->lock) == 0);
+    tokens->count -= count;
+    REQUIRE(pthread_mutex_unlock(&tokens->lock) == 0);
+}
+
+/* A pool with real threads behind it. */
+typedef struct crew {
+    hoop_pool *pool;
+    pthread_t threads[MOST_WORKERS];
+    int thread_count;
+    pthread_mutex_t hiring; /* for tests that submit from several threads */
+} crew;
+
+static void *work(void *pool)
+{
+    CHECK_EQ(hoop_pool_work(pool), 0);
+    return NULL;
+}
+
+static void open_crew(crew *crew, int size, size_t queue_limit, hoop_job_fn abandon)
+{
+    *crew = (struct crew){0};
+    REQUIRE(pthread_mutex_init(&crew->hiring, NULL) == 0);
+    REQUIRE(hoop_pool_open(&crew->pool, size, queue_limit, abandon) == 0);
+}
+
+static void hire(crew *crew)
+{
+    REQUIRE(pthread_mutex_lock(&crew->hiring) == 0);
+    REQUIRE(crew->thread_count < MOST_WORKERS);
+    REQUIRE(pthread_create(&crew->threads[crew->thread_count++], NULL, work, crew->pool) == 0);
+    REQUIRE(pthread_mutex_unlock(&crew->hiring) == 0);
+}
+
+static void close_crew(crew *crew)
+{
+    hoop_pool_stop(crew->pool);
+    for (int i = 0; i < crew->thread_count; i++)
+        REQUIRE(pthread_join(crew->threads[i], NULL) == 0);
+    hoop_pool_free(crew->pool);
+    REQUIRE(pthread_mutex_destroy(&crew->hiring) == 0);
+}
+
+/* A loop that does nothing but wait for its jobs. */
+typedef struct home {
+    hoop_inbox inbox;
+    hoop_waker waker;
+} home;
+
+typedef struct task {
+    hoop_job job;
+    hoop_inbox_node node;
+    tokens *started; /* given one when it runs, if there are any */
+    tokens *release; /* waits for one, if there are any */
+    atomic_int runs;
+    atomic_int arrivals;
+} task;
+
+static task *task_of(hoop_inbox_node *node)
+{
+    return HOOP_CONTAINER_OF(node, task, node);
+}
+
+static void open_home(home *home)
+{
+    hoop_inbox_init(&home->inbox);
+    REQUIRE(hoop_waker_open(&home->waker) == 0);
+}
+
+/* Wait for at least one job to come back; how many did. */
+static int receive(home *home)
+{
+    hoop_inbox_node *node = hoop_inbox_take(&home->inbox);
+    while (node == NULL) {
+        if (hoop_inbox_prepare_sleep(&home->inbox)) {
+            struct pollfd fd = {.fd = home->waker.read_fd, .events = POLLIN};
+            REQUIRE(poll(&fd, 1, LOST_AFTER_MS) == 1);
+            hoop_inbox_awake(&home->inbox);
+        }
+        REQUIRE(hoop_waker_drain(&home->waker) >= 0);
+        node = hoop_inbox_take(&home->inbox);
+    }
+    int count = 0;
+    while (node != NULL) {
+        hoop_inbox_node *next = node->next;
+        atomic_fetch_add(&task_of(node)->arrivals, 1);
+        count++;
+        node = next;
+    }
+    return count;
+}
+
+static void receive_all(home *home, int count)
+{
+    while (count > 0)
+        count -= receive(home);
+    CHECK_EQ(count, 0);
+}
+
+static void run_task(hoop_job *job)
+{
+    task *task = HOOP_CONTAINER_OF(job, struct task, job);
+    atomic_fetch_add(&task->runs, 1);
+    if (task->started != NULL)
+        give(task->started, 1);
+    if (task->release != NULL)
+        await(task->release, 1);
+}
+
+static void init_task(task *task, hoop_lane lane)
+{
+    *task = (struct task){0};
+    hoop_job_init(&task->job, run_task, lane);
+}
+
+static int submit(crew *crew, home *home, task *task)
+{
+    int result = hoop_pool_submit(crew->pool, &task->job, &home->inbox, &home->waker, &task->node);
+    if (result == 1)
+        hire(crew);
+    return result;
+}
+
+static hoop_pool_stats stats_of(crew *crew)
+{
+    hoop_pool_stats stats;
+    hoop_pool_get_stats(crew->pool, &stats);
+    return stats;
+}
+
+TEST(sizes_are_checked_and_memory_may_be_short)
+{
+    hoop_pool *pool = NULL;
+    CHECK_EQ(hoop_pool_open(&pool, 0, 0, NULL), -EINVAL);
+    CHECK_EQ(hoop_pool_open(&pool, -4, 0, NULL), -EINVAL);
+    CHECK_EQ(hoop_pool_open(&pool, HOOP_POOL_MAX_SIZE + 1, 0, NULL), -EINVAL);
+    alloc_fault_after(0);
+    CHECK_EQ(hoop_pool_open(&pool, 4, 0, NULL), -ENOMEM);
+    alloc_fault_after(-1);
+    CHECK(pool == NULL);
+    CHECK_EQ(hoop_pool_open(&pool, HOOP_POOL_MAX_SIZE, 0, NULL), 0);
+    hoop_pool_free(pool);
+    hoop_pool_free(NULL);
+}
+
+TEST(a_job_runs_and_comes_back)
+{
+    crew crew;
+    home home;
+    task task;
+    open_crew(&crew, 4, 0, NULL);
+    open_home(&home);
+    for (int i = 1; i <= 100; i++) {
+        init_task(&task, HOOP_LANE_FILES);
+        CHECK_EQ(submit(&crew, &home, &task), i == 1); /* later ones find an idle worker */
+        receive_all(&home, 1);
+        CHECK_EQ(atomic_load(&task.runs), 1);
+        CHECK_EQ(task.job.state, HOOP_JOB_DONE);
+        hoop_pool_stats stats = stats_of(&crew);
+        CHECK_EQ(stats.done, i);
+        CHECK_EQ(stats.running + stats.queued, 0);
+        CHECK_EQ(stats.threads, 1);
+        CHECK_EQ(stats.idle, 1);
+        CHECK_EQ(stats.wait.count, i);
+        CHECK_EQ(stats.run.count, i);
+    }
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+TEST(threads_are_asked_for_up_to_the_size)
+{
+    enum { SIZE = 3, COUNT = 10 };
+    crew crew;
+    home home;
+    task tasks[COUNT];
+    tokens started, go;
+    open_tokens(&started);
+    open_tokens(&go);
+    open_crew(&crew, SIZE, 0, NULL);
+    open_home(&home);
+    for (int i = 0; i < COUNT; i++) {
+        init_task(&tasks[i], HOOP_LANE_FILES);
+        tasks[i].started = &started;
+        tasks[i].release = &go;
+        CHECK_EQ(submit(&crew, &home, &tasks[i]), i < SIZE);
+    }
+    await(&started, SIZE);
+    hoop_pool_stats stats = stats_of(&crew);
+    CHECK_EQ(stats.running, SIZE);
+    CHECK_EQ(stats.queued, COUNT - SIZE);
+    CHECK_EQ(stats.threads, SIZE);
+    give(&go, COUNT);
+    receive_all(&home, COUNT);
+    for (int i = 0; i < COUNT; i++)
+        CHECK_EQ(atomic_load(&tasks[i].arrivals), 1);
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+/* All but one sleep; a job that wakes one of them must not be the last that runs. */
+TEST(a_burst_gets_every_sleeping_worker)
+{
+    enum { SIZE = 8 };
+    crew crew;
+    home home;
+    task tasks[SIZE];
+    tokens started, go;
+    open_tokens(&started);
+    open_tokens(&go);
+    open_crew(&crew, SIZE, 0, NULL);
+    open_home(&home);
+    for (int round = 0; round < 50; round++) {
+        for (int i = 0; i < SIZE; i++) {
+            init_task(&tasks[i], HOOP_LANE_FILES);
+            tasks[i].started = &started;
+            tasks[i].release = &go;
+            submit(&crew, &home, &tasks[i]);
+        }
+        await(&started, SIZE); /* hangs if one of them is not woken */
+        give(&go, SIZE);
+        receive_all(&home, SIZE);
+    }
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+TEST(trap_39_slow_dns_leaves_half_of_the_threads_to_files)
+{
+    enum { SIZE = 4, SLOW = 20, FILES = 30 };
+    crew crew;
+    home home;
+    task slow[SLOW], files[FILES];
+    tokens started, go;
+    open_tokens(&started);
+    open_tokens(&go);
+    open_crew(&crew, SIZE, 0, NULL);
+    open_home(&home);
+    for (int i = 0; i < SLOW; i++) {
+        init_task(&slow[i], HOOP_LANE_DNS);
+        slow[i].started = &started;
+        slow[i].release = &go;
+        submit(&crew, &home, &slow[i]);
+    }
+    await(&started, SIZE / 2);
+    for (int i = 0; i < FILES; i++) {
+        init_task(&files[i], HOOP_LANE_FILES);
+        submit(&crew, &home, &files[i]);
+    }
+    receive_all(&home, FILES); /* hangs if lookups take every thread */
+    hoop_pool_stats stats = stats_of(&crew);
+    CHECK_EQ(stats.dns_running, SIZE / 2);
+    CHECK_EQ(stats.dns_queued, SLOW - SIZE / 2);
+    CHECK_EQ(stats.running, SIZE / 2);
+    CHECK_EQ(stats.done, FILES);
+    give(&go, SLOW);
+    receive_all(&home, SLOW);
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+TEST(a_pool_of_one_runs_dns_too)
+{
+    crew crew;
+    home home;
+    task task;
+    open_crew(&crew, 1, 0, NULL);
+    open_home(&home);
+    init_task(&task, HOOP_LANE_DNS);
+    CHECK_EQ(submit(&crew, &home, &task), 1);
+    receive_all(&home, 1);
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+TEST(lanes_take_turns_by_age)
+{
+    enum { COUNT = 6 };
+    hoop_pool *pool;
+    home home;
+    task tasks[COUNT];
+    hoop_worker worker;
+    REQUIRE(hoop_pool_open(&pool, 2, 0, NULL) == 0);
+    open_home(&home);
+    for (int i = 0; i < COUNT; i++) {
+        init_task(&tasks[i], i % 3 == 1 ? HOOP_LANE_DNS : HOOP_LANE_FILES);
+        CHECK_EQ(hoop_pool_submit(pool, &tasks[i].job, &home.inbox, &home.waker, &tasks[i].node), i < 2);
+    }
+    REQUIRE(hoop_pool_enter(pool, &worker) == 0);
+    CHECK_EQ(hoop_pool_worker_failed(pool), 1); /* the other one */
+    for (int i = 0; i < COUNT; i++)
+        CHECK(hoop_pool_next(pool, &worker) == &tasks[i].job);
+    CHECK(hoop_pool_next(pool, &worker) == NULL);
+    receive_all(&home, COUNT);
+    hoop_pool_stop(pool);
+    CHECK(hoop_pool_wait(pool, &worker)); /* it was called, to see that there is an end */
+    CHECK(hoop_pool_next(pool, &worker) == NULL);
+    CHECK(!hoop_pool_wait(pool, &worker));
+    hoop_pool_leave(pool, &worker);
+    hoop_pool_free(pool);
+    hoop_waker_close(&home.waker);
+}
+
+TEST(trap_40_cancel_while_queued_running_and_done)
+{
+    enum { COUNT = 5 };
+    crew crew;
+    home home;
+    task tasks[COUNT];
+    tokens started, go;
+    open_tokens(&started);
+    open_tokens(&go);
+    open_crew(&crew, 1, 0, NULL);
+    open_home(&home);
+    for (int i = 0; i < COUNT; i++) {
+        init_task(&tasks[i], HOOP_LANE_FILES);
+        tasks[i].started = &started;
+        tasks[i].release = &go;
+    }
+    CHECK(!hoop_pool_cancel(crew.pool, &tasks[0].job)); /* never submitted */
+    for (int i = 0; i < COUNT; i++)
+        submit(&crew, &home, &tasks[i]);
+    await(&started, 1);
+    CHECK(!hoop_pool_cancel(crew.pool, &tasks[0].job)); /* it runs */
+    CHECK(hoop_pool_cancel(crew.pool, &tasks[4].job));  /* the last, the first and one in the middle */
+    CHECK(hoop_pool_cancel(crew.pool, &tasks[1].job));
+    CHECK(hoop_pool_cancel(crew.pool, &tasks[3].job));
+    CHECK(!hoop_pool_cancel(crew.pool, &tasks[3].job));
+    give(&go, 2);
+    receive_all(&home, 2);
+    CHECK(!hoop_pool_cancel(crew.pool, &tasks[2].job)); /* it is done */
+    CHECK_EQ(stats_of(&crew).cancelled, 3);
+    for (int i = 0; i < COUNT; i++)
+        CHECK_EQ(atomic_load(&tasks[i].runs), i == 0 || i == 2);
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+TEST(a_full_queue_refuses)
+{
+    crew crew;
+    home home;
+    task tasks[4];
+    tokens started, go;
+    open_tokens(&started);
+    open_tokens(&go);
+    open_crew(&crew, 1, 2, NULL);
+    open_home(&home);
+    for (int i = 0; i < 4; i++) {
+        init_task(&tasks[i], HOOP_LANE_FILES);
+        tasks[i].started = &started;
+        tasks[i].release = &go;
+        CHECK_EQ(submit(&crew, &home, &tasks[i]), i == 0 ? 1 : i == 3 ? -ENOBUFS : 0);
+        if (i == 0)
+            await(&started, 1); /* out of the queue */
+    }
+    CHECK_EQ(stats_of(&crew).refused, 1);
+    CHECK(hoop_pool_cancel(crew.pool, &tasks[1].job));
+    CHECK_EQ(submit(&crew, &home, &tasks[3]), 0); /* there is room again */
+    give(&go, 3);
+    receive_all(&home, 3);
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+TEST(trap_41_a_stopped_pool_finishes_its_queue)
+{
+    enum { COUNT = 20 };
+    crew crew;
+    home home;
+    task tasks[COUNT + 1];
+    tokens started, go;
+    open_tokens(&started);
+    open_tokens(&go);
+    open_crew(&crew, 2, 0, NULL);
+    open_home(&home);
+    for (int i = 0; i <= COUNT; i++) {
+        init_task(&tasks[i], i % 2 ? HOOP_LANE_DNS : HOOP_LANE_FILES);
+        tasks[i].release = &go;
+    }
+    for (int i = 0; i < COUNT; i++)
+        submit(&crew, &home, &tasks[i]);
+    hoop_pool_stop(crew.pool);
+    hoop_pool_stop(crew.pool);
+    CHECK_EQ(submit(&crew, &home, &tasks[COUNT]), -ESHUTDOWN);
+    give(&go, COUNT);
+    close_crew(&crew); /* hangs if a worker misses the end */
+    receive_all(&home, COUNT);
+    hoop_waker_close(&home.waker);
+}
+
+/* Two loops share a pool; one closes with work queued and running, then its inbox goes away. */
+TEST(a_loop_that_closes_takes_only_its_own_jobs_back)
+{
+    enum { COUNT = 12 };
+    crew crew;
+    home closing, other;
+    task tasks[COUNT];
+    tokens started, go;
+    open_tokens(&started);
+    open_tokens(&go);
+    open_crew(&crew, 2, 0, NULL);
+    open_home(&closing);
+    open_home(&other);
+    for (int i = 0; i < COUNT; i++) {
+        init_task(&tasks[i], i % 4 == 3 ? HOOP_LANE_DNS : HOOP_LANE_FILES);
+        tasks[i].started = &started;
+        tasks[i].release = &go;
+        submit(&crew, i % 2 ? &other : &closing, &tasks[i]);
+    }
+    await(&started, 2); /* one of each */
+    int cancelled = 0;
+    for (hoop_job *job = hoop_pool_cancel_all(crew.pool, &closing.inbox); job != NULL; job = job->newer) {
+        CHECK(job->inbox == &closing.inbox);
+        cancelled++;
+    }
+    CHECK_EQ(cancelled, COUNT / 2 - 1);
+    give(&go, 1 + COUNT / 2);
+    hoop_pool_wait_quiet(crew.pool, &closing.inbox);
+    receive_all(&closing, 1);
+    hoop_waker_close(&closing.waker);
+    receive_all(&other, COUNT / 2);
+    CHECK(hoop_pool_cancel_all(crew.pool, NULL) == NULL);
+    close_crew(&crew);
+    hoop_waker_close(&other.waker);
+}
+
+static tokens abandoned;
+
+static void note_abandoned(hoop_job *job)
+{
+    CHECK(job->inbox == NULL);
+    give(&abandoned, 1);
+}
+
+TEST(disowned_jobs_run_and_are_abandoned)
+{
+    enum { COUNT = 6 };
+    crew crew;
+    home closing;
+    task tasks[COUNT];
+    tokens started, go;
+    open_tokens(&started);
+    open_tokens(&go);
+    open_tokens(&abandoned);
+    open_crew(&crew, 2, 0, note_abandoned);
+    open_home(&closing);
+    for (int i = 0; i < COUNT; i++) {
+        init_task(&tasks[i], HOOP_LANE_FILES);
+        tasks[i].started = &started;
+        tasks[i].release = &go;
+        submit(&crew, &closing, &tasks[i]);
+    }
+    await(&started, 2);
+    hoop_pool_disown(crew.pool, &closing.inbox);
+    hoop_waker_close(&closing.waker);
+    give(&go, COUNT);
+    await(&abandoned, COUNT);
+    CHECK(hoop_inbox_take(&closing.inbox) == NULL);
+    for (int i = 0; i < COUNT; i++)
+        CHECK_EQ(atomic_load(&tasks[i].runs), 1);
+    close_crew(&crew);
+}
+
+static crew *own_crew;
+static home *own_home;
+
+static void look_where_it_runs(hoop_job *job)
+{
+    home elsewhere;
+    CHECK(hoop_pool_is_inside(own_crew->pool, &own_home->inbox));
+    CHECK(!hoop_pool_is_inside(own_crew->pool, &elsewhere.inbox));
+    run_task(job);
+}
+
+TEST(a_job_can_tell_that_it_is_one)
+{
+    crew crew;
+    home home;
+    task task;
+    open_crew(&crew, 1, 0, NULL);
+    open_home(&home);
+    own_crew = &crew;
+    own_home = &home;
+    init_task(&task, HOOP_LANE_FILES);
+    task.job.run = look_where_it_runs;
+    submit(&crew, &home, &task);
+    CHECK(!hoop_pool_is_inside(crew.pool, &home.inbox));
+    receive_all(&home, 1);
+    CHECK_EQ(atomic_load(&task.runs), 1);
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+TEST(a_worker_that_fails_to_start_leaves_its_call_to_another)
+{
+    crew crew;
+    home home;
+    task tasks[3];
+    tokens started, go;
+    open_tokens(&started);
+    open_tokens(&go);
+    open_crew(&crew, 3, 0, NULL);
+    open_home(&home);
+    for (int i = 0; i < 3; i++)
+        init_task(&tasks[i], HOOP_LANE_FILES);
+    CHECK_EQ(hoop_pool_submit(crew.pool, &tasks[0].job, &home.inbox, &home.waker, &tasks[0].node), 1);
+    CHECK_EQ(hoop_pool_worker_failed(crew.pool), 0);
+    CHECK(hoop_pool_cancel(crew.pool, &tasks[0].job));
+    CHECK_EQ(submit(&crew, &home, &tasks[0]), 1);
+    receive_all(&home, 1);
+    /* Two at once: one wakes the sleeper, the other asks for a thread, which fails. */
+    tasks[1].started = &started;
+    tasks[1].release = &go;
+    CHECK_EQ(submit(&crew, &home, &tasks[1]), 0);
+    await(&started, 1);
+    CHECK_EQ(hoop_pool_submit(crew.pool, &tasks[2].job, &home.inbox, &home.waker, &tasks[2].node), 1);
+    CHECK_EQ(hoop_pool_worker_failed(crew.pool), 1);
+    give(&go, 1);
+    receive_all(&home, 2);
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+TEST(a_lingering_worker_hears_the_call)
+{
+    crew crew;
+    home home;
+    task task;
+    open_crew(&crew, 1, 0, NULL);
+    open_home(&home);
+    hoop_pool_set_linger(crew.pool, HOOP_NS_PER_SECOND / 1000);
+    for (int i = 0; i < 500; i++) {
+        init_task(&task, HOOP_LANE_FILES);
+        submit(&crew, &home, &task);
+        receive_all(&home, 1);
+    }
+    close_crew(&crew);
+    hoop_waker_close(&home.waker);
+}
+
+int main(void)
+{
+    RUN(sizes_are_checked_and_memory_may_be_short);
+    RUN(a_job_runs_and_comes_back);
+    RUN(threads_are_asked_for_up_to_the_size);
+    RUN(a_burst_gets_every_sleeping_worker);
+    RUN(trap_39_slow_dns_leaves_half_of_the_threads_to_files);
+    RUN(a_pool_of_one_runs_dns_too);
+    RUN(lanes_take_turns_by_age);
+    RUN(trap_40_cancel_while_queued_running_and_done);
+    RUN(a_full_queue_refuses);
+    RUN(trap_41_a_stopped_pool_finishes_its_queue);
+    RUN(a_loop_that_closes_takes_only_its_own_jobs_back);
+    RUN(disowned_jobs_run_and_are_abandoned);
+    RUN(a_job_can_tell_that_it_is_one);
+    RUN(a_worker_that_fails_to_start_leaves_its_call_to_another);
+    RUN(a_lingering_worker_hears_the_call);
+    return check_finish();
+}
