@@ -20,6 +20,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoop.loop import Loop
+from hoop.pool import Pool, PoolFull
 from hoop.server import Server
 from hoop.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
 from hoop.streams import StreamReader, StreamReaderProtocol, StreamWriter
@@ -29,6 +30,8 @@ T = TypeVar("T")
 __version__ = "0.1.0"
 __all__ = [
     "Loop",
+    "Pool",
+    "PoolFull",
     "Server",
     "StreamReader",
     "StreamReaderProtocol",

@@ -18,6 +18,7 @@ cdef extern from "Python.h":
     object PyDescr_NewMethod(PyTypeObject *owner, PyMethodDef *method)
     void PyType_Modified(PyTypeObject *type)
 
+    object PyContext_New()
     object PyContext_CopyCurrent()
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1

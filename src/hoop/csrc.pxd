@@ -165,3 +165,60 @@ cdef extern from "histogram.h" nogil:
     void hoop_histogram_merge(hoop_histogram *histogram, const hoop_histogram *source) noexcept
     int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile) noexcept
     int64_t hoop_histogram_mean_ns(const hoop_histogram *histogram) noexcept
+
+cdef extern from "pool.h" nogil:
+    ctypedef enum hoop_lane:
+        HOOP_LANE_FILES
+        HOOP_LANE_DNS
+    ctypedef enum hoop_job_state:
+        HOOP_JOB_IDLE
+        HOOP_JOB_QUEUED
+        HOOP_JOB_RUNNING
+        HOOP_JOB_DONE
+    ctypedef struct hoop_job:
+        hoop_job_state state
+        hoop_job *newer
+        hoop_inbox *inbox
+        const hoop_waker *waker
+        hoop_inbox_node *node
+    ctypedef void (*hoop_job_fn)(hoop_job *job) noexcept nogil
+    ctypedef struct hoop_worker:
+        pass
+    ctypedef struct hoop_pool:
+        pass
+    ctypedef struct hoop_pool_stats:
+        int size
+        int threads
+        int idle
+        size_t queued
+        size_t running
+        size_t dns_queued
+        size_t dns_running
+        uint64_t done
+        uint64_t cancelled
+        uint64_t refused
+        uint64_t wake_ups
+        hoop_histogram wait
+        hoop_histogram run
+    enum:
+        HOOP_POOL_MAX_SIZE
+    void hoop_job_init(hoop_job *job, hoop_job_fn run, hoop_lane lane) noexcept
+    int hoop_pool_open(hoop_pool **pool, int size, size_t queue_limit, hoop_job_fn abandon) noexcept
+    void hoop_pool_free(hoop_pool *pool) noexcept
+    void hoop_pool_free_forked(hoop_pool *pool) noexcept
+    int hoop_pool_submit(hoop_pool *pool, hoop_job *job, hoop_inbox *inbox, const hoop_waker *waker,
+                         hoop_inbox_node *node) noexcept
+    int hoop_pool_worker_failed(hoop_pool *pool) noexcept
+    bint hoop_pool_cancel(hoop_pool *pool, hoop_job *job) noexcept
+    hoop_job *hoop_pool_cancel_all(hoop_pool *pool, const hoop_inbox *inbox) noexcept
+    bint hoop_pool_is_inside(hoop_pool *pool, const hoop_inbox *inbox) noexcept
+    void hoop_pool_wait_quiet(hoop_pool *pool, const hoop_inbox *inbox) noexcept
+    void hoop_pool_disown(hoop_pool *pool, const hoop_inbox *inbox) noexcept
+    void hoop_pool_stop(hoop_pool *pool) noexcept
+    void hoop_pool_get_stats(hoop_pool *pool, hoop_pool_stats *stats) noexcept
+    void hoop_pool_set_linger(hoop_pool *pool, int64_t linger_ns) noexcept
+    int hoop_pool_work(hoop_pool *pool) noexcept
+    int hoop_pool_enter(hoop_pool *pool, hoop_worker *worker) noexcept
+    hoop_job *hoop_pool_next(hoop_pool *pool, hoop_worker *worker) noexcept
+    bint hoop_pool_wait(hoop_pool *pool, hoop_worker *worker) noexcept
+    void hoop_pool_leave(hoop_pool *pool, hoop_worker *worker) noexcept

@@ -1,24 +1,84 @@
-"""Blocking functions in threads: run_in_executor and the default executor."""
+"""Blocking functions in threads: the loop's pool, run_in_executor and the default executor."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import inspect
+import os
 import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
+from hoop.pool import Pool, python_pool
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+MOST_THREADS = 32  # asyncio's cap, and its number of threads beside one for each CPU
+MORE_THAN_CPUS = 4
+
+
+class DefaultExecutor(concurrent.futures.Executor):
+    """Where run_in_executor(None, ...) runs: threads on demand, on a native queue, capped as asyncio's are.
+
+    They are not the pool's: what users run here may block for long, and may wait for one another.
+    """
+
+    def __init__(self) -> None:
+        count = (os.process_cpu_count if hasattr(os, "process_cpu_count") else os.cpu_count)() or 1
+        self._max_workers = min(MOST_THREADS, count + MORE_THAN_CPUS)
+        self._pool = python_pool(self._max_workers, "hoop")
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """As concurrent.futures.Executor.submit, for those who want no loop. RuntimeError after shutdown()."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._pool.run_without_loop(future, _fulfil, (future, fn, args, kwargs))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; with wait, until those that were taken and the threads have ended.
+
+        cancel_futures: cancel those that do not run yet.
+        """
+        if cancel_futures:
+            self._pool.cancel_queued()
+        self._pool.stop()
+        if wait:
+            self._pool.join()
+
+
+def _fulfil(
+    future: concurrent.futures.Future[T], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = fn(*args, **kwargs)
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
 
 class Executing(asyncio.AbstractEventLoop):
-    """run_in_executor for a loop. The default executor is made at first use and capped as asyncio's is."""
+    """The pool, and run_in_executor. Both pool and default executor are made at first use."""
 
-    _default_executor: concurrent.futures.ThreadPoolExecutor | None
+    _pool: Pool | None
+    _pool_size: int
+    _owns_pool: bool
+    _default_executor: concurrent.futures.Executor | None
     _executor_shutdown_called: bool
+
+    @property
+    def pool(self) -> Pool:
+        """The threads for hoop's own jobs: files, name lookups, hashes. RuntimeError once the loop is closed."""
+        if self._pool is None:
+            if self.is_closed():
+                raise RuntimeError("Event loop is closed")
+            self._pool = Pool(self._pool_size)
+        return self._pool
 
     def run_in_executor(
         self, executor: concurrent.futures.Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
@@ -36,8 +96,9 @@ class Executing(asyncio.AbstractEventLoop):
                 raise RuntimeError("Executor shutdown has been called")
             executor = self._default_executor
             if executor is None:
-                executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="hoop")
-                self._default_executor = executor
+                executor = self._default_executor = DefaultExecutor()
+        if type(executor) is DefaultExecutor:
+            return executor._pool.run_for(self, func, args)
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 
     def set_default_executor(self, executor: concurrent.futures.ThreadPoolExecutor) -> None:  # type: ignore[override]
@@ -88,3 +149,18 @@ class Executing(asyncio.AbstractEventLoop):
 
         if not self.is_closed():
             self.call_soon_threadsafe(tell)
+
+    def _close_threads(self, may_wait: bool) -> None:
+        """Of close(), before the core is closed. may_wait: not when a finalizer calls, in whatever thread and moment."""
+        if self._pool is not None:
+            self._pool.detach(self)
+            if self._owns_pool and may_wait:
+                self._pool.close()
+            elif self._owns_pool:
+                self._pool.stop()
+        self._executor_shutdown_called = True
+        executor, self._default_executor = self._default_executor, None
+        if isinstance(executor, DefaultExecutor):
+            executor._pool.disown(self)
+        if executor is not None:
+            executor.shutdown(wait=False)

@@ -18,6 +18,7 @@ from hoop.connect import Connecting
 from hoop.endpoint import Endpoints
 from hoop.executor import Executing
 from hoop.pipe_connect import Piping
+from hoop.pool import Pool, size_of_pool
 from hoop.problems import Problems
 from hoop.process import Processes
 from hoop.sendfile import SendFile
@@ -57,6 +58,8 @@ class Loop(
     poller: the back end, "epoll", "kqueue" or "poll" (default: HOOP_POLLER, else the platform's best); ValueError for
     another name. clock: for tests, a callable that returns nanoseconds in place of the monotonic clock.
     poll_every_turn: look for I/O in each turn, also while callbacks are ready (see docs/architecture.md).
+    pool_size: threads of the loop's own pool, 1 to 1024 (default: HOOP_THREADPOOL_SIZE, else 4), ValueError for other
+    numbers; pool: a hoop.Pool to use instead, which is not closed with the loop (see docs/pool.md).
     """
 
     def __init__(
@@ -65,7 +68,17 @@ class Loop(
         poller: str | None = None,
         clock: Callable[[], int] | None = None,
         poll_every_turn: bool = False,
+        pool_size: int | None = None,
+        pool: Pool | None = None,
     ) -> None:
+        if pool is not None and not isinstance(pool, Pool):
+            raise TypeError(f"pool must be a hoop.Pool, not {pool!r}")
+        if pool is not None and pool_size is not None:
+            raise TypeError(f"pool_size={pool_size!r} is for a pool of the loop's own: it was given {pool!r}")
+        self._pool = pool
+        self._pool_size = size_of_pool(pool_size)
+        self._owns_pool = pool is None
+        self._is_abandoned = False
         self._pid = os.getpid()
         self._default_executor = None
         self._executor_shutdown_called = False
@@ -158,18 +171,16 @@ class Loop(
             return
         if self.get_debug():
             logger.debug("Close %r", self)
+        self._close_threads(may_wait=not self._is_abandoned)
         self._close_signals()
         self._close_reactor()
-        self._executor_shutdown_called = True
-        executor, self._default_executor = self._default_executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
 
     def __del__(self) -> None:
         if self.is_closed():
             return
         warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
         if not self.is_running():
+            self._is_abandoned = True
             self.close()
 
     # ---- tasks -------------------------------------------------------------------------------------------------------

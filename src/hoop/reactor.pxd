@@ -62,6 +62,7 @@ cdef class Reactor:
     cdef int skipped_polls
     cdef size_t last_batch      # callbacks run by the latest turn
     cdef int stale_waits        # waits in a row that reported a registration nobody holds
+    cdef size_t jobs_in_flight  # submitted to a pool, and not yet back
     cdef unsigned long thread_id  # of the thread inside run_turns, else 0
     cdef uint64_t turn_count
     cdef uint64_t poll_count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -254,9 +253,10 @@ def test_overriding_the_rest_by_super(loop_class, opened):
 
     async def main() -> None:
         await asyncio.sleep(0.0001)
-        gate = threading.Event()  # a job that ends before its future is watched needs no wake-up
-        asyncio.get_running_loop().call_later(0.001, gate.set)
-        await asyncio.get_running_loop().run_in_executor(None, gate.wait)
+        loop = asyncio.get_running_loop()
+        called = asyncio.Event()
+        await loop.run_in_executor(None, loop.call_soon_threadsafe, called.set)
+        await called.wait()
 
     loop = opened(OwnLoop)
     loop.run_until_complete(main())

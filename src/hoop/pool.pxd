@@ -1,0 +1,44 @@
+from hoop.csrc cimport hoop_job, hoop_pool
+from hoop.handle cimport Handle
+from hoop.reactor cimport Reactor
+
+
+cdef class Job(Handle):
+    """What a pool runs. A subclass for each kind holds the C structure with the hoop_job in it, and points to that."""
+    cdef hoop_job *job          # set by the subclass's __cinit__, after hoop_job_init()
+    cdef object future          # while it is in flight
+    cdef Crew crew              # likewise
+    cdef bint is_taken_back     # its pool was closed before it ran
+
+    cdef object result(self)    # on the loop's thread, after run(): the result, or raises
+    cdef int settle(self, object future) except -1
+
+
+cdef class Crew:
+    """A queue and the threads that serve it. They hold it, so it ends after them; whoever owns it (Pool) stops it."""
+    cdef hoop_pool *core
+    cdef int size
+    cdef size_t queue_limit     # 0: none
+    cdef bint holds_gil         # the threads run Python jobs only, one after another without letting go of the GIL
+    cdef bint forked            # this is a child's copy: lock and threads belong to the parent
+    cdef bint stopped
+    cdef str name
+    cdef list threads
+    cdef int hired
+    cdef object __weakref__
+
+    cdef object submit(self, Reactor reactor, Job job)
+    cdef int start(self, Job job) except -1
+    cdef int hire(self) except -1
+    cdef int take_back(self, Job job) except -1
+    cdef int check_usable(self) except -1
+    cdef list empty_queue(self, Reactor reactor)
+    cdef int stop(self) except -1
+    cdef int join(self) except -1
+
+
+cdef class Pool:
+    cdef Crew crew
+    cdef object __weakref__
+
+    cdef object submit(self, Reactor reactor, Job job)   # the asyncio future; cancelling it takes a queued job back

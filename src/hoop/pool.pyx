@@ -1,0 +1,519 @@
+"""The thread pool's Python side: jobs, the threads that run them, and the futures of their results.
+
+csrc/pool.h has the queue and says how a job travels: submitted by the loop's thread, run by a worker, back through the
+loop's inbox by the node of its Handle. Here a Job is a Handle whose callback settles the job's future.
+
+Ownership. A job in flight owns itself, so to speak: one reference is the queue's, then the worker's, then the inbox's, then
+the ready queue's. It keeps its loop alive, as the thread that runs it would; the collector sees it again as soon as it is in
+the inbox. Threads hold their Crew, never a Pool: a Pool that nobody holds any more stops its crew.
+
+A native job is run without the GIL. A PythonJob takes it; the threads of a crew that runs nothing else keep it from job to
+job, and look for the next job only once they have it, so that a burst of short calls costs one change of threads.
+"""
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from hoop.cpython_api cimport PyContext_New
+from hoop.csrc cimport *
+from hoop.errors cimport check, os_error
+from hoop.handle cimport Handle, handle_of_node
+from hoop.reactor cimport Reactor
+from libc.errno cimport ENOBUFS, ESHUTDOWN
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+import weakref
+
+from hoop.stats import Durations, PoolStats
+
+cdef enum:
+    DEFAULT_SIZE = 4
+    JOBS_PER_GIL_RELEASE = 16  # a C function never looks whether another thread wants the GIL
+
+
+# ---- jobs ---------------------------------------------------------------------------------------------------------
+
+cdef class Job(Handle):
+    cdef object result(self):
+        raise NotImplementedError("a job must have a result")
+
+    cdef int settle(self, object future) except -1:
+        try:
+            value = self.result()
+        except BaseException as error:
+            future.set_exception(presentable(error))
+        else:
+            future.set_result(value)
+        return 0
+
+    def __call__(self, future):
+        """The future is done, and not by us: it was cancelled."""
+        if self.crew is not None:
+            self.crew.take_back(self)
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {'ended' if self.future is None else self.future!r}>"
+
+
+cdef class PythonJob(Job):
+    """func(*args), on a thread of the pool."""
+    cdef hoop_job own
+    cdef object func
+    cdef tuple args
+    cdef object value
+    cdef object error
+
+    def __cinit__(self):
+        hoop_job_init(&self.own, run_python_job, HOOP_LANE_FILES)
+        self.job = &self.own
+
+    cdef int call(self) noexcept:
+        """On the worker. What it called is let go of there, too."""
+        try:
+            self.value = self.func(*self.args)
+        except BaseException as error:
+            self.error = error
+        self.func = None
+        self.args = None
+        return 0
+
+    cdef int settle(self, object future) except -1:
+        error, self.error = self.error, None
+        if error is None:
+            future.set_result(self.value)
+        else:
+            future.set_exception(presentable(error))
+        return 0
+
+
+cdef void run_python_job(hoop_job *job) noexcept with gil:
+    cdef PythonJob self = <PythonJob>handle_of_node(job.node)
+    self.call()
+
+
+cdef void abandon_job(hoop_job *job) noexcept with gil:
+    """It has run, but its loop is closed. The reference that travelled with it ends here."""
+    cdef Job self = <Job>handle_of_node(job.node)
+    Py_DECREF(self)
+    end_flight(self)
+
+
+cdef int end_flight(Job job) except -1:
+    job.future = None
+    job.crew = None
+    job.first = None  # itself
+    return 0
+
+
+def settle_future(Job job):
+    """On the loop's thread: the job is back."""
+    future = job.future
+    (<Reactor>job.loop).jobs_in_flight -= 1
+    end_flight(job)
+    if future.done():
+        return  # cancelled meanwhile: the result goes with the job
+    future.remove_done_callback(job)
+    if job.is_taken_back:
+        future.cancel()
+    else:
+        job.settle(future)
+
+
+cdef object presentable(object error):
+    """The exception as a future may hold it; conversions as asyncio.wrap_future makes them."""
+    if isinstance(error, StopIteration):
+        allowed = RuntimeError("StopIteration interacts badly with generators and cannot be raised into a Future")
+        allowed.__cause__ = allowed.__context__ = error
+        return allowed
+    if type(error) is concurrent.futures.CancelledError:
+        return asyncio.CancelledError(*error.args).with_traceback(error.__traceback__)
+    if type(error) is concurrent.futures.InvalidStateError:
+        return asyncio.InvalidStateError(*error.args).with_traceback(error.__traceback__)
+    return error
+
+
+# ---- threads ------------------------------------------------------------------------------------------------------
+
+cdef class Crew:
+    def __cinit__(self, int size, size_t queue_limit, str name, bint holds_gil):
+        check(hoop_pool_open(&self.core, size, queue_limit, abandon_job))
+        self.size = size
+        self.queue_limit = queue_limit
+        self.name = name
+        self.holds_gil = holds_gil
+        self.threads = []
+        crews.add(self)
+
+    def __dealloc__(self):
+        if self.forked:
+            hoop_pool_free_forked(self.core)
+        else:
+            hoop_pool_free(self.core)
+
+    cdef int check_usable(self) except -1:
+        if self.forked:
+            raise RuntimeError("this pool belongs to the parent process; make a new one after fork()")
+        if self.stopped:
+            raise RuntimeError("the pool is closed")
+        return 0
+
+    cdef object submit(self, Reactor reactor, Job job):
+        reactor.check_open()
+        if reactor.forked:
+            raise RuntimeError("this event loop belongs to the parent process; make a new one after fork()")
+        if job.job == NULL or job.job.state != HOOP_JOB_IDLE or job.future is not None:
+            raise RuntimeError(f"{job!r} cannot be submitted: it has no work, or was submitted before")
+        future = asyncio.Future(loop=reactor)
+        job.loop = reactor
+        job.context = PyContext_New()
+        job.callback = settle_future
+        job.first = job
+        job.argument_count = 1
+        job.future = future
+        job.job.inbox = &reactor.inbox
+        job.job.waker = &reactor.waker
+        future.add_done_callback(job)
+        reactor.jobs_in_flight += 1
+        try:
+            self.start(job)
+        except BaseException:
+            reactor.jobs_in_flight -= 1
+            raise
+        return future
+
+    cdef int start(self, Job job) except -1:
+        """Queue it, with a thread more if one is wanted."""
+        cdef int result
+        self.check_usable()
+        job.crew = self
+        Py_INCREF(job)  # this one travels
+        result = hoop_pool_submit(self.core, job.job, job.job.inbox, job.job.waker, &job.node)
+        if result < 0:
+            Py_DECREF(job)
+            end_flight(job)
+            raise self.refusal(result)
+        if result > 0:
+            try:
+                self.hire()
+            except RuntimeError:  # no more threads to be had
+                if hoop_pool_worker_failed(self.core) == 0 and hoop_pool_cancel(self.core, job.job):
+                    Py_DECREF(job)
+                    end_flight(job)
+                    raise
+        return 0
+
+    def refusal(self, int result):
+        if result == -ENOBUFS:
+            return PoolFull(f"the queue of the pool is full: its limit is {self.queue_limit} jobs")
+        if result == -ESHUTDOWN:
+            return RuntimeError("cannot use the pool: it is closed, or the interpreter is shutting down")
+        return os_error(result)
+
+    cdef int hire(self) except -1:
+        thread = threading.Thread(target=self.serve, name=f"{self.name}_{self.hired}")
+        self.hired += 1
+        self.threads.append(thread)  # first: an interrupt may end start() when the thread already runs
+        try:
+            thread.start()
+        except RuntimeError:
+            self.threads.remove(thread)
+            raise
+        return 0
+
+    def serve(self):
+        """What a thread does until the crew is stopped."""
+        cdef int result
+        if self.holds_gil:
+            self.serve_python()
+        else:
+            with nogil:
+                result = hoop_pool_work(self.core)
+            check(result)
+
+    def serve_python(self):
+        cdef hoop_worker worker
+        cdef hoop_job *job
+        cdef bint goes_on = True
+        cdef int count = 0
+        check(hoop_pool_enter(self.core, &worker))
+        while goes_on:
+            job = hoop_pool_next(self.core, &worker)
+            if job != NULL:
+                run_held(job)
+                count += 1
+                if count % JOBS_PER_GIL_RELEASE == 0:
+                    with nogil:
+                        pass
+            else:
+                with nogil:
+                    goes_on = hoop_pool_wait(self.core, &worker)
+        hoop_pool_leave(self.core, &worker)
+
+    cdef int take_back(self, Job job) except -1:
+        """Out of the queue, if it still is in there."""
+        if not self.forked and hoop_pool_cancel(self.core, job.job):
+            Py_DECREF(job)
+            (<Reactor>job.loop).jobs_in_flight -= 1
+            end_flight(job)
+        return 0
+
+    cdef list empty_queue(self, Reactor reactor):
+        """Take back all that is queued for reactor (None: for any): the jobs."""
+        cdef hoop_job *next
+        cdef hoop_job *job = hoop_pool_cancel_all(self.core, NULL if reactor is None else &reactor.inbox)
+        cdef list jobs = []
+        while job != NULL:
+            next = job.newer
+            jobs.append(<object>handle_of_node(job.node))
+            Py_DECREF(<object>handle_of_node(job.node))
+            job = next
+        return jobs
+
+    cdef int stop(self) except -1:
+        """Let the threads end when they have run what is queued."""
+        if not self.stopped and not self.forked:
+            self.stopped = True
+            hoop_pool_stop(self.core)
+        return 0
+
+    cdef int join(self) except -1:
+        if not self.forked:
+            for thread in list(self.threads):
+                if thread is not threading.current_thread():
+                    thread.join()
+        return 0
+
+
+cdef int run_held(hoop_job *job) except -1:
+    cdef PythonJob held = <PythonJob>handle_of_node(job.node)
+    held.call()
+    return 0
+
+
+# ---- pools --------------------------------------------------------------------------------------------------------
+
+class PoolFull(RuntimeError):
+    """The queue of a pool is at its limit: wait for some of the submitted jobs before submitting more."""
+
+
+@cython.no_gc_clear  # the crew must still be there when the pool goes
+cdef class Pool:
+    """Threads for what would block a loop: files, name lookups, hashes, compression.
+
+    size: the most threads, 1 to 1024 (default: HOOP_THREADPOOL_SIZE, else 4); they are started when they are needed.
+    Name lookups may use half of them, at least one. queue_limit: the most jobs that may wait for a thread; one more raises
+    PoolFull. None is no limit. ValueError or TypeError for other values.
+
+    A loop makes a pool of its own at first use (Loop.pool) and closes it. One that is made by hand can be handed to several
+    loops, in the same or in different threads, as Loop(pool=...); whoever made it closes it, or uses it in a `with`.
+    """
+
+    def __init__(self, size=None, *, queue_limit=None):
+        if self.crew is not None:
+            raise RuntimeError("a pool is initialised once")
+        self.crew = Crew(size_of_pool(size), limit_of_queue(queue_limit), "hoop-pool", False)
+
+    def __dealloc__(self):
+        if self.crew is not None:
+            self.crew.stop()
+
+    cdef object submit(self, Reactor reactor, Job job):
+        return self.crew.submit(reactor, job)
+
+    @property
+    def size(self):
+        """The most threads."""
+        return self.crew.size
+
+    @property
+    def closed(self):
+        """Whether close() was called."""
+        return self.crew.stopped
+
+    def run(self, func, *args):
+        """Call func(*args) on a thread of the pool; an asyncio future of its result, on the running loop.
+
+        For calls that end by themselves and soon, and let go of the GIL (hashlib, zlib): as many as there are threads run at
+        a time, and one that waits for another may wait for ever. loop.run_in_executor has no such bound. Cancelling the
+        future takes the call back while it is queued; once it runs, it runs to its end and the result is dropped.
+        RuntimeError without a running hoop loop, or if the pool is closed; PoolFull; TypeError if func is not callable.
+        """
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, Reactor):
+            raise RuntimeError(f"Pool.run() needs a running hoop loop, not {loop!r}")
+        return self.run_for(loop, func, args)
+
+    def run_for(self, Reactor loop not None, func, tuple args):
+        """As run, for a loop that need not be running."""
+        if not callable(func):
+            raise TypeError(f"a callable was expected, got {func!r}")
+        cdef PythonJob job = PythonJob.__new__(PythonJob)
+        job.func = func
+        job.args = args
+        return self.crew.submit(loop, job)
+
+    def run_without_loop(self, future, func, tuple args):
+        """Call func(*args), which must not raise. future: a concurrent.futures.Future, cancelled if that never happens."""
+        cdef PythonJob job = PythonJob.__new__(PythonJob)
+        job.func = func
+        job.args = args
+        job.future = future
+        self.crew.start(job)
+
+    def stats(self):
+        """What the pool does and has done: a PoolStats."""
+        cdef hoop_pool_stats stats
+        if self.crew.forked:
+            raise RuntimeError("this pool belongs to the parent process; make a new one after fork()")
+        hoop_pool_get_stats(self.crew.core, &stats)
+        return PoolStats(
+            size=stats.size, threads=stats.threads, idle=stats.idle, queued=stats.queued, running=stats.running,
+            dns_queued=stats.dns_queued, dns_running=stats.dns_running, done=stats.done, cancelled=stats.cancelled,
+            refused=stats.refused, wake_ups=stats.wake_ups, wait=durations(&stats.wait), run=durations(&stats.run),
+        )
+
+    def detach(self, Reactor loop not None):
+        """For a loop that closes: cancel its queued jobs, wait for its running ones.
+
+        RuntimeError when called by one of these.
+        """
+        cdef Job job
+        if self.crew.forked:
+            return
+        if hoop_pool_is_inside(self.crew.core, &loop.inbox):
+            raise RuntimeError("a job of the pool cannot close the loop that waits for it")
+        for job in self.crew.empty_queue(loop):
+            cancel_now(job)
+        with nogil:
+            hoop_pool_wait_quiet(self.crew.core, &loop.inbox)
+
+    def disown(self, Reactor loop not None):
+        """For a loop that closes: let its jobs, queued or running, go on without it."""
+        if not self.crew.forked:
+            with nogil:
+                hoop_pool_disown(self.crew.core, &loop.inbox)
+
+    def cancel_queued(self):
+        """Cancel every job that does not run yet, each on its loop's thread."""
+        cdef Job job
+        if not self.crew.forked:
+            for job in self.crew.empty_queue(None):
+                give_back(job)
+
+    def stop(self):
+        """Take no more jobs. The threads end when they have run what is queued; nobody waits for that."""
+        self.crew.stop()
+
+    def join(self):
+        """After stop(): wait for the threads to end."""
+        self.crew.join()
+
+    def close(self):
+        """Take no more jobs, cancel those that are queued, and wait for the running ones and the threads. Idempotent."""
+        self.crew.stop()
+        self.cancel_queued()
+        self.crew.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __repr__(self):
+        return f"<hoop.Pool size={self.size}{' closed' if self.closed else ''}>"
+
+
+def python_pool(int size, str name):
+    """A pool for Python calls only, which may wait for one another; size is their number, not that of the cores."""
+    cdef Pool pool = Pool.__new__(Pool)
+    pool.crew = Crew(size, 0, name, True)
+    return pool
+
+
+cdef int cancel_now(Job job) except -1:
+    """On its loop's thread."""
+    (<Reactor>job.loop).jobs_in_flight -= 1
+    future = job.future
+    end_flight(job)
+    future.cancel()
+    return 0
+
+
+cdef int give_back(Job job) except -1:
+    """From any thread: let its loop cancel the future."""
+    cdef Reactor reactor
+    if job.job.inbox == NULL:  # its loop is closed, or there never was one
+        if job.loop is None:
+            job.future.cancel()
+        return end_flight(job)
+    job.is_taken_back = True
+    reactor = job.loop
+    Py_INCREF(job)
+    if hoop_inbox_push(&reactor.inbox, &job.node):
+        check(hoop_waker_wake(&reactor.waker))
+    return 0
+
+
+cdef object durations(const hoop_histogram *histogram):
+    return Durations(
+        count=histogram.count,
+        mean_ns=hoop_histogram_mean_ns(histogram),
+        p50_ns=hoop_histogram_percentile(histogram, 50),
+        p99_ns=hoop_histogram_percentile(histogram, 99),
+        max_ns=histogram.max_ns,
+    )
+
+
+def size_of_pool(size):
+    """size, else HOOP_THREADPOOL_SIZE, else the default: 1 to 1024. ValueError or TypeError names the value."""
+    source = "the size of a pool"
+    if size is None:
+        text = os.environ.get("HOOP_THREADPOOL_SIZE")
+        if text is None or text == "":
+            return DEFAULT_SIZE
+        source = "HOOP_THREADPOOL_SIZE"
+        try:
+            size = int(text)
+        except ValueError:
+            raise ValueError(f"{source} must be a number from 1 to {HOOP_POOL_MAX_SIZE}, not {text!r}") from None
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise TypeError(f"{source} must be an int, not {size!r}")
+    if not 1 <= size <= HOOP_POOL_MAX_SIZE:
+        raise ValueError(f"{source} must be from 1 to {HOOP_POOL_MAX_SIZE}, not {size!r}")
+    return size
+
+
+cdef size_t limit_of_queue(object limit) except? 0:
+    if limit is None:
+        return 0
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        raise TypeError(f"queue_limit must be an int or None, not {limit!r}")
+    if not 1 <= limit <= 2**31:
+        raise ValueError(f"queue_limit must be from 1 to {2**31}, not {limit!r}")
+    return limit
+
+
+# ---- the process --------------------------------------------------------------------------------------------------
+
+crews = weakref.WeakSet()
+
+
+def mark_crews_forked():
+    """In the child: the threads are not there, and the locks may be held by one of them."""
+    cdef Crew crew
+    for crew in list(crews):
+        crew.forked = True
+
+
+def stop_crews():
+    """At the end of the interpreter, before it waits for the threads of pools that nobody closed."""
+    cdef Crew crew
+    for crew in list(crews):
+        crew.stop()
+
+
+os.register_at_fork(after_in_child=mark_crews_forked)
+threading._register_atexit(stop_crews)

@@ -1,0 +1,46 @@
+"""What hoop counts, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long something took, over all times that it happened. Percentiles are at most 1/32 too high, never too low."""
+
+    count: int
+    mean_ns: int
+    p50_ns: int
+    p99_ns: int
+    max_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """The state of a pool at one moment, and what it has done since it was made."""
+
+    size: int
+    """The most threads that it starts."""
+    threads: int
+    """Those that it has started."""
+    idle: int
+    """Threads that wait for jobs."""
+    queued: int
+    """Jobs that wait for threads."""
+    running: int
+    dns_queued: int
+    """Of the queued ones, name lookups."""
+    dns_running: int
+    done: int
+    """Jobs that ran to their end, also those that raised and those whose result nobody wanted any more."""
+    cancelled: int
+    """Jobs that were cancelled before they ran."""
+    refused: int
+    """Jobs that found the queue full."""
+    wake_ups: int
+    """Times that a sleeping thread was woken."""
+    wait: Durations
+    """From being submitted to being run."""
+    run: Durations
+    """From the beginning of a job to its end."""
