@@ -1,25 +1,30 @@
 """Applications are run as their users run them; every test here also checks that nothing was left behind.
 
-A package that is not installed skips its module with the reason, but fails it where the environment variable CI is set:
-a suite that quietly tests nothing is worse than a red one.
+A package or a program that is not installed skips the tests that need it, with the reason. Where the environment
+variable CI is set it fails them: a suite that quietly tests nothing is worse than a red one. APPS=optional excuses the
+packages, which a new Python may not have yet, but never the programs.
 """
 
 from __future__ import annotations
 
 import gc
+import glob
 import importlib.util
 import logging
 import os
 import random
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 # What each module imports beyond the standard library.
 NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
     "test_aiohttp.py": ("aiohttp",),
+    "test_asyncpg.py": ("asyncpg", "trustme"),
     "test_redis.py": ("redis",),
     "test_uvicorn.py": ("uvicorn", "httptools", "httpx"),
     "test_websockets.py": ("websockets",),
@@ -28,9 +33,13 @@ NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
 Payload = Callable[[int], bytes]
 
 
-def fail_or_skip(reason: str) -> None:
-    """Something that the tests need is not on this machine: fail under CI, skip elsewhere."""
-    if os.environ.get("CI"):
+# Where Debian and Homebrew keep programs that they do not put on PATH.
+OTHER_FOLDERS = {"postgres": ("/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql@*/bin")}
+
+
+def fail_or_skip(reason: str, *, excused: bool = False) -> NoReturn:
+    """Something that the tests need is not on this machine: fail under CI unless excused, skip elsewhere."""
+    if os.environ.get("CI") and not excused:
         pytest.fail(f"{reason} (CI is set, so this is not skipped)", pytrace=False)
     pytest.skip(reason)
 
@@ -40,8 +49,8 @@ class UnimportableModule(pytest.Module):
 
     def collect(self) -> list[pytest.Item | pytest.Collector]:
         names = ", ".join(absent_packages(self.path))
-        fail_or_skip(f"not installed: {names} (see tests/apps/requirements.txt)")
-        return []
+        optional = os.environ.get("APPS") == "optional"
+        fail_or_skip(f"not installed: {names} (see tests/apps/requirements.txt)", excused=optional)
 
 
 def absent_packages(path: Path) -> list[str]:
@@ -73,9 +82,17 @@ def nothing_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def missing() -> Callable[[str], None]:
-    """`missing(reason)`: as for a missing package, for a program that a test needs."""
-    return fail_or_skip
+def program() -> Callable[..., Path]:
+    """`program(name, debian_package=...)`: the path of a program that tests start."""
+
+    def program(name: str, *, debian_package: str) -> Path:
+        others = [found for pattern in OTHER_FOLDERS.get(name, ()) for found in sorted(glob.glob(pattern))]
+        path = shutil.which(name, path=os.pathsep.join([*others, os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"]))
+        if path is None:
+            fail_or_skip(f"{name} is not installed (Debian and Ubuntu: apt-get install {debian_package})")
+        return Path(path)
+
+    return program
 
 
 @pytest.fixture

@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import shutil
-import socket
-import subprocess
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,79 +14,42 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from server_process import ServerProcess, free_port
 
 Run = Callable[..., Any]
 Payload = Callable[[int], bytes]
 Connect = Callable[..., contextlib.AbstractAsyncContextManager[Any]]
 
 LARGE = 8 * 1024 * 1024
-STARTING_S = 20.0
 ATTEMPTS = 5
 
 
-def free_port() -> int:
-    """A port that was free a moment ago; redis-server cannot choose one by itself, hence the attempts below."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class RedisServer:
+class RedisServer(ServerProcess):
     """A redis-server without persistence. It is up once it has said so and has answered PING."""
 
-    def __init__(self, binary: str, directory: Path) -> None:
+    def __init__(self, binary: Path, directory: Path) -> None:
         self.port = free_port()
-        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
-        command = [binary, *where, "--save", "", "--appendonly", "no", "--daemonize", "no"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.log: list[str] = []
-        self.spoken = threading.Event()  # ready, or its output has ended
-        self.reader = threading.Thread(target=self.read_log, daemon=True)
-        self.reader.start()
-
-    def read_log(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.log.append(line)
-            if "Ready to accept connections" in line:
-                self.spoken.set()
-        self.spoken.set()
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", directory]
+        super().__init__([binary, *where, "--save", "", "--appendonly", "no", "--daemonize", "no"])
 
     def answers(self) -> bool:
         """Whether it is this process that answers on the port."""
-        if not self.spoken.wait(STARTING_S):
+        if not self.find("Ready to accept connections"):
             return False
         with contextlib.suppress(redis.ConnectionError), redis.Redis(port=self.port, socket_timeout=5) as client:
             return bool(client.ping()) and client.info("server")["process_id"] == self.process.pid
         return False
 
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
 
 @pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str], None]) -> Iterator[RedisServer]:
-    binary = shutil.which("redis-server")
-    if binary is None:
-        missing("redis-server is not installed (Debian and Ubuntu: apt-get install redis-server)")
-        return
+def redis_server(tmp_path_factory: pytest.TempPathFactory, program: Callable[..., Path]) -> Iterator[RedisServer]:
+    binary = program("redis-server", debian_package="redis-server")
     for _ in range(ATTEMPTS):
-        server = RedisServer(binary, tmp_path_factory.mktemp("redis"))
-        try:
+        with RedisServer(binary, tmp_path_factory.mktemp("redis")) as server:
             if server.answers():
                 yield server
                 return
-        finally:
-            server.stop()
-    pytest.fail("redis-server did not start:\n" + "".join(server.log))
+    pytest.fail("redis-server did not start:\n" + server.text)
 
 
 @pytest.fixture
