@@ -24,6 +24,7 @@ cdef class Crew:
     cdef bint stopped
     cdef str name
     cdef list threads
+    cdef object hiring          # a lock, while a thread is being started
     cdef int hired
     cdef object __weakref__
 

@@ -144,6 +144,7 @@ cdef class Crew:
         self.name = name
         self.holds_gil = holds_gil
         self.threads = []
+        self.hiring = threading.RLock()  # again by the same thread: a finalizer may use a pool at any moment
         crews.add(self)
 
     def __dealloc__(self):
@@ -214,12 +215,13 @@ cdef class Crew:
     cdef int hire(self) except -1:
         thread = threading.Thread(target=self.serve, name=f"{self.name}_{self.hired}")
         self.hired += 1
-        self.threads.append(thread)  # first: an interrupt may end start() when the thread already runs
-        try:
-            thread.start()
-        except RuntimeError:
-            self.threads.remove(thread)
-            raise
+        with self.hiring:
+            self.threads.append(thread)  # first: an interrupt may end start() when the thread already runs
+            try:
+                thread.start()
+            except RuntimeError:
+                self.threads.remove(thread)
+                raise
         return 0
 
     def serve(self):
@@ -279,10 +281,13 @@ cdef class Crew:
         return 0
 
     cdef int join(self) except -1:
-        if not self.forked:
-            for thread in list(self.threads):
-                if thread is not threading.current_thread():
-                    thread.join()
+        if self.forked:
+            return 0
+        with self.hiring:  # by another thread: until that has started, nobody can wait for it
+            threads = [thread for thread in self.threads if thread.ident is not None]
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
         return 0
 
 

@@ -156,7 +156,8 @@ cdef class Reactor:
 
     cdef bint is_alive(self) except -1:
         return (self.references > 0 or self.jobs_in_flight > 0 or hoop_timers_referenced(&self.timers) > 0
-                or hoop_ring_size(&self.ready) > 0 or hoop_ring_size(&self.due) > 0 or hoop_ring_size(&self.immediates) > 0 or self.after_is_due
+                or hoop_ring_size(&self.ready) > 0 or hoop_ring_size(&self.due) > 0
+                or hoop_ring_size(&self.immediates) > 0 or self.after_is_due
                 or self.arrived != NULL or not hoop_inbox_is_empty(&self.inbox))
 
     # ---- scheduling -----------------------------------------------------------------------------------------------
