@@ -6,11 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import c10k, micro_rounds, plot
+from bench import c10k, idle_memory, micro_rounds, plot
 from bench.build import BENCH, BuildError, build_programs
 from bench.loops import LOOPS
 from bench.measure import Cores, choose_cores, machine
@@ -24,6 +24,7 @@ RESULTS = BENCH / "results"
 FORMAT_VERSION = 1
 MICRO = "micro"
 C10K = "c10k"
+MEMORY = "memory"
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ class Preset:
     micro_rounds: int
     micro_seconds: float  # of each benchmark in each round
     idle_seconds: float  # of the C10k demonstration
+    held: int  # connections whose memory is measured
 
 
-QUICK = Preset(Timing(rounds=3, seconds=0.35, warmup_s=0.1), 2, 0.08, 5.0)
-NORMAL = Preset(Timing(rounds=3, seconds=1.0, warmup_s=0.25), 3, 0.15, 5.0)
-FULL = Preset(Timing(rounds=5, seconds=3.0, warmup_s=0.5), 5, 0.4, 10.0)
+QUICK = Preset(Timing(rounds=3, seconds=0.35, warmup_s=0.1), 2, 0.08, 5.0, 500)
+NORMAL = Preset(Timing(rounds=3, seconds=1.0, warmup_s=0.25), 3, 0.15, 5.0, 2000)
+FULL = Preset(Timing(rounds=5, seconds=3.0, warmup_s=0.5), 5, 0.4, 10.0, 4000)
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Run:
     machine: dict[str, Any] = field(default_factory=machine)
     workloads: list[WorkloadResult] = field(default_factory=list)
     micro: dict[str, dict[str, Any]] = field(default_factory=dict)
+    memory: list[dict[str, Any]] = field(default_factory=list)
     c10k: list[dict[str, Any]] = field(default_factory=list)
 
     def whole_loops(self) -> list[str]:
@@ -82,13 +85,14 @@ class Run:
             "notes": self.notes(),
             "workloads": [result.as_json() for result in self.workloads],
             "micro": self.micro,
+            "memory": self.memory,
             "c10k": self.c10k,
         }
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options. Ends the process with a message if they are wrong."""
-    names = [workload.name for workload in WORKLOADS] + [MICRO, C10K]
+    names = [workload.name for workload in WORKLOADS] + [MICRO, MEMORY, C10K]
     parser = argparse.ArgumentParser(prog="python -m bench", description="Compare hoop with other event loops.")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_true", help="short windows: two to three minutes in all")
@@ -136,7 +140,7 @@ def start(arguments: argparse.Namespace) -> Run:
         seconds=arguments.seconds or preset.timing.seconds,
         warmup_s=preset.timing.warmup_s,
     )
-    preset = Preset(timing, preset.micro_rounds, preset.micro_seconds, preset.idle_seconds)
+    preset = replace(preset, timing=timing)
     wanted = arguments.loops or list(LOOPS)
     loops = [name for name in wanted if LOOPS[name].is_installed()]
     missing = {name: "not installed" for name in wanted if name not in loops}
@@ -159,6 +163,10 @@ def measure(run: Run) -> None:
         rounds = micro_rounds.MicroRounds(run.whole_loops(), run.preset.micro_seconds, run.display, steps)
         run.micro = rounds.measure(run.preset.micro_rounds)
         run.display.say(micro_table(run.micro, micro_rounds.TITLES, run.whole_loops()), to=sys.stdout)
+    if not only or MEMORY in only:
+        options = idle_memory.Options(run.preset.held)
+        run.memory = idle_memory.measure_all(run.loops, options, run.cores, run.display)
+        run.display.say(idle_memory.table(run.memory), to=sys.stdout)
     if not only or C10K in only:
         measure_c10k(run)
 
@@ -233,9 +241,11 @@ def hoop_failed(run: Run) -> bool:
     """Whether this project's own loop failed anywhere. The failures of other loops are results."""
     series = [result.series["hoop"] for result in run.workloads if "hoop" in result.series]
     micro = [by_loop["hoop"] for by_loop in run.micro.values() if "hoop" in by_loop]
+    held = [outcome for outcome in run.memory if outcome["loop"] == "hoop"]
     demonstrations = [outcome for outcome in run.c10k if outcome["loop"] == "hoop"]
     return (
         any(one.failure for one in series)
         or any("failure" in entry for entry in micro)
+        or any(outcome["failure"] for outcome in held)
         or any(outcome["failure"] or outcome["end"]["errors"] for outcome in demonstrations)
     )

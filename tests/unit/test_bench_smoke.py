@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT))
 if sys.platform != "linux" or not (shutil.which("cc") and shutil.which("make")):
     pytest.skip("the load generators need Linux, a C compiler and make", allow_module_level=True)
 
-from bench import c10k, run
-from bench.build import build_programs
+from bench import c10k, idle_memory, run
+from bench.build import TLS_FILE, build_programs
 from bench.measure import Cores, choose_cores
 from bench.processes import ChildFailed, run_client, running
 from bench.progress import Display
@@ -118,6 +118,16 @@ def test_a_small_c10k() -> None:
     text = "\n".join(c10k.table(outcome))
     assert "50 of 50" in text
     assert "CUT SHORT" not in text
+
+
+@pytest.mark.parametrize("server", idle_memory.SERVERS)
+def test_memory_of_a_few_connections(server: str) -> None:
+    if server == "tls_echo" and not TLS_FILE.exists():
+        pytest.skip("built without OpenSSL")
+    outcome = idle_memory.measure(server, "asyncio", idle_memory.Options(connections=20), Cores(None, None))
+    assert outcome["failure"] is None
+    text = "\n".join(idle_memory.table([outcome]))
+    assert all(title in text for title in ("after 1 KiB", "after 256 KiB", idle_memory.SERVERS[server]))
 
 
 def test_a_low_limit_of_descriptors_is_said() -> None:
