@@ -41,7 +41,19 @@ cdef class TlsTransport:
 
     def get_extra_info(self, name, default=None):
         """"ssl_object", "sslcontext", "peercert", "cipher", "compression", or what the transport below knows."""
-        return self.session.extra_info(name, default)
+        cdef TlsSession session = self.session
+        if name == "sslcontext":
+            return session.sslcontext
+        if session.is_handshaken:
+            if name == "ssl_object":
+                return session.engine.ssl_object
+            if name == "peercert":
+                return session.engine.ssl_object.getpeercert()
+            if name == "cipher":
+                return session.engine.ssl_object.cipher()
+            if name == "compression":
+                return session.engine.ssl_object.compression()
+        return default if session.lower is None else session.lower.get_extra_info(name, default)
 
     def get_protocol(self):
         """The protocol that the transport calls now."""

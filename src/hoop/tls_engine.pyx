@@ -3,13 +3,23 @@
 TlsEngine is the interface. MemoryEngine is the one there is: an ssl.SSLObject between two ssl.MemoryBIO, so that all of
 Python's ssl (SNI callbacks, key logs, sessions, a context's own sslobject_class) works as it does everywhere.
 
-A MemoryBIO keeps the memory of the most it ever held. Its user therefore feeds no more than 32 KiB at a time, encrypts
-no more than one record at a time, and takes the output after each step: an idle connection is left with two small BIOs.
+A MemoryBIO keeps the memory of the most it ever held. It therefore gets little more than one record at a time from what
+is offered, and its user encrypts no more than one record at a time and takes the output after each step.
+
+To ask OpenSSL for plaintext when no record is complete costs an exception, more than decrypting a small record does.
+MemoryEngine therefore reads the records' lengths (RFC 8446, 5.1) as they are fed, and has_record() knows.
 """
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 
 import ssl
+
+cdef enum:
+    MOST_HELD = 17 * 1024   # bytes fed and not looked at: a whole record, and little more
+    LEAST_FEED = 4096       # but a record that is longer yet must be completed
+    HEADER_SIZE = 5
+    LONGEST_RECORD = 16384 + 2048  # bytes after the header: RFC 5246, 6.2.3; in TLS 1.3 it is less
 
 cdef object WANTS_MORE = (ssl.SSLWantReadError, ssl.SSLSyscallError)
 cdef object ZeroReturnError = ssl.SSLZeroReturnError
@@ -17,13 +27,58 @@ cdef object PlainSSLObject = ssl.SSLObject
 
 
 cdef class TlsEngine:
+    cdef int offer(self, char *data, Py_ssize_t size) except -1:
+        self.offered = data
+        self.offered_size = size
+        return self.keep_offered() if self.kept is not None else 0
+
+    cdef int keep_offered(self) except -1:
+        """Copy what was offered and is not fed, before anybody else may use the memory where it stands."""
+        cdef bytes rest
+        if self.offered_size == 0:
+            return 0
+        rest = PyBytes_FromStringAndSize(self.offered, self.offered_size)
+        self.offered_size = 0
+        self.kept = rest if self.kept is None else self.kept[self.kept_at:] + rest
+        self.kept_at = 0
+        return 0
+
+    cdef int drop_offered(self) except -1:
+        self.offered_size = self.kept_at = 0
+        self.kept = None
+        return 0
+
+    cdef Py_ssize_t unfed(self) noexcept:
+        return self.offered_size + (0 if self.kept is None else PyBytes_GET_SIZE(self.kept) - self.kept_at)
+
+    cdef bint feed_more(self) except -1:
+        cdef Py_ssize_t size = self.unfed()
+        if size == 0:
+            return False
+        size = min(size, max(MOST_HELD - self.pending(), LEAST_FEED))
+        if self.kept is None:
+            self.feed(self.offered, size)
+            self.offered += size
+            self.offered_size -= size
+            return True
+        size = min(size, PyBytes_GET_SIZE(self.kept) - self.kept_at)  # that came before what is offered now
+        self.feed(PyBytes_AS_STRING(self.kept) + self.kept_at, size)
+        self.kept_at += size
+        if self.kept_at == PyBytes_GET_SIZE(self.kept):
+            self.kept = None
+            self.kept_at = 0
+        return True
+
     cdef bint handshake(self) except -1:
         raise NotImplementedError
 
     cdef int feed(self, const char *data, Py_ssize_t size) except -1:
         raise NotImplementedError
 
-    cdef bint has_input(self) except -1:
+    cdef Py_ssize_t pending(self) except -1:
+        raise NotImplementedError
+
+    cdef bint has_record(self) except -1:
         raise NotImplementedError
 
     cdef Py_ssize_t decrypt(self, char *buffer, Py_ssize_t size) except -2:
@@ -49,18 +104,54 @@ cdef class MemoryEngine(TlsEngine):
 
     cdef int feed(self, const char *data, Py_ssize_t size) except -1:
         self.incoming.write(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
+        self.find_records(<const unsigned char *>data, size)
         return 0
 
-    cdef bint has_input(self) except -1:
-        return self.incoming.pending > 0
+    cdef int find_records(self, const unsigned char *data, Py_ssize_t size) noexcept:
+        """Follow the records through the bytes fed."""
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t step
+        while at < size and not self.is_broken:
+            if self.tail < HEADER_SIZE:
+                self.header[self.tail] = data[at]
+                self.tail += 1
+                at += 1
+                if self.tail < HEADER_SIZE:
+                    continue
+                self.record_left = (<Py_ssize_t>self.header[3] << 8) | self.header[4]
+                self.is_broken = self.record_left > LONGEST_RECORD
+            step = min(self.record_left, size - at)
+            at += step
+            self.record_left -= step
+            self.tail += step
+            if self.record_left == 0:
+                self.tail = 0
+                self.is_record_new = True
+        return 0
+
+    cdef Py_ssize_t pending(self) except -1:
+        return self.incoming.pending
+
+    cdef bint has_record(self) except -1:
+        # What OpenSSL has already taken of the tail is no longer pending: that can only make this say no, rightly.
+        if self.is_record_new or self.may_hold_plaintext or self.is_broken:
+            return True
+        return self.incoming.pending > self.tail
 
     cdef Py_ssize_t decrypt(self, char *buffer, Py_ssize_t size) except -2:
+        cdef Py_ssize_t count
+        self.is_record_new = self.may_hold_plaintext = False
         try:
-            return self.native.read(size, PyMemoryView_FromMemory(buffer, size, PyBUF_WRITE))
+            count = self.native.read(size, PyMemoryView_FromMemory(buffer, size, PyBUF_WRITE))
+            self.may_hold_plaintext = count == size
+            return count
         except WANTS_MORE:
             return TLS_WANTS_INPUT
         except ZeroReturnError:
             return TLS_ENDED
+        except BaseException:
+            self.is_broken = True  # OpenSSL fails again when asked again
+            raise
 
     cdef Py_ssize_t encrypt(self, object data) except -2:
         try:

@@ -27,8 +27,6 @@ cdef class TlsSession(StreamFilter):
     cdef object timer           # a TimerHandle of the handshake, later of the shutdown, or None
     cdef object head            # the first chunk of plaintext to encrypt, or None
     cdef object rest            # a deque of those behind it; None when there are none
-    cdef object input           # bytes: ciphertext received and not yet fed to the engine, or None
-    cdef Py_ssize_t input_at    # how much of it has been fed
     cdef Py_ssize_t head_at     # how much of head is encrypted
     cdef Py_ssize_t queued      # bytes of plaintext in all that are not
     cdef Py_ssize_t high_water
@@ -61,11 +59,11 @@ cdef class TlsSession(StreamFilter):
     cdef int handshake_failed(self, object error) except -1
     cdef int wake_waiter(self, object error) except -1
 
-    cdef bint feed_more(self) except -1
     cdef int advance(self) except -1
     cdef int read_plaintext(self) except -1
     cdef Py_ssize_t fill(self, char *buffer, Py_ssize_t capacity, bint *is_dry) except -2
     cdef int deliver_bytes(self) except -1
+    cdef int deliver_bulk(self) except -1
     cdef int deliver_buffered(self) except -1
     cdef int discard_input(self) except -1
     cdef int tell_eof(self) except -1
@@ -89,7 +87,6 @@ cdef class TlsSession(StreamFilter):
     cdef int abort(self, object error) except -1
     cdef int close_lower(self, object error) except -1
     cdef int fatal(self, object error, str message) except -1
-    cdef object extra_info(self, object name, object default)
 
 
 cdef int limit_lower(TlsSession session) except -1

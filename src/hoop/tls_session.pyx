@@ -4,8 +4,9 @@
         \\___________\\_____________________________________ abort(), an error ___/
 
 Reading. hoop's own stream shows the ciphertext in the reactor's buffer; the engine takes it, and plaintext is made in
-the same buffer and leaves as one exact-size bytes object (or in the buffer of a BufferedProtocol). The engine is fed at
-most FEED_SIZE at a time, since its memory never shrinks. Pausing pauses the transport below, at once.
+the same buffer and leaves as one exact-size bytes object (or in the buffer of a BufferedProtocol). When more has come than
+the engine takes at once, plaintext is made straight in the object that the protocol gets. Pausing pauses the transport
+below, at once.
 
 Writing. What one callback writes is held as plaintext until the callback and its microtasks have ended, then encrypted
 record by record and given to the transport below, which sends it with one system call. When that one is full, plaintext
@@ -16,6 +17,8 @@ chose no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify, which RFC 8
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor
 from hoop.stream cimport StreamFilter, StreamTransport
 from hoop.tls_engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT, TlsEngine, new_engine
@@ -29,8 +32,11 @@ import ssl
 import warnings
 from asyncio.log import logger
 
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject **bytes_object, Py_ssize_t size) except -1
+    PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *text, Py_ssize_t size) except NULL
+
 cdef enum:
-    FEED_SIZE = 32 * 1024
     DEFER_BELOW = 64 * 1024           # bytes written by one callback: beyond, they are encrypted at once
     DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
@@ -122,8 +128,8 @@ cdef class TlsSession(StreamFilter):
     def begin_upgrade(self, transport, bytes early):
         """start_tls: take over a transport that another protocol had, and what it had already received."""
         transport.set_protocol(self)
-        if early:
-            self.input = early
+        self.engine.offer(PyBytes_AS_STRING(early), PyBytes_GET_SIZE(early))
+        self.engine.keep_offered()
         self.connection_made(transport)
         if self.state < TLS_LOST:
             transport.resume_reading()
@@ -151,7 +157,7 @@ cdef class TlsSession(StreamFilter):
         self.stop_timer()
         self.state = TLS_CLOSED
         self.drop_queue()
-        self.input = None
+        self.engine.drop_offered()
         self.protocol = None
         self.transport = None
         try:
@@ -240,39 +246,25 @@ cdef class TlsSession(StreamFilter):
     # ---- reading -------------------------------------------------------------------------------------------------
 
     cdef int on_bytes(self, char *data, Py_ssize_t size) except -1:
-        cdef Py_ssize_t first = 0
         if self.state >= TLS_LOST:
             return 0
-        if self.input is None:
-            first = min(size, FEED_SIZE)
-            self.engine.feed(data, first)
-        if first < size:
-            later = PyBytes_FromStringAndSize(data + first, size - first)
-            self.input = later if self.input is None else self.input[self.input_at:] + later
-            self.input_at = 0
-        return self.advance()
-
-    cdef bint feed_more(self) except -1:
-        """Give the engine the next part of what has been received; whether there was one."""
-        cdef Py_ssize_t size
-        if self.input is None:
-            return False
-        size = min(PyBytes_GET_SIZE(self.input) - self.input_at, FEED_SIZE)
-        self.engine.feed(PyBytes_AS_STRING(self.input) + self.input_at, size)
-        self.input_at += size
-        if self.input_at == PyBytes_GET_SIZE(self.input):
-            self.input = None
-            self.input_at = 0
-        return True
+        self.engine.offer(data, size)
+        try:
+            self.engine.feed_more()
+            self.advance()
+        finally:
+            self.engine.keep_offered()
+        return 0
 
     cdef int advance(self) except -1:
         """Do what the bytes fed last allow."""
         while self.state == TLS_HANDSHAKE:
+            self.engine.keep_offered()  # a context may have callbacks
             self.handshake()
             if self.state == TLS_OPEN:
                 # What came with the handshake waits until whoever awaited the handshake has gone on.
-                return self.schedule_reading() if self.input is not None or self.engine.has_input() else 0
-            if self.state == TLS_HANDSHAKE and not self.feed_more():
+                return self.schedule_reading() if self.engine.unfed() + self.engine.pending() > 0 else 0
+            if self.state == TLS_HANDSHAKE and not self.engine.feed_more():
                 return 0
         if self.state == TLS_OPEN:
             return self.read_plaintext()
@@ -295,7 +287,12 @@ cdef class TlsSession(StreamFilter):
         """Deliver what can be decrypted, then the end if it has come."""
         cdef bint goes_on = True
         while goes_on and self.state == TLS_OPEN and not self.is_reading_paused:
-            goes_on = self.deliver_buffered() if self.is_buffered else self.deliver_bytes()
+            if self.is_buffered:
+                goes_on = self.deliver_buffered()
+            elif self.engine.offered_size > 0:
+                goes_on = self.deliver_bulk()
+            else:
+                goes_on = self.deliver_bytes()
         if self.state >= TLS_LOST:
             return 0
         self.send_output()  # answers of the protocol itself: key updates, tickets, alerts
@@ -313,6 +310,9 @@ cdef class TlsSession(StreamFilter):
         cdef Py_ssize_t count
         is_dry[0] = False
         while not is_dry[0] and (size == 0 or capacity - size >= TLS_RECORD_SIZE):
+            if not self.engine.has_record():
+                is_dry[0] = not self.engine.feed_more()
+                continue
             try:
                 count = self.engine.decrypt(buffer + size, capacity - size)
             except (SystemExit, KeyboardInterrupt):
@@ -323,12 +323,13 @@ cdef class TlsSession(StreamFilter):
                 break  # deliver what came before; the engine fails again when asked again
             if count > 0:
                 size += count
-                is_dry[0] = size < capacity and not self.engine.has_input() and not self.feed_more()
             elif count == TLS_WANTS_INPUT:
-                is_dry[0] = not self.feed_more()
+                is_dry[0] = not self.engine.feed_more()
             else:
                 self.has_peer_ended = True
                 is_dry[0] = True
+        if not is_dry[0]:
+            is_dry[0] = not self.engine.has_record() and self.engine.unfed() == 0
         return size
 
     cdef int deliver_bytes(self) except -1:
@@ -347,11 +348,40 @@ cdef class TlsSession(StreamFilter):
             return 0
         return not is_dry
 
+    cdef int deliver_bulk(self) except -1:
+        """As deliver_bytes(), when the reactor's buffer is still in use: straight into the object for the protocol."""
+        # No record is longer in the clear.
+        cdef Py_ssize_t capacity = self.engine.unfed() + self.engine.pending()
+        cdef PyObject *data = NULL
+        cdef bint is_dry = False
+        cdef Py_ssize_t size
+        try:
+            capacity = max(capacity, TLS_RECORD_SIZE)
+            data = new_bytes(NULL, capacity)
+            try:
+                size = self.fill(PyBytes_AS_STRING(<object>data), capacity, &is_dry)
+            except BaseException:
+                Py_DECREF(<object>data)
+                raise
+            self.engine.keep_offered()
+            _PyBytes_Resize(&data, size)
+            owned = <object>data
+            Py_DECREF(owned)
+            if size > 0:
+                self.protocol.data_received(owned)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, FATAL)
+            return 0
+        return not is_dry
+
     cdef int deliver_buffered(self) except -1:
         """One buffer_updated; whether there may be more."""
         cdef Py_buffer view
         cdef bint is_dry = False
         cdef Py_ssize_t size = 0
+        self.engine.keep_offered()
         try:
             PyObject_GetBuffer(self.protocol.get_buffer(-1), &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
             try:
@@ -373,6 +403,7 @@ cdef class TlsSession(StreamFilter):
     cdef int discard_input(self) except -1:
         """While closing: only the peer's close_notify is of interest."""
         cdef bint is_dry = False
+        self.engine.keep_offered()
         while not is_dry and not self.has_peer_ended:
             try:
                 self.fill(self.reactor.read_buffer, READ_BUFFER_SIZE, &is_dry)
@@ -635,20 +666,6 @@ cdef class TlsSession(StreamFilter):
             self.reactor.report({"message": message, "exception": error, "transport": self.transport,
                                  "protocol": self.protocol})
         return 0
-
-    cdef object extra_info(self, object name, object default):
-        if name == "sslcontext":
-            return self.sslcontext
-        if self.is_handshaken:
-            if name == "ssl_object":
-                return self.engine.ssl_object
-            if name == "peercert":
-                return self.engine.ssl_object.getpeercert()
-            if name == "cipher":
-                return self.engine.ssl_object.cipher()
-            if name == "compression":
-                return self.engine.ssl_object.compression()
-        return default if self.lower is None else self.lower.get_extra_info(name, default)
 
     def __repr__(self):
         return f"<TlsSession of {self.transport!r}>"

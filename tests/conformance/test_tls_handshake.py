@@ -407,16 +407,31 @@ def test_trap_24_truncated_record(run: Any) -> None:
     run(main())
 
 
-def test_trap_24_damaged_record(run: Any) -> None:
+DAMAGE = {
+    "wrong tag": b"\x17\x03\x03" + struct.pack(">H", 64) + bytes(64),
+    "too long": b"\x17\x03\x03\xff\xff",
+    "no TLS": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("is_behind_another", [False, True], ids=["alone", "behind a good one"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_trap_24_damaged_record(run: Any, damage: str, is_behind_another: bool) -> None:
     async def main() -> None:
         protocol = Recorder()
         transport, peer = await tls_connected(protocol)
+        transport.pause_reading()  # so that all comes at once
+        if is_behind_another:
+            await off_loop(peer.sendall, b"whole")
         raw = socket.socket(fileno=peer.detach())
-        raw.sendall(b"\x17\x03\x03" + struct.pack(">H", 64) + bytes(64))
+        raw.sendall(DAMAGE[damage])
+        transport.resume_reading()
         error = await protocol.until_lost()
         assert isinstance(error, ssl.SSLError)
         assert transport.is_closing()
-        assert protocol.names == ["connection_made", "connection_lost"]
+        names = ["data_received"] if is_behind_another else []
+        assert protocol.names == ["connection_made", *names, "connection_lost"]
+        assert bytes(protocol.data) == (b"whole" if is_behind_another else b"")
         raw.close()
 
     run(main())
