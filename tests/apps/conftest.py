@@ -17,15 +17,20 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+if TYPE_CHECKING:
+    from certificates import Certificates
 
 # What each module imports beyond the standard library.
 NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
     "test_aiohttp.py": ("aiohttp",),
     "test_asyncpg.py": ("asyncpg", "trustme"),
+    "test_nginx.py": ("aiohttp", "httpx", "h2", "trustme"),
     "test_redis.py": ("redis",),
+    "test_tls_in_tls.py": ("aiohttp", "httpx", "trustme"),
     "test_uvicorn.py": ("uvicorn", "httptools", "httpx"),
     "test_websockets.py": ("websockets",),
 }
@@ -93,6 +98,13 @@ def program() -> Callable[..., Path]:
         return Path(path)
 
     return program
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    from certificates import Certificates
+
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
