@@ -272,6 +272,30 @@ int hoop_net_format_address(const struct sockaddr *address, socklen_t length, ho
     return -EAFNOSUPPORT;
 }
 
+int hoop_net_peer_host(int fd, uint8_t host[16])
+{
+    struct sockaddr_storage peer;
+    struct sockaddr_in6 ipv6;
+    struct sockaddr_in ipv4;
+    socklen_t length = sizeof(peer);
+    if (getpeername(fd, (struct sockaddr *)&peer, &length) < 0)
+        return -errno;
+    if (peer.ss_family == AF_INET) {
+        memcpy(&ipv4, &peer, sizeof(ipv4));
+        memcpy(host, &ipv4.sin_addr, 4);
+        return 4;
+    }
+    if (peer.ss_family != AF_INET6)
+        return 0;
+    memcpy(&ipv6, &peer, sizeof(ipv6));
+    if (IN6_IS_ADDR_V4MAPPED(&ipv6.sin6_addr)) {
+        memcpy(host, (const uint8_t *)&ipv6.sin6_addr + 12, 4);
+        return 4;
+    }
+    memcpy(host, &ipv6.sin6_addr, 16);
+    return 16;
+}
+
 ssize_t hoop_net_unix_name(const struct sockaddr *address, socklen_t length, const char **name)
 {
     const size_t name_at = offsetof(struct sockaddr_un, sun_path);

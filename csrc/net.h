@@ -57,6 +57,9 @@ int hoop_net_format_address(const struct sockaddr *address, socklen_t length, ho
 /* "%eth0" after the host of a link-local address, "%7" where the scope is no interface of this machine or the address is
  * not link-local; nothing for a scope of 0 and for AF_INET. As getnameinfo(NI_NUMERICHOST) does. */
 void hoop_net_append_zone(hoop_address *text);
+/* The host of a connected socket's peer, to tell hosts apart: 4 bytes for IPv4, also where it came as an IPv4-mapped IPv6
+ * address, or 16. How many were written; 0 for other families; -errno (-ENOTCONN when the peer has reset it by now). */
+int hoop_net_peer_host(int fd, uint8_t host[16]);
 /* The name of an AF_UNIX address, as it lies inside `address`: its size, or -EAFNOSUPPORT for another family. A path is as
  * long as its text (a final NUL does not count); an abstract name (Linux) begins with a NUL and keeps every byte; a socket
  * without a name has size 0. */

@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hoop.limits import Limits, ServerStats
 from hoop.loop import Loop
 from hoop.pool import Pool, PoolFull
 from hoop.server import Server
@@ -29,10 +30,12 @@ T = TypeVar("T")
 
 __version__ = "0.1.0"
 __all__ = [
+    "Limits",
     "Loop",
     "Pool",
     "PoolFull",
     "Server",
+    "ServerStats",
     "StreamReader",
     "StreamReaderProtocol",
     "StreamWriter",

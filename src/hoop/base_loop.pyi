@@ -98,7 +98,12 @@ class BaseLoop:
         waiter: asyncio.Future[None] | None = None,
     ) -> asyncio.DatagramTransport: ...
     def _make_listener(
-        self, sock: socket.socket, protocol_factory: Callable[[], asyncio.BaseProtocol], server: Any, backlog: int
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        server: Any,
+        backlog: int,
+        admission: Any,
     ) -> _Listener: ...
     def _close_transports_of(self, server: Any, abort: bool) -> None: ...
     def _run_turns(self, until_idle: bool = False) -> None: ...

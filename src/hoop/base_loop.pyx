@@ -145,8 +145,8 @@ cdef class BaseLoop(Reactor):
         transport.open(self, sock, protocol, address, waiter)
         return transport
 
-    def _make_listener(self, sock, protocol_factory, server, backlog):
-        return Listener(self, sock, protocol_factory, server, backlog)
+    def _make_listener(self, sock, protocol_factory, server, backlog, admission):
+        return Listener(self, sock, protocol_factory, server, backlog, admission)
 
     def _close_transports_of(self, server, abort):
         """close() or abort() every connection that server has accepted."""

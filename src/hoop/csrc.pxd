@@ -62,6 +62,22 @@ cdef extern from "timers.h" nogil:
     bint hoop_timer_is_pending(const hoop_timer *timer) noexcept
     int64_t hoop_timers_deadline_ns(const hoop_timers *timers, int64_t when_empty) noexcept
 
+cdef extern from "expiry.h" nogil:
+    ctypedef struct hoop_expiry_node:
+        hoop_expiry_node *previous
+        void *owner
+    ctypedef struct hoop_expiry_queue:
+        hoop_expiry_node ends
+        int64_t timeout_ns
+    void hoop_expiry_queue_init(hoop_expiry_queue *queue, int64_t timeout_ns) noexcept
+    void hoop_expiry_node_init(hoop_expiry_node *node, void *owner) noexcept
+    hoop_expiry_node *hoop_expiry_pop_due(hoop_expiry_queue *queue, int64_t now_ns) noexcept
+    int64_t hoop_expiry_deadline_ns(const hoop_expiry_queue *queue, int64_t when_empty) noexcept
+    bint hoop_expiry_is_waiting(const hoop_expiry_node *node) noexcept
+    bint hoop_expiry_is_empty(const hoop_expiry_queue *queue) noexcept
+    void hoop_expiry_leave(hoop_expiry_node *node) noexcept
+    void hoop_expiry_touch(hoop_expiry_queue *queue, hoop_expiry_node *node, int64_t now_ns) noexcept
+
 cdef extern from "inbox.h" nogil:
     ctypedef struct hoop_inbox_node:
         hoop_inbox_node *next
@@ -135,6 +151,7 @@ cdef extern from "net.h" nogil:
     int hoop_net_socket_error(int fd) noexcept
     int hoop_net_close(int fd) noexcept
     int hoop_net_format_address(const sockaddr *address, socklen_t length, hoop_address *text) noexcept
+    int hoop_net_peer_host(int fd, uint8_t *host) noexcept
     Py_ssize_t hoop_net_unix_name(const sockaddr *address, socklen_t length, const char **name) noexcept
     int hoop_net_parse_literal(const char *host, uint16_t port, sockaddr_storage *address) noexcept
 

@@ -1,3 +1,4 @@
+from hoop.admission cimport Admission
 from hoop.reactor cimport Reactor, Watcher
 
 
@@ -6,8 +7,10 @@ cdef class Listener(Watcher):
     cdef object protocol_factory
     cdef object context         # the one that start() was called in: accepted connections begin in a copy
     cdef object server
+    cdef Admission admission
     cdef object retry           # the TimerHandle that resumes after a lack of descriptors, or None
     cdef int batch
 
     cdef int accept_one(self, int fd) except -1
+    cdef int wait_for_room(self) except -1
     cdef int run_short(self, int result) except -1

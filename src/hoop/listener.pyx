@@ -1,4 +1,5 @@
 """Accepting connections: as many as the batch allows for each event, each with its transport and protocol at once."""
+from hoop.admission cimport Admission
 from hoop.cpython_api cimport PyContext_CopyCurrent
 from hoop.csrc cimport HOOP_EXCLUSIVE, HOOP_READABLE, hoop_net_accept, hoop_net_close, \
     hoop_net_is_resource_error, hoop_net_is_transient_accept_error, hoop_net_set_nodelay
@@ -18,11 +19,12 @@ cdef double RETRY_DELAY_S = 1.0  # asyncio.constants.ACCEPT_RETRY_DELAY
 cdef class Listener(Watcher):
     """Accepts on one listening socket for a server. start() and stop(); the socket stays its owner's."""
 
-    def __init__(self, Reactor reactor, sock, protocol_factory, server, int backlog):
+    def __init__(self, Reactor reactor, sock, protocol_factory, server, int backlog, Admission admission):
         self.reactor = reactor
         self.sock = sock
         self.protocol_factory = protocol_factory
         self.server = server
+        self.admission = admission
         self.batch = min(max(backlog, 1), LARGEST_BATCH)
 
     def start(self):
@@ -39,6 +41,7 @@ cdef class Listener(Watcher):
             self.retry = None
 
     def _resume(self):
+        """Accept again, after a lack of descriptors or of room."""
         self.retry = None
         if self.sock.fileno() >= 0 and not self.is_watched:
             self.reactor.watch(self, HOOP_READABLE | HOOP_EXCLUSIVE)
@@ -46,6 +49,8 @@ cdef class Listener(Watcher):
     cdef int on_events(self, unsigned events) except -1:
         cdef int count, fd
         for count in range(self.batch):
+            if self.admission.must_wait():
+                return self.wait_for_room()
             fd = hoop_net_accept(self.fd)
             if fd < 0:
                 if fd == -EAGAIN:
@@ -62,7 +67,12 @@ cdef class Listener(Watcher):
 
     cdef int accept_one(self, int fd) except -1:
         cdef StreamTransport transport
-        cdef object context
+        cdef object host = None
+        if self.admission.is_guarding:
+            host = self.admission.host_of(fd)
+            if not self.admission.is_welcome(host):
+                hoop_net_close(fd)
+                return 0
         hoop_net_set_nodelay(fd, True)
         self.reactor.enter_context(self.context)
         try:
@@ -75,7 +85,15 @@ cdef class Listener(Watcher):
             hoop_net_close(fd)
             self.reactor.report({"message": "Error on transport creation for incoming connection", "exception": error})
             return 0
+        self.admission.admit(transport, host)
         return transport.connection_made_now()
+
+    cdef int wait_for_room(self) except -1:
+        """The server is full: leave what comes in the kernel's queue until a connection ends."""
+        self.reactor.unwatch(self)
+        self.admission.pauses += 1
+        self.admission.stopped.append(self)
+        return 0
 
     cdef int run_short(self, int result) except -1:
         """accept(2) failed and will again: tell, and try later (at EMFILE the pending connection stays readable)."""

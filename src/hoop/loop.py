@@ -87,6 +87,7 @@ class Loop(
         self._exception_handler = None
         self._task_factory: TaskFactory | None = None
         self._signal_handlers = {}
+        self._timeout_queues: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._signal_pipe = None
         self._former_origin_depth: int | None = None
         super().__init__(poller=poller, clock=clock, poll_every_turn=poll_every_turn)

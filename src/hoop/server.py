@@ -15,8 +15,10 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from typing import Any
 
+from hoop.admission import Admission
 from hoop.base_loop import BaseLoop
 from hoop.connect import ProtocolFactory
+from hoop.limits import Limits, ServerStats, longest_backlog
 from hoop.resolver import AddressInfo, Resolving
 from hoop.tls import new_session
 
@@ -31,12 +33,14 @@ class Server(asyncio.AbstractServer):
         protocol_factory: ProtocolFactory,
         backlog: int,
         cleanup: Callable[[], None] | None = None,  # called once, when the listening sockets are closed
+        limits: Limits | None = None,
     ) -> None:
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets
         self._protocol_factory = protocol_factory
         self._backlog = backlog
         self._cleanup = cleanup
+        self._admission = Admission(loop, limits)
         self._listeners: list[Any] = []
         self._active_count = 0
         self._waiters: list[asyncio.Future[None]] | None = []
@@ -68,9 +72,12 @@ class Server(asyncio.AbstractServer):
         if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
         self._serving = True
+        warn_of_backlog(self._backlog)
         for sock in self._sockets:
             sock.listen(self._backlog)
-            listener = self._loop._make_listener(sock, self._protocol_factory, self, self._backlog)
+            listener = self._loop._make_listener(
+                sock, self._protocol_factory, self, self._backlog, self._admission
+            )
             listener.start()
             self._listeners.append(listener)
 
@@ -81,6 +88,10 @@ class Server(asyncio.AbstractServer):
     def is_serving(self) -> bool:
         """Whether connections are being accepted."""
         return self._serving
+
+    def stats(self) -> ServerStats:
+        """How many connections came, were refused, and were ended by a limit."""
+        return ServerStats(**{**self._admission.counts(), "active": self._active_count})
 
     @property
     def sockets(self) -> tuple[TransportSocket, ...]:
@@ -170,10 +181,11 @@ class Serving(BaseLoop, Resolving):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
+        limits: Limits | None = None,
     ) -> Server:
         """Listen on host (a name, several, or None for all interfaces) and port, or on sock.
 
-        Raises OSError when an address cannot be bound, ValueError for arguments that do not go together.
+        limits says what the server bears with from its peers, and Server.stats() how often it had to (hoop's own). Raises OSError when an address cannot be bound, ValueError for arguments that do not go together.
         """
         check_tls_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(sock, ssl_module.SSLSocket):
@@ -189,11 +201,16 @@ class Serving(BaseLoop, Resolving):
             if sock.type != socket.SOCK_STREAM:
                 raise ValueError(f"A Stream Socket was expected, got {sock!r}")
             sockets = [sock]
-        for listening in sockets:
-            listening.setblocking(False)
+        try:
+            prepare(sockets, limits)
+        except BaseException:
+            if sock is None:
+                for listening in sockets:
+                    listening.close()
+            raise
         if ssl is not None:
             protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-        server = Server(self, sockets, protocol_factory, backlog)
+        server = Server(self, sockets, protocol_factory, backlog, limits=limits)
         if start_serving:
             server._start_serving()
             await asyncio.sleep(0)
@@ -285,6 +302,23 @@ def set_listen_options(
     if sock.family == socket.AF_INET6:
         # the IPv4 wildcard has a socket of its own
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+
+
+def prepare(sockets: list[socket.socket], limits: Limits | None) -> None:
+    """Make sockets fit for a server with these limits. TypeError, ValueError or OSError for limits that do not fit them."""
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits must be a hoop.Limits, not {limits!r}")
+    for sock in sockets:
+        sock.setblocking(False)
+        if limits is not None:
+            limits.apply_to(sock)
+
+
+def warn_of_backlog(backlog: int) -> None:
+    """listen(2) cuts a long backlog without a word."""
+    longest = longest_backlog()
+    if longest is not None and backlog > longest:
+        logger.warning("a backlog of %d is cut to %d, the system's net.core.somaxconn", backlog, longest)
 
 
 def check_tls_options(ssl: object, handshake_timeout: float | None, shutdown_timeout: float | None) -> None:

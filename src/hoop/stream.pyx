@@ -83,6 +83,21 @@ cdef class StreamTransport(WritingTransport):
                 return self.fatal(os_error(result), "Fatal error on transport: shutdown failed")
         return 0
 
+    # ---- the head of a message, for a server's header_timeout -------------------------------------------------------
+
+    def header_received(self):
+        """The head of the peer's message is complete: header_timeout (hoop.Limits) no longer applies. Idempotent.
+
+        Sending an answer says the same.
+        """
+        if self.guard is not None:
+            self.guard.on_answer()
+
+    def expect_header(self):
+        """The next message may begin: from now on header_timeout (hoop.Limits) applies again."""
+        if self.guard is not None:
+            self.guard.await_head()
+
     # ---- reading -------------------------------------------------------------------------------------------------
 
     cdef int update_interest(self) except -1:
@@ -128,6 +143,8 @@ cdef class StreamTransport(WritingTransport):
             if result == -EAGAIN:
                 return 0
             return self.fatal(os_error(result), "Fatal read error on socket transport")
+        if self.guard is not None:
+            self.guard.on_received()
         self.reactor.enter_context(self.context)
         try:
             self.protocol.data_received(data)
@@ -147,6 +164,8 @@ cdef class StreamTransport(WritingTransport):
             if size == -EAGAIN:
                 return 0
             return self.fatal(os_error(size), "Fatal read error on socket transport")
+        if self.guard is not None:
+            self.guard.on_received()
         self.reactor.enter_context(self.context)
         try:
             filter.on_bytes(buffer, size)
@@ -207,6 +226,8 @@ cdef class StreamTransport(WritingTransport):
             return 0
         if size < 0:
             return self.fatal(os_error(size), "Fatal read error on socket transport")
+        if self.guard is not None:
+            self.guard.on_received()
         try:
             self.protocol.buffer_updated(size)
         except (SystemExit, KeyboardInterrupt):

@@ -123,6 +123,18 @@ cdef class TlsTransport:
             chunk = owned_chunk(data)
             self.session.write_chunk(chunk, len(chunk))
 
+    def header_received(self):
+        """The head of the peer's message is complete: header_timeout (hoop.Limits) no longer applies. Idempotent."""
+        cdef TlsSession session = self.session
+        if session.stream is not None and session.stream.guard is not None:
+            session.stream.guard.on_answer()
+
+    def expect_header(self):
+        """The next message may begin: from now on header_timeout (hoop.Limits) applies again."""
+        cdef TlsSession session = self.session
+        if session.stream is not None and session.stream.guard is not None:
+            session.stream.guard.await_head()
+
     def writelines(self, list_of_data):
         """Send the items of an iterable, in as few records as possible. Nothing is sent if one has a wrong type."""
         cdef list chunks = [owned_chunk(data) for data in list_of_data]

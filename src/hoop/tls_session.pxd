@@ -77,6 +77,7 @@ cdef class TlsSession(StreamFilter):
     cdef int flush_queue(self) except -1
     cdef int send_output(self) except -1
     cdef Py_ssize_t unsent(self) except -1
+    cdef int note_refused(self) except -1
     cdef int pause_protocol(self) except -1
     cdef int resume_protocol(self) except -1
     cdef int drop_queue(self) except -1

@@ -22,6 +22,7 @@ from cpython.ref cimport Py_DECREF
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor
 from hoop.stream cimport StreamFilter, StreamTransport
 from hoop.tls_engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT, TlsEngine, new_engine
+from hoop.transport cimport TRANSPORT_LOST
 from hoop.writing cimport owned_chunk
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
@@ -454,7 +455,7 @@ cdef class TlsSession(StreamFilter):
     cdef int after_write(self) except -1:
         """Bytes were added: wait for the callback's end, or for the transport below, or encrypt now."""
         if self.state != TLS_OPEN or self.is_lower_paused or self.is_blocked:
-            return self.pause_protocol()
+            return self.note_refused()
         if self.reactor.in_callback and self.queued < DEFER_BELOW:
             if not self.is_flush_due:
                 self.reactor.defer_flush(self)
@@ -518,13 +519,15 @@ cdef class TlsSession(StreamFilter):
                 self.is_blocked = True
             else:
                 self.take_encrypted(count)
+                if self.stream is not None and self.stream.guard is not None:
+                    self.stream.guard.on_answer()
             self.send_output()
             if self.state >= TLS_LOST:
                 return 0
         if self.is_paused:
             self.resume_protocol()
         else:
-            self.pause_protocol()
+            self.note_refused()
         if self.state == TLS_FLUSHING and self.head is None:
             self.begin_shutdown()
         return 0
@@ -542,6 +545,14 @@ cdef class TlsSession(StreamFilter):
     cdef Py_ssize_t unsent(self) except -1:
         """Bytes that the application wrote and the kernel (or a foreign transport below) has not taken."""
         return self.queued + (self.stream.held if self.stream is not None else 0)
+
+    cdef int note_refused(self) except -1:
+        """Bytes may have to wait: more than the limits allow, or than the high-water mark?"""
+        if self.stream is not None and self.stream.guard is not None and (self.is_lower_paused or self.is_blocked):
+            self.stream.guard.on_refused(self.unsent())
+            if self.stream.state >= TRANSPORT_LOST:
+                return 0
+        return self.pause_protocol()
 
     cdef int pause_protocol(self) except -1:
         # Bytes that are only deferred, here or below, do not count.

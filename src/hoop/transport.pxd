@@ -1,5 +1,6 @@
 from hoop.csrc cimport sockaddr, sockaddr_in6, socklen_t
 from hoop.reactor cimport Reactor, Watcher
+from hoop.timeouts cimport Guard
 
 
 cdef enum TransportState:
@@ -19,6 +20,7 @@ cdef class Transport(Watcher):
     cdef object context         # the transport's own: callbacks that the loop originates run in it
     cdef object sock            # the socket object handed in, or one made for get_extra_info; else None
     cdef object server          # who counts this connection, or None
+    cdef Guard guard            # who limits it, or None
     cdef dict extra             # get_extra_info beyond addresses and socket, or None
     cdef RawAddress peer
     cdef RawAddress local

@@ -13,6 +13,7 @@ from hoop.csrc cimport AF_INET, AF_INET6, getpeername, getsockname, hoop_address
 from hoop.errors cimport os_error
 from hoop.handle cimport new_handle
 from hoop.reactor cimport Reactor, Watcher
+from hoop.timeouts cimport Guard
 from libc.string cimport memcpy
 
 import asyncio
@@ -165,6 +166,7 @@ cdef class Transport(Watcher):
         """Close the descriptor and let go of everybody."""
         cdef object server = self.server
         cdef object sock = self.sock
+        cdef Guard guard = self.guard
         cdef int fd = self.fd
         if self.state == TRANSPORT_CLOSED:
             return 0
@@ -184,6 +186,9 @@ cdef class Transport(Watcher):
                 sock.detach()
             if fd >= 0:
                 hoop_net_close(fd)
+        if guard is not None:
+            self.guard = None
+            guard.on_released()
         if server is not None:
             server._detach(self)
         return 0

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from hoop.connect import Connecting, ProtocolFactory
-from hoop.server import Server, Serving, check_tls_options
+from hoop.limits import Limits
+from hoop.server import Server, Serving, check_tls_options, prepare
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -80,12 +81,13 @@ class UnixSockets(Connecting, Serving):
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
         cleanup_socket: bool = CLEANS_UP,
+        limits: Limits | None = None,
     ) -> Server:
         """Listen on the UNIX socket path (Linux: an abstract name begins with a NUL), or on sock.
 
         A socket file that stands at path is replaced, whether or not somebody still listens on it. With cleanup_socket
         (the default since Python 3.13, as in asyncio) closing the server removes the file, unless another socket has
-        taken its place. Raises OSError when path cannot be bound, ValueError for arguments that do not go together.
+        taken its place. limits is as in create_server. Raises OSError when path cannot be bound, ValueError for arguments that do not go together.
         """
         check_tls_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
@@ -96,10 +98,16 @@ class UnixSockets(Connecting, Serving):
             raise ValueError("path was not specified, and no sock specified")
         else:
             check_unix_stream(sock)
-        sock.setblocking(False)
+        try:
+            prepare([sock], limits)
+        except BaseException:
+            if path is not None:
+                sock.close()
+            raise
         if ssl is not None:
             protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-        server = Server(self, [sock], protocol_factory, backlog, file_remover(sock) if cleanup_socket else None)
+        cleanup = file_remover(sock) if cleanup_socket else None
+        server = Server(self, [sock], protocol_factory, backlog, cleanup, limits)
         if start_serving:
             server._start_serving()
             await asyncio.sleep(0)

@@ -20,6 +20,7 @@ cdef class WritingTransport(Transport):
     cdef int after_write(self) except -1
     cdef int hold(self, object chunk, Py_ssize_t size) except -1
     cdef int flush(self, bint is_loop_calling) except -1
+    cdef int note_refused(self) except -1
     cdef Py_ssize_t send_held(self) except? -2
     cdef int take_sent(self, Py_ssize_t count) except -1
     cdef int on_writable(self) except -1

@@ -88,7 +88,7 @@ cdef class WritingTransport(Transport):
     cdef int after_write(self) except -1:
         """Bytes were added: wait for the callback's end, or for the kernel, or send now."""
         if self.is_refused:
-            return self.pause_protocol()
+            return self.note_refused()
         if self.reactor.in_callback and self.held < self.high_water:
             if not self.is_flush_due:
                 self.reactor.defer_flush(self)
@@ -129,6 +129,8 @@ cdef class WritingTransport(Transport):
                 self.fatal(os_error(sent), self.write_failure())
                 return 0
             self.take_sent(sent)
+            if self.guard is not None:
+                self.guard.on_sent()
             if self.held > 0 and hoop_ring_size(&self.chunks) < HOOP_NET_MAX_BUFFERS:
                 break  # it was given everything and took a part: its buffer is full
         if self.held == 0:
@@ -138,8 +140,14 @@ cdef class WritingTransport(Transport):
             self.update_interest()
             if is_loop_calling:
                 self.reactor.enter_context(self.context)
-            self.pause_protocol()
+            self.note_refused()
         return 0
+
+    cdef int note_refused(self) except -1:
+        """Bytes wait for the kernel: more than the limits allow, or than the high-water mark?"""
+        if self.guard is not None:
+            self.guard.on_refused(self.held)  # may end the connection; then nothing is held
+        return self.pause_protocol()
 
     cdef Py_ssize_t send_held(self) except? -2:
         """One system call with the chunks held, as many as it takes: bytes taken or -errno."""

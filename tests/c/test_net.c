@@ -472,6 +472,59 @@ TEST(a_unix_name_is_a_path_or_abstract_or_nothing)
     CHECK(hoop_net_unix_name(any, sizeof(address), &name) == -EAFNOSUPPORT);
 }
 
+TEST(a_peer_s_host_is_its_address)
+{
+    uint8_t host[16];
+    struct sockaddr_in address;
+    int listener = open_listener(&address);
+    int client = connect_to(&address);
+    CHECK_EQ(hoop_net_peer_host(client, host), 4);
+    CHECK(memcmp(host, "\x7f\0\0\1", 4) == 0);
+    CHECK_EQ(hoop_net_peer_host(listener, host), -ENOTCONN);
+    CHECK_EQ(close(client), 0);
+    CHECK_EQ(close(listener), 0);
+    int pair[2];
+    open_pair(pair);
+    CHECK_EQ(hoop_net_peer_host(pair[0], host), 0); /* a UNIX socket */
+    close_pair(pair);
+    CHECK_EQ(hoop_net_peer_host(-1, host), -EBADF);
+}
+
+TEST(an_ipv6_peer_s_host_is_16_bytes_unless_it_is_ipv4)
+{
+    uint8_t host[16];
+    struct sockaddr_in6 any, mapped;
+    socklen_t length = sizeof(any);
+    int off = 0;
+    int listener = socket(AF_INET6, SOCK_STREAM, 0);
+    memset(&any, 0, sizeof(any));
+    any.sin6_family = AF_INET6;
+    if (listener < 0 || setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0 ||
+        bind(listener, (struct sockaddr *)&any, sizeof(any)) < 0) {
+        fputs("no IPv6 here\n", stderr);
+        if (listener >= 0)
+            CHECK_EQ(close(listener), 0);
+        return;
+    }
+    REQUIRE(listen(listener, 4) == 0);
+    REQUIRE(getsockname(listener, (struct sockaddr *)&any, &length) == 0);
+    mapped = any;
+    mapped.sin6_addr.s6_addr[10] = mapped.sin6_addr.s6_addr[11] = 0xff;
+    memcpy(mapped.sin6_addr.s6_addr + 12, "\x7f\0\0\1", 4);
+    any.sin6_addr = in6addr_loopback;
+    const struct sockaddr_in6 *targets[] = {&any, &mapped};
+    for (int i = 0; i < 2; i++) {
+        int client = socket(AF_INET6, SOCK_STREAM, 0);
+        REQUIRE(client >= 0);
+        if (CHECK(connect(client, (const struct sockaddr *)targets[i], sizeof(any)) == 0)) {
+            CHECK_EQ(hoop_net_peer_host(client, host), i == 0 ? 16 : 4);
+            CHECK(memcmp(host, i == 0 ? (const void *)&in6addr_loopback : "\x7f\0\0\1", i == 0 ? 16 : 4) == 0);
+        }
+        CHECK_EQ(close(client), 0);
+    }
+    CHECK_EQ(close(listener), 0);
+}
+
 int main(void)
 {
     RUN(accept_gives_what_the_loop_wants);
@@ -489,6 +542,8 @@ int main(void)
     RUN(an_ipv6_address_is_text_without_a_zone);
     RUN(a_zone_is_that_of_getnameinfo);
     RUN(a_unix_name_is_a_path_or_abstract_or_nothing);
+    RUN(a_peer_s_host_is_its_address);
+    RUN(an_ipv6_peer_s_host_is_16_bytes_unless_it_is_ipv4);
     RUN(literals_are_taken);
     RUN(everything_else_is_left_to_getaddrinfo);
     RUN(random_texts_are_read_as_libc_does);
