@@ -3,8 +3,8 @@
  *   - openat2(2) with RESOLVE_CACHED (Linux 5.12) answers EAGAIN where the lookup would leave the cache of names. It
  *     says nothing about the open itself: opening a FIFO waits for the other side, a file of a FUSE daemon for that
  *     daemon. So the first open is O_PATH, which asks no file system.
- *   - statx(2) with AT_STATX_DONT_SYNC takes what the kernel has; fstat(2) would ask the server or daemon of a network or
- *     FUSE file, and wait.
+ *   - statx(2) with AT_STATX_DONT_SYNC takes what the kernel has; fstat(2) would ask the server or daemon of a
+ *     network or FUSE file, and wait.
  *   - A regular file on a local file system can be opened: O_NONBLOCK makes even a lease an EAGAIN. Opening
  *     /proc/self/fd/N leads to that very file, whatever has happened to its name.
  *   - preadv2(2) with RWF_NOWAIT (4.14) reads what is in the page cache: all, a first part, or EAGAIN. A file system
@@ -174,7 +174,8 @@ static int64_t open_for_reading(hoop_fs_cached *cached, int path_fd)
 static int64_t look_and_open(hoop_fs_cached *cached, int path_fd, hoop_fs_cached_file *file)
 {
     struct kernel_statx status;
-    if (syscall(SYS_statx, path_fd, "", OWN_AT_EMPTY_PATH | OWN_AT_STATX_DONT_SYNC, OWN_STATX_TYPE_AND_SIZE, &status) < 0)
+    int flags = OWN_AT_EMPTY_PATH | OWN_AT_STATX_DONT_SYNC;
+    if (syscall(SYS_statx, path_fd, "", flags, OWN_STATX_TYPE_AND_SIZE, &status) < 0)
         return is_refusal(errno) ? refused(cached, "statx", errno) : missed(cached, HOOP_FS_MISS_LOOKUP);
     if ((status.mask & OWN_STATX_TYPE_AND_SIZE) != OWN_STATX_TYPE_AND_SIZE || (status.mode & OWN_S_IFMT) != OWN_S_IFREG)
         return missed(cached, HOOP_FS_MISS_TYPE);
@@ -242,7 +243,8 @@ static int64_t read_without_waiting(hoop_fs_cached *cached, const hoop_fs_cached
 
 int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, void *buffer)
 {
-    int64_t result = buffer == NULL ? missed(cached, HOOP_FS_MISS_CONTENTS) : read_without_waiting(cached, file, buffer);
+    int64_t result =
+        buffer == NULL ? missed(cached, HOOP_FS_MISS_CONTENTS) : read_without_waiting(cached, file, buffer);
     (void)close(file->fd); /* read only: it has nothing to say */
     file->fd = -1;
     return result;

@@ -19,16 +19,16 @@ typedef struct hoop_contents {
 /* open(2) with O_CLOEXEC: a descriptor or -errno. */
 int hoop_fs_open(const char *path, int flags, mode_t mode);
 
-/* Up to `size` bytes from `offset` on (pread(2); an offset below 0 means from where the descriptor stands, read(2)): how
- * many; fewer than `size` only at the end of the file. */
+/* Up to `size` bytes from `offset` on (pread(2); an offset below 0 means from where the descriptor stands, read(2)):
+ * how many; fewer than `size` only at the end of the file. */
 int64_t hoop_fs_read(int fd, void *buffer, size_t size, int64_t offset);
 /* All of `size` bytes, at `offset` or (below 0) where the descriptor stands: `size`, or -errno with some of the bytes
  * possibly written. A write(2) that takes nothing is -EIO: it would never end. */
 int64_t hoop_fs_write(int fd, const void *buffer, size_t size, int64_t offset);
 
-/* From where the descriptor stands to the end of the file, however long it turns out to be: `expected` (fstat's st_size)
- * is only the first guess. Files that grow or shrink meanwhile, and those of /proc, which claim to be empty, are read to
- * their end. Returns 0, or -errno with nothing in `contents`. */
+/* From where the descriptor stands to the end of the file, however long it turns out to be: `expected` (fstat's
+ * st_size) is only the first guess. Files that grow or shrink meanwhile, and those of /proc, which claim to be empty,
+ * are read to their end. Returns 0, or -errno with nothing in `contents`. */
 int hoop_fs_read_to_end(int fd, int64_t expected, hoop_contents *contents);
 
 /* How hoop_fs_write_file opens, and how far it goes to be safe. */

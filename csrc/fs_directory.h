@@ -23,8 +23,8 @@ typedef struct hoop_listing {
     size_t count;
 } hoop_listing;
 
-/* Read a directory. With types, links are followed once for each, and file systems that keep no types are asked for each
- * entry; without, `type` and `target_type` are 0. 0, or -errno with an empty listing. */
+/* Read a directory. With types, links are followed once for each, and file systems that keep no types are asked for
+ * each entry; without, `type` and `target_type` are 0. 0, or -errno with an empty listing. */
 int hoop_fs_list(const char *path, bool with_types, hoop_listing *listing);
 void hoop_listing_free(hoop_listing *listing);
 /* The entry at *position, which begins at 0 and is moved on; false at the end. */

@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hoop import fs as fs
 from hoop.limits import Limits, ServerStats
 from hoop.loop import Loop
 from hoop.pool import Pool, PoolFull
@@ -40,6 +41,7 @@ __all__ = [
     "StreamReaderProtocol",
     "StreamWriter",
     "__version__",
+    "fs",
     "new_event_loop",
     "open_connection",
     "open_unix_connection",

@@ -239,3 +239,108 @@ cdef extern from "pool.h" nogil:
     hoop_job *hoop_pool_next(hoop_pool *pool, hoop_worker *worker) noexcept
     bint hoop_pool_wait(hoop_pool *pool, hoop_worker *worker) noexcept
     void hoop_pool_leave(hoop_pool *pool, hoop_worker *worker) noexcept
+
+cdef extern from "<sys/stat.h>" nogil:
+    struct timespec:
+        int64_t tv_sec
+        long tv_nsec
+    long UTIME_NOW
+    unsigned S_IFMT, S_IFDIR, S_IFREG, S_IFLNK
+
+cdef extern from "<fcntl.h>" nogil:
+    unsigned AT_EACCESS, AT_SYMLINK_NOFOLLOW
+
+cdef extern from "fs_contents.h" nogil:
+    enum:
+        HOOP_FS_APPEND
+        HOOP_FS_EXCLUSIVE
+        HOOP_FS_ATOMIC
+        HOOP_FS_SYNC
+        HOOP_FS_FIRST
+        HOOP_FS_SECOND
+    ctypedef struct hoop_contents:
+        char *bytes
+        size_t length
+
+cdef extern from "fs_directory.h" nogil:
+    ctypedef struct hoop_entry:
+        uint64_t inode
+        uint32_t type
+        uint32_t target_type
+        const char *name
+        size_t length
+    ctypedef struct hoop_listing:
+        size_t count
+    bint hoop_listing_next(const hoop_listing *listing, size_t *position, hoop_entry *entry) noexcept
+
+cdef extern from "fs_cached.h" nogil:
+    enum:
+        HOOP_FS_CACHED_MOST_BYTES
+        HOOP_FS_MISS_KINDS
+    ctypedef struct hoop_fs_cached_file:
+        int fd
+    ctypedef struct hoop_fs_cached:
+        bint is_off
+        const char *refused_call
+        int refusal
+        uint64_t hits
+        uint64_t *misses
+    void hoop_fs_cached_init(hoop_fs_cached *cached, bint is_off) noexcept
+    void hoop_fs_cached_close(hoop_fs_cached *cached) noexcept
+    int64_t hoop_fs_cached_open(hoop_fs_cached *cached, const char *path, uint64_t turn,
+                                hoop_fs_cached_file *file) noexcept
+    int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, void *buffer) noexcept
+    void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bint is_local) noexcept
+
+cdef extern from "jobs_fs.h" nogil:
+    ctypedef enum hoop_fs_kind:
+        HOOP_FS_READ_FILE
+        HOOP_FS_READ_OPENED
+        HOOP_FS_WRITE_FILE
+        HOOP_FS_PREAD
+        HOOP_FS_PWRITE
+        HOOP_FS_STAT
+        HOOP_FS_ACCESS
+        HOOP_FS_LIST
+        HOOP_FS_MKDIR
+        HOOP_FS_MAKEDIRS
+        HOOP_FS_UNLINK
+        HOOP_FS_RMDIR
+        HOOP_FS_RENAME
+        HOOP_FS_LINK
+        HOOP_FS_SYMLINK
+        HOOP_FS_READLINK
+        HOOP_FS_CHMOD
+        HOOP_FS_CHOWN
+        HOOP_FS_UTIME
+        HOOP_FS_TRUNCATE
+        HOOP_FS_SYNC_FILE
+        HOOP_FS_COPY_FILE
+    ctypedef struct hoop_fs_status:
+        uint64_t device, inode, links, special_device
+        uint32_t mode, user, group, flags
+        int64_t size, blocks, block_size
+        int64_t accessed_s, accessed_ns, modified_s, modified_ns, changed_s, changed_ns, born_s, born_ns
+    ctypedef struct hoop_fs_job:
+        hoop_job job
+        const char *path
+        const char *other_path
+        const void *data
+        void *buffer
+        size_t size
+        int64_t offset
+        int fd
+        bint no_follow
+        unsigned mode
+        unsigned options
+        uint32_t user, group
+        timespec *times
+        int64_t result
+        unsigned blamed
+        size_t length
+        bint is_local
+        hoop_fs_status status
+        hoop_contents contents
+        hoop_listing listing
+    void hoop_fs_job_init(hoop_fs_job *job, hoop_fs_kind kind) noexcept
+    void hoop_fs_job_free(hoop_fs_job *job) noexcept

@@ -15,6 +15,15 @@ cdef object datagram_error(long result):
     return OSError(<int>-result, os_strerror(<int>-result))
 
 
+cdef object file_error(long result, object filename, object other_filename):
+    """The same with the names that the error is about; None where there is none."""
+    if filename is None or result == -ENOMEM:
+        return os_error(result)
+    if other_filename is None:
+        return OSError(<int>-result, os_strerror(<int>-result), filename)
+    return OSError(<int>-result, os_strerror(<int>-result), filename, None, other_filename)
+
+
 cdef int check(long result) except -1:
     """Raise if result is below 0."""
     if result < 0:

@@ -17,6 +17,7 @@ from hoop.base_loop import BaseLoop
 from hoop.connect import Connecting
 from hoop.endpoint import Endpoints
 from hoop.executor import Executing
+from hoop.fs_jobs import CachedFiles
 from hoop.pipe_connect import Piping
 from hoop.pool import Pool, size_of_pool
 from hoop.problems import Problems
@@ -60,6 +61,8 @@ class Loop(
     poll_every_turn: look for I/O in each turn, also while callbacks are ready (see docs/architecture.md).
     pool_size: threads of the loop's own pool, 1 to 1024 (default: HOOP_THREADPOOL_SIZE, else 4), ValueError for other
     numbers; pool: a hoop.Pool to use instead, which is not closed with the loop (see docs/pool.md).
+    cached_reads: whether hoop.fs may read small files that the page cache holds on the loop's own thread (default: yes,
+    unless HOOP_CACHED_READS is 0; see docs/files.md).
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Loop(
         poll_every_turn: bool = False,
         pool_size: int | None = None,
         pool: Pool | None = None,
+        cached_reads: bool | None = None,
     ) -> None:
         if pool is not None and not isinstance(pool, Pool):
             raise TypeError(f"pool must be a hoop.Pool, not {pool!r}")
@@ -79,6 +83,7 @@ class Loop(
         self._pool_size = size_of_pool(pool_size)
         self._owns_pool = pool is None
         self._is_abandoned = False
+        self._cached_files = CachedFiles(reads_cached_files(cached_reads))
         self._pid = os.getpid()
         self._default_executor = None
         self._executor_shutdown_called = False
@@ -174,6 +179,7 @@ class Loop(
             logger.debug("Close %r", self)
         self._close_threads(may_wait=not self._is_abandoned)
         self._close_signals()
+        self._cached_files.close()
         self._close_reactor()
 
     def __del__(self) -> None:
@@ -236,6 +242,11 @@ class Loop(
         elif self._former_origin_depth is not None:
             sys.set_coroutine_origin_tracking_depth(self._former_origin_depth)
             self._former_origin_depth = None
+
+
+def reads_cached_files(wanted: bool | None) -> bool:
+    """The keyword, else the environment variable, else yes."""
+    return os.environ.get("HOOP_CACHED_READS") != "0" if wanted is None else bool(wanted)
 
 
 # For the children of fork(2): they must leave the poller of the parent's loops alone.

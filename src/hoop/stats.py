@@ -44,3 +44,17 @@ class PoolStats:
     """From being submitted to being run."""
     run: Durations
     """From the beginning of a job to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedReadStats:
+    """How the reads of small cached files went that hoop.fs tries on the loop's own thread."""
+
+    enabled: bool
+    """Whether it is tried: not if it was switched off, or the system refused."""
+    refusal: str | None
+    """The call that the system refused, and how."""
+    hits: int
+    """Files that were read without a thread."""
+    misses: dict[str, int]
+    """Those that went to the pool, by reason (docs/files.md)."""

@@ -1,5 +1,5 @@
-/* Reading from the page cache. What the kernel keeps there is its own business, so a hit is asked for repeatedly; what must
- * never be one is tested strictly. */
+/* Reading from the page cache. What the kernel keeps there is its own business, so a hit is asked for repeatedly;
+ * what must never be one is tested strictly. */
 #include "check.h"
 #include "fs_cached.h"
 
@@ -52,7 +52,7 @@ static int64_t read_cached(hoop_fs_cached *cached, const char *name)
     return got;
 }
 
-/* Whether this machine lets cached files be read: an old kernel or a sandbox may refuse, a file system may not be able. */
+/* Whether this machine lets cached files be read: kernel, sandbox and file system have a say. */
 static bool is_possible(hoop_fs_cached *cached)
 {
     put(100);
@@ -96,7 +96,8 @@ TEST(a_cached_file_is_read)
         int64_t got = read_cached(&cached, path);
         CHECK(got == HOOP_FS_MISS_LARGE || got == HOOP_FS_MISS_UNKNOWN);
     } else {
-        printf("cached reads are not possible here (%s)\n", cached.refused_call == NULL ? "file system" : cached.refused_call);
+        const char *reason = cached.refused_call == NULL ? "the file system" : cached.refused_call;
+        printf("cached reads are not possible here: %s\n", reason);
     }
     hoop_fs_cached_close(&cached);
     hoop_fs_cached_close(&cached);

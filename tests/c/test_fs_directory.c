@@ -73,7 +73,11 @@ TEST(types_are_told_also_through_links)
     size_t position = 0;
     while (hoop_listing_next(&listing, &position, &entry)) {
         bool is_link = strncmp(entry.name, "to-", 3) == 0;
-        uint32_t expected = strcmp(entry.name, "file") == 0 ? S_IFREG : strcmp(entry.name, "fifo") == 0 ? S_IFIFO : S_IFDIR;
+        uint32_t expected = S_IFDIR;
+        if (strcmp(entry.name, "file") == 0)
+            expected = S_IFREG;
+        if (strcmp(entry.name, "fifo") == 0)
+            expected = S_IFIFO;
         if (strcmp(entry.name, "to-nowhere") == 0)
             expected = 0;
         CHECK_EQ(entry.type, is_link ? S_IFLNK : expected);

@@ -21,7 +21,7 @@ CSRC_FLOORS: Floors = (
     ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams", "expiry", "histogram"),
     ("pool",),
     ("fs_contents", "fs_directory", "fs_cached"),
-    ("poller_internal",),
+    ("poller_internal", "jobs_fs"),
     ("poller_epoll", "poller_kqueue", "poller_poll"),
 )
 PACKAGE_FLOORS: Floors = (
@@ -41,6 +41,9 @@ PACKAGE_FLOORS: Floors = (
     ("connect", "limits"),
     ("server",),
     ("unix_sockets",),
+    ("fs_jobs", "file_object"),
+    ("temporary_files",),
+    ("fs",),
     ("endpoint",),
     ("loop",),
     ("policy", "run", "stream_api"),
@@ -50,7 +53,7 @@ PACKAGE_FLOORS: Floors = (
 # The only files that may ask which platform they are compiled for.
 PLATFORM_FILES = (
     *("poller.h", "poller.c", "poller_*.h", "poller_*.c", "waker.[hc]", "net.[hc]", "datagrams.c"),
-    *("fs_contents.c", "fs_cached.c"),
+    *("fs_contents.c", "fs_cached.c", "jobs_fs.c"),
 )
 PLATFORM_MACROS = (
     *("__linux__", "__linux", "linux", "__ANDROID__", "__APPLE__", "__MACH__", "__unix__", "__sun", "__CYGWIN__"),

@@ -73,6 +73,25 @@ async def network(sock: socket.socket) -> None:
     reveal_type(server)  # is: hoop.server.Server
     reveal_type(await loop.sock_recv(sock, 10))  # is: bytes
     await loop.sock_sendall(sock, "text")  # error: arg-type
+
+
+async def files() -> None:
+    reveal_type(await hoop.fs.read_file("x"))  # is: bytes
+    reveal_type(await hoop.fs.read_file(b"x", encoding="utf-8"))  # is: str
+    reveal_type((await hoop.fs.stat(0)).st_size)  # is: int
+    reveal_type(await hoop.fs.scandir(b"x"))  # is: list[hoop.fs_jobs.DirEntry[bytes]]
+    await hoop.fs.read_file(0)  # error: call-overload
+    async with hoop.fs.open("x") as text:
+        reveal_type(text)  # is: hoop.file_object.TextFile
+        async for line in text:
+            reveal_type(line)  # is: str
+        await text.write(b"x")  # error: arg-type
+    reveal_type(await hoop.fs.open("x", "wb"))  # is: hoop.file_object.BinaryFile
+    reveal_type(await hoop.fs.open("x", "wb", buffering=0))  # is: hoop.file_object.RawFile
+    async with hoop.fs.TemporaryDirectory() as folder:
+        reveal_type(folder)  # is: str
+    async for found in hoop.fs.walk("x"):
+        reveal_type(found)  # is: tuple[str, list[str], list[str]]
 '''
 
 MYPY_LINE = re.compile(r'user_program\.py:(\d+): (?:note: Revealed type is "(.*)"|error: .*\[([\w-]+)])')

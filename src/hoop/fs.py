@@ -1,0 +1,388 @@
+"""Files without blocking the loop, by the names of os, io, tempfile and Node's fs.
+
+Each operation is one job for the loop's pool: reading a file opens, measures, reads and closes it in one hop. A small
+file that the page cache holds is read without a thread at all (Linux; docs/files.md says when).
+
+A path is a str, bytes or an object with __fspath__. Errors are the subclasses of OSError that os raises, with filename
+set; ValueError for a path with a NUL in it, RuntimeError where no hoop loop is running.
+
+Cancelling takes back what no thread has begun. What has begun runs to its end, and its result is dropped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import stat as stat_module
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, AnyStr, overload
+
+from hoop import fs_jobs
+from hoop.file_object import BinaryFile, File, Opening, RawFile, TextFile, open, running_pool
+from hoop.fs_jobs import DirEntry
+from hoop.stats import CachedReadStats
+from hoop.temporary_files import NamedTemporaryFile, TemporaryDirectory, TemporaryFile
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+    Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    FdOrPath = int | Path
+
+__all__ = [
+    "BinaryFile",
+    "DirEntry",
+    "File",
+    "NamedTemporaryFile",
+    "Opening",
+    "RawFile",
+    "TemporaryDirectory",
+    "TemporaryFile",
+    "TextFile",
+    "access",
+    "append_file",
+    "cached_read_stats",
+    "chmod",
+    "chown",
+    "copy_file",
+    "exists",
+    "fsync",
+    "isdir",
+    "isfile",
+    "link",
+    "listdir",
+    "lstat",
+    "makedirs",
+    "mkdir",
+    "open",
+    "pread",
+    "pwrite",
+    "read_file",
+    "readlink",
+    "remove",
+    "rename",
+    "replace",
+    "rmdir",
+    "rmtree",
+    "scandir",
+    "stat",
+    "symlink",
+    "truncate",
+    "unlink",
+    "utime",
+    "walk",
+    "write_file",
+]
+
+NS_PER_SECOND = 1_000_000_000
+
+
+# ---- contents --------------------------------------------------------------------------------------------------------
+
+
+@overload
+async def read_file(path: Path, *, encoding: None = None, errors: str = "strict") -> bytes: ...
+@overload
+async def read_file(path: Path, *, encoding: str, errors: str = "strict") -> str: ...
+async def read_file(path: Path, *, encoding: str | None = None, errors: str = "strict") -> bytes | str:
+    """All of a file: its bytes, or with an encoding its text, in which no line end is changed.
+
+    A FIFO or a device holds a thread until the other side has closed it. (Node: fs.readFile.)
+    """
+    started = fs_jobs.read_file(path)
+    found = started if isinstance(started, bytes) else await started
+    data = found if isinstance(found, bytes) else await fs_jobs.read_opened(found)
+    return data if encoding is None else data.decode(encoding, errors)
+
+
+async def write_file(
+    path: Path,
+    data: str | ReadableBuffer,
+    *,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    mode: int = 0o666,
+    exclusive: bool = False,
+    atomic: bool = False,
+    fsync: bool = False,
+) -> int:
+    """Make a file contain data, a str in the encoding given: the number of bytes. All are written, or it raises.
+
+    mode: the permission bits of a new file, less the umask. exclusive: FileExistsError if there is a file.
+    atomic: write a new file in the same directory and put it in the place of the old one, whose permission bits it
+    gets; who reads meanwhile, and who looks after a crash or a full disk, finds the old contents or all of the new. A
+    symbolic link is replaced, not followed. fsync: return when the bytes, with atomic also the name, are on the disk
+    (fsync(2)). (Node: fs.writeFile.)
+    """
+    return await fs_jobs.write_file(path, as_bytes(data, encoding, errors), mode, False, exclusive, atomic, fsync)
+
+
+async def append_file(
+    path: Path,
+    data: str | ReadableBuffer,
+    *,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    mode: int = 0o666,
+    fsync: bool = False,
+) -> int:
+    """Add data to the end of a file, which is made if there is none; the rest as write_file. (O_APPEND of open(2).)"""
+    return await fs_jobs.write_file(path, as_bytes(data, encoding, errors), mode, True, False, False, fsync)
+
+
+def as_bytes(data: str | ReadableBuffer, encoding: str, errors: str) -> ReadableBuffer:
+    """What a file is to contain."""
+    return data.encode(encoding, errors) if isinstance(data, str) else data
+
+
+async def pread(fd: int, n: int, offset: int) -> bytes:
+    """Read n bytes at offset, fewer only at the end of the file; where the descriptor stands is no matter.
+    (pread(2).)"""
+    return await fs_jobs.pread(fd, n, offset)
+
+
+async def pwrite(fd: int, data: ReadableBuffer, offset: int) -> int:
+    """Write all of data at offset: the number of bytes; where the descriptor stands does not matter. (pwrite(2).)"""
+    return await fs_jobs.pwrite(fd, data, offset)
+
+
+async def truncate(path: FdOrPath, length: int) -> None:
+    """Cut or lengthen a file, given by path or descriptor, to length bytes. (truncate(2).)"""
+    await fs_jobs.truncate(path, length)
+
+
+async def fsync(fd: int) -> None:
+    """Bring what was written to the disk. (fsync(2); on macOS F_FULLFSYNC.)"""
+    await fs_jobs.fsync(fd)
+
+
+async def copy_file(src: Path, dst: Path, *, exclusive: bool = False) -> int:
+    """Copy contents and permission bits: the number of bytes. The kernel does it where it can (copy_file_range(2)).
+
+    exclusive: FileExistsError if dst exists. shutil.SameFileError if both are one file. A dst that was made is removed
+    if the copy fails. (Node: fs.copyFile.)
+    """
+    try:
+        return await fs_jobs.copy_file(src, dst, exclusive)
+    except OSError as error:
+        if error.filename2 is not None and await same_file(src, dst):
+            raise shutil.SameFileError(f"{src!r} and {dst!r} are the same file") from None
+        raise
+
+
+async def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths that are known to exist lead to one file."""
+    return os.path.samestat(await stat(first), await stat(second))
+
+
+# ---- what is known of a file -----------------------------------------------------------------------------------------
+
+
+async def stat(path: FdOrPath, *, follow_symlinks: bool = True) -> os.stat_result:
+    """The status of a file, given by path or descriptor, as os.stat. (stat(2), lstat(2), fstat(2).)"""
+    return await fs_jobs.stat(path, follow_symlinks)
+
+
+async def lstat(path: Path) -> os.stat_result:
+    """The same; of a symbolic link, its own. (lstat(2).)"""
+    return await fs_jobs.stat(path, False)
+
+
+async def access(path: Path, mode: int, *, effective_ids: bool = False, follow_symlinks: bool = True) -> bool:
+    """Whether the user may do mode (os.R_OK, os.W_OK, os.X_OK; os.F_OK: it exists); False for any error.
+    (access(2).)"""
+    return await fs_jobs.access(path, mode, effective_ids, follow_symlinks)
+
+
+async def exists(path: FdOrPath) -> bool:
+    """Whether there is such a file, as os.path.exists: False also where nobody may look, or for a broken link."""
+    return await file_type(path) is not None
+
+
+async def isfile(path: FdOrPath) -> bool:
+    """Whether it is a regular file or leads to one, as os.path.isfile."""
+    return await file_type(path) == stat_module.S_IFREG
+
+
+async def isdir(path: FdOrPath) -> bool:
+    """Whether it is a directory or leads to one, as os.path.isdir."""
+    return await file_type(path) == stat_module.S_IFDIR
+
+
+async def file_type(path: FdOrPath) -> int | None:
+    """The S_IFMT bits, or None where there is nothing to be seen."""
+    try:
+        status = await fs_jobs.stat(path, True)
+    except (OSError, ValueError):  # as os.path: a name that cannot be is a file that is not there
+        return None
+    return stat_module.S_IFMT(status.st_mode)
+
+
+async def chmod(path: FdOrPath, mode: int) -> None:
+    """Set the permission bits of a file, given by path or descriptor. (chmod(2).)"""
+    await fs_jobs.chmod(path, mode)
+
+
+async def chown(path: FdOrPath, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+    """Set owner and group of a file, given by path or descriptor; -1 leaves one as it is. (chown(2).)"""
+    await fs_jobs.chown(path, uid, gid, follow_symlinks)
+
+
+async def utime(
+    path: FdOrPath,
+    times: tuple[float, float] | None = None,
+    *,
+    ns: tuple[int, int] | None = None,
+    follow_symlinks: bool = True,
+) -> None:
+    """Set the times of access and modification of a file, given by path or descriptor; now, if neither is given.
+
+    times: seconds since the epoch; ns: nanoseconds. ValueError if both are given. (utimensat(2).)
+    """
+    if times is not None and ns is not None:
+        raise ValueError(f"utime() takes times or ns, not both: {times!r}, {ns!r}")
+    pair = ns if times is None else (nanoseconds(times[0]), nanoseconds(times[1]))
+    accessed, modified = (None, None) if pair is None else pair
+    await fs_jobs.utime(path, accessed, modified, follow_symlinks)
+
+
+def nanoseconds(seconds: float) -> int:
+    """Rounded down, as os.utime does it."""
+    if isinstance(seconds, int):
+        return seconds * NS_PER_SECOND
+    if not math.isfinite(seconds):
+        raise ValueError(f"a time must be a finite number of seconds, not {seconds!r}")
+    fraction, whole = math.modf(seconds)
+    return int(whole) * NS_PER_SECOND + math.floor(fraction * NS_PER_SECOND)
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+@overload
+async def listdir(path: str | os.PathLike[str] = ".") -> list[str]: ...
+@overload
+async def listdir(path: bytes | os.PathLike[bytes]) -> list[bytes]: ...
+async def listdir(path: Path = ".") -> Any:
+    """The names in a directory but "." and "..", in no order; bytes if path is. (readdir(3).)"""
+    return await fs_jobs.listdir(path)
+
+
+@overload
+async def scandir(path: str | os.PathLike[str] = ".") -> list[DirEntry[str]]: ...
+@overload
+async def scandir(path: bytes | os.PathLike[bytes]) -> list[DirEntry[bytes]]: ...
+async def scandir(path: Path = ".") -> Any:
+    """The entries of a directory, as os.scandir, with their types: is_dir(), is_file(), is_symlink() do not block."""
+    return await fs_jobs.scandir(path)
+
+
+async def walk(
+    top: AnyStr | os.PathLike[AnyStr],
+    topdown: bool = True,
+    onerror: Callable[[OSError], object] | None = None,
+    followlinks: bool = False,
+) -> AsyncIterator[tuple[AnyStr, list[AnyStr], list[AnyStr]]]:
+    """Go through a tree of directories: (path, names of directories, other names) for each, as os.walk; a hop for each.
+
+    topdown: a directory comes before what is in it, and the list of directories may be changed to say which to visit.
+    onerror is called with the error of a directory that cannot be read; without, it is passed over.
+    """
+    pending: list[Any] = [os.fspath(top)]
+    while pending:
+        folder = pending.pop()
+        if isinstance(folder, tuple):
+            yield folder
+            continue
+        try:
+            entries: list[DirEntry[AnyStr]] = await fs_jobs.scandir(folder)
+        except OSError as error:
+            if onerror is not None:
+                onerror(error)
+            continue
+        links = {entry.name: entry.is_symlink() for entry in entries if entry.is_dir()}
+        folders = list(links)
+        others = [entry.name for entry in entries if entry.name not in links]
+        if topdown:
+            yield folder, folders, others
+        else:
+            pending.append((folder, folders, others))
+        for name in reversed(folders):
+            path = os.path.join(folder, name)
+            if followlinks or not (links[name] if name in links else await is_link(path)):
+                pending.append(path)
+
+
+async def is_link(path: Path) -> bool:
+    """For a name that the caller of walk() has put in."""
+    try:
+        return stat_module.S_ISLNK((await lstat(path)).st_mode)
+    except OSError:
+        return False
+
+
+async def mkdir(path: Path, mode: int = 0o777) -> None:
+    """Make a directory. FileExistsError if there is something of that name. (mkdir(2).)"""
+    await fs_jobs.mkdir(path, mode)
+
+
+async def makedirs(path: Path, mode: int = 0o777, exist_ok: bool = False) -> None:
+    """Make a directory and those it is in that are missing (with the mode 0o777, less the umask).
+
+    exist_ok: it may be there already; if not, that is FileExistsError.
+    """
+    await fs_jobs.makedirs(path, mode, exist_ok)
+
+
+async def rmdir(path: Path) -> None:
+    """Remove an empty directory. (rmdir(2).)"""
+    await fs_jobs.rmdir(path)
+
+
+async def rmtree(path: Path, ignore_errors: bool = False) -> None:
+    """Remove a directory with all that is in it, as shutil.rmtree. Python code on a thread of the pool."""
+    await running_pool().run(shutil.rmtree, path, ignore_errors)
+
+
+async def remove(path: Path) -> None:
+    """Remove a file. (unlink(2).)"""
+    await fs_jobs.remove(path)
+
+
+unlink = remove
+
+
+async def rename(src: Path, dst: Path) -> None:
+    """Give a file another name, in one step; what had that name is replaced. (rename(2).)"""
+    await fs_jobs.rename(src, dst)
+
+
+replace = rename
+
+
+async def link(src: Path, dst: Path) -> None:
+    """Give a file a second name, dst; to a symbolic link, a name of the link itself. (link(2).)"""
+    await fs_jobs.link(src, dst)
+
+
+async def symlink(src: Path, dst: Path) -> None:
+    """Make dst a symbolic link to src. (symlink(2).)"""
+    await fs_jobs.symlink(src, dst)
+
+
+@overload
+async def readlink(path: str | os.PathLike[str]) -> str: ...
+@overload
+async def readlink(path: bytes | os.PathLike[bytes]) -> bytes: ...
+async def readlink(path: Path) -> Any:
+    """Where a symbolic link leads; bytes if path is. OSError if it is none. (readlink(2).)"""
+    return await fs_jobs.readlink(path)
+
+
+# ---- the cached fast path --------------------------------------------------------------------------------------------
+
+
+def cached_read_stats() -> CachedReadStats:
+    """How often read_file() on the running loop did without a thread, and why it did not."""
+    return fs_jobs.cached_read_stats()
