@@ -26,6 +26,8 @@ cdef extern from "Python.h":
 
     unsigned long PyThread_get_thread_ident()
     int PyErr_CheckSignals() except -1
+    int PyArg_ParseTuple(object arguments, const char *format, ...) except 0
+    int PySys_Audit(const char *event, const char *format, ...) except -1
 
     # the garbage collector's slots, with pointers instead of objects: nothing may be counted while it walks
     ctypedef int (*gc_visit_fn "visitproc")(PyObject *entry, void *arg) noexcept

@@ -10,6 +10,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     struct sockaddr:
         unsigned short sa_family
+        char sa_data[14]
     struct sockaddr_storage:
         unsigned short ss_family
     int getpeername(int fd, sockaddr *address, socklen_t *length) noexcept
@@ -17,13 +18,20 @@ cdef extern from "<sys/socket.h>" nogil:
     int AF_INET, AF_INET6, AF_UNIX
 
 cdef extern from "<netinet/in.h>" nogil:
+    struct in6_addr:
+        unsigned char s6_addr[16]
     struct sockaddr_in6:
         unsigned short sin6_family
         uint32_t sin6_flowinfo
+        in6_addr sin6_addr
         uint32_t sin6_scope_id
 
 cdef extern from "<arpa/inet.h>" nogil:
     uint32_t htonl(uint32_t number) noexcept
+
+cdef extern from "<netdb.h>" nogil:
+    const char *gai_strerror(int code) noexcept
+    int AI_NUMERICHOST, AI_NUMERICSERV, AI_PASSIVE, EAI_SYSTEM
 
 ctypedef int (*hoop_visit_fn)(void *item, void *arg) noexcept
 
@@ -344,3 +352,33 @@ cdef extern from "jobs_fs.h" nogil:
         hoop_listing listing
     void hoop_fs_job_init(hoop_fs_job *job, hoop_fs_kind kind) noexcept
     void hoop_fs_job_free(hoop_fs_job *job) noexcept
+cdef extern from "jobs_dns.h" nogil:
+    ctypedef struct hoop_address_info:
+        int family
+        int type
+        int protocol
+        socklen_t address_length
+        const char *canonical_name
+        sockaddr_storage address
+    ctypedef struct hoop_getaddrinfo_job:
+        hoop_job job
+        int status
+        int system_error
+        int count
+        hoop_address_info *infos
+    void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, const char *host, const char *service, int family,
+                                   int type, int protocol, int flags) noexcept
+    void hoop_getaddrinfo_job_run(hoop_getaddrinfo_job *job) noexcept
+    void hoop_getaddrinfo_job_free(hoop_getaddrinfo_job *job) noexcept
+    enum:
+        HOOP_NAME_SEVERAL_ADDRESSES
+        HOOP_NAME_NOT_A_PAIR
+    ctypedef struct hoop_getnameinfo_job:
+        hoop_job job
+        int status
+        int system_error
+        int problem
+        char *host_name
+        char *service_name
+    void hoop_getnameinfo_job_init(hoop_getnameinfo_job *job, const char *host, int port, uint32_t flowinfo,
+                                   uint32_t scope_id, bint is_pair, int flags) noexcept

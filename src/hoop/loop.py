@@ -12,6 +12,7 @@ from asyncio.log import logger
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
+from hoop.address_info import Literals
 from hoop.asyncgens import AsyncGenerators
 from hoop.base_loop import BaseLoop
 from hoop.connect import Connecting
@@ -87,6 +88,8 @@ class Loop(
         self._pid = os.getpid()
         self._default_executor = None
         self._executor_shutdown_called = False
+        self._literals = Literals()
+        self._resolver = None
         self._asyncgens = weakref.WeakSet()
         self._asyncgens_shutdown_called = False
         self._exception_handler = None

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
+import _socket
 import socket
 from collections.abc import Sequence
 from typing import Any
 
+from hoop import dns_jobs
+from hoop.address_info import Literals
+from hoop.executor import Executing
+
 AddressInfo = tuple[Any, Any, int, str, Any]
+
+# Whatever has taken their place (a test's mock, gevent) is called, as asyncio would call it.
+ORIGINAL_GETADDRINFO = socket.getaddrinfo if getattr(socket.getaddrinfo, "__module__", "") == "socket" else None
+ORIGINAL_COMPILED_GETADDRINFO = _socket.getaddrinfo
+ORIGINAL_GETNAMEINFO = _socket.getnameinfo
 
 
 def is_literal(host: object) -> bool:
@@ -38,8 +47,16 @@ def is_number(port: object) -> bool:
     return port is None or isinstance(port, int) or (isinstance(port, str) and port.isascii() and port.isdigit())
 
 
-class Resolving(asyncio.AbstractEventLoop):
-    """getaddrinfo and getnameinfo for a loop that has run_in_executor."""
+def is_patched() -> bool:
+    """Whether somebody has replaced the socket module's getaddrinfo."""
+    return socket.getaddrinfo is not ORIGINAL_GETADDRINFO or _socket.getaddrinfo is not ORIGINAL_COMPILED_GETADDRINFO
+
+
+class Resolving(Executing):
+    """getaddrinfo and getnameinfo for a loop."""
+
+    _literals: Literals
+    _resolver: Any  # a hoop.dns.Resolver, made by that module at first use
 
     async def getaddrinfo(
         self,
@@ -51,17 +68,29 @@ class Resolving(asyncio.AbstractEventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
-        """As socket.getaddrinfo. Numeric hosts and ports are answered at once, by libc; all else in a thread.
+        """As socket.getaddrinfo. Numeric hosts and ports are answered at once; all else by libc, in a thread of the pool.
 
-        Raises socket.gaierror (an OSError), as getaddrinfo(3) does.
+        Raises socket.gaierror (an OSError), as getaddrinfo(3) does. Where socket.getaddrinfo has been replaced (a test's
+        mock), the replacement is called, in the default executor.
         """
-        if is_literal(host) and is_number(port):
-            return socket.getaddrinfo(host, port, family, type, proto, flags)
-        return await self.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
+        if is_patched():
+            return await self.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
+        answer = self._literals.answer(host, port, family, type, proto, flags)
+        if answer is not None:
+            return answer
+        return await dns_jobs.getaddrinfo(self.pool, self, host, port, family, type, proto, flags)
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
-        """As socket.getnameinfo, in a thread. Raises socket.gaierror."""
-        return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
+        """As socket.getnameinfo, in a thread of the pool. Raises socket.gaierror. A replaced one is called, as above."""
+        if socket.getnameinfo is not ORIGINAL_GETNAMEINFO:
+            return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
+        return await dns_jobs.getnameinfo(self.pool, self, sockaddr, flags)
+
+    def _answer_literal(
+        self, host: object, port: object, family: int, type: int, proto: int, flags: int
+    ) -> list[AddressInfo] | None:
+        """What getaddrinfo will answer if it takes neither a look-up nor somebody's mock, else None."""
+        return None if is_patched() else self._literals.answer(host, port, family, type, proto, flags)
 
     async def _ensure_resolved(
         self, address: Sequence[Any], *, family: int = 0, type: int = socket.SOCK_STREAM, proto: int = 0, flags: int = 0

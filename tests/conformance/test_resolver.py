@@ -138,6 +138,16 @@ def test_localhost(loop):
     compare(loop, b"localhost", "http", type=socket.SOCK_STREAM)
 
 
+@pytest.mark.parametrize("host", ["bücher.example", "ﬁ.example", "xn--bcher-kva.example", "a..b", ".a", "a.", "-", "é" * 64])
+def test_names_are_encoded_as_the_socket_module_does(loop, host):
+    compare(loop, host, 80, flags=socket.AI_NUMERICHOST)
+
+
+def test_canonical_names(loop):
+    compare(loop, "localhost", 80, flags=socket.AI_CANONNAME)
+    compare(loop, "127.0.0.1", 80, flags=socket.AI_CANONNAME)
+
+
 def test_options_are_keywords_only(loop):
     with pytest.raises(TypeError):
         loop.run_until_complete(loop.getaddrinfo("127.0.0.1", 80, socket.AF_INET))
@@ -264,7 +274,8 @@ options = st.fixed_dictionaries(
         "proto": st.sampled_from([0, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMP]),
     }
 )
-extra_flags = st.sampled_from([0, socket.AI_PASSIVE, socket.AI_NUMERICSERV, socket.AI_CANONNAME, socket.AI_V4MAPPED])
+FLAGS = ["AI_PASSIVE", "AI_NUMERICSERV", "AI_CANONNAME", "AI_ADDRCONFIG", "AI_V4MAPPED", "AI_ALL"]
+extra_flags = st.sets(st.sampled_from([getattr(socket, name) for name in FLAGS if hasattr(socket, name)])).map(sum)
 
 
 @SETTINGS
@@ -274,10 +285,13 @@ def test_trap_44_any_host_with_numerichost_answers_as_libc(loop, host, port, key
 
 
 @SETTINGS
-@given(address=st.one_of(ipv4, ipv6, mapped, ipv6_long), port=ports, keywords=options)
-def test_trap_44_any_literal_answers_as_libc(loop, address, port, keywords):
+@given(
+    address=st.one_of(ipv4, ipv6, mapped, ipv6_long, ipv4.map(str.encode)), port=ports, keywords=options,
+    flags=extra_flags,
+)  # fmt: skip
+def test_trap_44_any_literal_answers_as_libc(loop, address, port, keywords, flags):
     """Without AI_NUMERICHOST, where a shortcut is tempting: a literal never reaches a name server."""
-    compare(loop, address, port, **keywords)
+    compare(loop, address, port, flags=flags, **keywords)
 
 
 @SETTINGS

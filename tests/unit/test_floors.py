@@ -21,7 +21,7 @@ CSRC_FLOORS: Floors = (
     ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams", "expiry", "histogram"),
     ("pool",),
     ("fs_contents", "fs_directory", "fs_cached"),
-    ("poller_internal", "jobs_fs"),
+    ("poller_internal", "jobs_fs", "jobs_dns"),
     ("poller_epoll", "poller_kqueue", "poller_poll"),
 )
 PACKAGE_FLOORS: Floors = (
@@ -31,13 +31,14 @@ PACKAGE_FLOORS: Floors = (
     ("reactor",),
     ("garbage", "pool", "timeouts"),
     ("transport",),
-    ("writing", "datagram"),
+    ("writing", "datagram", "address_info"),
     ("stream",),
     ("admission",),
     ("listener", "sockops", "pipe", "tls_session"),
     ("base_loop",),
     ("tls",),
-    ("resolver", "signals", "executor", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process"),
+    ("executor", "dns_jobs"),
+    ("resolver", "signals", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process"),
     ("connect", "limits"),
     ("server",),
     ("unix_sockets",),
@@ -46,7 +47,8 @@ PACKAGE_FLOORS: Floors = (
     ("fs",),
     ("endpoint",),
     ("loop",),
-    ("policy", "run", "stream_api"),
+    ("policy", "run", "stream_api", "offload"),
+    ("dns", "crypto", "compress"),
     ("__init__",),
 )
 
