@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hoop import fs as fs
+from hoop import compress, crypto, dns, fs
 from hoop.limits import Limits, ServerStats
 from hoop.loop import Loop
 from hoop.pool import Pool, PoolFull
@@ -41,6 +41,9 @@ __all__ = [
     "StreamReaderProtocol",
     "StreamWriter",
     "__version__",
+    "compress",
+    "crypto",
+    "dns",
     "fs",
     "new_event_loop",
     "open_connection",
