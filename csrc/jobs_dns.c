@@ -1,7 +1,7 @@
 /* jobs_dns.c: names and addresses. What libc does, and what it means here:
  *
- *   - getaddrinfo(3) and getnameinfo(3) are thread-safe, block as long as a name server likes, and cannot be interrupted:
- *     a job that runs is never cancelled, only its answer dropped.
+ *   - getaddrinfo(3) and getnameinfo(3) are thread-safe, block as long as a name server likes, and cannot be
+ *     interrupted: a job that runs is never cancelled, only its answer dropped.
  *   - EAI_SYSTEM means "see errno"; errno is read at once, on the thread that asked.
  *   - The BSDs show NI_MAXHOST and EAI_SYSTEM unless a standard is asked for; glibc shows them with _GNU_SOURCE. */
 #include "jobs_dns.h"
@@ -94,7 +94,7 @@ void hoop_getaddrinfo_job_free(hoop_getaddrinfo_job *job)
     job->count = 0;
 }
 
-/* The sockaddr behind a numeric host, as Python's socket.getnameinfo makes it: by libc, which alone knows every form. */
+/* The sockaddr behind a numeric host, made as Python's socket.getnameinfo does: by libc, which knows every form. */
 static struct addrinfo *parse_numeric(hoop_getnameinfo_job *job)
 {
     char service[sizeof("-2147483648")];

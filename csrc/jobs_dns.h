@@ -1,8 +1,8 @@
 /* jobs_dns.h: getaddrinfo(3) and getnameinfo(3) as jobs of the pool. They stand in its DNS lane: a slow name server may
  * hold only half of the threads.
  *
- * A job's inputs belong to the caller and stay until it has run. What libc answers is copied into memory of the job's own,
- * so that whoever reads it, on the loop's thread, needs nothing of libc's. */
+ * A job's inputs belong to the caller and stay until it has run. What libc answers is copied into memory of the job's
+ * own, so that whoever reads it, on the loop's thread, needs nothing of libc's. */
 #ifndef HOOP_JOBS_DNS_H
 #define HOOP_JOBS_DNS_H
 

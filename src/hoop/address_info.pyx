@@ -1,10 +1,11 @@
 """What getaddrinfo(3) answers, as socket.getaddrinfo shows it; and the answers to numeric hosts, which need no look-up.
 
 A numeric host is answered with the address read from its own text and the families, types and protocols that libc gave
-once for another numeric host with the same options (a template). That is libc's own answer: for a numeric host and port
-getaddrinfo(3) looks at nothing but its arguments (RFC 3493, section 6.1), and all it says about the host is its address.
-Left to libc are the forms and options where that does not hold, or where systems differ: "127.1" and its kin, zones,
-link-local and multicast hosts (the BSDs keep a scope inside them), mapped IPv4, AI_CANONNAME, AI_ADDRCONFIG, AI_V4MAPPED.
+once for another numeric host with the same options (a template). That is libc's own answer: for a numeric host and
+port getaddrinfo(3) looks at nothing but its arguments (RFC 3493, section 6.1), and all it says about the host is its
+address. Left to libc are the forms and options where that does not hold, or where systems differ: "127.1" and its kin,
+zones, link-local and multicast hosts (the BSDs keep a scope inside them), mapped IPv4, AI_CANONNAME, AI_ADDRCONFIG,
+AI_V4MAPPED.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize

@@ -80,8 +80,8 @@ async def decompress(
     """data, decompressed; several streams behind one another (not for zlib and deflate) give one result.
 
     max_size: OutputTooLarge, a DecompressError, as soon as there is more than so many bytes (default 64 MiB; None: no
-    limit). DecompressError, a ValueError, for data that is damaged, too short or too long. Up to inline_size bytes are made
-    at once, the rest in the pool. Once cancelled, it ends within 256 KiB of output.
+    limit). DecompressError, a ValueError, for data that is damaged, too short or too long. Up to inline_size bytes are
+    made at once, the rest in the pool. Once cancelled, it ends within 256 KiB of output.
     """
     if max_size is not None and max_size < 0:
         raise ValueError(f"max_size must be 0 or more, or None, not {max_size!r}")

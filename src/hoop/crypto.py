@@ -74,7 +74,7 @@ async def digest(
 ) -> bytes:
     """The digest of data by the hash of that name, as hashlib.new(name, data).digest().
 
-    length: bytes of the digest, for shake_128 and shake_256 only (TypeError if it is missing there, or given elsewhere).
+    length: bytes of the digest, for shake_128 and shake_256 only (TypeError if missing there, or given elsewhere).
     inline_size: data of up to so many bytes is hashed at once. ValueError for an unknown hash.
     """
     content = offload.frozen(data)
@@ -84,8 +84,8 @@ async def digest(
 async def file_digest(name: str, path: StrOrBytesPath | int, *, length: int | None = None) -> bytes:
     """The digest of a file's content, read piece by piece in the pool; name and length as for digest().
 
-    OSError as open(). Once cancelled, it ends after the piece of 256 KiB at hand. A descriptor given as path is read from
-    where it stands, and not closed.
+    OSError as open(). Once cancelled, it ends after the piece of 256 KiB at hand. A descriptor given as path is read
+    from where it stands, and not closed.
     """
     work = FileDigest(name, path, length)
     try:

@@ -4,8 +4,9 @@
         print(address.host, address.port)
     host, service = await hoop.dns.reverse(("127.0.0.1", 80))
 
-Every question goes to the system's resolver (nsswitch, /etc/hosts, name servers) in the pool, at most half of whose threads
-it may hold. Identical questions that are asked at the same time are one: whoever stops waiting takes nothing from the others.
+Every question goes to the system's resolver (nsswitch, /etc/hosts, name servers) in the pool, at most half of whose
+threads it may hold. Identical questions that are asked at the same time are one: whoever stops waiting takes nothing
+from the others.
 """
 
 from __future__ import annotations
@@ -102,10 +103,10 @@ class Flight:
 class Resolver:
     """Asks the system, shares questions that are identical and under way, and keeps answers if told to.
 
-    ttl: seconds for which an answer is kept; 0, the default, keeps none. getaddrinfo(3) does not tell how long an answer
-    holds, so this caps it: choose no more than you can bear to be wrong. negative_ttl: the same for "no such name" (other
-    failures are never kept). size: the most answers kept; the one not used for longest goes first. ValueError for a
-    negative time, or a size below 1.
+    ttl: seconds for which an answer is kept; 0, the default, keeps none. getaddrinfo(3) does not tell how long an
+    answer holds, so this caps it: choose no more than you can bear to be wrong. negative_ttl: the same for "no such
+    name" (other failures are never kept). size: the most answers kept; the one not used for longest goes first.
+    ValueError for a negative time, or a size below 1.
 
     It may serve several loops one after the other, but belongs to one thread at a time. To have a loop's own
     connections use it: `loop.getaddrinfo = resolver.getaddrinfo`.
@@ -163,7 +164,7 @@ class Resolver:
         return list(await self._answer(loop, question, ask))
 
     async def reverse(self, sockaddr: tuple[Any, ...], flags: int = 0) -> Name:
-        """The names of an address and its port, with the arguments and errors of socket.getnameinfo (getnameinfo(3))."""
+        """The names of an address and its port; arguments and errors are those of socket.getnameinfo (getnameinfo(3))."""
         loop = offload.running_loop("hoop.dns")
         ask = functools.partial(loop.getnameinfo, sockaddr, flags)
         return Name(*await self._answer(loop, ("reverse", sockaddr, flags), ask))

@@ -21,7 +21,7 @@ def running_loop(module: str) -> Loop:
 
 
 def frozen(data: object) -> bytes:
-    """The bytes of a buffer as they are now: what is not bytes is copied, so that it may be changed while a thread reads.
+    """The bytes of a buffer as they are now. What is not bytes is copied: it may be changed while a thread reads.
 
     TypeError for what has no buffer.
     """

@@ -1,5 +1,5 @@
-/* For LD_PRELOAD: a getaddrinfo(3) that does not answer for "slow-..." until it is let. Each such call writes a byte to the
- * descriptor named by SLOW_BEGUN_FD, and waits for one from SLOW_GO_FD; then there is no answer. */
+/* For LD_PRELOAD: a getaddrinfo(3) that does not answer for "slow-..." until it is let. Each such call writes a byte to
+ * the descriptor named by SLOW_BEGUN_FD, and waits for one from SLOW_GO_FD; then there is no answer. */
 #include <dlfcn.h>
 #include <netdb.h>
 #include <stdlib.h>

@@ -9,13 +9,13 @@ import importlib.util
 import lzma
 import random
 import sys
-import threading
 import zlib
 from collections.abc import Callable
 from typing import Any
 
 import hoop
 import pytest
+from busy_pool import busy_pool
 from hoop import compress as module
 from hoop.compress import DecompressError, OutputTooLarge, compress, decompress
 from hypothesis import given, settings
@@ -175,17 +175,15 @@ def test_another_loop_is_refused() -> None:
 def test_a_buffer_changed_after_the_call_changes_nothing() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
-        released = threading.Event()
-        blockers = [loop.pool.run(released.wait) for _ in range(loop.pool.size)]
-        plain, packed = bytearray(TEXT), bytearray(gzip.compress(NOISE))
-        tasks: list[asyncio.Task[bytes]] = [asyncio.create_task(compress(plain)), asyncio.create_task(decompress(packed))]
-        await asyncio.sleep(0)
-        plain.clear()
-        packed[:] = bytes(len(packed))
-        released.set()
-        assert gzip.decompress(await tasks[0]) == TEXT
-        assert await tasks[1] == NOISE
-        await asyncio.gather(*blockers)
+        async with busy_pool() as release:
+            plain, packed = bytearray(TEXT), bytearray(gzip.compress(NOISE))
+            tasks = [asyncio.create_task(call) for call in (compress(plain), decompress(packed))]
+            await asyncio.sleep(0)
+            plain.clear()
+            packed[:] = bytes(len(packed))
+            release()
+            assert gzip.decompress(await tasks[0]) == TEXT
+            assert await tasks[1] == NOISE
 
     hoop.run(main())
 
@@ -193,17 +191,14 @@ def test_a_buffer_changed_after_the_call_changes_nothing() -> None:
 def test_a_cancelled_decompression_ends_early() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
-        released = threading.Event()
-        blockers = [loop.pool.run(released.wait) for _ in range(loop.pool.size)]
-        task = asyncio.create_task(decompress(gzip.compress(NOISE)))
-        await asyncio.sleep(0)
-        assert loop.pool.stats().queued == 1
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert loop.pool.stats().queued == 0
-        released.set()
-        await asyncio.gather(*blockers)
+        async with busy_pool():
+            task = asyncio.create_task(decompress(gzip.compress(NOISE)))
+            await asyncio.sleep(0)
+            assert loop.pool.stats().queued == 1
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert loop.pool.stats().queued == 0
 
     hoop.run(main())
     work = module.Decompression(gzip.compress(NOISE), "gzip", None)
