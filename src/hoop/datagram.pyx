@@ -45,6 +45,12 @@ cdef enum:
     LONGEST_BACK_OFF = 5            # doublings of a millisecond
 
 
+class SocketDatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
+    """What isinstance() sees of a datagram transport: as with asyncio's own, a DatagramTransport and a Transport."""
+
+    __slots__ = ()
+
+
 cdef class DatagramTransport(Transport):
     def __dealloc__(self):
         PyMem_Free(self.known)
@@ -53,7 +59,7 @@ cdef class DatagramTransport(Transport):
 
     @property
     def __class__(self):
-        return asyncio.DatagramTransport
+        return SocketDatagramTransport
 
     cdef int open(self, Reactor reactor, object sock, object protocol, object address, object waiter) except -1:
         """Own sock. connection_made comes in the next turn, then reading begins, then waiter is done."""

@@ -17,6 +17,12 @@ def new_session(loop, protocol, sslcontext, waiter=None, **options):
     return session
 
 
+class SSLTransport(asyncio.Transport):
+    """What isinstance() sees of a TLS transport. Programs look for "ssl" in the name of a transport's class."""
+
+    __slots__ = ()
+
+
 cdef class TlsTransport:
     """The application's side: an asyncio.Transport whose bytes travel encrypted."""
 
@@ -25,7 +31,7 @@ cdef class TlsTransport:
 
     @property
     def __class__(self):
-        return asyncio.Transport
+        return SSLTransport
 
     @property
     def _loop(self):

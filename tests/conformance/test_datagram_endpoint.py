@@ -18,7 +18,7 @@ def test_bound_endpoint(run: Any, loop_name: str) -> None:
         transport, protocol = await endpoint(local_addr=(LOCALHOST, 0))
         assert protocol.calls == [("connection_made", transport)]
         if loop_name == "hoop" or sys.version_info >= (3, 13):  # std: only since then
-            assert isinstance(transport, asyncio.DatagramTransport)
+            assert isinstance(transport, asyncio.DatagramTransport) and isinstance(transport, asyncio.Transport)
         host, port = transport.get_extra_info("sockname")
         assert host == LOCALHOST and port > 0
         assert transport.get_extra_info("peername", "default") is None

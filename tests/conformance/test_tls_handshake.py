@@ -61,7 +61,7 @@ def test_trap_18_extra_info_of_a_client(run: Any, version: ssl.TLSVersion) -> No
         transport, peer = await tls_connected(protocol, context=context)
         assert protocol.names == ["connection_made"]
         assert protocol.transport is transport
-        assert isinstance(transport, asyncio.Transport)
+        assert isinstance(transport, asyncio.Transport) and "ssl" in transport.__class__.__name__.lower()
         ssl_object = transport.get_extra_info("ssl_object")
         assert isinstance(ssl_object, ssl.SSLObject)
         assert ssl_object.version() == {VERSIONS[0]: "TLSv1.2", VERSIONS[1]: "TLSv1.3"}[version]
