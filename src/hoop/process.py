@@ -6,15 +6,18 @@ real pipes, so /dev/stdin and /proc/self/fd/1 can be opened in the child.
 Where the kernel has pidfd_open(2) the loop watches one such descriptor for each child: it becomes readable when that very
 child ends, also if its number is in use again by then. Elsewhere a thread waits. Neither needs SIGCHLD, which stays the
 user's, or the main thread. Until the loop has been told, the child is not reaped, so its number cannot be reused and a
-signal never reaches a stranger.
+signal never reaches a stranger. Only where the program gave asyncio a child watcher of its own choice (up to Python 3.13)
+is that one asked instead: it may be one that reaps every child.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal as signal_module
 import subprocess
+import sys
 import threading
 from asyncio import base_subprocess
 from asyncio.log import logger
@@ -99,20 +102,30 @@ class Processes(BaseLoop, asyncio.AbstractEventLoop):
         extra: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> ChildTransport:
-        """Start a child; returns once its pipes are connected. A caller who is cancelled before that kills it."""
-        waiter = self.create_future()
-        transport = ChildTransport(
-            self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs
-        )
-        watch_exit(self, transport)
-        try:
-            await waiter
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException:
-            transport.close()
-            await transport._wait()
-            raise
+        """Start a child; returns once its pipes are connected. A caller who is cancelled before that kills it.
+
+        RuntimeError if the program's own child watcher is not active.
+        """
+        watcher = chosen_watcher()
+        with contextlib.nullcontext() if watcher is None else watcher:
+            if watcher is not None and not watcher.is_active():
+                raise RuntimeError("asyncio.get_child_watcher() is not activated, subprocess support is not installed.")
+            waiter = self.create_future()
+            transport = ChildTransport(
+                self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs
+            )
+            if watcher is None:
+                watch_exit(self, transport)
+            else:
+                watcher.add_child_handler(transport.get_pid(), tell_exit, self, transport)
+            try:
+                await waiter
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                transport.close()
+                await transport._wait()
+                raise
         return transport
 
 
@@ -231,3 +244,23 @@ def wait_in_thread(loop: BaseLoop, transport: ChildTransport) -> None:
         loop.call_soon_threadsafe(ended)
     except RuntimeError:
         logger.warning("Loop %r that handles pid %r is closed", loop, transport.get_pid())
+
+
+# ---- asyncio's child watchers: deprecated in Python 3.12, gone in 3.14 -------------------------------------------
+
+
+def chosen_watcher() -> Any:
+    """The watcher that the program gave asyncio.set_child_watcher(); None if there is none, or it changes nothing.
+
+    asyncio's own defaults wait for one child each, as hoop does. A FastChildWatcher reaps every child of the process:
+    beside it, whoever waits for one child may find its exit status gone.
+    """
+    if sys.version_info >= (3, 14):
+        return None
+    watcher = getattr(asyncio.get_event_loop_policy(), "_watcher", None)
+    return None if type(watcher) in (asyncio.ThreadedChildWatcher, asyncio.PidfdChildWatcher) else watcher
+
+
+def tell_exit(pid: int, code: int, loop: BaseLoop, transport: ChildTransport) -> None:
+    """A watcher may call from another thread."""
+    loop.call_soon_threadsafe(transport._process_exited, code)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -520,6 +520,43 @@ def test_without_pidfds(run: Any, loop_name: str, monkeypatch: pytest.MonkeyPatc
 
     if loop_name == "hoop":  # asyncio chooses its watcher once, for the process
         monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    run(main())
+
+
+@pytest.fixture
+def choose_watcher() -> Iterator[Callable[[asyncio.AbstractEventLoop | None], None]]:
+    """Makes a FastChildWatcher, attached to a loop or not, the one that asyncio's policy has until the test ends."""
+    if sys.version_info >= (3, 14):
+        pytest.skip("Python 3.14 has no child watchers")
+
+    def choose(loop: asyncio.AbstractEventLoop | None) -> None:
+        watcher = asyncio.FastChildWatcher()
+        watcher.attach_loop(loop)
+        asyncio.set_child_watcher(watcher)
+
+    yield choose
+    asyncio.set_child_watcher(None)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:A loop is being detached:RuntimeWarning")
+def test_a_child_watcher_that_the_program_chose(run: Any, choose_watcher: Callable[..., None]) -> None:
+    """It reaps every child of the process, so each exit status has to come from it."""
+
+    async def main() -> None:
+        choose_watcher(asyncio.get_running_loop())
+        children = [await asyncio.create_subprocess_shell(f"exit {number}") for number in range(20)]
+        assert await soon(asyncio.gather(*(child.wait() for child in children))) == list(range(20))
+
+    run(main())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_watcher_without_a_loop(run: Any, choose_watcher: Callable[..., None]) -> None:
+    async def main() -> None:
+        choose_watcher(None)
+        with pytest.raises(RuntimeError, match="not activated"):
+            await asyncio.create_subprocess_shell("exit 1")
+
     run(main())
 
 
