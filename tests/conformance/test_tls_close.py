@@ -26,9 +26,11 @@ from conformance.peers import (
     read_until_gone,
     reset,
     soon,
+    tcp_pair,
     turns,
 )
 from conformance.tls_peers import (
+    NAME,
     client_context,
     dial_tls,
     read_tls_exactly,
@@ -142,6 +144,84 @@ def test_trap_17_half_closed_peer_still_gets_what_was_written(run: Any, loop_nam
         assert received == data
         assert await protocol.until_lost() is None
         peer.close()
+
+    run(main())
+
+
+class PeerOnMemory:
+    """A blocking server whose goodbye does not wait for ours: an SSLSocket's would stumble over the data before it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Blocking: the handshake."""
+        self.sock = sock
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.ssl_object = server_context().wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.call(self.ssl_object.do_handshake)
+        self.send()
+
+    def send(self) -> None:
+        if self.outgoing.pending:
+            self.sock.sendall(self.outgoing.read())
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function's result, once enough has arrived for it."""
+        while True:
+            try:
+                return function(*arguments)
+            except ssl.SSLWantReadError:
+                self.send()
+                self.feed()
+
+    def feed(self) -> None:
+        if data := self.sock.recv(65536):
+            self.incoming.write(data)
+        else:
+            self.incoming.write_eof()
+
+    def say_goodbye(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.ssl_object.unwrap()
+        self.send()
+
+    def read_to_the_end(self) -> tuple[bytes, bool]:
+        """Blocking: what comes, and whether its end is close_notify."""
+        data = bytearray()
+        try:
+            while chunk := self.call(self.ssl_object.read, 65536):
+                data += chunk
+        except ssl.SSLZeroReturnError:
+            return bytes(data), True
+        except ssl.SSLEOFError:
+            return bytes(data), False
+        return bytes(data), False
+
+
+@pytest.mark.parametrize("has_goodbye", [True, False], ids=["close_notify", "end of stream"])
+def test_trap_17_what_waits_when_the_peer_ends_is_delivered(run: Any, has_goodbye: bool) -> None:
+    """The peer says its last word while most of ours is still here; it gets all of it, and close_notify for its own."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        ours, theirs = tcp_pair(**SMALL_BUFFERS)
+        handshake = asyncio.ensure_future(off_loop(PeerOnMemory, theirs))
+        transport, _ = await soon(
+            asyncio.get_running_loop().create_connection(
+                lambda: protocol, sock=ours, ssl=client_context(), server_hostname=NAME
+            )
+        )
+        peer = await soon(handshake)
+        data = pattern(2 * MIB)
+        transport.write(data)
+        if has_goodbye:
+            await off_loop(peer.say_goodbye)
+        else:
+            theirs.shutdown(socket.SHUT_WR)
+        await protocol.until(lambda: protocol.count("eof_received") == 1)
+        received, was_orderly = await off_loop(peer.read_to_the_end)
+        assert len(received) == len(data) and received == data
+        assert was_orderly or not has_goodbye
+        theirs.close()
+        assert await protocol.until_lost() is None
 
     run(main())
 
