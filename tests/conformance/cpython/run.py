@@ -34,6 +34,8 @@ def run_all(loop: str, names: list[str], jobs: int, verbose: bool) -> dict[str, 
         counts = Counter(result.outcome for result in verdict.results.values())
         what = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
         print(f"{loop} {name}: {what} ({time.monotonic() - began:.0f} s)", flush=True)
+        for line in suite.remarks(verdict):
+            print(f"    {line}", flush=True)
         if text := suite.describe(verdict, everything=verbose):
             print(text + "\n", flush=True)
 
