@@ -434,7 +434,10 @@ def test_trap_38_a_number_is_not_reused_before_the_loop_knows_of_the_end(run: An
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        transport, protocol = await loop.subprocess_exec(Watching, "true", stdin=None, stdout=None, stderr=None)
+        reading, writing = os.pipe()
+        transport, protocol = await loop.subprocess_exec(Watching, "cat", stdin=reading, stdout=None, stderr=None)
+        os.close(reading)
+        os.close(writing)  # from here on the child ends
         pid = transport.get_pid()
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert transport.get_returncode() is None
