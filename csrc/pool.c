@@ -13,7 +13,7 @@
  * loop's jobs to end announce themselves in `waiters`, then look at every `posting`; a poster clears `posting`, then looks
  * at `waiters`. Both are sequentially consistent, so one of the two sees the other. */
 
-enum { MOST_FUTILE_LINGERS = 8, SPINS_PER_CLOCK_READ = 32 };
+enum { PAUSES_PER_CLOCK_READ = 32 };
 
 typedef struct lane {
     hoop_job *oldest;
@@ -27,7 +27,7 @@ struct hoop_pool {
     pthread_mutex_t lock;
     pthread_cond_t posted; /* for those who wait for a loop's jobs */
     atomic_int waiters;
-    atomic_bool has_lingerer;
+    atomic_bool has_spinner;
     lane lanes[HOOP_LANES];
     hoop_worker *idle; /* a stack */
     hoop_worker *workers;
@@ -39,7 +39,7 @@ struct hoop_pool {
     bool stopping;
     size_t queue_limit;
     hoop_job_fn abandon;
-    int64_t linger_ns;
+    int64_t spin_ns;
     uint64_t submitted;
     uint64_t done;
     uint64_t cancelled;
@@ -65,15 +65,6 @@ static void sleep_on(pthread_cond_t *condition, hoop_pool *pool)
 {
     int result = pthread_cond_wait(condition, &pool->lock);
     HOOP_ASSERT(result == 0);
-}
-
-static void pause_briefly(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__) || defined(__arm__)
-    __asm__ __volatile__("yield");
-#endif
 }
 
 /* ---- the queue ---------------------------------------------------------------------------------------------------- */
@@ -323,6 +314,7 @@ int hoop_pool_enter(hoop_pool *pool, hoop_worker *worker)
     }
     lock(pool);
     pool->starting--;
+    worker->spin.limit_ns = pool->spin_ns;
     worker->next = pool->workers;
     if (pool->workers != NULL)
         pool->workers->previous = worker;
@@ -399,44 +391,30 @@ hoop_job *hoop_pool_next(hoop_pool *pool, hoop_worker *worker)
     return job;
 }
 
-/* Look for a call without sleeping. After one that was in vain, skip one, then two, four, ... the next times. */
-static void linger(hoop_pool *pool, hoop_worker *worker, int64_t linger_ns)
+/* Look for a call without sleeping. */
+static void spin(hoop_pool *pool, hoop_worker *worker)
 {
-    if (worker->lingers_to_skip > 0) {
-        worker->lingers_to_skip--;
+    if (!hoop_spin_may(&worker->spin) || atomic_exchange(&pool->has_spinner, true))
         return;
-    }
-    if (atomic_exchange(&pool->has_lingerer, true))
-        return;
-    int64_t deadline_ns = hoop_clock_ns() + linger_ns;
+    int64_t deadline_ns = hoop_clock_ns() + worker->spin.limit_ns;
     bool is_called = false;
     do {
-        for (int i = 0; i < SPINS_PER_CLOCK_READ && !is_called; i++) {
-            pause_briefly();
+        for (int i = 0; i < PAUSES_PER_CLOCK_READ && !is_called; i++) {
+            hoop_spin_pause();
             is_called = atomic_load_explicit(&worker->is_called, memory_order_acquire);
         }
     } while (!is_called && hoop_clock_ns() < deadline_ns);
-    atomic_store(&pool->has_lingerer, false);
-    if (is_called) {
-        worker->futile_lingers = 0;
-        return;
-    }
-    worker->lingers_to_skip = 1U << worker->futile_lingers;
-    if (worker->futile_lingers < MOST_FUTILE_LINGERS)
-        worker->futile_lingers++;
+    atomic_store(&pool->has_spinner, false);
+    hoop_spin_ended(&worker->spin, is_called);
 }
 
 bool hoop_pool_wait(hoop_pool *pool, hoop_worker *worker)
 {
     if (worker->may_leave)
         return false;
+    spin(pool, worker);
     lock(pool);
-    if (pool->linger_ns > 0 && worker->is_idle) {
-        int64_t linger_ns = pool->linger_ns;
-        unlock(pool);
-        linger(pool, worker, linger_ns);
-        lock(pool);
-    }
+    worker->spin.limit_ns = pool->spin_ns;
     while (worker->is_idle)
         sleep_on(&worker->called, pool);
     unlock(pool);
@@ -493,7 +471,7 @@ int hoop_pool_open(hoop_pool **result, int size, size_t queue_limit, hoop_job_fn
         return -error;
     }
     atomic_init(&pool->waiters, 0);
-    atomic_init(&pool->has_lingerer, false);
+    atomic_init(&pool->has_spinner, false);
     pool->size = size;
     pool->queue_limit = queue_limit;
     pool->abandon = abandon;
@@ -531,10 +509,10 @@ void hoop_pool_stop(hoop_pool *pool)
     unlock(pool);
 }
 
-void hoop_pool_set_linger(hoop_pool *pool, int64_t linger_ns)
+void hoop_pool_set_spin(hoop_pool *pool, int64_t spin_ns)
 {
     lock(pool);
-    pool->linger_ns = linger_ns;
+    pool->spin_ns = spin_ns;
     unlock(pool);
 }
 

@@ -28,6 +28,7 @@
 #include "base.h"
 #include "histogram.h"
 #include "inbox.h"
+#include "spin.h"
 #include "waker.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -73,8 +74,7 @@ struct hoop_worker {
     hoop_job *job;                  /* running, or NULL */
     _Atomic(hoop_inbox *) posting;  /* where a finished job is being posted at this moment */
     int64_t began_ns;
-    unsigned lingers_to_skip;
-    unsigned futile_lingers;
+    hoop_spin spin;
     pthread_t thread;
     hoop_worker *next_idle;
     hoop_worker *next; /* of all */
@@ -124,9 +124,9 @@ void hoop_pool_disown(hoop_pool *pool, const hoop_inbox *inbox);
 /* Take no more jobs. Workers finish what is queued and leave. Does not wait for that; idempotent. */
 void hoop_pool_stop(hoop_pool *pool);
 void hoop_pool_get_stats(hoop_pool *pool, hoop_pool_stats *stats);
-/* How long a worker that has run out of jobs looks for more before it sleeps; 0, the default: not at all. It looks less
- * often when that was in vain, and only one worker at a time does. */
-void hoop_pool_set_linger(hoop_pool *pool, int64_t linger_ns);
+/* How long a worker that has run out of jobs looks for more before it sleeps (see spin.h); 0, the default: not at all. Only
+ * one worker of a pool does so at a time. */
+void hoop_pool_set_spin(hoop_pool *pool, int64_t spin_ns);
 
 /* A thread of the pool: returns after hoop_pool_stop() with 0, or at once with -EAGAIN or -ENOMEM. */
 int hoop_pool_work(hoop_pool *pool);

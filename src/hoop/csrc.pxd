@@ -191,6 +191,15 @@ cdef extern from "histogram.h" nogil:
     int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile) noexcept
     int64_t hoop_histogram_mean_ns(const hoop_histogram *histogram) noexcept
 
+cdef extern from "spin.h" nogil:
+    ctypedef struct hoop_spin:
+        int64_t limit_ns
+        unsigned futile
+        unsigned to_skip
+    bint hoop_spin_may(hoop_spin *spin) noexcept
+    int hoop_spin_for_inbox(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
+                            int64_t timeout_ns) noexcept
+
 cdef extern from "pool.h" nogil:
     ctypedef enum hoop_lane:
         HOOP_LANE_FILES
@@ -241,7 +250,7 @@ cdef extern from "pool.h" nogil:
     void hoop_pool_disown(hoop_pool *pool, const hoop_inbox *inbox) noexcept
     void hoop_pool_stop(hoop_pool *pool) noexcept
     void hoop_pool_get_stats(hoop_pool *pool, hoop_pool_stats *stats) noexcept
-    void hoop_pool_set_linger(hoop_pool *pool, int64_t linger_ns) noexcept
+    void hoop_pool_set_spin(hoop_pool *pool, int64_t spin_ns) noexcept
     int hoop_pool_work(hoop_pool *pool) noexcept
     int hoop_pool_enter(hoop_pool *pool, hoop_worker *worker) noexcept
     hoop_job *hoop_pool_next(hoop_pool *pool, hoop_worker *worker) noexcept

@@ -1,4 +1,5 @@
 from hoop.csrc cimport hoop_job, hoop_pool
+from libc.stdint cimport int64_t
 from hoop.handle cimport Handle
 from hoop.reactor cimport Reactor
 
@@ -19,6 +20,7 @@ cdef class Crew:
     cdef hoop_pool *core
     cdef int size
     cdef size_t queue_limit     # 0: none
+    cdef int64_t spin_ns        # how long to look before sleeping; 0: not at all
     cdef bint holds_gil         # the threads run Python jobs only, one after another without letting go of the GIL
     cdef bint forked            # this is a child's copy: lock and threads belong to the parent
     cdef bint stopped

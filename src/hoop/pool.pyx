@@ -30,6 +30,8 @@ from hoop.stats import Durations, PoolStats
 
 cdef enum:
     DEFAULT_SIZE = 4
+    DEFAULT_SPIN_US = 30
+    MOST_SPIN_US = 1000
     JOBS_PER_GIL_RELEASE = 16  # a C function never looks whether another thread wants the GIL
 
 
@@ -137,8 +139,11 @@ cdef object presentable(object error):
 # ---- threads ------------------------------------------------------------------------------------------------------
 
 cdef class Crew:
-    def __cinit__(self, int size, size_t queue_limit, str name, bint holds_gil):
+    def __cinit__(self, int size, size_t queue_limit, int64_t spin_ns, str name, bint holds_gil):
         check(hoop_pool_open(&self.core, size, queue_limit, abandon_job))
+        self.spin_ns = spin_ns
+        if not holds_gil:  # a thread that must wait for the GIL anyway gains nothing
+            hoop_pool_set_spin(self.core, spin_ns)
         self.size = size
         self.queue_limit = queue_limit
         self.name = name
@@ -177,6 +182,7 @@ cdef class Crew:
         job.job.waker = &reactor.waker
         future.add_done_callback(job)
         reactor.jobs_in_flight += 1
+        reactor.spin.limit_ns = self.spin_ns
         try:
             self.start(job)
         except BaseException:
@@ -309,16 +315,18 @@ cdef class Pool:
 
     size: the most threads, 1 to 1024 (default: HOOP_THREADPOOL_SIZE, else 4); they are started when they are needed.
     Name lookups may use half of them, at least one. queue_limit: the most jobs that may wait for a thread; one more raises
-    PoolFull. None is no limit. ValueError or TypeError for other values.
+    PoolFull. None is no limit. spin_us: how many microseconds a thread looks for the next job, and the loop for a result,
+    before they sleep; 0 to 1000 (default: HOOP_POOL_SPIN_US, else 30, or 0 where the process has one CPU). See docs/pool.md.
+    ValueError or TypeError for other values.
 
     A loop makes a pool of its own at first use (Loop.pool) and closes it. One that is made by hand can be handed to several
     loops, in the same or in different threads, as Loop(pool=...); whoever made it closes it, or uses it in a `with`.
     """
 
-    def __init__(self, size=None, *, queue_limit=None):
+    def __init__(self, size=None, *, queue_limit=None, spin_us=None):
         if self.crew is not None:
             raise RuntimeError("a pool is initialised once")
-        self.crew = Crew(size_of_pool(size), limit_of_queue(queue_limit), "hoop-pool", False)
+        self.crew = Crew(size_of_pool(size), limit_of_queue(queue_limit), spin_ns_of(spin_us), "hoop-pool", False)
 
     def __dealloc__(self):
         if self.crew is not None:
@@ -434,7 +442,7 @@ cdef class Pool:
 def python_pool(int size, str name):
     """A pool for Python calls only, which may wait for one another; size is their number, not that of the cores."""
     cdef Pool pool = Pool.__new__(Pool)
-    pool.crew = Crew(size, 0, name, True)
+    pool.crew = Crew(size, 0, spin_ns_of(None), name, True)
     return pool
 
 
@@ -474,31 +482,41 @@ cdef object durations(const hoop_histogram *histogram):
 
 def size_of_pool(size):
     """size, else HOOP_THREADPOOL_SIZE, else the default: 1 to 1024. ValueError or TypeError names the value."""
-    source = "the size of a pool"
     if size is None:
-        text = os.environ.get("HOOP_THREADPOOL_SIZE")
-        if text is None or text == "":
-            return DEFAULT_SIZE
-        source = "HOOP_THREADPOOL_SIZE"
-        try:
-            size = int(text)
-        except ValueError:
-            raise ValueError(f"{source} must be a number from 1 to {HOOP_POOL_MAX_SIZE}, not {text!r}") from None
-    if not isinstance(size, int) or isinstance(size, bool):
-        raise TypeError(f"{source} must be an int, not {size!r}")
-    if not 1 <= size <= HOOP_POOL_MAX_SIZE:
-        raise ValueError(f"{source} must be from 1 to {HOOP_POOL_MAX_SIZE}, not {size!r}")
-    return size
+        return number_in_environment("HOOP_THREADPOOL_SIZE", DEFAULT_SIZE, 1, HOOP_POOL_MAX_SIZE)
+    return checked_number("the size of a pool", size, 1, HOOP_POOL_MAX_SIZE)
 
 
 cdef size_t limit_of_queue(object limit) except? 0:
-    if limit is None:
-        return 0
-    if not isinstance(limit, int) or isinstance(limit, bool):
-        raise TypeError(f"queue_limit must be an int or None, not {limit!r}")
-    if not 1 <= limit <= 2**31:
-        raise ValueError(f"queue_limit must be from 1 to {2**31}, not {limit!r}")
-    return limit
+    return 0 if limit is None else checked_number("queue_limit", limit, 1, 2**31)
+
+
+cdef int64_t spin_ns_of(object spin_us) except? -1:
+    if spin_us is None:
+        spin_us = number_in_environment("HOOP_POOL_SPIN_US", DEFAULT_SPIN_US, 0, MOST_SPIN_US)
+    else:
+        checked_number("spin_us", spin_us, 0, MOST_SPIN_US)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return spin_us * 1000 if cpus > 1 else 0  # on one CPU, who looks keeps off who works
+
+
+cdef object number_in_environment(str name, int default, int least, int most):
+    text = os.environ.get(name)
+    if text is None or text == "":
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number from {least} to {most}, not {text!r}") from None
+    return checked_number(name, number, least, most)
+
+
+cdef object checked_number(str name, object number, least, most):
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"{name} must be an int, not {number!r}")
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, not {number!r}")
+    return number
 
 
 # ---- the process --------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 from cpython.object cimport PyObject
 from hoop.csrc cimport hoop_datagram_reader, hoop_event, hoop_inbox, hoop_inbox_node, hoop_poller, hoop_ring, \
-    hoop_timers, hoop_waker
+    hoop_spin, hoop_timers, hoop_waker
 from hoop.handle cimport Handle, TimerHandle
 from libc.stdint cimport int64_t, uint64_t
 
@@ -63,6 +63,7 @@ cdef class Reactor:
     cdef size_t last_batch      # callbacks run by the latest turn
     cdef int stale_waits        # waits in a row that reported a registration nobody holds
     cdef size_t jobs_in_flight  # submitted to a pool, and not yet back
+    cdef hoop_spin spin         # for their results; the pool sets its limit
     cdef unsigned long thread_id  # of the thread inside run_turns, else 0
     cdef uint64_t turn_count
     cdef uint64_t poll_count

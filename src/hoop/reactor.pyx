@@ -409,6 +409,14 @@ cdef class Reactor:
         count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         if count == 0 and may_block:
             timeout_ns = self.poll_timeout_ns()
+            if timeout_ns != 0 and self.jobs_in_flight > 0 and hoop_spin_may(&self.spin):
+                self.in_callback = False
+                with nogil:
+                    count = hoop_spin_for_inbox(&self.spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
+                                                timeout_ns)
+                self.in_callback = True
+                if count != 0:
+                    timeout_ns = 0
             if timeout_ns != 0 and hoop_inbox_prepare_sleep(&self.inbox):
                 self.in_callback = False
                 self.sleep_count += 1

@@ -397,14 +397,14 @@ TEST(a_worker_that_fails_to_start_leaves_its_call_to_another)
     hoop_waker_close(&home.waker);
 }
 
-TEST(a_lingering_worker_hears_the_call)
+TEST(a_spinning_worker_hears_the_call)
 {
     crew crew;
     home home;
     task task;
     open_crew(&crew, 1, 0, NULL);
     open_home(&home);
-    hoop_pool_set_linger(crew.pool, HOOP_NS_PER_SECOND / 1000);
+    hoop_pool_set_spin(crew.pool, HOOP_NS_PER_SECOND / 1000);
     for (int i = 0; i < 500; i++) {
         init_task(&task, HOOP_LANE_FILES);
         submit(&crew, &home, &task);
@@ -430,6 +430,6 @@ int main(void)
     RUN(disowned_jobs_run_and_are_abandoned);
     RUN(a_job_can_tell_that_it_is_one);
     RUN(a_worker_that_fails_to_start_leaves_its_call_to_another);
-    RUN(a_lingering_worker_hears_the_call);
+    RUN(a_spinning_worker_hears_the_call);
     return check_finish();
 }

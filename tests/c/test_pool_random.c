@@ -135,13 +135,13 @@ static void *play(void *arg)
     return NULL;
 }
 
-static void play_round(uint64_t seed, size_t queue_limit, int64_t linger_ns)
+static void play_round(uint64_t seed, size_t queue_limit, int64_t spin_ns)
 {
     static player players[LOOPS];
     pthread_t threads[LOOPS];
     crew crew;
     open_crew(&crew, SIZE, queue_limit, NULL);
-    hoop_pool_set_linger(crew.pool, linger_ns);
+    hoop_pool_set_spin(crew.pool, spin_ns);
     for (int i = 0; i < LOOPS; i++) {
         players[i] = (player){.crew = &crew, .random = seed + (uint64_t)i * 7919};
         open_home(&players[i].home);
@@ -185,7 +185,7 @@ TEST(the_same_with_a_short_queue)
         play_round(seed + round * 1000003, 5, 0);
 }
 
-TEST(the_same_with_workers_that_linger)
+TEST(the_same_with_workers_that_spin)
 {
     uint64_t seed = check_use_seed(223606);
     for (uint64_t round = 0; round < 2; round++)
@@ -267,7 +267,7 @@ int main(void)
 {
     RUN(loops_that_share_a_pool_agree_with_the_model);
     RUN(the_same_with_a_short_queue);
-    RUN(the_same_with_workers_that_linger);
+    RUN(the_same_with_workers_that_spin);
     RUN(a_pool_that_is_stopped_in_a_storm_loses_nothing);
     return check_finish();
 }

@@ -19,6 +19,7 @@ CSRC_FLOORS: Floors = (
     ("base",),
     ("clock",),
     ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams", "expiry", "histogram"),
+    ("spin",),
     ("pool",),
     ("fs_contents", "fs_directory", "fs_cached"),
     ("poller_internal", "jobs_fs", "jobs_dns"),
