@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 # What each module imports beyond the standard library.
 NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
     "test_aiohttp.py": ("aiohttp",),
+    "test_aioquic.py": ("aioquic", "trustme"),
     "test_asyncpg.py": ("asyncpg", "trustme"),
+    "test_asyncssh.py": ("asyncssh",),
+    "test_grpc.py": ("grpc",),
+    "test_hypercorn.py": ("hypercorn", "httpx", "h2", "trustme"),
     "test_nginx.py": ("aiohttp", "httpx", "h2", "trustme"),
     "test_redis.py": ("redis",),
     "test_tls_in_tls.py": ("aiohttp", "httpx", "trustme"),
