@@ -24,8 +24,11 @@ from hoop.limits import Limits, ServerStats
 from hoop.loop import Loop
 from hoop.pool import Pool, PoolFull
 from hoop.server import Server
+from hoop.socket_handles import SocketServer
+from hoop.sockets import Socket
 from hoop.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
 from hoop.streams import StreamReader, StreamReaderProtocol, StreamWriter
+from hoop.udp_socket import UdpSocket
 
 T = TypeVar("T")
 
@@ -37,9 +40,12 @@ __all__ = [
     "PoolFull",
     "Server",
     "ServerStats",
+    "Socket",
+    "SocketServer",
     "StreamReader",
     "StreamReaderProtocol",
     "StreamWriter",
+    "UdpSocket",
     "__version__",
     "compress",
     "crypto",

@@ -26,6 +26,7 @@ from hoop.process import Processes
 from hoop.sendfile import SendFile
 from hoop.server import Serving
 from hoop.signals import Signals
+from hoop.socket_handles import SocketHandles
 from hoop.tls_upgrade import Upgrading
 from hoop.unix_sockets import UnixSockets
 
@@ -42,6 +43,7 @@ FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
 
 class Loop(
     Signals,
+    SocketHandles,
     UnixSockets,
     Piping,
     Processes,

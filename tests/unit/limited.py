@@ -71,6 +71,50 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         self.transport.write(data)
 
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def option(self, level: int, name: int) -> int:
+        """A socket option of the server's end."""
+        return self.transport.get_extra_info("socket").getsockopt(level, name)
+
+
+class Handled:
+    """The same over a socket handle."""
+
+    def __init__(self, served: Served, handle: hoop.Socket) -> None:
+        self.served = served
+        self.transport = handle  # it has the methods of a transport that the tests call
+        self.data = b""
+        self.lost: list[BaseException | None] = []
+        self.errors: list[BaseException] = []
+        handle.on_data = self.on_data
+        handle.on_error = lambda _, error: self.errors.append(error)
+        handle.on_close = self.on_close
+        served.connections.append(self)
+        served.wake()
+
+    def on_data(self, handle: hoop.Socket, data: bytes) -> None:
+        self.data += data
+        if b"?" in data:
+            handle.write(b"answer\n")
+        self.served.wake()
+
+    def on_close(self, handle: hoop.Socket) -> None:
+        assert self.errors == ([] if handle.error is None else [handle.error])
+        self.lost.append(handle.error)
+        self.served.wake()
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def abort(self) -> None:
+        self.transport.destroy()
+
+    def option(self, level: int, name: int) -> int:
+        transport: Any = self.transport.transport
+        return transport.get_extra_info("socket").getsockopt(level, name)
+
 
 class Served:
     """A server of some kind with limits, and its connections in the order in which they came."""
@@ -99,7 +143,7 @@ class Served:
         self.server.close()
         for connection in self.connections:
             if not connection.lost:
-                connection.transport.abort()
+                connection.abort()
 
     def stats(self) -> hoop.ServerStats:
         return self.server.stats()
@@ -156,7 +200,34 @@ class ServedTls(Served):
         return peer, self.connections[count]
 
 
-KINDS: dict[str, type[Served]] = {"tcp": Served, "unix": ServedUnix, "tls": ServedTls}
+class ServedHandles(Served):
+    async def start(self, limits: hoop.Limits | None) -> None:
+        loop: Any = asyncio.get_running_loop()
+        self.server = loop.listen_tcp(functools.partial(Handled, self), limits=limits)
+
+
+class ServedUnixHandles(ServedUnix):
+    async def start(self, limits: hoop.Limits | None) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        path = os.path.join(self.folder.name, "socket")
+        loop: Any = asyncio.get_running_loop()
+        self.server = loop.listen_unix(functools.partial(Handled, self), path, limits=limits)
+
+
+class ServedTlsHandles(ServedTls):
+    async def start(self, limits: hoop.Limits | None) -> None:
+        loop: Any = asyncio.get_running_loop()
+        self.server = loop.listen_tcp(functools.partial(Handled, self), ssl=server_context(), limits=limits)
+
+
+KINDS: dict[str, type[Served]] = {
+    "tcp": Served,
+    "unix": ServedUnix,
+    "tls": ServedTls,
+    "handles": ServedHandles,
+    "unix-handles": ServedUnixHandles,
+    "tls-handles": ServedTlsHandles,
+}
 
 
 @contextlib.asynccontextmanager

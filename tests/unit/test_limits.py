@@ -224,9 +224,10 @@ def test_a_complete_head_ends_the_header_timeout(kind: str, way: str) -> None:
     run_with_clock(main)
 
 
-def test_a_tls_handshake_is_no_answer() -> None:
+@pytest.mark.parametrize("kind", ["tls", "tls-handles"])
+def test_a_tls_handshake_is_no_answer(kind: str) -> None:
     async def main(clock: Clock) -> None:
-        async with serving("tls", hoop.Limits(header_timeout=5)) as served:
+        async with serving(kind, hoop.Limits(header_timeout=5)) as served:
             peer, connection = await served.peer()
             with peers(peer):
                 await clock.forward(5.1)
@@ -404,12 +405,11 @@ def test_accepted_sockets_have_the_tcp_options(kind: str) -> None:
         async with serving(kind, limits) as served:
             peer, connection = await served.peer()
             with peers(peer):
-                sock = connection.transport.get_extra_info("socket")
-                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+                assert connection.option(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
                 idle = getattr(socket, "TCP_KEEPIDLE", None) or socket.TCP_KEEPALIVE
-                assert sock.getsockopt(socket.IPPROTO_TCP, idle) == 77
-                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 13
-                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 4
+                assert connection.option(socket.IPPROTO_TCP, idle) == 77
+                assert connection.option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 13
+                assert connection.option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 4
 
     run_with_clock(main)
 
@@ -421,9 +421,8 @@ def test_accepted_sockets_have_the_user_timeout(kind: str) -> None:
         async with serving(kind, hoop.Limits(user_timeout=12.3456)) as served:
             peer, connection = await served.peer()
             with peers(peer):
-                sock = connection.transport.get_extra_info("socket")
-                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 12346
-                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+                assert connection.option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 12346
+                assert connection.option(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
     run_with_clock(main)
 
@@ -434,9 +433,10 @@ def test_what_is_for_tcp_is_refused_on_unix_sockets(option: str) -> None:
         pytest.skip("Linux has TCP_USER_TIMEOUT")
 
     async def main(clock: Clock) -> None:
-        with pytest.raises(ValueError, match=f"{option} is for TCP"):
-            async with serving("unix", hoop.Limits(**{option: 5})):
-                raise AssertionError("the server has begun")
+        for kind in ("unix", "unix-handles"):
+            with pytest.raises(ValueError, match=f"{option} is for TCP"):
+                async with serving(kind, hoop.Limits(**{option: 5})):
+                    raise AssertionError("the server has begun")
 
     run_with_clock(main)
 

@@ -1,0 +1,381 @@
+"""Socket: a connection as Node.js and libuv show it, with callbacks instead of a protocol.
+
+A Socket is the protocol of the very transport that asyncio's connections have (StreamTransport, for TLS with the TlsTransport
+over it): reading, writing, watermarks, closing and limits are theirs. Here is only what makes events of their calls.
+
+The events of a connection, each with the socket as first argument: on_connect (outgoing ones); any number of on_data; at
+most one on_end, when the peer has ended its direction; on_drain, after write() has returned False; on_timeout, after a
+silence of set_timeout()'s length; on_error, at most once; and last, always, on_close. After each of them microtasks run.
+"""
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from hoop.admission cimport set_quiet_timeout
+from hoop.cpython_api cimport PyContext_CopyCurrent
+from hoop.csrc cimport hoop_net_set_nodelay
+from hoop.errors cimport check
+from hoop.reactor cimport Reactor
+from hoop.stream cimport StreamTransport
+from hoop.tls cimport TlsTransport
+from hoop.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN
+from hoop.writing cimport owned_chunk
+
+import asyncio
+import socket as socket_module
+
+from hoop.limits import check_seconds, set_keepalive
+
+cdef enum:
+    CONNECTING_HIGH_WATER = 64 * 1024  # bytes written before there is a connection, until write() says False
+
+
+cdef class Socket:
+    """One TCP or UNIX connection. Made by loop.connect_tcp() and its kin, or handed to a server's on_connection.
+
+    Nothing is read before on_data is set or resume() is called. (Node: net.Socket; libuv: uv_stream_t)
+    """
+
+    def __init__(self, Reactor loop, on_connection=None, *, bint allow_half_open=False):
+        self.reactor = loop
+        self.on_connection = on_connection
+        self.is_half_open_allowed = allow_half_open
+        self.state = SOCKET_CONNECTING
+
+    # ---- the events ----------------------------------------------------------------------------------------------
+
+    @property
+    def on_data(self):
+        """Called as on_data(socket, data) with each piece of bytes that arrives. Setting it begins reading."""
+        return self.data_callback
+
+    @on_data.setter
+    def on_data(self, callback):
+        self.data_callback = callback
+        if callback is not None:
+            self.is_flow_wanted = True
+        self.update_flow()
+
+    # ---- called by the transport ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport):
+        """The transport's: the connection stands, with TLS after the handshake."""
+        if self.state != SOCKET_CONNECTING:
+            transport.abort()  # destroyed in the meantime
+            return
+        self.transport = transport
+        self.is_tls = not isinstance(transport, StreamTransport)
+        self.stream = (<TlsTransport>transport).session.stream if self.is_tls else <StreamTransport>transport
+        self.state = SOCKET_OPEN
+        if self.is_unreferenced:
+            transport.unref()
+        self.update_flow()
+        if self.wishes is not None:
+            wishes, self.wishes = self.wishes, None
+            for method, arguments in wishes:
+                method(*arguments)
+        if self.on_connection is not None:
+            on_connection, self.on_connection = self.on_connection, None
+            on_connection(self)
+            return
+        self.send_waiting()
+        if self.on_connect is not None:
+            self.on_connect(self)
+        if self.is_drain_due and not self.is_write_paused:
+            if self.reactor.after_is_due:
+                self.reactor.settle()
+            self.resume_writing()
+
+    def data_received(self, data):
+        """The transport's: bytes have come."""
+        self.bytes_read += PyBytes_GET_SIZE(data)
+        if self.data_callback is not None:
+            self.data_callback(self, data)
+
+    def eof_received(self):
+        """The transport's: the peer sends no more. Whether the connection stays open for writing."""
+        self.is_peer_ended = True
+        if self.on_end is not None:
+            self.on_end(self)
+        return self.is_half_open_allowed and not self.is_ended and not self.is_tls
+
+    def pause_writing(self):
+        """The transport's: the kernel refuses more than the high-water mark."""
+        self.is_write_paused = True
+
+    def resume_writing(self):
+        """The transport's: most of that has gone."""
+        self.is_write_paused = False
+        if self.is_drain_due:
+            self.is_drain_due = False
+            if self.on_drain is not None:
+                self.on_drain(self)
+
+    def connection_lost(self, error):
+        """The transport's, or a failed attempt to connect: on_error if there was one, then on_close."""
+        if self.state == SOCKET_CLOSED:
+            return
+        self.state = SOCKET_CLOSED
+        self.connecting = self.waiting = self.wishes = None
+        if error is not None:
+            self.error = error
+            if self.on_error is not None:
+                self.call(self.on_error, (self, error), "on_error")
+            elif isinstance(error, OSError):  # of others the transport has told
+                self.reactor.report({"message": f"a socket without on_error has failed: {self!r}", "exception": error})
+            if self.reactor.after_is_due:
+                self.reactor.settle()
+        if self.on_close is not None:
+            self.call(self.on_close, (self,), "on_close")
+
+    cdef int call(self, object callback, tuple arguments, str name) except -1:
+        """Call one of the last two; whatever it raises, the socket is closed all the same."""
+        try:
+            callback(*arguments)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.reactor.report({"message": f"Exception in {name} of a socket", "exception": error,
+                                 "transport": self.transport})
+        return 0
+
+    # ---- connecting ----------------------------------------------------------------------------------------------
+
+    def _connect_with(self, task):
+        """The loop's: task makes the connection, with this socket as its protocol."""
+        if not task.done():
+            self.connecting = task
+
+    def _failed(self, error):
+        """The loop's: there will be no connection."""
+        self.connecting = None
+        self.schedule_lost(error)
+
+    cdef int schedule_lost(self, object error) except -1:
+        if self.state != SOCKET_CONNECTING:
+            return 0
+        self.state = SOCKET_GIVEN_UP
+        self.reactor.schedule_method(self.connection_lost, error, self.context)
+        return 0
+
+    cdef int wish(self, object method, tuple arguments) except -1:
+        """Call method once there is a connection."""
+        if self.state == SOCKET_CONNECTING:
+            if self.wishes is None:
+                self.wishes = []
+            self.wishes.append((method, arguments))
+        return 0
+
+    cdef int send_waiting(self) except -1:
+        """What was written while connecting, and end() if that was called too."""
+        cdef list waiting = self.waiting
+        if waiting is not None:
+            self.waiting = None
+            self.waiting_size = 0
+            self.transport.writelines(waiting)
+        if self.is_ended:
+            self.finish()
+        return 0
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, data):
+        """Send bytes, bytearray or memoryview; never blocks. False when it is time to wait for on_drain.
+
+        Nothing is refused: what the kernel has no room for is kept. While connecting, data waits for the connection.
+        TypeError for other data, RuntimeError after end(). On a closed socket data is dropped, and the answer is False.
+        """
+        cdef object chunk = data if PyBytes_CheckExact(data) else owned_chunk(data)
+        cdef Py_ssize_t size = len(chunk)
+        if self.is_ended:
+            raise RuntimeError("write() after end()")
+        if self.state == SOCKET_OPEN:
+            if self.is_tls:
+                self.transport.write(chunk)
+            else:
+                self.stream.write_chunk(chunk, size)
+            self.bytes_written += size
+            if not self.is_write_paused:
+                return self.stream.state == TRANSPORT_OPEN
+        elif self.state == SOCKET_CONNECTING:
+            if self.waiting is None:
+                self.waiting = []
+            self.waiting.append(chunk)
+            self.waiting_size += size
+            self.bytes_written += size
+            if self.waiting_size <= CONNECTING_HIGH_WATER:
+                return True
+        else:
+            return False
+        self.is_drain_due = True
+        return False
+
+    def end(self, data=None):
+        """Send data, if given, then end this direction: the peer sees the end of the stream. Reading goes on until the peer
+        ends too; then the socket is closed. Idempotent without data. (A TLS connection ends in both directions.)
+        """
+        if data is not None:
+            self.write(data)
+        if self.is_ended:
+            return
+        self.is_ended = True
+        if self.state == SOCKET_OPEN:
+            self.finish()
+
+    cdef int finish(self) except -1:
+        if self.is_peer_ended or self.is_tls:
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+        return 0
+
+    def destroy(self, error=None):
+        """Close at once: what the kernel has not taken is lost. on_error(socket, error) if one is given, then on_close.
+
+        Idempotent.
+        """
+        if self.state == SOCKET_OPEN:
+            self.transport._force_close(error)
+        elif self.state == SOCKET_CONNECTING:
+            task, self.connecting = self.connecting, None
+            self.schedule_lost(error)
+            if task is not None:
+                task.cancel()
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    def pause(self):
+        """Call on_data no more until resume(). Idempotent."""
+        self.is_paused = True
+        self.update_flow()
+
+    def resume(self):
+        """Undo pause(), or begin reading without on_data: what comes is then dropped. Idempotent."""
+        self.is_paused = False
+        self.is_flow_wanted = True
+        self.update_flow()
+
+    cdef int update_flow(self) except -1:
+        if self.state == SOCKET_OPEN:
+            if self.is_flow_wanted and not self.is_paused:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+        return 0
+
+    # ---- options -------------------------------------------------------------------------------------------------
+
+    def set_timeout(self, seconds, callback=None):
+        """Call on_timeout(socket) once nothing was received or sent for that long; then again after the next activity.
+
+        The socket stays open: that is for the callback to decide. None or 0 switches it off. A callback becomes on_timeout.
+        ValueError or TypeError for what is no time. (Node: socket.setTimeout, in milliseconds there)
+        """
+        check_seconds("the timeout", seconds or None)
+        if callback is not None:
+            self.on_timeout = callback
+        self.timeout = seconds or None
+        if self.state == SOCKET_OPEN:
+            set_quiet_timeout(self.stream, seconds or 0, self._timed_out)
+        else:
+            self.wish(self.set_timeout, (seconds,))
+
+    def _timed_out(self):
+        if self.on_timeout is not None:
+            self.on_timeout(self)
+
+    def set_keepalive(self, enabled=True, *, idle=None, interval=None, count=None):
+        """Have TCP probe a silent peer: after idle seconds, every interval seconds, count times. (tcp(7))
+
+        None leaves an option as it is. OSError for what the kernel does not take.
+        """
+        if self.state == SOCKET_OPEN:
+            sock = self.transport.get_extra_info("socket")
+            if sock is None:
+                return  # closed in the meantime
+            if not enabled:
+                sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_KEEPALIVE, 0)
+            elif idle is None and interval is None and count is None:
+                sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_KEEPALIVE, 1)
+            else:
+                set_keepalive(sock, idle, interval, count)
+        else:
+            self.wish(self._set_keepalive, (enabled, idle, interval, count))
+
+    def _set_keepalive(self, enabled, idle, interval, count):
+        self.set_keepalive(enabled, idle=idle, interval=interval, count=count)
+
+    def set_nodelay(self, enabled=True):
+        """Send small packets at once (TCP_NODELAY), as is the default here; False: collect them (Nagle). No-op for UNIX."""
+        if self.state == SOCKET_OPEN:
+            if self.stream.state < TRANSPORT_LOST:
+                check(hoop_net_set_nodelay(self.stream.fd, bool(enabled)))
+        else:
+            self.wish(self.set_nodelay, (enabled,))
+
+    def header_received(self):
+        """The head of the peer's message is complete: header_timeout (hoop.Limits) no longer applies."""
+        if self.state == SOCKET_OPEN:
+            self.transport.header_received()
+
+    def expect_header(self):
+        """The next message may begin: from now on header_timeout (hoop.Limits) applies again."""
+        if self.state == SOCKET_OPEN:
+            self.transport.expect_header()
+
+    def ref(self):
+        """Have loop.run() wait for this socket again, as it does by default. Returns self."""
+        self.is_unreferenced = False
+        if self.transport is not None:
+            self.transport.ref()
+        return self
+
+    def unref(self):
+        """Let loop.run() return although this socket is open (once it is connected). Returns self."""
+        self.is_unreferenced = True
+        if self.transport is not None:
+            self.transport.unref()
+        return self
+
+    def has_ref(self):
+        """Whether loop.run() waits for this socket while it reads or has something to send."""
+        return not self.is_unreferenced
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_connecting(self):
+        """Whether there is no connection yet."""
+        return self.state == SOCKET_CONNECTING
+
+    @property
+    def is_closed(self):
+        """Whether on_close has been called or is about to; also while an end() or destroy() is under way."""
+        return self.state == SOCKET_CLOSED or self.state == SOCKET_GIVEN_UP or (
+            self.stream is not None and self.stream.state != TRANSPORT_OPEN)
+
+    @property
+    def write_buffer_size(self):
+        """Bytes that were written and that the kernel has not taken. (Node: writableLength)"""
+        if self.state == SOCKET_OPEN:
+            return self.transport.get_write_buffer_size()
+        return self.waiting_size
+
+    @property
+    def remote_address(self):
+        """The peer's address as the socket module shows it; None while connecting."""
+        return None if self.transport is None else self.transport.get_extra_info("peername")
+
+    @property
+    def local_address(self):
+        """Our address; None while connecting."""
+        return None if self.transport is None else self.transport.get_extra_info("sockname")
+
+    def __repr__(self):
+        if self.transport is None:
+            return f"<Socket {'closed' if self.state == SOCKET_CLOSED else 'connecting'}>"
+        return f"<Socket over {self.transport!r}>"
+
+
+def new_client_socket(Reactor loop, bint allow_half_open):
+    """A Socket that is not connected yet."""
+    cdef Socket socket = Socket(loop, None, allow_half_open=allow_half_open)
+    socket.context = PyContext_CopyCurrent()
+    return socket

@@ -1,0 +1,124 @@
+"""UdpSocket: a UDP endpoint as Node.js and libuv show it. It is the protocol of the transport that asyncio's endpoints have."""
+from hoop.base_loop cimport BaseLoop
+from hoop.datagram cimport DatagramTransport
+
+import socket as socket_module
+
+
+cdef class UdpSocket:
+    """One UDP socket, made by loop.bind_udp(). (Node: dgram.Socket; libuv: uv_udp_t)
+
+    Callbacks, each with the socket as first argument: on_message(socket, data, address); on_error(socket, error), after
+    which the socket goes on (an ICMP answer, a datagram that is too long); on_drain, after send() has returned False; and
+    last on_close. Microtasks run after each.
+    """
+
+    def __init__(self, BaseLoop loop, sock, on_message, remote_address=None):
+        self.on_message = on_message
+        self.transport = loop._make_datagram(sock, self, remote_address)
+
+    # ---- called by the transport ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport):
+        """The transport's: datagrams may come."""
+
+    def datagram_received(self, data, address):
+        """The transport's."""
+        self.bytes_read += len(data)
+        if self.on_message is not None:
+            self.on_message(self, data, address)
+
+    def error_received(self, error):
+        """The transport's: a send has failed, or the network tells of one."""
+        if self.on_error is not None:
+            self.on_error(self, error)
+
+    def pause_writing(self):
+        """The transport's: the kernel refuses more than the high-water mark."""
+        self.is_write_paused = True
+
+    def resume_writing(self):
+        """The transport's: most of that has gone."""
+        self.is_write_paused = False
+        if self.is_drain_due:
+            self.is_drain_due = False
+            if self.on_drain is not None:
+                self.on_drain(self)
+
+    def connection_lost(self, error):
+        """The transport's: the end."""
+        if error is not None and self.on_error is not None:
+            self.on_error(self, error)
+        if self.on_close is not None:
+            self.on_close(self)
+
+    # ---- for users -----------------------------------------------------------------------------------------------
+
+    def send(self, data, address=None):
+        """Send one datagram to address, (host, port), or to the remote address that the socket was made with.
+
+        Never blocks. False when the kernel is full and it is time to wait for on_drain; the datagram is kept all the same.
+        TypeError for other data than bytes, bytearray and memoryview; ValueError without an address or with a wrong one.
+        """
+        if address is None and self.transport.address is None and not self.transport.is_connected:
+            raise ValueError("send() needs an address: the socket was made without a remote one")
+        self.transport.sendto(data, address)
+        self.bytes_written += len(data)
+        if self.is_write_paused:
+            self.is_drain_due = True
+            return False
+        return True
+
+    def close(self):
+        """Send what is kept, then close; on_close follows. Idempotent."""
+        self.transport.close()
+
+    def destroy(self):
+        """Close at once; on_close follows. Idempotent."""
+        self.transport.abort()
+
+    def pause(self):
+        """Call on_message no more until resume(). Idempotent."""
+        self.transport.pause_reading()
+
+    def resume(self):
+        """Undo pause(). Idempotent."""
+        self.transport.resume_reading()
+
+    def set_broadcast(self, enabled=True):
+        """Allow sending to broadcast addresses (socket(7): SO_BROADCAST)."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_BROADCAST, int(bool(enabled)))
+
+    def ref(self):
+        """Have loop.run() wait for this socket again, as it does by default. Returns self."""
+        self.transport.ref()
+        return self
+
+    def unref(self):
+        """Let loop.run() return although this socket is open. Returns self."""
+        self.transport.unref()
+        return self
+
+    def has_ref(self):
+        """Whether loop.run() waits for this socket."""
+        return self.transport.has_ref()
+
+    @property
+    def is_closed(self):
+        """Whether close() or destroy() was called."""
+        return self.transport.is_closing()
+
+    @property
+    def local_address(self):
+        """Our address, as the socket module shows it."""
+        return self.transport.get_extra_info("sockname")
+
+    @property
+    def remote_address(self):
+        """The address that datagrams go to and come from, if the socket was made with one; else None."""
+        return self.transport.get_extra_info("peername")
+
+    def __repr__(self):
+        return f"<UdpSocket over {self.transport!r}>"
