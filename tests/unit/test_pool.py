@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import hashlib
+import socket
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -453,3 +454,55 @@ def test_what_a_pool_says_of_itself() -> None:
     assert repr(pool) == "<hoop.Pool size=5 closed>"
     with pytest.raises(RuntimeError, match="once"):
         pool.__init__(3)  # type: ignore[misc]
+
+
+# How long to look before sleeping.
+
+
+@pytest.mark.parametrize("spin_us", [0, 30, 1000])
+def test_any_length_of_looking_gives_the_same_results(spin_us: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(100):
+            assert await loop.pool.run(int, number) == number
+            assert await loop.run_in_executor(None, int, number) == number
+        assert await asyncio.gather(*(loop.pool.run(int, number) for number in range(100))) == list(range(100))
+
+    with hoop.Pool(2, spin_us=spin_us) as pool:
+        run_on(hoop.Loop(pool=pool), main)
+    monkeypatch.setenv("HOOP_POOL_SPIN_US", str(spin_us))
+    hoop.run(main())
+
+
+def test_a_loop_that_looks_for_a_job_still_sees_events_and_timers(held: Held) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        job = loop.pool.run(held)
+        held.wait_started(1)
+        left, right = socket.socketpair()
+        with left, right:
+            left.setblocking(False)
+            for _ in range(20):
+                loop.call_soon(right.send, b"x")
+                assert await loop.sock_recv(left, 10) == b"x"
+                await asyncio.sleep(0.00001)
+        held.let_go(1)
+        await job
+
+    with hoop.Pool(1, spin_us=1000) as pool:
+        run_on(hoop.Loop(pool=pool), main)
+
+
+@pytest.mark.parametrize(
+    ("spin_us", "error"), [(-1, ValueError), (1001, ValueError), ("5", TypeError), (5.0, TypeError), (True, TypeError)]
+)
+def test_lengths_of_looking_that_make_no_sense(spin_us: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"spin_us .*{spin_us!r}"):
+        hoop.Pool(1, spin_us=spin_us)
+
+
+@pytest.mark.parametrize("text", ["-1", "1001", "many"])
+def test_lengths_of_looking_in_the_environment(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOP_POOL_SPIN_US", text)
+    with pytest.raises(ValueError, match=f"HOOP_POOL_SPIN_US .*{text}"):
+        hoop.Pool(1)

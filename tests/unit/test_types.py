@@ -60,6 +60,12 @@ reveal_type(loop.run_until_complete(answer()))  # is: int
 reveal_type(loop.create_task(answer()))  # is: _asyncio.Task[int]
 reveal_type(loop.run_in_executor(None, len, "abc"))  # is: _asyncio.Future[int]
 reveal_type(loop.slow_callback_duration)  # is: float
+reveal_type(hoop.Loop(pool_size=8).pool)  # is: hoop.pool.Pool
+reveal_type(loop.pool.run(len, "abc"))  # is: _asyncio.Future[int]
+loop.pool.run(len, 5)  # error: arg-type
+reveal_type(loop.pool.stats().wait.p99_ns)  # is: int
+with hoop.Pool(2, queue_limit=10) as pool:
+    reveal_type(hoop.Loop(pool=pool))  # is: hoop.loop.Loop
 
 with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
     reveal_type(runner.run(answer()))  # is: int
