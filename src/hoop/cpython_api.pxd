@@ -37,3 +37,6 @@ cdef extern from "Python.h":
         gc_traverse_fn tp_traverse
         gc_clear_fn tp_clear
         PyObject *tp_dict
+
+    # Where an object keeps its __dict__; for a cdef class that has one never NULL itself.
+    PyObject **instance_dict "_PyObject_GetDictPtr" (object)

@@ -41,7 +41,9 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int bind_protocol(self, object protocol) except -1:
         self.protocol = protocol
-        self.filter = <StreamFilter>protocol if isinstance(protocol, StreamFilter) else None
+        self.filter = None
+        if isinstance(protocol, StreamFilter) and (<StreamFilter>protocol).is_filter:
+            self.filter = <StreamFilter>protocol
         self.is_buffered_protocol = self.filter is None and isinstance(protocol, asyncio.BufferedProtocol)
         return 0
 

@@ -1,3 +1,7 @@
+from hoop.stream cimport StreamFilter, StreamTransport
+from hoop.stream_coroutines cimport StepOutcome, StreamCoroutine
+
+
 cdef class StreamReader:
     cdef object loop
     cdef object transport
@@ -13,6 +17,7 @@ cdef class StreamReader:
     cdef dict __dict__
     cdef object __weakref__
 
+    cdef int feed(self, bytes data) except -1
     cdef Py_ssize_t available(self) noexcept
     cdef int append(self, bytes data) except -1
     cdef bytes take(self, Py_ssize_t size)
@@ -23,7 +28,7 @@ cdef class StreamReader:
     cdef int resume_if_low(self) except -1
 
 
-cdef class StreamReaderProtocol:
+cdef class StreamReaderProtocol(StreamFilter):
     cdef readonly object _loop
     cdef StreamReader reader
     cdef object client_connected_cb
@@ -41,8 +46,21 @@ cdef class StreamReaderProtocol:
 
 cdef class StreamWriter:
     cdef object stream_transport
+    cdef StreamTransport stream  # the same, if it is hoop's own
     cdef StreamReaderProtocol protocol
     cdef StreamReader reader
     cdef readonly object _loop
     cdef dict __dict__
     cdef object __weakref__
+
+    cdef int bind_transport(self, object transport) except -1
+    cdef bint is_stream_plain(self) except -1
+    cdef bint is_closing_now(self) except -1
+
+
+cdef class Reading(StreamCoroutine):
+    cdef StepOutcome take(self, StreamReader reader) except *
+
+
+cdef class Draining(StreamCoroutine):
+    pass

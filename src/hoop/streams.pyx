@@ -2,8 +2,17 @@
 
 The reader keeps what arrived as it arrived: a read that takes a whole chunk hands out the very bytes object that came from
 the transport. Only when a read needs more than one chunk are they joined.
+
+They work on the transports of any loop. hoop's own stream shows the protocol its bytes where they were received, and is
+written to by a compiled call.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from cpython.object cimport PyObject
+from hoop.cpython_api cimport instance_dict
+from hoop.stream cimport StreamFilter, StreamTransport
+from hoop.stream_coroutines cimport STEP_ENDS, STEP_GOES_ON, STEP_WAITS, StepOutcome, StreamCoroutine
+from hoop.transport cimport TRANSPORT_OPEN, spare_dict
 
 import asyncio
 import sys
@@ -18,6 +27,9 @@ TAKES_SEPARATOR_TUPLES = sys.version_info >= (3, 13)
 
 cdef class StreamReader:
     """The reading half of a stream. `limit`, in bytes, bounds a line; reading pauses at twice that much unread data."""
+
+    def __cinit__(self, *arguments, **keywords):
+        spare_dict(self)
 
     def __init__(self, limit=DEFAULT_LIMIT, loop=None):
         if limit <= 0:
@@ -130,9 +142,11 @@ cdef class StreamReader:
     def feed_data(self, data):
         """Add received bytes. Pauses the transport at twice the limit."""
         assert not self._eof, "feed_data after feed_eof"
-        if not data:
-            return
-        self.append(data if type(data) is bytes else bytes(data))
+        if data:
+            self.feed(data if type(data) is bytes else bytes(data))
+
+    cdef int feed(self, bytes data) except -1:
+        self.append(data)
         self.wake()
         if self.transport is not None and not self.is_paused and self.available() > 2 * self._limit:
             try:
@@ -141,6 +155,7 @@ cdef class StreamReader:
                 self.transport = None  # it cannot be paused: do not ask again
             else:
                 self.is_paused = True
+        return 0
 
     cdef int wake(self) except -1:
         cdef object waiter = self.waiter
@@ -176,29 +191,18 @@ cdef class StreamReader:
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
-    async def read(self, n=-1):
-        """Up to n bytes, as soon as there are any; everything until the end for -1; b"" at the end."""
-        cdef Py_ssize_t size = n
-        if self.error is not None:
-            raise self.error
-        if size == 0:
-            return b""
-        if size < 0:
-            blocks = []
-            while True:
-                block = await self.read(self._limit)
-                if not block:
-                    return b"".join(blocks)
-                blocks.append(block)
-        if self.available() == 0 and not self._eof:
-            waiter = self.begin_wait("read")
-            try:
-                await waiter
-            finally:
-                self.waiter = None
-        data = self.take(size)
-        self.resume_if_low()
-        return data
+    def read(self, n=-1):
+        """A coroutine: up to n bytes, as soon as there are any; everything until the end for -1; b"" at the end."""
+        cdef Reading reading = Reading.__new__(Reading)
+        reading.size = n
+        reading.subject = self
+        return reading
+
+    async def _read_all(self):
+        blocks = []
+        while block := await self.read(self._limit):
+            blocks.append(block)
+        return b"".join(blocks)
 
     async def readexactly(self, n):
         """Exactly n bytes. asyncio.IncompleteReadError, with what came, if the end comes first."""
@@ -297,6 +301,45 @@ cdef class StreamReader:
         return f"<{' '.join(words)}>"
 
 
+cdef class Reading(StreamCoroutine):
+    """StreamReader.read()."""
+
+    cdef str name(self):
+        return "StreamReader.read"
+
+    cdef StepOutcome begin(self) except *:
+        cdef StreamReader reader = <StreamReader>self.subject
+        if reader.error is not None:
+            raise reader.error
+        if self.size == 0:
+            self.result = b""
+            return STEP_ENDS
+        if self.size < 0:
+            self.target = reader._read_all().__await__()
+            return STEP_GOES_ON
+        if reader.available() == 0 and not reader._eof:
+            self.target = reader.begin_wait("read")
+            return STEP_WAITS
+        return self.take(reader)
+
+    cdef StepOutcome wake(self, object future) except *:
+        cdef StreamReader reader = <StreamReader>self.subject
+        reader.waiter = None
+        future.result()
+        return self.take(reader)
+
+    cdef StepOutcome take(self, StreamReader reader) except *:
+        self.result = reader.take(self.size)
+        reader.resume_if_low()
+        return STEP_ENDS
+
+    cdef int forget(self, object future) except -1:
+        cdef StreamReader reader = <StreamReader>self.subject
+        if reader.waiter is future:
+            reader.waiter = None
+        return 0
+
+
 cdef tuple checked_separators(object separator):
     """Separators as bytes, the shortest first."""
     if type(separator) is bytes:
@@ -326,7 +369,11 @@ cdef tuple first_match(StreamReader reader, tuple separators, Py_ssize_t offset)
 cdef class StreamReaderProtocol:
     """Between a transport and a reader and writer. asyncio.StreamReaderProtocol to isinstance()."""
 
+    def __cinit__(self, *arguments, **keywords):
+        spare_dict(self)
+
     def __init__(self, stream_reader, client_connected_cb=None, loop=None):
+        self.is_filter = type(self) is StreamReaderProtocol and type(stream_reader) is StreamReader
         self.reader = stream_reader
         self.client_connected_cb = client_connected_cb
         self._loop = asyncio.get_event_loop() if loop is None else loop
@@ -390,6 +437,14 @@ cdef class StreamReaderProtocol:
         self.task = None
         self.transport = None
 
+    cdef int on_bytes(self, char *data, Py_ssize_t size) except -1:
+        return self.reader.feed(PyBytes_FromStringAndSize(data, size))
+
+    cdef int close_from_below(self) except -1:
+        if self.transport is not None:
+            self.transport.close()
+        return 0
+
     def data_received(self, data):
         """Called by the transport."""
         self.reader.feed_data(data)
@@ -449,8 +504,11 @@ cdef int settle(object future, object error) except -1:
 cdef class StreamWriter:
     """The writing half of a stream."""
 
+    def __cinit__(self, *arguments, **keywords):
+        spare_dict(self)
+
     def __init__(self, transport, protocol, reader, loop):
-        self.stream_transport = transport
+        self.bind_transport(transport)
         self.protocol = protocol
         self.reader = reader
         self._loop = loop
@@ -472,9 +530,25 @@ cdef class StreamWriter:
     def _protocol(self):
         return self.protocol
 
+    cdef int bind_transport(self, object transport) except -1:
+        self.stream_transport = transport
+        self.stream = <StreamTransport>transport if type(transport) is StreamTransport else None
+        return 0
+
+    cdef bint is_stream_plain(self) except -1:
+        """Whether the transport is hoop's own stream, and nobody has patched this one."""
+        cdef PyObject *attributes
+        if self.stream is None:
+            return False
+        attributes = instance_dict(self.stream)[0]
+        return attributes == NULL or len(<dict>attributes) == 0
+
     def write(self, data):
         """Send data; drain() tells when to go on."""
-        self.stream_transport.write(data)
+        if type(data) is bytes and self.is_stream_plain():
+            self.stream.write_chunk(data, PyBytes_GET_SIZE(data))
+        else:
+            self.stream_transport.write(data)
 
     def writelines(self, data):
         """Send the items of an iterable of bytes."""
@@ -504,16 +578,21 @@ cdef class StreamWriter:
         """As the transport's."""
         return self.stream_transport.get_extra_info(name, default)
 
-    async def drain(self):
-        """Wait until the write buffer is below its high-water mark. Raises what ended the connection."""
-        if self.reader is not None and self.reader.error is not None:
-            raise self.reader.error
+    def drain(self):
+        """A coroutine: wait until the write buffer is below its high-water mark. Raises what ended the connection."""
+        cdef Draining draining = Draining.__new__(Draining)
+        draining.subject = self
+        return draining
+
+    cdef bint is_closing_now(self) except -1:
+        if self.is_stream_plain():
+            return self.stream.state != TRANSPORT_OPEN
+        return self.stream_transport.is_closing()
+
+    async def _drain_slowly(self):
         if self.stream_transport.is_closing():
             await asyncio.sleep(0)  # let connection_lost() come first, so that a loop of writes learns of it
-        if self.protocol.is_lost:
-            raise ConnectionResetError("Connection lost")
-        if self.protocol.is_paused:
-            await self.protocol._drain_helper()
+        await self.protocol._drain_helper()
 
     async def start_tls(self, sslcontext, *, server_hostname=None, ssl_handshake_timeout=None,
                         ssl_shutdown_timeout=None):
@@ -523,7 +602,7 @@ cdef class StreamWriter:
         transport = await self._loop.start_tls(
             self.stream_transport, self.protocol, sslcontext, server_side=server_side, server_hostname=server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
-        self.stream_transport = transport
+        self.bind_transport(transport)
         self.reader.transport = transport
         self.protocol._replace_transport(transport)
 
@@ -538,3 +617,19 @@ cdef class StreamWriter:
         else:
             self.close()
             warnings.warn(f"unclosed {self!r}", ResourceWarning)
+
+
+cdef class Draining(StreamCoroutine):
+    """StreamWriter.drain()."""
+
+    cdef str name(self):
+        return "StreamWriter.drain"
+
+    cdef StepOutcome begin(self) except *:
+        cdef StreamWriter writer = <StreamWriter>self.subject
+        if writer.reader is not None and writer.reader.error is not None:
+            raise writer.reader.error
+        if writer.protocol.is_paused or writer.protocol.is_lost or writer.is_closing_now():
+            self.target = writer._drain_slowly().__await__()
+            return STEP_GOES_ON
+        return STEP_ENDS

@@ -73,6 +73,7 @@ cdef class TlsSession(StreamFilter):
         self.high_water = DEFAULT_TLS_HIGH_WATER
         self.low_water = DEFAULT_TLS_HIGH_WATER // 4
         self.bind_protocol(protocol)
+        self.is_filter = True
 
     @property
     def __class__(self):

@@ -59,4 +59,6 @@ cdef class Transport(Watcher):
     cdef int note_dropped_write(self) except -1
 
 
+cdef int spare_dict(object item) except -1
+
 cdef object unix_name(const sockaddr *address, socklen_t length)

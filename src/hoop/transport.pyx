@@ -7,7 +7,9 @@ From adopt() on the descriptor is this object's alone. A socket object that was 
 one made for get_extra_info("socket") is detached before the descriptor is closed.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from hoop.cpython_api cimport PyContext_CopyCurrent
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from hoop.cpython_api cimport PyContext_CopyCurrent, instance_dict
 from hoop.csrc cimport AF_INET, AF_INET6, getpeername, getsockname, hoop_address, hoop_net_close, \
     hoop_net_format_address, hoop_net_unix_name, sockaddr, sockaddr_storage
 from hoop.errors cimport os_error
@@ -28,8 +30,18 @@ cdef enum:
     DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
 
+cdef int spare_dict(object item) except -1:
+    """Cython makes each instance's __dict__ at once; the one that Python makes for the first attribute is soon enough."""
+    cdef PyObject **slot = instance_dict(item)
+    cdef PyObject *attributes = slot[0]
+    slot[0] = NULL
+    Py_XDECREF(attributes)
+    return 0
+
+
 cdef class Transport(Watcher):
     def __cinit__(self):
+        spare_dict(self)
         self.high_water = DEFAULT_HIGH_WATER
         self.low_water = DEFAULT_HIGH_WATER // 4
         self.state = TRANSPORT_CLOSED

@@ -26,7 +26,7 @@ CSRC_FLOORS: Floors = (
     ("poller_epoll", "poller_kqueue", "poller_poll"),
 )
 PACKAGE_FLOORS: Floors = (
-    ("csrc", "cpython_api", "streams", "tls_engine", "stats", "limits"),
+    ("csrc", "cpython_api", "stream_coroutines", "tls_engine", "stats", "limits"),
     ("errors",),
     ("handle",),
     ("reactor",),
@@ -35,7 +35,7 @@ PACKAGE_FLOORS: Floors = (
     ("writing", "datagram", "address_info"),
     ("stream",),
     ("admission",),
-    ("listener", "sockops", "pipe", "tls_session"),
+    ("listener", "sockops", "pipe", "tls_session", "streams"),
     ("base_loop",),
     ("tls", "udp_socket"),
     ("sockets",),
