@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
@@ -113,6 +114,20 @@ class _Ahead(Generic[AnyStr]):
                 self._file.seek(self._start + sum(self._taken))
 
 
+def read_lines(file: Any, hint: int | None) -> list[Any]:
+    """As file.readlines(hint), which for text goes through next() and so makes tell() fail or lie afterwards."""
+    lines = []
+    size = 0
+    limit = math.inf if hint is None or hint <= 0 else hint
+    while size <= limit:
+        line = file.readline()
+        if not line:
+            break
+        lines.append(line)
+        size += len(line)
+    return lines
+
+
 class File(Generic[AnyStr]):
     """A file whose operations are coroutines, with the names and meanings of the io module (and of aiofiles)."""
 
@@ -169,10 +184,9 @@ class File(Generic[AnyStr]):
         line: AnyStr = await self._run(self._file.readline, size)
         return line
 
-    async def readlines(self, hint: int = -1, /) -> list[AnyStr]:
-        """The lines up to the end, or up to the one that makes them hint bytes or characters in all."""
-        lines: list[AnyStr] = await self._run(self._file.readlines, hint)
-        return lines
+    async def readlines(self, hint: int | None = -1, /) -> list[AnyStr]:
+        """The lines up to the end, or up to the one that makes them more than hint bytes or characters in all."""
+        return await self._run(read_lines, self._file, hint)
 
     def __aiter__(self) -> Self:
         return self

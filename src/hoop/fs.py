@@ -11,6 +11,7 @@ Cancelling takes back what no thread has begun. What has begun runs to its end, 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -166,14 +167,9 @@ async def copy_file(src: Path, dst: Path, *, exclusive: bool = False) -> int:
     try:
         return await fs_jobs.copy_file(src, dst, exclusive)
     except OSError as error:
-        if error.filename2 is not None and await same_file(src, dst):
+        if error.errno == errno.EINVAL and error.filename2 is not None:  # csrc/fs_contents.h: nothing else is both
             raise shutil.SameFileError(f"{src!r} and {dst!r} are the same file") from None
         raise
-
-
-async def same_file(first: Path, second: Path) -> bool:
-    """Whether two paths that are known to exist lead to one file."""
-    return os.path.samestat(await stat(first), await stat(second))
 
 
 # ---- what is known of a file -----------------------------------------------------------------------------------------
