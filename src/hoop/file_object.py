@@ -68,12 +68,15 @@ class _Ahead(Generic[AnyStr]):
         self._taken.append(len(line))
         return line
 
-    def fetch(self) -> AnyStr:
-        """The next line, from a new batch if need be. Blocks."""
+    def fill(self) -> AnyStr | None:
+        """See to it that there is a line to take: None, or the next line itself where none can be kept. Blocks.
+
+        What it has read stays, also if nobody waits for it any more.
+        """
         if not self._lines and self._error is None and self._note_start():
             self._read_batch()
         if self._lines:
-            return self.take()
+            return None
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -128,6 +131,26 @@ def read_lines(file: Any, hint: int | None) -> list[Any]:
     return lines
 
 
+class _Step(Generic[T]):
+    """One operation on a file, for a thread. Once it is abandoned it does not begin any more.
+
+    A thread may have taken it and not yet have the guard when its caller is cancelled; without the mark it could then
+    run after what was called later.
+    """
+
+    def __init__(self, guard: threading.Lock, method: Callable[..., T], args: tuple[Any, ...]) -> None:
+        self._guard = guard
+        self._method = method
+        self._args = args
+        self.is_abandoned = False
+
+    def __call__(self) -> T:
+        with self._guard:
+            if self.is_abandoned:
+                return None  # type: ignore[return-value]  # nobody gets it
+            return self._method(*self._args)
+
+
 class File(Generic[AnyStr]):
     """A file whose operations are coroutines, with the names and meanings of the io module (and of aiofiles)."""
 
@@ -135,37 +158,45 @@ class File(Generic[AnyStr]):
         self._file = file
         self._pool = pool
         self._turn = asyncio.Lock()
+        self._called = 0  # operations that were called and have not ended
         self._guard = threading.Lock()
         self._ahead: _Ahead[AnyStr] | None = None
         if file.readable() and not file.writable() and file.seekable():
             self._ahead = _Ahead(getattr(file, "file", file))
 
     async def _run(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
-        async with self._turn:
-            return await self._pool.run(self._guarded, method, args)
+        """What method(*args) gives, on a file that stands where its user believes it to be."""
+        return await self._in_turn(self._put_back_first, method, args)
 
-    def _guarded(self, method: Callable[..., T], args: tuple[Any, ...]) -> T:
+    async def _in_turn(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+        self._called += 1
+        try:
+            async with self._turn:
+                step = _Step(self._guard, method, args)
+                try:
+                    return await self._pool.run(step)
+                except asyncio.CancelledError:
+                    step.is_abandoned = True
+                    raise
+        finally:
+            self._called -= 1
+
+    def _put_back_first(self, method: Callable[..., T], args: tuple[Any, ...]) -> T:
         """On a thread of the pool."""
-        with self._guard:
-            if self._ahead is not None:
-                self._ahead.put_back()
-            return method(*args)
+        if self._ahead is not None:
+            self._ahead.put_back()
+        return method(*args)
 
     # ---- lines -------------------------------------------------------------------------------------------------------
 
     def _line_at_hand(self) -> AnyStr | None:
         """A line that was fetched before, if it is this caller's turn."""
-        if not self._ahead or self._turn.locked() or not self._guard.acquire(blocking=False):
+        if not self._ahead or self._called > 0 or not self._guard.acquire(blocking=False):
             return None
         try:
             return self._ahead.take() if self._ahead else None
         finally:
             self._guard.release()
-
-    def _fetch_guarded(self, ahead: _Ahead[AnyStr]) -> AnyStr:
-        """On a thread of the pool."""
-        with self._guard:
-            return ahead.fetch()
 
     async def _next_line(self) -> AnyStr:
         line = self._line_at_hand()
@@ -174,8 +205,9 @@ class File(Generic[AnyStr]):
         if self._ahead is None:
             read: AnyStr = await self._run(self._file.readline)
             return read
-        async with self._turn:
-            return await self._pool.run(self._fetch_guarded, self._ahead)
+        ahead = self._ahead
+        line = await self._in_turn(ahead.fill)
+        return ahead.take() if line is None else line
 
     async def readline(self, size: int | None = -1, /) -> AnyStr:
         """The next line with its end, at most size bytes or characters of it; empty at the end of the file."""
@@ -283,21 +315,24 @@ class File(Generic[AnyStr]):
         """
         if self._file.closed:
             return
+        closing = _Step(self._guard, self._close_now, ())
+        is_submitted = False
+        self._called += 1
         try:
-            await self._turn.acquire()
+            async with self._turn:
+                is_submitted = True
+                await asyncio.shield(self._pool.run(closing))
         except asyncio.CancelledError:
-            self._pool.run(self._close_guarded)  # the guard keeps it behind what is running
+            if not is_submitted:
+                self._pool.run(closing)  # the guard keeps it behind what is running
             raise
-        try:
-            await asyncio.shield(self._pool.run(self._close_guarded))
         finally:
-            self._turn.release()
+            self._called -= 1
 
-    def _close_guarded(self) -> None:
+    def _close_now(self) -> None:
         """On a thread of the pool."""
-        with self._guard:
-            self._ahead = None
-            self._file.close()
+        self._ahead = None
+        self._file.close()
 
     async def __aenter__(self) -> Self:
         return self
