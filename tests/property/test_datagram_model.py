@@ -2,7 +2,8 @@
 
 The model: between two sockets of the loopback, what fits into the receiver's buffer arrives whole, once and in order,
 and an endpoint behaves so whichever way its datagrams come and go. The protocol sees connection_made, then datagrams,
-pauses and resumptions of writing in turns, then connection_lost once and nothing after it.
+pauses and resumptions of writing in turns, then connection_lost once and nothing after it. It may pause, resume, send and
+end from inside its callbacks: while paused it sees nothing, also of what had already been read from the socket.
 """
 
 from __future__ import annotations
@@ -109,6 +110,62 @@ def drain(peers: list[socket.socket], outgoing: dict[Any, list[bytes]]) -> None:
 )
 def test_endpoint_follows_the_model(run: Any, script: list[Any], answers: bool, ending: str) -> None:
     run(play(script, answers, ending))
+
+
+INSIDE = st.lists(st.sampled_from(["", "", "pause", "resume", "send", "close", "abort"]), max_size=10)
+
+
+async def play_inside(inside: list[str], sizes: list[int], later: int) -> None:
+    """All datagrams are there before the first callback runs; each callback then does one thing."""
+    log = HandlerLog(asyncio.get_running_loop())
+    waiting = list(inside)
+    is_paused = has_ended = False
+    sent: list[bytes] = []
+
+    def act(protocol: DatagramRecorder, data: bytes, addr: Any) -> None:
+        nonlocal is_paused, has_ended
+        assert not is_paused and not has_ended
+        name = waiting.pop(0) if waiting else ""
+        if name == "send":
+            protocol.transport.sendto(data[::-1], addr)
+            sent.append(data[::-1])
+        elif name in ("pause", "resume"):
+            getattr(protocol.transport, f"{name}_reading")()
+            is_paused = name == "pause"
+        elif name:
+            has_ended = True
+            getattr(protocol.transport, name)()
+
+    transport, protocol = await endpoint(DatagramRecorder(datagram_received=act), local_addr=(LOCALHOST, 0))
+    peer = raw_udp()
+    incoming = [pattern(size + 1, seed=number) for number, size in enumerate(sizes)]
+    for data in incoming:
+        peer.sendto(data, transport.get_extra_info("sockname"))
+    while not has_ended and len(protocol.datagrams) < len(incoming):
+        if is_paused:
+            count = len(protocol.datagrams)
+            await turns(later)
+            assert len(protocol.datagrams) == count
+            is_paused = False
+            transport.resume_reading()
+        await turns(1)
+    transport.close()
+    assert await protocol.until_lost() is None
+    assert protocol.payloads == incoming[: len(protocol.datagrams)]
+    assert has_ended or len(protocol.datagrams) == len(incoming)
+    assert await off_loop(lambda: [peer.recv(70_000) for _ in sent]) == sent
+    await turns(3)
+    assert GRAMMAR.fullmatch(letters(protocol)), letters(protocol)
+    assert log == []
+    peer.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(inside=INSIDE, sizes=st.lists(SIZES, max_size=MOST_IN_FLIGHT), later=st.integers(0, 3))
+def test_endpoint_follows_the_model_from_inside_its_callbacks(
+    run: Any, inside: list[str], sizes: list[int], later: int
+) -> None:
+    run(play_inside(inside, sizes, later))
 
 
 async def crowd(sizes: list[int], reads: list[int], closes_at: int | None) -> None:

@@ -3,7 +3,7 @@
 The model is three sentences. What write and writelines have accepted arrives, in order and once: all of it after close,
 a beginning of it after abort. The protocol sees connection_made, then any number of data_received and of pause_writing
 and resume_writing in turns, at most one eof_received after the last data, and then connection_lost once. What the peer
-has sent arrives in order, all of it unless the transport was closed before.
+has sent arrives in order, all of it unless the transport was closed before. A BufferedProtocol sees the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any
 
-from conformance.peers import HandlerLog, Recorder, off_loop, pattern, soon, tcp_pair, turns
+from conformance.peers import BufferedRecorder, HandlerLog, Recorder, off_loop, pattern, soon, tcp_pair, turns
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -30,12 +30,13 @@ OPERATIONS = st.one_of(
 )
 ENDS = st.tuples(st.sampled_from(["close", "abort", "write_eof"]), st.none())
 STEPS = st.one_of(OPERATIONS, OPERATIONS, ENDS)
-CALLBACKS = ("connection_made", "data_received", "eof_received", "pause_writing", "resume_writing")
+CALLBACKS = ("connection_made", "data_received", "eof_received", "pause_writing", "resume_writing", "connection_lost")
 
 GRAMMAR = re.compile(r"m[dpr]*e?[pr]*l")
 LETTERS = {
     "connection_made": "m",
     "data_received": "d",
+    "buffer_updated": "d",
     "eof_received": "e",
     "pause_writing": "p",
     "resume_writing": "r",
@@ -49,6 +50,7 @@ class Script:
 
     steps: list[tuple[tuple[str, Any], int]]  # an operation and how many turns to wait after it
     inside: dict[str, list[tuple[str, Any]]]  # operations for successive calls of a callback
+    buffer_size: int  # of a BufferedProtocol; 0: it is a Protocol
     keep_open: bool  # what eof_received returns
     send_buffer: int
     receive_buffer: int
@@ -61,6 +63,7 @@ SCRIPTS = st.builds(
     Script,
     steps=st.lists(st.tuples(st.one_of(OPERATIONS, OPERATIONS, OPERATIONS, ENDS), st.integers(0, 3)), max_size=12),
     inside=st.dictionaries(st.sampled_from(CALLBACKS), st.lists(STEPS, max_size=4)),
+    buffer_size=st.sampled_from([0, 0, 7, 3000, 70_000]),
     keep_open=st.booleans(),
     send_buffer=st.sampled_from([4096, 32768]),
     receive_buffer=st.sampled_from([4096, 32768]),
@@ -155,7 +158,11 @@ async def play(script: Script, loop_name: str) -> None:
 
         return run_next
 
-    protocol = Recorder(**{name: hook(name) for name in CALLBACKS})
+    hooks = {name: hook(name) for name in CALLBACKS}
+    protocol: Any = Recorder(**hooks)
+    if script.buffer_size:
+        hooks["buffer_updated"] = hooks.pop("data_received")
+        protocol = BufferedRecorder(script.buffer_size, **hooks)
     driver.protocol = protocol
     ours, peer = tcp_pair(send_buffer=script.send_buffer, receive_buffer=script.receive_buffer)
     from_peer = b"".join(pattern(size, seed=-index - 1) for index, size in enumerate(script.sent))

@@ -3,7 +3,8 @@
 One end is the TLS transport of a hoop loop. The other end is an SSLObject between two BIOs; a wire carries ciphertext
 between them in pieces as the program says, over a socket or through a transport of the test's own. The model: what one
 end has written is what the other end gets, in order, none of it while reading is paused, and all of it in the end,
-unless the wire was cut, when it is a beginning of it.
+unless the wire was cut or the connection closed, when it is a beginning of it. Writing, pausing, resuming and ending also
+happen inside data_received and buffer_updated.
 """
 
 from __future__ import annotations
@@ -170,13 +171,28 @@ operations = st.one_of(
     st.tuples(st.sampled_from(["pause", "resume", "turn"]), st.just(0)),
 )
 programs = st.lists(operations, max_size=25)
+inside_operations = st.one_of(
+    st.tuples(st.sampled_from(["write", "writelines"]), sizes),
+    st.tuples(st.sampled_from(["", "", "pause", "resume"]), st.just(0)),
+)
+insides = st.lists(inside_operations, max_size=6)
 
 
 class Play:
     """One program, as it runs."""
 
-    def __init__(self, wire: Any, is_server: bool, is_buffered: bool, version: ssl.TLSVersion, chunk: int) -> None:
+    def __init__(
+        self,
+        wire: Any,
+        is_server: bool,
+        is_buffered: bool,
+        version: ssl.TLSVersion,
+        chunk: int,
+        inside: list[tuple[str, int]],
+    ) -> None:
         self.wire = wire
+        self.inside = list(inside)  # for successive calls of the protocol
+        self.has_ended = False
         self.is_server = is_server
         self.peer = Peer(not is_server, version)
         self.chunk = chunk
@@ -187,8 +203,15 @@ class Play:
             self.protocol = BufferedRecorder(997, buffer_updated=self.check)
 
     def check(self, protocol: Any, data: Any) -> None:
-        assert not self.is_paused
+        assert not self.is_paused and not self.has_ended
         assert self.peer.written.startswith(protocol.data)
+        if self.inside:
+            name, size = self.inside.pop(0)
+            if name in ("close", "abort"):
+                self.has_ended = True
+                getattr(self.transport, name)()
+            elif name:
+                self.act(name, size)
 
     async def begin(self) -> None:
         below = await self.wire.transport(self.protocol)
@@ -222,7 +245,8 @@ class Play:
         await turns(1)
         return bool(data)
 
-    async def step(self, name: str, size: int) -> None:
+    def act(self, name: str, size: int) -> None:
+        """What can be done anywhere."""
         if name == "write":
             data = pattern(size, len(self.written))
             self.written += data
@@ -231,20 +255,25 @@ class Play:
             data = pattern(size, len(self.written))
             self.written += data
             self.transport.writelines([data[: size // 3], data[size // 3 :]])
-        elif name == "peer writes":
+        elif name == "pause":
+            self.is_paused = True
+            self.transport.pause_reading()
+        else:
+            assert name == "resume"
+            self.is_paused = False
+            self.transport.resume_reading()
+
+    async def step(self, name: str, size: int) -> None:
+        if name == "peer writes":
             self.peer.write(pattern(size, len(self.peer.written)))
         elif name == "to us":
             await self.to_us(size)
         elif name == "to the peer":
             await self.to_peer(size)
-        elif name == "pause":
-            self.is_paused = True
-            self.transport.pause_reading()
-        elif name == "resume":
-            self.is_paused = False
-            self.transport.resume_reading()
-        else:
+        elif name == "turn":
             await turns(1)
+        else:
+            self.act(name, size)
 
     async def exchange_everything(self) -> None:
         idle = 0
@@ -265,8 +294,9 @@ async def play(action: Play, program: list[tuple[str, int]], ending: str) -> Non
     for name, size in program:
         await action.step(name, size)
     if ending == "cut":
-        action.transport.resume_reading()
+        action.inside.clear()
         action.is_paused = False
+        action.transport.resume_reading()
         await action.wire.end()
         with contextlib.suppress(OSError):
             await action.protocol.until_lost()
@@ -276,6 +306,9 @@ async def play(action: Play, program: list[tuple[str, int]], ending: str) -> Non
         return
     await action.step("resume", 0)
     await action.exchange_everything()
+    while action.is_paused:  # from inside
+        await action.step("resume", 0)
+        await action.exchange_everything()
     assert bytes(action.protocol.data) == bytes(action.peer.written)
     assert bytes(action.peer.received) == bytes(action.written)
     action.check_pauses()
@@ -292,10 +325,42 @@ async def play(action: Play, program: list[tuple[str, int]], ending: str) -> Non
     await action.wire.end()
 
 
+async def play_to_an_end_inside(action: Play, program: list[tuple[str, int]]) -> None:
+    """close() or abort() comes from inside a callback; then nothing but connection_lost does."""
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+    await action.begin()
+    is_abort = action.inside[-1][0] == "abort"
+    for name, size in program:
+        if action.has_ended:
+            break
+        await action.step(name, size)
+    while not action.has_ended:
+        if action.is_paused:
+            await action.step("resume", 0)
+        action.peer.write(b"more")
+        await action.exchange_everything()
+    received = bytes(action.protocol.data)
+    await action.exchange_everything()
+    if not is_abort:
+        assert bytes(action.peer.received) == bytes(action.written) and action.peer.has_ended
+        action.peer.say_goodbye()
+        await action.exchange_everything()
+    else:
+        assert action.written.startswith(action.peer.received)
+    assert await action.protocol.until_lost() is None
+    assert bytes(action.protocol.data) == received and action.peer.written.startswith(received)
+    names = [name for name, *_ in action.protocol.calls]
+    assert names.count("connection_lost") == 1 and names[-1] == "connection_lost" and "eof_received" not in names
+    assert problems == []
+    await action.wire.end()
+
+
 @pytest.mark.parametrize("wire", [SocketWire, FakeWire])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 @given(
     program=programs,
+    inside=insides,
     is_server=st.booleans(),
     is_buffered=st.booleans(),
     chunk=st.sampled_from([1 << 20, 5, 60, 700]),
@@ -308,13 +373,42 @@ def test_random_programs(
     wire: Any,
     version: ssl.TLSVersion,
     program: list[tuple[str, int]],
+    inside: list[tuple[str, int]],
     is_server: bool,
     is_buffered: bool,
     chunk: int,
     ending: str,
 ) -> None:
     async def main() -> None:
-        await asyncio.wait_for(play(Play(wire(), is_server, is_buffered, version, chunk), program, ending), 60)
+        action = Play(wire(), is_server, is_buffered, version, chunk, inside)
+        await asyncio.wait_for(play(action, program, ending), 60)
+
+    with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("wire", [SocketWire, FakeWire])
+@given(
+    program=programs,
+    inside=insides,
+    end=st.sampled_from(["close", "abort"]),
+    is_buffered=st.booleans(),
+    version=st.sampled_from([ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]),
+)
+@settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_random_programs_that_end_inside_a_callback(
+    wire: Any,
+    program: list[tuple[str, int]],
+    inside: list[tuple[str, int]],
+    end: str,
+    is_buffered: bool,
+    version: ssl.TLSVersion,
+) -> None:
+    async def main() -> None:
+        action = Play(wire(), True, is_buffered, version, 1 << 20, [*inside, (end, 0)])
+        await asyncio.wait_for(play_to_an_end_inside(action, program), 60)
 
     with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
         runner.run(main())
