@@ -10,7 +10,9 @@ cdef class Listener(Watcher):
     cdef Admission admission
     cdef object retry           # the TimerHandle that resumes after a lack of descriptors, or None
     cdef int batch
+    cdef int accepted           # since it last let others in front
 
     cdef int accept_one(self, int fd) except -1
+    cdef int let_others_in_front(self) except -1
     cdef int wait_for_room(self) except -1
     cdef int run_short(self, int result) except -1

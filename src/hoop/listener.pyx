@@ -12,6 +12,7 @@ from asyncio.trsock import TransportSocket
 
 cdef enum:
     LARGEST_BATCH = 256         # connections for one event: established ones must not wait for a flood
+    TURN = 4                    # connections before another process that shares the socket is let in front
 
 cdef double RETRY_DELAY_S = 1.0  # asyncio.constants.ACCEPT_RETRY_DELAY
 
@@ -54,16 +55,25 @@ cdef class Listener(Watcher):
             fd = hoop_net_accept(self.fd)
             if fd < 0:
                 if fd == -EAGAIN:
-                    return 0
+                    break
                 if hoop_net_is_transient_accept_error(fd):
                     continue
                 return self.run_short(fd)
             self.accept_one(fd)
             if not self.is_watched:
                 return 0  # the protocol closed the server
+            self.accepted += 1
             if self.reactor.after_is_due:
                 self.reactor.settle()
+        if self.accepted >= TURN and self.is_watched:
+            return self.let_others_in_front()
         return 0
+
+    cdef int let_others_in_front(self) except -1:
+        """The kernel wakes the exclusive waiters of a socket in the order in which they came, and a woken one keeps its
+        place: of several idle processes the first would get nearly all connections. So go to the end of the line."""
+        self.accepted = 0
+        return self.reactor.rewatch(self, HOOP_READABLE | HOOP_EXCLUSIVE)
 
     cdef int accept_one(self, int fd) except -1:
         cdef StreamTransport transport

@@ -1,0 +1,65 @@
+"""A listening socket that several loops share, as the workers of a pre-fork server do: all of them get connections."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import queue
+import socket
+import threading
+
+import pytest
+
+import hoop
+
+CONNECTIONS = 64
+LEAST = 8  # of a fair share of 32; the kernel may wake either loop while the other is still busy
+
+
+class Worker:
+    """A loop in a thread of its own, which reports each connection that it accepts and closes it."""
+
+    def __init__(self, name: str, listener: socket.socket, accepted: queue.Queue[str]) -> None:
+        self.name = name
+        self.listener = listener
+        self.accepted = accepted
+        self.listening = threading.Event()
+        self.thread = threading.Thread(target=lambda: hoop.run(self.main()))
+        self.thread.start()
+        assert self.listening.wait(20)
+
+    def connected(self) -> asyncio.Protocol:
+        self.accepted.put(self.name)
+        return asyncio.Protocol()
+
+    async def main(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.finish = asyncio.Event()
+        server = await self.loop.create_server(self.connected, sock=self.listener)
+        self.listening.set()
+        await self.finish.wait()
+        server.close()
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.finish.set)
+        self.thread.join()
+
+
+def test_idle_loops_take_turns() -> None:
+    """Connections that come one at a time, each after the last was accepted, do not all go to one of two idle loops."""
+    with contextlib.closing(hoop.new_event_loop()) as loop:
+        if loop.poller_name != "epoll":
+            pytest.skip("only epoll wakes one waiter; elsewhere all of them run for each connection")
+    accepted: queue.Queue[str] = queue.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        workers = [Worker("first", first, accepted), Worker("second", first.dup(), accepted)]
+        share: collections.Counter[str] = collections.Counter()
+        try:
+            for _ in range(CONNECTIONS):
+                with socket.create_connection(first.getsockname(), timeout=20):
+                    share[accepted.get(timeout=20)] += 1
+        finally:
+            for worker in workers:
+                worker.stop()
+    assert min(share["first"], share["second"]) >= LEAST, share
