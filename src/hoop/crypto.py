@@ -33,7 +33,8 @@ __all__ = [
     "scrypt",
 ]
 
-# Up to this many bytes are hashed, or made, at once: the way to a thread and back costs more than that takes.
+# Up to this many bytes are hashed, or made, at once: about 11 µs of SHA-256, 30 of SHA-512. The way to a thread and back
+# takes 10 to 100 µs, by whether the threads share a core, and as much of the loop's time as hashing 4 to 16 KiB.
 INLINE_SIZE = 16_384
 FILE_PIECE = 262_144  # bytes read at once from a file; after each, cancellation is looked for
 

@@ -52,7 +52,7 @@ def test_others_read_what_it_makes_and_it_reads_what_others_make(format: Any, da
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.binary(max_size=3000), repeat=st.integers(1, 40), inline_size=st.integers(-1, 9000))
 def test_there_and_back(format: Any, data: bytes, repeat: int, inline_size: int) -> None:
     async def main() -> bytes:
