@@ -43,6 +43,10 @@ class LoopKind:
             factory = importlib.import_module(self.transports).loop_factory(factory)
         return factory
 
+    def made(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the loop is one of this kind."""
+        return type(loop).__module__.partition(".")[0] == (self.module or "asyncio")
+
     def version(self) -> str:
         """The package's version, or Python's own for the standard library."""
         if self.module is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import hashlib
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, cast
 
 from bench.loops import LOOPS, LoopFactory, find_loop
@@ -27,6 +29,7 @@ Batch = Callable[[], Awaitable[int]]  # does some operations and returns how man
 BATCH = 1000  # operations
 PENDING_TIMERS = 10_000
 THREAD_BATCH = 100  # operations that wait for another thread
+DIGEST_SIZE = 65_536
 PING_PONGS = 64  # datagrams under way
 LEAST_BATCHES = 3
 EXECUTOR_LIMIT_S = 5.0
@@ -169,10 +172,10 @@ def executor_hundred(loop: Loop) -> Batch:
     return batch
 
 
-def _resolve(loop: Loop, host: str) -> Batch:
+def _resolve(loop: Loop, host: str, kind: int = socket.SOCK_STREAM) -> Batch:
     async def batch() -> int:
         for _ in range(THREAD_BATCH):
-            await loop.getaddrinfo(host, 80, type=socket.SOCK_STREAM)
+            await loop.getaddrinfo(host, 80, type=kind)
         return THREAD_BATCH
 
     return batch
@@ -184,6 +187,42 @@ def getaddrinfo_localhost(loop: Loop) -> Batch:
 
 def getaddrinfo_literal(loop: Loop) -> Batch:
     return _resolve(loop, "127.0.0.1")
+
+
+def getaddrinfo_literal_any_type(loop: Loop) -> Batch:
+    return _resolve(loop, "127.0.0.1", 0)
+
+
+def aiodns_localhost(loop: Loop) -> Batch:
+    import aiodns
+
+    async def batch() -> int:
+        resolver = aiodns.DNSResolver()
+        for _ in range(THREAD_BATCH):
+            await resolver.getaddrinfo("localhost", socket.AF_UNSPEC, 80, type=socket.SOCK_STREAM)
+        await resolver.close()
+        return THREAD_BATCH
+
+    return batch
+
+
+def digest_hundred(loop: Loop) -> Batch:
+    data = bytes(DIGEST_SIZE)
+    if find_loop("hoop").made(loop):
+        import hoop
+
+        def digest() -> Awaitable[bytes]:
+            return hoop.crypto.digest("sha256", data)
+    else:
+
+        def digest() -> Awaitable[bytes]:
+            return loop.run_in_executor(None, lambda: hashlib.sha256(data).digest())
+
+    async def batch() -> int:
+        await asyncio.gather(*[digest() for _ in range(THREAD_BATCH)])
+        return THREAD_BATCH
+
+    return batch
 
 
 def reader_add_remove(loop: Loop) -> Batch:
@@ -276,6 +315,9 @@ BENCHMARKS: dict[str, Micro] = {
         Micro(executor_hundred, "run_in_executor, 100 at once", threads=True),
         Micro(getaddrinfo_localhost, "getaddrinfo('localhost')", threads=True),
         Micro(getaddrinfo_literal, "getaddrinfo('127.0.0.1')", threads=True),
+        Micro(getaddrinfo_literal_any_type, "getaddrinfo('127.0.0.1'), any type", threads=True),
+        *([Micro(aiodns_localhost, "aiodns: getaddrinfo('localhost')")] if find_spec("aiodns") else []),
+        Micro(digest_hundred, "SHA-256 of 64 KiB in threads, 100 at once", threads=True),
         Micro(reader_add_remove, "add_reader + remove_reader"),
         Micro(udp_ping_pong, "UDP ping-pong, 512 B, 64 under way (CPU time)", clock_ns=time.process_time_ns),
     )

@@ -2,7 +2,8 @@
  * served, then obeys lines on its standard input:
  *
  *   echo SECONDS   every connection in turn sends a message and checks its echo, `--in-flight` of them at a time, for
- *                  that long and until each has had its turn
+ *                  that long and until each has had its turn; with `--rate`, so many a second, whether the former
+ *                  ones have come back or not, and latency counts from when a message was due
  *   idle           (also while it waits for a command:) sleep, but notice connections that the server closes
  *   quit           close all
  *
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "load.h"
@@ -43,10 +45,12 @@ struct client {
     struct measurement measurement;
     struct connection *connections;
     int epoll_fd;
+    int pace_fd; /* a timer that ticks while messages are due at a rate, for a client that sleeps */
     unsigned held;
     unsigned in_flight;
     unsigned cursor; /* whose turn is next */
     bool echoing;    /* a finished echo makes room for another one */
+    int64_t next_due_ns; /* of the next message, at a rate */
     int64_t phase_begin_ns;
     int64_t next_progress_ns;
     int64_t progress_ns; /* when an echo last arrived */
@@ -99,17 +103,32 @@ static void connection_send(struct client *client, struct connection *connection
     connection->in_flight = true;
 }
 
+/* Whether one more message may leave, and from when on its latency counts. */
+static bool may_send(struct client *client, int64_t *since_ns)
+{
+    *since_ns = monotonic_ns();
+    if (client->options.rate <= 0)
+        return client->in_flight < client->options.in_flight;
+    if (client->next_due_ns > *since_ns)
+        return false;
+    *since_ns = client->next_due_ns;
+    return true;
+}
+
 /* Give turns until enough messages are in flight, or all connections have one. */
 static void give_turns(struct client *client)
 {
     unsigned passed = 0;
-    while (client->echoing && client->in_flight < client->options.in_flight && passed < client->options.connections) {
+    int64_t since_ns;
+    while (client->echoing && passed < client->options.connections && may_send(client, &since_ns)) {
         struct connection *connection = &client->connections[client->cursor];
         client->cursor = (client->cursor + 1) % client->options.connections;
         passed++;
         if (connection->fd < 0 || connection->in_flight)
             continue;
-        connection->sent_ns = monotonic_ns();
+        connection->sent_ns = since_ns;
+        if (client->options.rate > 0)
+            client->next_due_ns += (int64_t)(1e9 / client->options.rate);
         connection_send(client, connection);
     }
 }
@@ -168,8 +187,39 @@ static void handle_events(struct client *client)
 {
     struct epoll_event events[EVENTS_AT_ONCE];
     int count = epoll_wait(client->epoll_fd, events, EVENTS_AT_ONCE, client->options.block ? 10 : 0);
-    for (int i = 0; i < count; i++)
-        connection_ready(client, &events[i]);
+    for (int i = 0; i < count; i++) {
+        uint64_t ticks;
+        if (events[i].data.ptr)
+            connection_ready(client, &events[i]);
+        else if (read(client->pace_fd, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
+            failures_note(&client->measurement.failures, "the timer: %s", strerror(errno));
+    }
+    if (client->options.rate > 0)
+        give_turns(client);
+}
+
+/* Wakes a sleeping client when messages are due, at most ten thousand times a second. */
+static void set_pace(struct client *client, bool on)
+{
+    struct itimerspec ticking = {{0, 0}, {0, 0}};
+    if (client->options.rate <= 0 || !client->options.block)
+        return;
+    if (on) {
+        double seconds = 1 / (client->options.rate < 1e4 ? client->options.rate : 1e4);
+        ticking.it_interval.tv_sec = ticking.it_value.tv_sec = (time_t)seconds;
+        ticking.it_interval.tv_nsec = ticking.it_value.tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9);
+    }
+    if (timerfd_settime(client->pace_fd, 0, &ticking, NULL) != 0)
+        failures_note(&client->measurement.failures, "the timer: %s", strerror(errno));
+}
+
+static int open_pace(struct client *client)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    client->pace_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (client->pace_fd < 0 || epoll_ctl(client->epoll_fd, EPOLL_CTL_ADD, client->pace_fd, &event) != 0)
+        return -errno;
+    return 0;
 }
 
 static void begin_phase(struct client *client)
@@ -283,6 +333,8 @@ static void echo_for(struct client *client, double duration)
 {
     begin_phase(client);
     client->echoing = true;
+    client->next_due_ns = client->phase_begin_ns;
+    set_pace(client, true);
     give_turns(client);
     int64_t deadline_ns = client->phase_begin_ns + seconds_to_ns(duration);
     /* Turns go round: when twice as many messages as connections have come back, each connection has had one. */
@@ -292,6 +344,7 @@ static void echo_for(struct client *client, double duration)
         report_progress(client, "echoing");
     }
     client->echoing = false;
+    set_pace(client, false);
     measurement_end(&client->measurement, client->options.server_pid);
     struct measurement measured = client->measurement;
     while (client->in_flight > 0 && !stalled(client))
@@ -371,6 +424,8 @@ int main(int argc, char **argv)
     client.endpoint.source_count = client.options.sources;
     client.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     client.connections = calloc(client.options.connections, sizeof(struct connection));
+    if (result == 0 && client.epoll_fd >= 0)
+        result = open_pace(&client);
     if (result < 0 || client.epoll_fd < 0 || !client.connections || client.options.size > 4096) {
         fprintf(stderr, "cannot start: %s\n", strerror(result < 0 ? -result : errno ? errno : EINVAL));
         return 2;

@@ -10,7 +10,8 @@
 
 enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60 };
 
-enum option_code { HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, PATH, BODY };
+enum option_code { HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, RATE, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, PATH,
+                   BODY };
 
 static const struct option long_options[] = {
     {"host", required_argument, NULL, HOST},
@@ -19,6 +20,7 @@ static const struct option long_options[] = {
     {"size", required_argument, NULL, SIZE},
     {"depth", required_argument, NULL, DEPTH},
     {"in-flight", required_argument, NULL, IN_FLIGHT},
+    {"rate", required_argument, NULL, RATE},
     {"warmup", required_argument, NULL, WARMUP},
     {"duration", required_argument, NULL, DURATION},
     {"server-pid", required_argument, NULL, SERVER_PID},
@@ -49,6 +51,7 @@ static void option_apply(struct load_options *options, int code, const char *tex
     case SIZE: options->size = (unsigned)number(text, 1, 1 << 20); break;
     case DEPTH: options->depth = (unsigned)number(text, 1, 1024); break;
     case IN_FLIGHT: options->in_flight = (unsigned)number(text, 1, 1e6); break;
+    case RATE: options->rate = number(text, 0, 1e6); break;
     case WARMUP: options->warmup = number(text, 0, 60); break;
     case DURATION: options->duration = number(text, 0.01, 600); break;
     case SERVER_PID: options->server_pid = (pid_t)number(text, 1, 1 << 30); break;

@@ -19,6 +19,7 @@ struct load_options {
     unsigned size;       /* bytes of a message */
     unsigned depth;      /* messages in flight on one connection */
     unsigned in_flight;  /* messages in flight on all connections together */
+    double rate;         /* messages a second on all connections together; 0: as many as come back */
     double warmup;       /* seconds */
     double duration;     /* seconds */
     pid_t server_pid;    /* whose CPU time to report; 0: nobody's */

@@ -27,7 +27,7 @@ def run_server(serve: Serve, make_socket: Callable[[], socket.socket] | None = N
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", required=True, choices=list(LOOPS))
-    kind = find_loop(parser.parse_args().loop)
+    kind = find_loop(parser.parse_known_args()[0].loop)  # a server may have options of its own
     descriptor_limit = raise_descriptor_limit()
     settle_allocator()
     threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
