@@ -64,7 +64,8 @@ async def compress(
     """data, compressed. level: None is the format's own default; else -1 to 9 (gzip, zlib, deflate), 1 to 9 (bz2),
     0 to 9 (xz), or what compression.zstd takes; ValueError beyond.
 
-    Up to inline_size bytes are compressed at once, but for xz. gzip's header carries no time, so equal input gives equal output.
+    Up to inline_size bytes are compressed at once, but for xz. gzip's header carries no time, so equal input gives equal
+    output.
     """
     encode = encoder(format, level)
     content = offload.frozen(data)
