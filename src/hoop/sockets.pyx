@@ -4,8 +4,9 @@ A Socket is the protocol of the very transport that asyncio's connections have (
 over it): reading, writing, watermarks, closing and limits are theirs. Here is only what makes events of their calls.
 
 The events of a connection, each with the socket as first argument: on_connect (outgoing ones); any number of on_data; at
-most one on_end, when the peer has ended its direction; on_drain, after write() has returned False; on_timeout, after a
-silence of set_timeout()'s length; on_error, at most once; and last, always, on_close. After each of them microtasks run.
+most one on_end, when the peer has ended its direction; on_drain, after write() has returned False, unless end() was called
+since; on_timeout, after a silence of set_timeout()'s length; on_error, at most once; and last, always, on_close. After each
+of them microtasks run.
 """
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.admission cimport set_quiet_timeout
@@ -103,7 +104,7 @@ cdef class Socket:
     def resume_writing(self):
         """The transport's: most of that has gone."""
         self.is_write_paused = False
-        if self.is_drain_due:
+        if self.is_drain_due and not self.is_ended:
             self.is_drain_due = False
             if self.on_drain is not None:
                 self.on_drain(self)
@@ -187,13 +188,15 @@ cdef class Socket:
         if self.is_ended:
             raise RuntimeError("write() after end()")
         if self.state == SOCKET_OPEN:
+            if self.is_closed:
+                return False
+            self.bytes_written += size
             if self.is_tls:
                 self.transport.write(chunk)
             else:
                 self.stream.write_chunk(chunk, size)
-            self.bytes_written += size
             if not self.is_write_paused:
-                return self.stream.state == TRANSPORT_OPEN
+                return self.stream.state == TRANSPORT_OPEN  # unless that has failed at once
         elif self.state == SOCKET_CONNECTING:
             if self.waiting is None:
                 self.waiting = []
@@ -348,8 +351,9 @@ cdef class Socket:
     @property
     def is_closed(self):
         """Whether on_close has been called or is about to; also while an end() or destroy() is under way."""
-        return self.state == SOCKET_CLOSED or self.state == SOCKET_GIVEN_UP or (
-            self.stream is not None and self.stream.state != TRANSPORT_OPEN)
+        if self.state != SOCKET_OPEN:
+            return self.state != SOCKET_CONNECTING
+        return self.stream.state != TRANSPORT_OPEN or (self.is_tls and self.transport.is_closing())
 
     @property
     def write_buffer_size(self):

@@ -403,6 +403,21 @@ def test_drain_comes_after_write_has_returned_false(loop: Any, log: Log) -> None
         loop.run()
 
 
+def test_after_end_nobody_waits_for_drain(loop: Any, log: Log) -> None:
+    def accept(handle: hoop.Socket) -> None:
+        log.watch(handle, "server")
+        assert not handle.write(b"x" * 4_000_000) or not handle.write(b"x" * 4_000_000)
+        handle.end()
+
+    server = loop.listen_tcp(accept)
+    client = loop.connect_tcp(*server.address)
+    client.resume()
+    client.on_close = lambda _: server.close()
+    loop.run()
+    assert client.bytes_read >= 4_000_000
+    assert log.of("server") == ["end", "close"]
+
+
 # ---- time -----------------------------------------------------------------------------------------------------------
 
 
