@@ -34,6 +34,7 @@ class Options:
     echo_s: float = 4.0
     idle_s: float = 5.0
     again_s: float = 1.0  # echo after idling
+    server: str = "protocol_echo"  # a module of bench.servers
 
 
 class Demonstration:
@@ -46,6 +47,7 @@ class Demonstration:
         self.loop = loop
         self.outcome: dict[str, Any] = {
             "loop": loop,
+            "server": options.server,
             "version": LOOPS[loop].version(),
             "wanted": options.connections,
             "failure": None,
@@ -53,7 +55,7 @@ class Demonstration:
 
     def run(self) -> dict[str, Any]:
         """Everything, in order."""
-        command = [sys.executable, "-m", "bench.servers.protocol_echo", "--loop", self.loop]
+        command = [sys.executable, "-m", f"bench.servers.{self.options.server}", "--loop", self.loop]
         with running(command, self.cores.server) as server:
             try:
                 ready = server.read_json(START_LIMIT_S)
@@ -164,6 +166,8 @@ def _milliseconds(begin: Usage, end: Usage) -> str:
 def table(outcome: Mapping[str, Any]) -> list[str]:
     """What was seen, line by line."""
     lines = [f"C10k: concurrent connections to one {outcome['loop']} {outcome['version']} process"]
+    if outcome.get("server") == "limited_echo":
+        lines[0] += ", each with an idle timeout"
     rows = [*_limit_rows(outcome), *_echo_rows(outcome), *_idle_rows(outcome)]
     if outcome["failure"]:
         rows.append(("failed", outcome["failure"]))

@@ -22,6 +22,7 @@ class Workload:
     client_arguments: tuple[str, ...]
     has_c_server: bool = True  # the C echo server does the same work: the limit
     packages: tuple[str, ...] = ()  # of the server, beside the loop
+    loops: tuple[str, ...] = ()  # that can run the server; none stands for all
 
     def missing_packages(self) -> list[str]:
         """What this workload needs and that is not installed."""
@@ -32,6 +33,8 @@ class Workload:
 
     def takes(self, loop: str) -> bool:
         """Whether that loop has something of its own to show here."""
+        if self.loops and loop not in self.loops:
+            return False
         return LOOPS[loop].servers is None or self.server in LOOPS[loop].servers
 
 
@@ -59,6 +62,14 @@ WORKLOADS: tuple[Workload, ...] = (
     echo("protocol", size=KIB, connections=200),
     echo("protocol", size=64 * KIB, connections=50),
     echo("protocol", size=KIB, connections=10, depth=16),
+    Workload(
+        "limited-1k-10",
+        "protocol echo, 1 KiB, 10 connections, each with an idle timeout",
+        "limited_echo",
+        "echo_client",
+        ("--size", str(KIB), "--connections", "10", "--depth", "1"),
+        loops=("hoop",),
+    ),
     echo("buffered", size=KIB, connections=10),
     echo("streams", size=KIB, connections=100),
     Workload(

@@ -120,6 +120,14 @@ def test_a_small_c10k() -> None:
     assert "CUT SHORT" not in text
 
 
+def test_a_small_c10k_with_limits() -> None:
+    options = c10k.Options(connections=20, echo_s=0.1, idle_s=0.1, again_s=0.1, server="limited_echo")
+    outcome = c10k.demonstrate("hoop", options, Cores(None, None), Display())
+    assert outcome["failure"] is None
+    assert outcome["end"]["held"] == 20 and outcome["end"]["errors"] == 0
+    assert "each with an idle timeout" in c10k.table(outcome)[0]
+
+
 @pytest.mark.parametrize("server", idle_memory.SERVERS)
 def test_memory_of_a_few_connections(server: str) -> None:
     if server == "tls_echo" and not TLS_FILE.exists():

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hoop
 import pytest
 from hoop.base_loop import BaseLoop
 
@@ -81,6 +82,26 @@ async def network(sock: socket.socket) -> None:
     await loop.sock_sendall(sock, "text")  # error: arg-type
 
 
+def chat(sock: hoop.Socket) -> None:
+    reveal_type(sock.write(b"x"))  # is: bool
+    reveal_type(sock.bytes_read)  # is: int
+    sock.bytes_read = 5  # error: misc
+    sock.write("text")  # error: arg-type
+    sock.on_data = lambda one, data: reveal_type(data)  # is: bytes
+    sock.set_timeout(5, lambda one: reveal_type(one))  # is: hoop.sockets.Socket
+
+
+limits = hoop.Limits(idle_timeout=60, when_full="wait")
+hoop.Limits(60)  # error: call-arg
+hoop.Limits(when_full="drop")  # error: arg-type
+handle_server = loop.listen_tcp(chat, "127.0.0.1", 0, limits=limits)
+reveal_type(handle_server)  # is: hoop.socket_handles.SocketServer
+reveal_type(handle_server.stats().refused_full)  # is: int
+reveal_type(loop.connect_tcp("localhost", 80))  # is: hoop.sockets.Socket
+loop.listen_tcp(tick)  # error: arg-type
+reveal_type(loop.bind_udp(None).send(b"x", ("127.0.0.1", 9)))  # is: bool
+
+
 async def files() -> None:
     reveal_type(await hoop.fs.read_file("x"))  # is: bytes
     reveal_type(await hoop.fs.read_file(b"x", encoding="utf-8"))  # is: str
@@ -137,9 +158,9 @@ def test_a_users_program_gets_exact_types(tmp_path: Path) -> None:
     assert said == {number: line.partition("  # ")[2] for number, line in enumerate(lines, 1) if "  # " in line}
 
 
-def stub_class() -> ast.ClassDef:
-    module = ast.parse(STUB.read_text())
-    return next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "BaseLoop")
+def stub_class(path: Path = STUB, name: str = "BaseLoop") -> ast.ClassDef:
+    module = ast.parse(path.read_text())
+    return next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
 
 
 def stub_functions() -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -151,6 +172,15 @@ def test_the_stub_names_what_the_compiled_class_has() -> None:
     pickling = {"__setstate__", "__reduce_cython__", "__setstate_cython__"}  # Cython's; they refuse
     compiled = set(dir(BaseLoop)) - set(dir(object)) - pickling - {"__pyx_vtable__"} | {"__init__"}
     assert attributes | stub_functions().keys() == compiled
+
+
+@pytest.mark.parametrize("compiled", [hoop.Socket, hoop.UdpSocket], ids=lambda one: one.__name__)
+def test_stubs_of_handles_name_what_the_classes_have(compiled: type) -> None:
+    stub = stub_class(SOURCES / "hoop" / f"{compiled.__module__.rpartition('.')[2]}.pyi", compiled.__name__)
+    stubbed = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)} - {"__init__"}
+    stubbed |= {ast.unparse(node.target) for node in stub.body if isinstance(node, ast.AnnAssign)}
+    private = {"_timed_out", "_set_keepalive"}  # called by the class itself
+    assert stubbed == {name for name in vars(compiled) if not name.startswith("__")} - private
 
 
 def test_the_stub_has_the_compiled_parameters() -> None:
