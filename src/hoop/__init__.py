@@ -20,8 +20,10 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoop import compress, crypto, dns, fs
+from hoop.handle import Immediate
 from hoop.limits import Limits, ServerStats
 from hoop.loop import Loop
+from hoop.native_timers import Timer
 from hoop.pool import Pool, PoolFull
 from hoop.server import Server
 from hoop.socket_handles import SocketServer
@@ -34,6 +36,7 @@ T = TypeVar("T")
 
 __version__ = "0.1.0"
 __all__ = [
+    "Immediate",
     "Limits",
     "Loop",
     "Pool",
@@ -45,6 +48,7 @@ __all__ = [
     "StreamReader",
     "StreamReaderProtocol",
     "StreamWriter",
+    "Timer",
     "UdpSocket",
     "__version__",
     "compress",

@@ -8,6 +8,9 @@ from typing import Any, Protocol, TypeVarTuple, Unpack
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 
+from hoop.handle import Immediate, TimerHandle
+from hoop.native_timers import Timer
+
 _Ts = TypeVarTuple("_Ts")
 
 class _Listener(Protocol):
@@ -32,14 +35,14 @@ class BaseLoop:
         callback: Callable[[Unpack[_Ts]], object],
         *args: Unpack[_Ts],
         context: Context | None = None,
-    ) -> asyncio.TimerHandle: ...
+    ) -> TimerHandle: ...
     def call_at(
         self,
         when: float,
         callback: Callable[[Unpack[_Ts]], object],
         *args: Unpack[_Ts],
         context: Context | None = None,
-    ) -> asyncio.TimerHandle: ...
+    ) -> TimerHandle: ...
     def next_tick(
         self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
     ) -> asyncio.Handle: ...
@@ -48,7 +51,23 @@ class BaseLoop:
     ) -> asyncio.Handle: ...
     def set_immediate(
         self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
-    ) -> asyncio.Handle: ...
+    ) -> Immediate: ...
+    def set_timeout(
+        self,
+        callback: Callable[[Unpack[_Ts]], object],
+        delay: float = 0,
+        /,
+        *args: Unpack[_Ts],
+        context: Context | None = None,
+    ) -> Timer: ...
+    def set_interval(
+        self,
+        callback: Callable[[Unpack[_Ts]], object],
+        period: float,
+        /,
+        *args: Unpack[_Ts],
+        context: Context | None = None,
+    ) -> Timer: ...
     def time(self) -> float: ...
     def create_future(self) -> asyncio.Future[Any]: ...
     def stop(self) -> None: ...

@@ -3,19 +3,23 @@
 call_soon and its kin are entered through the vectorcall protocol (METH_FASTCALL): Cython's own methods would build a tuple
 of the arguments for each call.
 """
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyCallable_Check, PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PyCFunction, PyDescr_NewMethod, PyMethodDef, PyType_Modified, \
     tuple_items, type_slots
-from hoop.csrc cimport hoop_poller_close, hoop_waker_close
+from hoop.csrc cimport hoop_poller_close, hoop_ring, hoop_waker_close
 from hoop.datagram cimport DatagramTransport
 from hoop.garbage cimport show_to_collector
 from hoop.handle cimport Handle, new_handle
+from hoop.native_timers cimport set_interval, set_timeout
 from hoop.reactor cimport Reactor
+from hoop.scheduler cimport deadline_after
 from hoop.sockops cimport add_callback, fd_watcher, remove_callback
 from hoop.stream cimport StreamTransport
-from libc.math cimport ceil, isnan
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.math cimport isnan
+from libc.stdint cimport int64_t
 
 import asyncio
 import inspect
@@ -25,9 +29,6 @@ from operator import methodcaller
 
 from hoop import sockops
 from hoop.listener import Listener
-
-cdef double LONGEST_DELAY_S = 9.0e9  # beyond (285 years) a deadline does not fit into 64 bits of nanoseconds: never
-
 
 cdef class BaseLoop(Reactor):
     # ---- scheduling (call_soon, call_later, ... are entered below) -------------------------------------------------
@@ -203,7 +204,7 @@ cdef class BaseLoop(Reactor):
 
     def _turn_counts(self):
         """(turns, polls, polls that blocked) since the loop was made."""
-        return (self.turn_count, self.poll_count, self.sleep_count)
+        return (self.meter.turns, self.meter.polls, self.meter.sleeps)
 
     def _set_debug_flag(self, bint enabled):
         self.debug = enabled
@@ -296,32 +297,30 @@ cdef PyObject *enter_call_soon_threadsafe(PyObject *self, PyObject **arguments, 
     return finish(loop, loop.post(<object>call.callback, call.arguments, call.count, context_of(&call)))
 
 
-cdef PyObject *enter_next_tick(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+cdef PyObject *enter_queue(PyObject *self, hoop_ring *queue, str method, PyObject **arguments, Py_ssize_t count,
+                           PyObject *names) except NULL:
+    """For one of the queues that asyncio does not have."""
     cdef Call call
     cdef BaseLoop loop = <BaseLoop>self
-    sort_arguments(&call, "next_tick", arguments, count, names, 0)
-    loop.check_schedulable(<object>call.callback, "next_tick")
-    return finish(loop, loop.defer(&loop.next_ticks, <object>call.callback, call.arguments, call.count,
-                                   context_of(&call)))
+    sort_arguments(&call, method, arguments, count, names, 0)
+    loop.check_schedulable(<object>call.callback, method)
+    if queue == &loop.immediates:
+        return finish(loop, loop.immediate(<object>call.callback, call.arguments, call.count, context_of(&call)))
+    return finish(loop, loop.defer(queue, <object>call.callback, call.arguments, call.count, context_of(&call)))
+
+
+cdef PyObject *enter_next_tick(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+    return enter_queue(self, &(<BaseLoop>self).next_ticks, "next_tick", arguments, count, names)
 
 
 cdef PyObject *enter_queue_microtask(PyObject *self, PyObject **arguments, Py_ssize_t count,
                                      PyObject *names) except NULL:
-    cdef Call call
-    cdef BaseLoop loop = <BaseLoop>self
-    sort_arguments(&call, "queue_microtask", arguments, count, names, 0)
-    loop.check_schedulable(<object>call.callback, "queue_microtask")
-    return finish(loop, loop.defer(&loop.microtasks, <object>call.callback, call.arguments, call.count,
-                                   context_of(&call)))
+    return enter_queue(self, &(<BaseLoop>self).microtasks, "queue_microtask", arguments, count, names)
 
 
 cdef PyObject *enter_set_immediate(PyObject *self, PyObject **arguments, Py_ssize_t count,
                                    PyObject *names) except NULL:
-    cdef Call call
-    cdef BaseLoop loop = <BaseLoop>self
-    sort_arguments(&call, "set_immediate", arguments, count, names, 0)
-    loop.check_schedulable(<object>call.callback, "set_immediate")
-    return finish(loop, loop.immediate(<object>call.callback, call.arguments, call.count, context_of(&call)))
+    return enter_queue(self, &(<BaseLoop>self).immediates, "set_immediate", arguments, count, names)
 
 
 cdef PyObject *enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
@@ -348,27 +347,60 @@ cdef PyObject *enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t co
                                             call.count, context_of(&call)))
 
 
+cdef PyObject *enter_timer(PyObject *self, bint repeats, str method, PyObject **arguments, Py_ssize_t count,
+                           PyObject *names) except NULL:
+    """The callback comes first here, as in Node, and then the delay."""
+    cdef Call call
+    cdef BaseLoop loop = <BaseLoop>self
+    cdef str name = "period" if repeats else "delay"
+    cdef double delay_s = 0.0
+    sort_arguments(&call, method, arguments, count, names, 0)
+    loop.check_schedulable(<object>call.callback, method)
+    if call.count > 0:
+        delay_s = seconds(<object>call.arguments[0], name)
+        call.arguments += 1
+        call.count -= 1
+    elif repeats:
+        raise TypeError(f"{method}() missing a required positional argument: {name!r}")
+    if repeats:
+        return finish(loop, set_interval(loop, delay_s, <object>call.callback, call.arguments, call.count,
+                                         context_of(&call)))
+    return finish(loop, set_timeout(loop, delay_s, <object>call.callback, call.arguments, call.count,
+                                    context_of(&call)))
+
+
+cdef PyObject *enter_set_timeout(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+    return enter_timer(self, False, "set_timeout", arguments, count, names)
+
+
+cdef PyObject *enter_set_interval(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+    return enter_timer(self, True, "set_interval", arguments, count, names)
+
+
 cdef double seconds(object value, str name) except? -1.0:
     cdef double result
-    if value is None:
+    if PyFloat_CheckExact(value):
+        result = PyFloat_AS_DOUBLE(value)
+    elif PyLong_CheckExact(value):
+        result = value
+    elif value is None:
         raise TypeError(f"{name} cannot be None")
-    result = value
+    else:
+        result = number_of_seconds(value, name)
     if isnan(result):
         raise ValueError(f"{name} must be a number of seconds, not {value!r}")
     return result
 
 
-cdef int64_t deadline_after(int64_t now_ns, double delay_s) noexcept:
-    """Rounded up: never early. A negative delay has passed already, and orders before later ones."""
-    if delay_s >= LONGEST_DELAY_S:
-        return INT64_MAX
-    if delay_s <= -LONGEST_DELAY_S:
-        return -INT64_MAX
-    return now_ns + <int64_t>ceil(delay_s * 1e9)
+cdef double number_of_seconds(object value, str name) except? -1.0:
+    try:
+        return value
+    except TypeError:
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}") from None
 
 
 # The table lives as long as the process: method descriptors point into it.
-cdef PyMethodDef entries[7]
+cdef PyMethodDef entries[9]
 
 
 cdef int add_entry(int index, const char *name, void *function, const char *doc) except -1:
@@ -401,6 +433,15 @@ add_entry(5, "queue_microtask", <void *>enter_queue_microtask,
           b"Call callback(*args) when the running callback and its next ticks have ended (Node: queueMicrotask).")
 add_entry(6, "set_immediate", <void *>enter_set_immediate,
           b"set_immediate($self, callback, /, *args, context=None)\n--\n\n"
-          b"Call callback(*args) at the end of this turn, after I/O and timers (Node: setImmediate).")
+          b"Call callback(*args) at the end of this turn, after I/O and timers (Node: setImmediate). Returns an Immediate.")
+add_entry(7, "set_timeout", <void *>enter_set_timeout,
+          b"set_timeout($self, callback, delay=0, /, *args, context=None)\n--\n\n"
+          b"Call callback(*args) once, after delay seconds, never early; inf never fires, a negative delay means now. "
+          b"TypeError unless delay is a number, ValueError for NaN. Returns a Timer (Node: setTimeout, in milliseconds).")
+add_entry(8, "set_interval", <void *>enter_set_interval,
+          b"set_interval($self, callback, period, /, *args, context=None)\n--\n\n"
+          b"Call callback(*args) every period seconds, from one period on; without drift, and ticks that were missed are "
+          b"skipped. A callback that raises is reported, and the interval goes on. TypeError unless period is a number, "
+          b"ValueError unless it is more than 0. Returns a Timer (Node: setInterval, in milliseconds).")
 PyType_Modified(<PyTypeObject *>BaseLoop)
 show_to_collector(BaseLoop)

@@ -361,6 +361,7 @@ cdef extern from "jobs_fs.h" nogil:
         hoop_listing listing
     void hoop_fs_job_init(hoop_fs_job *job, hoop_fs_kind kind) noexcept
     void hoop_fs_job_free(hoop_fs_job *job) noexcept
+
 cdef extern from "jobs_dns.h" nogil:
     ctypedef struct hoop_address_info:
         int family
@@ -391,3 +392,25 @@ cdef extern from "jobs_dns.h" nogil:
         char *service_name
     void hoop_getnameinfo_job_init(hoop_getnameinfo_job *job, const char *host, int port, uint32_t flowinfo,
                                    uint32_t scope_id, bint is_pair, int flags) noexcept
+
+
+cdef extern from "meter.h" nogil:
+    ctypedef struct hoop_meter:
+        uint64_t turns
+        uint64_t callbacks
+        uint64_t events
+        uint64_t polls
+        uint64_t sleeps
+        int64_t busy_ns
+        int64_t idle_ns
+        int64_t counted_ns
+        int64_t looked_ns
+        hoop_histogram lag
+        hoop_histogram lateness
+    void hoop_meter_reset(hoop_meter *meter, int64_t now_ns) noexcept
+    void hoop_meter_start(hoop_meter *meter, int64_t now_ns) noexcept
+    void hoop_meter_stop(hoop_meter *meter, int64_t now_ns) noexcept
+    void hoop_meter_looked(hoop_meter *meter, int64_t now_ns) noexcept
+    void hoop_meter_asleep(hoop_meter *meter, int64_t now_ns) noexcept
+    void hoop_meter_woke(hoop_meter *meter, int64_t now_ns) noexcept
+    void hoop_meter_timers_due(hoop_meter *meter, int64_t deadline_ns, int64_t now_ns) noexcept

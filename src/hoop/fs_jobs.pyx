@@ -57,7 +57,7 @@ cdef class CachedFiles:
     cdef object read(self, Reactor reactor, bytes path):
         """The contents, or None: the pool must read them."""
         cdef hoop_fs_cached_file file
-        cdef int64_t size = hoop_fs_cached_open(&self.own, PyBytes_AS_STRING(path), reactor.turn_count, &file)
+        cdef int64_t size = hoop_fs_cached_open(&self.own, PyBytes_AS_STRING(path), reactor.meter.turns, &file)
         if size < 0:
             return None
         try:

@@ -17,15 +17,33 @@ cdef class Handle:
     cdef object __weakref__
 
 
-cdef class TimerHandle(Handle):
+cdef class ScheduledHandle(Handle):
+    """What stands in the heap of timers."""
     cdef hoop_timer timer
     cdef hoop_timers *timers    # the heap that the timer is in; it lives as long as `loop`
     cdef double when_s
     cdef bint is_scheduled      # as asyncio's _scheduled: in the heap, or taken out of it and about to run
+    cdef bint is_repeating      # is_scheduled also while it runs; repeat() is called when it has
+
+    cdef int repeat(self) except -1
+
+
+cdef class TimerHandle(ScheduledHandle):
+    pass
+
+
+cdef class Immediate(Handle):
+    cdef bint is_pending
+    cdef bint is_unreferenced
 
 
 cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef int withdraw(ScheduledHandle handle) except -1  # what cancel() does
+cdef Immediate new_immediate(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
+              object context) except -1
 cdef object callback_source(Handle handle)
+cdef str described(Handle handle)
 cdef object invoke(Handle handle)
 cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept

@@ -1,8 +1,8 @@
-"""Handle and TimerHandle: one scheduled callback with its arguments and its context.
+"""Handle and its kinds: one scheduled callback with its arguments and its context.
 
-They stand in for asyncio.Handle and asyncio.TimerHandle: isinstance() holds through `__class__` (inheriting would bring
+Handle and TimerHandle stand in for asyncio.Handle and asyncio.TimerHandle: isinstance() holds through `__class__` (inheriting would bring
 asyncio's own fields along), and the attributes that the ecosystem reads (`_callback`, `_args`, `_context`, `_when`,
-`_cancelled`, `_scheduled`) are there.
+`_cancelled`, `_scheduled`) are there. Immediate is hoop's own, as is Timer (native_timers.pyx).
 """
 cimport cython
 from cpython.object cimport PyObject
@@ -67,11 +67,37 @@ cdef class Handle:
         return f"<{' '.join(description(self))}>"
 
 
-cdef class TimerHandle(Handle):
-    """A callback scheduled with call_later or call_at. Cancelling takes it out of the heap at once."""
+cdef class ScheduledHandle(Handle):
+    """A callback with a deadline. Cancelling takes it out of the heap at once."""
 
     def __cinit__(self):
         hoop_timer_init(&self.timer, <void *>self)
+
+    cdef int repeat(self) except -1:
+        """It repeats and has run: arm it again."""
+        raise NotImplementedError("a handle that repeats must say how")
+
+    def cancel(self):
+        """Make sure that the callback does not run. Idempotent."""
+        withdraw(self)
+
+    def ref(self):
+        """Have loop.run() wait for this timer again, as it does by default. Returns self. (Node: timeout.ref)"""
+        hoop_timers_set_referenced(self.timers, &self.timer, True)
+        return self
+
+    def unref(self):
+        """Let loop.run() return although this timer is still pending. Returns self. (Node: timeout.unref)"""
+        hoop_timers_set_referenced(self.timers, &self.timer, False)
+        return self
+
+    def has_ref(self):
+        """Whether loop.run() waits for this timer while it is pending."""
+        return not self.timer.is_unreferenced
+
+
+cdef class TimerHandle(ScheduledHandle):
+    """A callback scheduled with call_later or call_at."""
 
     @property
     def __class__(self):
@@ -89,27 +115,9 @@ cdef class TimerHandle(Handle):
         """The deadline in seconds of loop.time()."""
         return self.when_s
 
-    def cancel(self):
+    def cancel(self):  # here too: a method of the very type is called faster than an inherited one
         """Make sure that the callback does not run. Idempotent."""
-        discard(self)
-        if hoop_timer_is_pending(&self.timer):
-            self.is_scheduled = False
-            if hoop_timers_remove(self.timers, &self.timer) == 0:
-                Py_DECREF(self)  # the heap's reference; the caller still has its own
-
-    def ref(self):
-        """Have loop.run() wait for this timer again, as it does by default. Returns self. (Node: timeout.ref)"""
-        hoop_timers_set_referenced(self.timers, &self.timer, True)
-        return self
-
-    def unref(self):
-        """Let loop.run() return although this timer is still pending. Returns self. (Node: timeout.unref)"""
-        hoop_timers_set_referenced(self.timers, &self.timer, False)
-        return self
-
-    def has_ref(self):
-        """Whether loop.run() waits for this timer while it is pending."""
-        return not self.timer.is_unreferenced
+        withdraw(self)
 
     def __hash__(self):
         return hash(self.when_s)
@@ -141,6 +149,39 @@ cdef class TimerHandle(Handle):
         if type(other) is not TimerHandle:
             return NotImplemented
         return self.when_s > (<TimerHandle>other).when_s or self == other
+
+
+cdef class Immediate(Handle):
+    """A callback scheduled with set_immediate: hoop's counterpart of Node's Immediate."""
+
+    @property
+    def active(self):
+        """Whether the callback is still to come."""
+        return self.is_pending and not self.is_cancelled
+
+    def close(self):
+        """Make sure that the callback does not run. Idempotent. (Node: clearImmediate)"""
+        discard(self)
+
+    def ref(self):
+        """Have loop.run() wait for this callback again, as it does by default. Returns self. (Node: immediate.ref)"""
+        self.is_unreferenced = False
+        return self
+
+    def unref(self):
+        """Let loop.run() return without having called it. Returns self. (Node: immediate.unref)"""
+        self.is_unreferenced = True
+        return self
+
+    def has_ref(self):
+        """Whether loop.run() waits for this callback while it is to come."""
+        return not self.is_unreferenced
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
 
 
 cdef int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
@@ -178,6 +219,13 @@ cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **argum
     return handle
 
 
+cdef Immediate new_immediate(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context):
+    cdef Immediate handle = Immediate.__new__(Immediate)
+    fill(handle, loop, callback, arguments, count, context)
+    handle.is_pending = True
+    return handle
+
+
 cdef object invoke(Handle handle):
     """Call it. Callback and arguments are kept alive here, since the callback may cancel its own handle."""
     cdef PyObject *stack[3]
@@ -193,6 +241,15 @@ cdef object invoke(Handle handle):
     stack[2] = <PyObject *>second
     return PyObject_Vectorcall(callback, stack + 1,
                                <size_t>handle.argument_count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+
+
+cdef int withdraw(ScheduledHandle handle) except -1:
+    discard(handle)
+    if hoop_timer_is_pending(&handle.timer):
+        handle.is_scheduled = False
+        if hoop_timers_remove(handle.timers, &handle.timer) == 0:
+            Py_DECREF(handle)  # the heap's reference; the caller still has its own
+    return 0
 
 
 cdef int discard(Handle handle) except -1:
@@ -229,19 +286,27 @@ cdef object callback_source(Handle handle):
 
 cdef list description(Handle handle):
     """The words of a repr, as asyncio puts them."""
-    words = [asyncio.TimerHandle.__name__ if type(handle) is TimerHandle else asyncio.Handle.__name__]
+    words = [type(handle).__name__]
     if handle.is_cancelled:
         words.append("cancelled")
         if handle.second is not None:
             words.append(handle.second)
-    if type(handle) is TimerHandle:
-        words.append(f"when={(<TimerHandle>handle).when_s}")
+    if isinstance(handle, ScheduledHandle):
+        words.append(f"when={(<ScheduledHandle>handle).when_s}")
     if handle.callback is not None:
         words.append(callback_source(handle))
     if handle.source_traceback:
         frame = handle.source_traceback[len(handle.source_traceback) - 1]
         words.append(f"created at {frame[0]}:{frame[1]}")
     return words
+
+
+cdef str described(Handle handle):
+    """The handle as asyncio's slow-callback warning shows it: the task, where the callback is a task's step."""
+    owner = getattr(handle.callback, "__self__", None)
+    if owner is not None and hasattr(owner, "get_coro"):
+        return repr(owner)
+    return str(handle)
 
 
 cdef Py_ssize_t node_offset  # of Handle.node

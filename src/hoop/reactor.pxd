@@ -1,8 +1,7 @@
 from cpython.object cimport PyObject
-from hoop.csrc cimport hoop_datagram_reader, hoop_event, hoop_inbox, hoop_inbox_node, hoop_poller, hoop_ring, \
-    hoop_spin, hoop_timers, hoop_waker
-from hoop.handle cimport Handle, TimerHandle
-from libc.stdint cimport int64_t, uint64_t
+from hoop.csrc cimport hoop_datagram_reader, hoop_event, hoop_poller, hoop_ring, hoop_spin
+from hoop.handle cimport Handle
+from hoop.scheduler cimport Scheduler
 
 cdef enum:
     READ_BUFFER_SIZE = 65536
@@ -31,64 +30,25 @@ cdef class Watcher:
     cdef int on_descriptor_lost(self) except -1            # fd was closed behind our back and its number reused
 
 
-cdef class Reactor:
-    cdef hoop_ring ready        # Handle: what the next turn runs
-    cdef hoop_ring due          # TimerHandle: taken from the heap by this turn, not yet run
-    cdef hoop_ring next_ticks   # Handle
-    cdef hoop_ring microtasks   # Handle
-    cdef hoop_ring immediates   # Handle
+cdef class Reactor(Scheduler):
     cdef hoop_ring flushes      # Watcher with writes deferred by the callback that is running
-    cdef hoop_timers timers     # TimerHandle
-    cdef hoop_inbox inbox       # Handle, from other threads
-    cdef hoop_inbox_node *arrived  # taken from the inbox, not yet in `ready`
-    cdef hoop_waker waker
     cdef hoop_poller poller
     cdef PyObject **watchers    # Watcher by descriptor number, or NULL
     cdef int watcher_capacity
     cdef hoop_event *events
     cdef char *read_buffer      # shared by the transports: what is read into it is copied out before anything else runs
     cdef hoop_datagram_reader *datagram_reader  # likewise, for datagrams; NULL until somebody receives one
-    cdef object clock           # None, or a callable returning nanoseconds in place of the monotonic clock
     cdef object entered         # the context left entered between two callbacks, or None
-    cdef bint after_is_due      # flushes, next_ticks or microtasks hold something
-    cdef Py_ssize_t references  # what run() waits for besides queues and timers: watchers, and whoever called ref()
     cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
-    cdef bint stopping
-    cdef bint closed
-    cdef bint debug
     cdef bint forked            # this is a child's copy: the kernel's poller belongs to the parent
     cdef bint poll_every_turn
     cdef bint must_poll
     cdef int skipped_polls
     cdef size_t last_batch      # callbacks run by the latest turn
     cdef int stale_waits        # waits in a row that reported a registration nobody holds
-    cdef size_t jobs_in_flight  # submitted to a pool, and not yet back
-    cdef hoop_spin spin         # for their results; the pool sets its limit
-    cdef unsigned long thread_id  # of the thread inside run_turns, else 0
-    cdef uint64_t turn_count
-    cdef uint64_t poll_count
-    cdef uint64_t sleep_count   # polls that blocked, without the GIL
+    cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
     cdef public double slow_callback_duration
     cdef public object _current_handle
-
-    # For work that no queue, timer or watcher shows (a job in the pool, a thread that will post): run() does not return
-    # before each ref() has had its unref(). Both in the loop's thread, or while the loop does not run; the unref() of work
-    # that has ended belongs into the callback that it posts. RuntimeError when there is nothing to undo.
-    cdef int ref(self) except -1
-    cdef int unref(self) except -1
-    cdef bint is_alive(self) except -1  # whether run() has anything left to wait for
-
-    cdef int64_t now_ns(self) except? -1
-    cdef int check_open(self) except -1
-    cdef int check_thread(self) except -1
-    cdef bint may_touch(self) noexcept
-    cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
-    cdef Handle schedule_method(self, object callback, object argument, object context)
-    cdef Handle immediate(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
-    cdef TimerHandle schedule_timer(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
-                                    Py_ssize_t count, object context)
-    cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
-    cdef Handle defer(self, hoop_ring *queue, object callback, PyObject **arguments, Py_ssize_t count, object context)
 
     cdef int watch(self, Watcher watcher, unsigned interest) except -1
     cdef int rewatch(self, Watcher watcher, unsigned interest) except -1
@@ -108,10 +68,10 @@ cdef class Reactor:
     cdef int run_turns(self, bint until_idle) except -1
     cdef int turn(self) except -1
     cdef int poll(self, bint may_block) except -1
-    cdef int64_t poll_timeout_ns(self) except? -2
-    cdef int take_inbox(self) except -1
-    cdef int take_due_timers(self) except -1
-    cdef int run_batch(self, hoop_ring *queue, size_t count) except -1
+    cdef int sleep(self) except -1
+    cdef int run_ready(self, size_t count) except -1
+    cdef int run_due(self, size_t count) except -1
+    cdef int run_immediates(self, size_t count) except -1
     cdef int run_handle(self, Handle handle) except -1
     cdef int run_handle_timed(self, Handle handle) except -1
     cdef int handle_failed(self, Handle handle, object error) except -1

@@ -1,4 +1,5 @@
-"""The reactor: ready queue, microtasks, timers, descriptors, and the turn that runs them. It knows no transport.
+"""The reactor: descriptors, and the turn that runs what the scheduler holds and what the poller reports. It knows no
+transport.
 
 One turn, in asyncio's order (docs/architecture.md says why):
 
@@ -7,18 +8,20 @@ One turn, in asyncio's order (docs/architecture.md says why):
 and after each callback of any kind, settle(): microtasks (all next_ticks, then all microtasks, until both are empty),
 then the writes that were deferred. What a turn's callbacks schedule runs in the next turn.
 
-Ownership: every ring, the heap, the inbox and the table of watchers own one reference to each entry. The garbage
-collector sees all of them (garbage.pyx), so an abandoned loop is collected with everything that it holds.
+Ownership: like the scheduler's queues, the ring of flushes and the table of watchers own one reference to each entry. The
+garbage collector sees all of them (garbage.pyx), so an abandoned loop is collected with everything that it holds.
 """
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.csrc cimport *
 from hoop.errors cimport check, os_error
-from hoop.handle cimport Handle, TimerHandle, callback_source, handle_of_node, invoke, new_handle, new_timer_handle
+from hoop.handle cimport Handle, Immediate, ScheduledHandle, callback_source, described, invoke
+from hoop.rings cimport drain, push
+from hoop.scheduler cimport Scheduler
 from hoop.cpython_api cimport PyContext_Enter, PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident
 from libc.errno cimport EINTR, ENOENT
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 import errno
@@ -69,18 +72,9 @@ cdef class Watcher:
         return not self.is_unreferenced
 
 
-cdef class Reactor:
+cdef class Reactor(Scheduler):
     def __cinit__(self, *args, **kwargs):
-        hoop_ring_init(&self.ready)
-        hoop_ring_init(&self.due)
-        hoop_ring_init(&self.next_ticks)
-        hoop_ring_init(&self.microtasks)
-        hoop_ring_init(&self.immediates)
         hoop_ring_init(&self.flushes)
-        hoop_timers_init(&self.timers)
-        hoop_inbox_init(&self.inbox)
-        self.waker.read_fd = self.waker.write_fd = -1
-        self.closed = True  # until __init__ has opened everything
         self.slow_callback_duration = 0.1
 
     def __init__(self, *, poller=None, clock=None, poll_every_turn=False):
@@ -114,103 +108,11 @@ cdef class Reactor:
         hoop_datagram_reader_close(self.datagram_reader)
         PyMem_Free(self.watchers)
 
-    # ---- time and state -------------------------------------------------------------------------------------------
-
-    cdef int64_t now_ns(self) except? -1:
-        if self.clock is None:
-            return hoop_clock_ns()
-        return <int64_t>self.clock()
-
-    cdef int check_open(self) except -1:
-        if self.closed:
-            raise RuntimeError("Event loop is closed")
-        return 0
-
-    cdef int check_thread(self) except -1:
-        """Debug mode: call_soon and its kin belong to the loop's own thread."""
-        if not self.may_touch():
-            raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
-        return 0
-
-    cdef bint may_touch(self) noexcept:
-        """Whether this thread may change the loop: it is the loop's own, or the loop is not running."""
-        return self.thread_id == 0 or self.thread_id == PyThread_get_thread_ident()
-
     cdef int report(self, dict context) except -1:
         """Hand a problem to the loop's exception handler: the one overridable method that is called from inside."""
         self.leave_context()
         self.call_exception_handler(context)
         return 0
-
-    # ---- what run() waits for -------------------------------------------------------------------------------------
-
-    cdef int ref(self) except -1:
-        self.references += 1
-        return 0
-
-    cdef int unref(self) except -1:
-        if self.references <= 0:
-            raise RuntimeError("unref() without a ref() before it")
-        self.references -= 1
-        return 0
-
-    cdef bint is_alive(self) except -1:
-        return (self.references > 0 or self.jobs_in_flight > 0 or hoop_timers_referenced(&self.timers) > 0
-                or hoop_ring_size(&self.ready) > 0 or hoop_ring_size(&self.due) > 0
-                or hoop_ring_size(&self.immediates) > 0 or self.after_is_due
-                or self.arrived != NULL or not hoop_inbox_is_empty(&self.inbox))
-
-    # ---- scheduling -----------------------------------------------------------------------------------------------
-
-    cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
-        """A callback for the next turn."""
-        if self.thread_id == 0 and not hoop_inbox_is_empty(&self.inbox):
-            self.take_inbox()  # posted before: it stays before
-        cdef Handle handle = new_handle(self, callback, arguments, count, context)
-        push(&self.ready, handle)
-        return handle
-
-    cdef Handle schedule_method(self, object callback, object argument, object context):
-        cdef PyObject *arguments[1]
-        arguments[0] = <PyObject *>argument
-        return self.schedule(callback, arguments, 1, context)
-
-    cdef Handle defer(self, hoop_ring *queue, object callback, PyObject **arguments, Py_ssize_t count, object context):
-        """A callback for one of the microtask queues."""
-        cdef Handle handle = new_handle(self, callback, arguments, count, context)
-        push(queue, handle)
-        self.after_is_due = True
-        return handle
-
-    cdef Handle immediate(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
-        """A callback for the end of this turn."""
-        cdef Handle handle = new_handle(self, callback, arguments, count, context)
-        push(&self.immediates, handle)
-        return handle
-
-    cdef TimerHandle schedule_timer(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
-                                    Py_ssize_t count, object context):
-        cdef TimerHandle handle = new_timer_handle(self, callback, arguments, count, context)
-        # loop.time() rounds to a double: make sure that it has reached when_s once the deadline has passed
-        while deadline_ns != INT64_MAX and <double>deadline_ns / 1e9 < when_s:
-            deadline_ns += 1
-        handle.timers = &self.timers
-        handle.when_s = when_s
-        check(hoop_timers_add(&self.timers, &handle.timer, deadline_ns))
-        Py_INCREF(handle)
-        handle.is_scheduled = True
-        return handle
-
-    cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
-        """A callback from any thread."""
-        cdef Handle handle = new_handle(self, callback, arguments, count, context)
-        if self.thread_id == PyThread_get_thread_ident():
-            push(&self.ready, handle)
-            return handle
-        Py_INCREF(handle)
-        if hoop_inbox_push(&self.inbox, &handle.node):
-            check(hoop_waker_wake(&self.waker))
-        return handle
 
     # ---- descriptors ----------------------------------------------------------------------------------------------
 
@@ -352,6 +254,7 @@ cdef class Reactor:
         self.must_poll = True
         self.in_callback = True
         try:
+            hoop_meter_start(&self.meter, self.now_ns())
             if self.after_is_due:
                 self.settle()
             while not until_idle or self.is_alive():
@@ -365,12 +268,13 @@ cdef class Reactor:
             self.thread_id = 0
             self._current_handle = None
             self.leave_context()
+            hoop_meter_stop(&self.meter, self.now_ns())
         return 0
 
     cdef int turn(self) except -1:
         cdef int count = 0
         cdef size_t batch
-        self.turn_count += 1
+        self.meter.turns += 1
         if not hoop_inbox_is_empty(&self.inbox) or self.arrived != NULL:
             self.take_inbox()
         batch = hoop_ring_size(&self.ready)
@@ -382,20 +286,22 @@ cdef class Reactor:
             if not hoop_inbox_is_empty(&self.inbox):
                 self.take_inbox()
             batch = hoop_ring_size(&self.ready)
+            if self.timers.size > 0:
+                self.take_due_timers(self.meter.looked_ns)
         else:
             self.skipped_polls += 1
-        if self.timers.size > 0:
-            self.take_due_timers()
+            if self.timers.size > 0:
+                self.take_due_timers(self.now_ns())
         self.last_batch = batch
-        self.run_batch(&self.ready, batch)
+        self.run_ready(batch)
         if count > 0:
             self.dispatch(count)
         batch = hoop_ring_size(&self.due)
         if batch > 0:
-            self.run_batch(&self.due, batch)
+            self.run_due(batch)
         batch = hoop_ring_size(&self.immediates)
         if batch > 0:
-            self.run_batch(&self.immediates, batch)
+            self.run_immediates(batch)
         if self.entered is not None:
             self.leave_context()
         return 0
@@ -404,99 +310,99 @@ cdef class Reactor:
         """Fill self.events; their number. Asks without blocking first, under the GIL: giving the GIL away and getting it
         back from a busy thread costs up to a switch interval, and under load there always is an event."""
         cdef int count
-        cdef int64_t timeout_ns
-        self.poll_count += 1
+        self.meter.polls += 1
         count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         if count == 0 and may_block:
-            timeout_ns = self.poll_timeout_ns()
-            if timeout_ns != 0 and self.jobs_in_flight > 0 and hoop_spin_may(&self.spin):
-                self.in_callback = False
-                with nogil:
-                    count = hoop_spin_for_inbox(&self.spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
-                                                timeout_ns)
-                self.in_callback = True
-                if count != 0:
-                    timeout_ns = 0
-            if timeout_ns != 0 and hoop_inbox_prepare_sleep(&self.inbox):
-                self.in_callback = False
-                self.sleep_count += 1
-                with nogil:
-                    count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, timeout_ns)
-                self.in_callback = True
-                hoop_inbox_awake(&self.inbox)
+            count = self.sleep()
+        else:
+            hoop_meter_looked(&self.meter, self.now_ns())
         if count == -EINTR:
             PyErr_CheckSignals()
             return 0
         check(count)
         return count
 
-    cdef int64_t poll_timeout_ns(self) except? -2:
-        """How long nothing will be due: -1 for ever."""
-        cdef int64_t deadline_ns, now_ns
-        if self.stopping or hoop_ring_size(&self.immediates) > 0 or hoop_ring_size(&self.due) > 0:
-            return 0
-        if self.timers.size == 0:
-            return -1
-        deadline_ns = hoop_timers_deadline_ns(&self.timers, INT64_MAX)
-        if deadline_ns == INT64_MAX:
-            return -1
-        if self.clock is not None:
-            return 0  # a clock of the test's own: its time does not pass while we sleep
-        now_ns = hoop_clock_ns()
-        return deadline_ns - now_ns if deadline_ns > now_ns else 0
-
-    cdef int take_inbox(self) except -1:
-        """Move what other threads posted to the ready queue, in their order."""
-        cdef hoop_inbox_node *node
-        cdef hoop_inbox_node *last
-        cdef hoop_inbox_node *newer = hoop_inbox_take(&self.inbox)
-        if self.arrived == NULL:
-            self.arrived = newer
-        else:
-            last = self.arrived
-            while last.next != NULL:
-                last = last.next
-            last.next = newer
-        while self.arrived != NULL:
-            node = self.arrived
-            check(hoop_ring_push(&self.ready, handle_of_node(node)))  # the inbox's reference becomes the ring's
-            self.arrived = node.next
-        return 0
-
-    cdef int take_due_timers(self) except -1:
-        """Move what is due now to a queue of this turn: what callbacks schedule from here on waits for the next turn."""
+    cdef int sleep(self) except -1:
+        """As poll, blocking until something happens or is due; also -EINTR. What the meter then counts as busy includes
+        the wait for the GIL."""
+        cdef int count = 0
+        cdef bint has_own_clock = self.clock is not None
         cdef int64_t now_ns = self.now_ns()
-        cdef hoop_timer *timer
-        while hoop_timers_deadline_ns(&self.timers, INT64_MAX) <= now_ns:
-            timer = hoop_timers_pop_due(&self.timers, now_ns)
-            if timer == NULL:
-                break
-            push_owned(&self.due, <PyObject *>timer.owner)
-        return 0
+        cdef int64_t limit_ns = self.sleep_limit_ns(now_ns)
+        if limit_ns == 0:
+            hoop_meter_looked(&self.meter, now_ns)
+            return 0
+        hoop_meter_asleep(&self.meter, now_ns)
+        self.in_callback = False
+        if self.jobs_in_flight > 0 and hoop_spin_may(&self.spin):
+            with nogil:
+                count = hoop_spin_for_inbox(&self.spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
+                                            limit_ns)
+                now_ns = hoop_clock_ns()
+        if count == 0 and hoop_inbox_prepare_sleep(&self.inbox):
+            self.meter.sleeps += 1
+            with nogil:
+                count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)
+                now_ns = hoop_clock_ns()
+            hoop_inbox_awake(&self.inbox)
+        self.in_callback = True
+        hoop_meter_woke(&self.meter, self.now_ns() if has_own_clock else now_ns)
+        return count
 
-    cdef int run_batch(self, hoop_ring *queue, size_t count) except -1:
+    cdef int run_ready(self, size_t count) except -1:
         cdef Handle handle
         cdef PyObject *entry
         while count > 0:
             count -= 1
-            entry = <PyObject *>hoop_ring_pop(queue)
+            entry = <PyObject *>hoop_ring_pop(&self.ready)
             if entry == NULL:
                 break  # closed by a callback
             handle = <Handle>entry
             Py_DECREF(handle)  # the ring's reference; `handle` has its own
-            if handle.is_cancelled:
-                continue
-            if self.debug:
-                self.run_handle_timed(handle)
+            if not handle.is_cancelled:
+                run_one(self, handle)
+        return 0
+
+    cdef int run_due(self, size_t count) except -1:
+        cdef ScheduledHandle handle
+        cdef PyObject *entry
+        while count > 0:
+            count -= 1
+            entry = <PyObject *>hoop_ring_pop(&self.due)
+            if entry == NULL:
+                break
+            handle = <ScheduledHandle>entry
+            Py_DECREF(handle)
+            if handle.is_cancelled or not handle.is_scheduled or hoop_timer_is_pending(&handle.timer):
+                continue  # the last: put off by an earlier callback of this turn
+            if handle.is_repeating:
+                try:
+                    call_one(self, handle)
+                finally:
+                    handle.repeat()
+                if self.after_is_due:
+                    self.settle()
             else:
-                self.run_handle(handle)
-            if self.after_is_due:
-                self.settle()
+                handle.is_scheduled = False
+                run_one(self, handle)
+        return 0
+
+    cdef int run_immediates(self, size_t count) except -1:
+        cdef Immediate handle
+        cdef PyObject *entry
+        while count > 0:
+            count -= 1
+            entry = <PyObject *>hoop_ring_pop(&self.immediates)
+            if entry == NULL:
+                break
+            handle = <Immediate>entry
+            Py_DECREF(handle)
+            handle.is_pending = False
+            if not handle.is_cancelled:
+                run_one(self, handle)
         return 0
 
     cdef int run_handle(self, Handle handle) except -1:
-        if type(handle) is TimerHandle:
-            (<TimerHandle>handle).is_scheduled = False
         try:
             self.enter_context(handle.context)
             invoke(handle)
@@ -550,6 +456,7 @@ cdef class Reactor:
                 events = event.events & hoop_poller_interest(&self.poller, event.fd)
                 if events == 0:
                     continue
+                self.meter.events += 1
                 if self.debug:
                     self.dispatch_timed(watcher, events)
                 else:
@@ -601,23 +508,10 @@ cdef class Reactor:
     # ---- the end --------------------------------------------------------------------------------------------------
 
     cdef int release_everything(self) except -1:
-        """Let go of every callback and watcher. Runs user code (finalizers), so each entry is out before it is released."""
+        """Let go of every callback and watcher. Runs user code (finalizers), so each is out before it is released."""
         cdef int fd
-        cdef Watcher watcher
-        cdef hoop_timer *timer
-        drain(&self.ready)
-        drain(&self.due)
-        drain(&self.next_ticks)
-        drain(&self.microtasks)
-        drain(&self.immediates)
+        self.release_queues()
         drain(&self.flushes)
-        while self.timers.size > 0:
-            timer = hoop_timers_pop_due(&self.timers, INT64_MAX)
-            (<TimerHandle>timer.owner).is_scheduled = False
-            Py_DECREF(<object>timer.owner)
-        hoop_timers_free(&self.timers)
-        self.take_inbox()
-        drain(&self.ready)
         for fd in range(self.watcher_capacity):
             if self.watchers[fd] != NULL:
                 hoop_poller_forget(&self.poller, fd)
@@ -625,15 +519,7 @@ cdef class Reactor:
         return 0
 
 
-# ---- queues of owned references -----------------------------------------------------------------------------------
-
-cdef inline int push(hoop_ring *queue, object entry) except -1:
-    cdef int result = hoop_ring_push(queue, <void *>entry)
-    if result < 0:
-        raise MemoryError()
-    Py_INCREF(entry)
-    return 0
-
+# ---- the parts of a turn ------------------------------------------------------------------------------------------
 
 cdef int hold(Watcher watcher, bint wanted) except -1:
     """The table's reference: a watcher that waits for nothing lives only as long as its users do, as in asyncio."""
@@ -646,20 +532,17 @@ cdef int hold(Watcher watcher, bint wanted) except -1:
     return 0
 
 
-cdef int push_owned(hoop_ring *queue, PyObject *entry) except -1:
-    """As push, for a reference that the caller owns and gives away, also when this fails."""
-    if hoop_ring_push(queue, entry) < 0:
-        Py_DECREF(<object>entry)
-        raise MemoryError()
-    return 0
+cdef inline int call_one(Reactor reactor, Handle handle) except -1:
+    reactor.meter.callbacks += 1
+    if reactor.debug:
+        return reactor.run_handle_timed(handle)
+    return reactor.run_handle(handle)
 
 
-cdef int drain(hoop_ring *queue) except -1:
-    cdef PyObject *entry = <PyObject *>hoop_ring_pop(queue)
-    while entry != NULL:
-        Py_DECREF(<object>entry)
-        entry = <PyObject *>hoop_ring_pop(queue)
-    hoop_ring_free(queue)
+cdef inline int run_one(Reactor reactor, Handle handle) except -1:
+    call_one(reactor, handle)
+    if reactor.after_is_due:
+        reactor.settle()
     return 0
 
 
@@ -670,17 +553,7 @@ cdef int run_queued(Reactor reactor, hoop_ring *queue) except -1:
     Py_DECREF(handle)
     if handle.is_cancelled:
         return 0
-    if reactor.debug:
-        return reactor.run_handle_timed(handle)
-    return reactor.run_handle(handle)
-
-
-cdef str described(Handle handle):
-    """The handle as asyncio's slow-callback warning shows it: the task, where the callback is a task's step."""
-    owner = getattr(handle.callback, "__self__", None)
-    if owner is not None and hasattr(owner, "get_coro"):
-        return repr(owner)
-    return str(handle)
+    return call_one(reactor, handle)
 
 
 cdef int open_poller(hoop_poller *poller, object name) except -1:

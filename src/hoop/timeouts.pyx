@@ -53,14 +53,14 @@ cdef class TimeoutQueue:
         cdef Reactor reactor = self.reactor
         if reactor.clock is not None or not reactor.in_callback:
             return reactor.now_ns()
-        if self.stamp_turn != reactor.turn_count:
+        if self.stamp_turn != reactor.meter.turns:
             self.stamp_ns = reactor.now_ns()
-            self.stamp_turn = reactor.turn_count
+            self.stamp_turn = reactor.meter.turns
         return self.stamp_ns
 
     cdef int touch(self, hoop_expiry_node *node) except -1:
         """Wait from now on, whether or not it has waited already."""
-        if (node == self.waiting.ends.previous and self.stamp_turn == self.reactor.turn_count
+        if (node == self.waiting.ends.previous and self.stamp_turn == self.reactor.meter.turns
                 and self.reactor.in_callback):
             return 0  # what was received in this turn is answered in it
         hoop_expiry_touch(&self.waiting, node, self.now_ns())

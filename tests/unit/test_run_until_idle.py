@@ -32,18 +32,19 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.fixture
-def guard(loop: Any) -> Iterator[list[str]]:
-    """Stops a run that does not end by itself; unreferenced, so it keeps nothing alive."""
-    expired: list[str] = []
+def guard(loop: Any) -> Iterator[list[object]]:
+    """Stops a run that does not end by itself, and collects what callbacks raise; unreferenced, so it keeps nothing alive."""
+    wrong: list[object] = []
 
     def expire() -> None:
-        expired.append("expired")
+        wrong.append("the run has not ended by itself")
         loop.stop()
 
+    loop.set_exception_handler(lambda loop, context: wrong.append(context))
     timer = loop.call_later(DEADLINE_S, expire).unref()
-    yield expired
+    yield wrong
     timer.cancel()
-    assert not expired
+    assert wrong == []
 
 
 pytestmark = pytest.mark.usefixtures("guard")

@@ -51,9 +51,15 @@ loop = hoop.Loop(poller="poll", poll_every_turn=True)
 abstract: asyncio.AbstractEventLoop = loop
 reveal_type(loop.next_tick(tick, 1, "a"))  # is: asyncio.events.Handle
 reveal_type(loop.queue_microtask(tick, 1, "a"))  # is: asyncio.events.Handle
-reveal_type(loop.set_immediate(tick, 1, "a"))  # is: asyncio.events.Handle
+reveal_type(loop.set_immediate(tick, 1, "a"))  # is: hoop.handle.Immediate
+reveal_type(loop.set_timeout(tick, 0.5, 1, "a"))  # is: hoop.native_timers.Timer
+reveal_type(loop.set_timeout(print))  # is: hoop.native_timers.Timer
+reveal_type(loop.set_interval(tick, 0.5, 1, "a").unref())  # is: hoop.native_timers.Timer
+loop.set_interval(print)  # error: call-arg
+loop.set_timeout(tick, 0.5, "1", "a")  # error: arg-type
 reveal_type(loop.call_soon(tick, 1, "a"))  # is: asyncio.events.Handle
-reveal_type(loop.call_later(0.5, tick, 1, "a"))  # is: asyncio.events.TimerHandle
+reveal_type(loop.call_later(0.5, tick, 1, "a"))  # is: hoop.handle.TimerHandle
+reveal_type(loop.call_later(0.5, tick, 1, "a").unref().has_ref())  # is: bool
 loop.next_tick(tick, "1", "a")  # error: arg-type
 loop.call_soon(tick, 1)  # error: arg-type
 hoop.Loop(pollers="poll")  # error: call-arg
@@ -189,7 +195,7 @@ def test_the_stub_has_the_compiled_parameters() -> None:
         if name == "__init__" or is_property:
             continue
         arguments = function.args
-        stubbed = [argument.arg for argument in arguments.args]
+        stubbed = [argument.arg for argument in [*arguments.posonlyargs, *arguments.args]]
         stubbed += [f"*{arguments.vararg.arg}"] if arguments.vararg else []
         stubbed += [argument.arg for argument in arguments.kwonlyargs]
         compiled = inspect.signature(getattr(BaseLoop, name)).parameters.values()

@@ -1,0 +1,192 @@
+"""The scheduler: what is to run. Queues of callbacks, timers, and what other threads have posted; it runs nothing itself.
+
+Ownership: every ring, the heap and the inbox own one reference to each entry. The garbage collector sees all of them
+(garbage.pyx).
+"""
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from hoop.csrc cimport *
+from hoop.cpython_api cimport PyThread_get_thread_ident
+from hoop.errors cimport check
+from hoop.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle, handle_of_node, new_handle, new_immediate, \
+    new_timer_handle
+from hoop.rings cimport drain, push, push_owned
+from libc.stdint cimport INT64_MAX, int64_t
+
+
+cdef class Scheduler:
+    def __cinit__(self, *args, **kwargs):
+        hoop_ring_init(&self.ready)
+        hoop_ring_init(&self.due)
+        hoop_ring_init(&self.next_ticks)
+        hoop_ring_init(&self.microtasks)
+        hoop_ring_init(&self.immediates)
+        hoop_timers_init(&self.timers)
+        hoop_inbox_init(&self.inbox)
+        hoop_meter_reset(&self.meter, 0)
+        self.waker.read_fd = self.waker.write_fd = -1
+        self.closed = True  # until everything is open
+
+    cdef int64_t now_ns(self) except? -1:
+        if self.clock is None:
+            return hoop_clock_ns()
+        return <int64_t>self.clock()
+
+    cdef int check_open(self) except -1:
+        if self.closed:
+            raise RuntimeError("Event loop is closed")
+        return 0
+
+    cdef int check_thread(self) except -1:
+        """Debug mode: call_soon and its kin belong to the loop's own thread."""
+        if not self.may_touch():
+            raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
+        return 0
+
+    cdef bint may_touch(self) noexcept:
+        """Whether this thread may change the loop: it is the loop's own, or the loop is not running."""
+        return self.thread_id == 0 or self.thread_id == PyThread_get_thread_ident()
+
+    # ---- what run() waits for -------------------------------------------------------------------------------------
+
+    cdef int ref(self) except -1:
+        self.references += 1
+        return 0
+
+    cdef int unref(self) except -1:
+        if self.references <= 0:
+            raise RuntimeError("unref() without a ref() before it")
+        self.references -= 1
+        return 0
+
+    cdef bint is_alive(self) except -1:
+        return (self.references > 0 or self.jobs_in_flight > 0 or hoop_timers_referenced(&self.timers) > 0
+                or hoop_ring_size(&self.ready) > 0 or hoop_ring_size(&self.due) > 0 or self.after_is_due
+                or self.arrived != NULL or not hoop_inbox_is_empty(&self.inbox)
+                or hoop_ring_visit(&self.immediates, is_awaited, NULL) != 0)
+
+    # ---- scheduling -----------------------------------------------------------------------------------------------
+
+    cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
+        """A callback for the next turn."""
+        if self.thread_id == 0 and not hoop_inbox_is_empty(&self.inbox):
+            self.take_inbox()  # posted before: it stays before
+        cdef Handle handle = new_handle(self, callback, arguments, count, context)
+        push(&self.ready, handle)
+        return handle
+
+    cdef Handle schedule_method(self, object callback, object argument, object context):
+        cdef PyObject *arguments[1]
+        arguments[0] = <PyObject *>argument
+        return self.schedule(callback, arguments, 1, context)
+
+    cdef Handle defer(self, hoop_ring *queue, object callback, PyObject **arguments, Py_ssize_t count, object context):
+        """A callback for one of the microtask queues."""
+        cdef Handle handle = new_handle(self, callback, arguments, count, context)
+        push(queue, handle)
+        self.after_is_due = True
+        return handle
+
+    cdef Immediate immediate(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
+        """A callback for the end of this turn."""
+        cdef Immediate handle = new_immediate(self, callback, arguments, count, context)
+        push(&self.immediates, handle)
+        return handle
+
+    cdef TimerHandle schedule_timer(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
+                                    Py_ssize_t count, object context):
+        cdef TimerHandle handle = new_timer_handle(self, callback, arguments, count, context)
+        # loop.time() rounds to a double: make sure that it has reached when_s once the deadline has passed
+        while deadline_ns != INT64_MAX and <double>deadline_ns / 1e9 < when_s:
+            deadline_ns += 1
+        handle.when_s = when_s
+        self.arm(handle, deadline_ns)
+        return handle
+
+    cdef int arm(self, ScheduledHandle handle, int64_t deadline_ns) except -1:
+        """Put handle, which is not in the heap, into it."""
+        handle.timers = &self.timers
+        check(hoop_timers_add(&self.timers, &handle.timer, deadline_ns))
+        Py_INCREF(handle)
+        handle.is_scheduled = True
+        return 0
+
+    cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
+        """A callback from any thread."""
+        cdef Handle handle = new_handle(self, callback, arguments, count, context)
+        if self.thread_id == PyThread_get_thread_ident():
+            push(&self.ready, handle)
+            return handle
+        Py_INCREF(handle)
+        if hoop_inbox_push(&self.inbox, &handle.node):
+            check(hoop_waker_wake(&self.waker))
+        return handle
+
+    # ---- for the turn ---------------------------------------------------------------------------------------------
+
+    cdef int take_inbox(self) except -1:
+        """Move what other threads posted to the ready queue, in their order."""
+        cdef hoop_inbox_node *node
+        cdef hoop_inbox_node *last
+        cdef hoop_inbox_node *newer = hoop_inbox_take(&self.inbox)
+        if self.arrived == NULL:
+            self.arrived = newer
+        else:
+            last = self.arrived
+            while last.next != NULL:
+                last = last.next
+            last.next = newer
+        while self.arrived != NULL:
+            node = self.arrived
+            check(hoop_ring_push(&self.ready, handle_of_node(node)))  # the inbox's reference becomes the ring's
+            self.arrived = node.next
+        return 0
+
+    cdef int take_due_timers(self, int64_t now_ns) except -1:
+        """Move what is due to a queue of this turn: what callbacks schedule from here on waits for the next turn."""
+        cdef hoop_timer *timer
+        cdef int64_t deadline_ns = hoop_timers_deadline_ns(&self.timers, INT64_MAX)
+        if deadline_ns > now_ns or deadline_ns == INT64_MAX:
+            return 0
+        hoop_meter_timers_due(&self.meter, deadline_ns, now_ns)
+        while hoop_timers_deadline_ns(&self.timers, INT64_MAX) <= now_ns:
+            timer = hoop_timers_pop_due(&self.timers, now_ns)
+            if timer == NULL:
+                break
+            push_owned(&self.due, <PyObject *>timer.owner)
+        return 0
+
+    cdef int64_t sleep_limit_ns(self, int64_t now_ns) noexcept:
+        """How long nothing will be due: -1 for ever."""
+        cdef int64_t deadline_ns
+        if self.stopping or hoop_ring_size(&self.immediates) > 0 or hoop_ring_size(&self.due) > 0:
+            return 0
+        deadline_ns = hoop_timers_deadline_ns(&self.timers, INT64_MAX)
+        if deadline_ns == INT64_MAX:
+            return -1
+        if self.clock is not None:
+            return 0  # a clock of the test's own: its time does not pass while we sleep
+        return deadline_ns - now_ns if deadline_ns > now_ns else 0
+
+    cdef int release_queues(self) except -1:
+        """Let go of every callback. Runs user code (finalizers), so each entry is out before it is released."""
+        cdef hoop_timer *timer
+        drain(&self.ready)
+        drain(&self.due)
+        drain(&self.next_ticks)
+        drain(&self.microtasks)
+        drain(&self.immediates)
+        while self.timers.size > 0:
+            timer = hoop_timers_pop_due(&self.timers, INT64_MAX)
+            (<ScheduledHandle>timer.owner).is_scheduled = False
+            Py_DECREF(<object>timer.owner)
+        hoop_timers_free(&self.timers)
+        self.take_inbox()
+        drain(&self.ready)
+        return 0
+
+
+cdef int is_awaited(void *entry, void *arg) noexcept:
+    """A visitor of immediates: not 0 at the first that run() waits for."""
+    cdef Immediate handle = <Immediate>entry
+    return not handle.is_cancelled and not handle.is_unreferenced
