@@ -393,7 +393,6 @@ cdef extern from "jobs_dns.h" nogil:
     void hoop_getnameinfo_job_init(hoop_getnameinfo_job *job, const char *host, int port, uint32_t flowinfo,
                                    uint32_t scope_id, bint is_pair, int flags) noexcept
 
-
 cdef extern from "meter.h" nogil:
     ctypedef struct hoop_meter:
         uint64_t turns
