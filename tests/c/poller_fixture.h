@@ -48,6 +48,26 @@ static inline void open_pair(int pair[2])
     REQUIRE(hoop_net_set_nonblocking(pair[1]) == 0);
 }
 
+/* A test on a poller and a connected pair, `poller` and `pair`. It may close them; what it leaves open is closed here. */
+#define POLLER_TEST(name)                                          \
+    static void name##_on(hoop_poller *poller, const int pair[2]); \
+    TEST(name)                                                     \
+    {                                                              \
+        with_poller_and_pair(name##_on);                           \
+    }                                                              \
+    static void name##_on(hoop_poller *poller, const int pair[2])
+
+static inline void with_poller_and_pair(void (*test)(hoop_poller *poller, const int pair[2]))
+{
+    hoop_poller poller = open_poller();
+    int pair[2];
+    open_pair(pair);
+    test(&poller, pair);
+    close(pair[0]);
+    close(pair[1]);
+    hoop_poller_close(&poller);
+}
+
 static inline void send_byte(int fd)
 {
     REQUIRE(hoop_net_send(fd, "x", 1) == 1);

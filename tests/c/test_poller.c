@@ -25,23 +25,18 @@ TEST(the_first_back_end_is_the_default)
     CHECK(poller.backend == NULL);
 }
 
-TEST(a_closed_poller_refuses)
+POLLER_TEST(a_closed_poller_refuses)
 {
-    hoop_poller poller = open_poller();
     hoop_event event;
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
-    hoop_poller_close(&poller);
-    CHECK_EQ(hoop_poller_generation(&poller, pair[0]), 0);
-    CHECK_EQ(hoop_poller_add(&poller, pair[0], HOOP_READABLE), -EBADF);
-    CHECK_EQ(hoop_poller_set(&poller, pair[0], HOOP_READABLE), -ENOENT);
-    CHECK_EQ(hoop_poller_rearm(&poller, pair[0], HOOP_READABLE), -ENOENT);
-    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), -ENOENT);
-    CHECK_EQ(hoop_poller_rebuild(&poller), -EBADF);
-    CHECK_EQ(hoop_poller_wait(&poller, &event, 1, -1), -EBADF);
-    close(pair[0]);
-    close(pair[1]);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_READABLE) == 0);
+    hoop_poller_close(poller);
+    CHECK_EQ(hoop_poller_generation(poller, pair[0]), 0);
+    CHECK_EQ(hoop_poller_add(poller, pair[0], HOOP_READABLE), -EBADF);
+    CHECK_EQ(hoop_poller_set(poller, pair[0], HOOP_READABLE), -ENOENT);
+    CHECK_EQ(hoop_poller_rearm(poller, pair[0], HOOP_READABLE), -ENOENT);
+    CHECK_EQ(hoop_poller_remove(poller, pair[0]), -ENOENT);
+    CHECK_EQ(hoop_poller_rebuild(poller), -EBADF);
+    CHECK_EQ(hoop_poller_wait(poller, &event, 1, -1), -EBADF);
 }
 
 TEST(the_poller_is_closed_on_exec)
@@ -52,96 +47,75 @@ TEST(the_poller_is_closed_on_exec)
     hoop_poller_close(&poller);
 }
 
-TEST(a_bad_descriptor_is_refused_by_add)
+POLLER_TEST(a_bad_descriptor_is_refused_by_add)
 {
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
     close(pair[1]);
-    CHECK_EQ(hoop_poller_add(&poller, -1, HOOP_READABLE), -EBADF);
-    CHECK_EQ(hoop_poller_add(&poller, pair[1], HOOP_READABLE), -EBADF);
-    CHECK_EQ(hoop_poller_add(&poller, pair[1], 0), -EBADF);
-    CHECK_EQ(hoop_poller_add(&poller, INT32_MAX, HOOP_READABLE), -EBADF);
-    CHECK_EQ(hoop_poller_add(&poller, INT32_MAX, 0), -EBADF);
-    CHECK(poller.slot_count <= 1024); /* a made-up number costs no table */
-    CHECK_EQ(poller.live_count, 0);
-    CHECK_EQ(hoop_poller_generation(&poller, pair[1]), 0);
-    CHECK_EQ(hoop_poller_set(&poller, pair[1], HOOP_READABLE), -ENOENT);
-    CHECK_EQ(hoop_poller_add(&poller, pair[0], HOOP_READABLE), 0);
-    CHECK_EQ(hoop_poller_add(&poller, pair[0], HOOP_READABLE), -EEXIST);
-    CHECK_EQ(poller.live_count, 1);
-    close(pair[0]);
-    hoop_poller_close(&poller);
+    CHECK_EQ(hoop_poller_add(poller, -1, HOOP_READABLE), -EBADF);
+    CHECK_EQ(hoop_poller_add(poller, pair[1], HOOP_READABLE), -EBADF);
+    CHECK_EQ(hoop_poller_add(poller, pair[1], 0), -EBADF);
+    CHECK_EQ(hoop_poller_add(poller, INT32_MAX, HOOP_READABLE), -EBADF);
+    CHECK_EQ(hoop_poller_add(poller, INT32_MAX, 0), -EBADF);
+    CHECK(poller->slot_count <= 1024); /* a made-up number costs no table */
+    CHECK_EQ(poller->live_count, 0);
+    CHECK_EQ(hoop_poller_generation(poller, pair[1]), 0);
+    CHECK_EQ(hoop_poller_set(poller, pair[1], HOOP_READABLE), -ENOENT);
+    CHECK_EQ(hoop_poller_add(poller, pair[0], HOOP_READABLE), 0);
+    CHECK_EQ(hoop_poller_add(poller, pair[0], HOOP_READABLE), -EEXIST);
+    CHECK_EQ(poller->live_count, 1);
 }
 
-TEST(a_refused_add_leaves_nothing_behind)
+POLLER_TEST(a_refused_add_leaves_nothing_behind)
 {
     if (!backend_is("epoll"))
         return;
-    hoop_poller poller = open_poller();
     char path[] = "/tmp/hoop_test_poller_XXXXXX";
     int file = mkstemp(path);
     REQUIRE(file >= 0);
     unlink(path);
-    CHECK_EQ(hoop_poller_add(&poller, file, HOOP_READABLE), -EPERM);
-    CHECK_EQ(hoop_poller_generation(&poller, file), 0);
-    CHECK_EQ(poller.live_count, 0);
+    CHECK_EQ(hoop_poller_add(poller, file, HOOP_READABLE), -EPERM);
+    CHECK_EQ(hoop_poller_generation(poller, file), 0);
+    CHECK_EQ(poller->live_count, 0);
     /* With interest 0 the kernel is not asked; it refuses when it is. */
-    CHECK_EQ(hoop_poller_add(&poller, file, 0), 0);
-    CHECK_EQ(hoop_poller_set(&poller, file, HOOP_WRITABLE), 0);
-    CHECK_EQ(look(&poller, file), HOOP_FAILED);
-    CHECK_EQ(look(&poller, file), 0);
+    CHECK_EQ(hoop_poller_add(poller, file, 0), 0);
+    CHECK_EQ(hoop_poller_set(poller, file, HOOP_WRITABLE), 0);
+    CHECK_EQ(look(poller, file), HOOP_FAILED);
+    CHECK_EQ(look(poller, file), 0);
     /* The number is a socket the next time. */
-    int pair[2];
-    open_pair(pair);
     REQUIRE(dup2(pair[0], file) == file);
-    CHECK_EQ(hoop_poller_rearm(&poller, file, HOOP_WRITABLE), 0);
-    CHECK_EQ(look(&poller, file), HOOP_WRITABLE);
+    CHECK_EQ(hoop_poller_rearm(poller, file, HOOP_WRITABLE), 0);
+    CHECK_EQ(look(poller, file), HOOP_WRITABLE);
     close(pair[0]);
     close(pair[1]);
     close(file);
-    hoop_poller_close(&poller);
 }
 
-TEST(readiness_is_level_triggered)
+POLLER_TEST(readiness_is_level_triggered)
 {
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
-    CHECK_EQ(look(&poller, pair[0]), 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_READABLE) == 0);
+    CHECK_EQ(look(poller, pair[0]), 0);
     send_byte(pair[1]);
-    CHECK_EQ(look(&poller, pair[0]), HOOP_READABLE);
-    CHECK_EQ(look(&poller, pair[0]), HOOP_READABLE);
+    CHECK_EQ(look(poller, pair[0]), HOOP_READABLE);
+    CHECK_EQ(look(poller, pair[0]), HOOP_READABLE);
     drain(pair[0]);
-    CHECK_EQ(look(&poller, pair[0]), 0);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
+    CHECK_EQ(look(poller, pair[0]), 0);
 }
 
-TEST(both_directions_are_one_event)
+POLLER_TEST(both_directions_are_one_event)
 {
-    hoop_poller poller = open_poller();
     hoop_event events[ROOM];
-    int pair[2];
-    open_pair(pair);
     send_byte(pair[0]);
     send_byte(pair[1]);
     for (int i = 0; i < 2; i++)
-        REQUIRE(hoop_poller_add(&poller, pair[i], HOOP_READABLE | HOOP_WRITABLE) == 0);
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, -1), 2);
+        REQUIRE(hoop_poller_add(poller, pair[i], HOOP_READABLE | HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, -1), 2);
     for (int i = 0; i < 2; i++) {
         CHECK_EQ(events[i].events, HOOP_READABLE | HOOP_WRITABLE);
         CHECK_EQ(events[i].error, 0);
-        CHECK_EQ(events[i].generation, hoop_poller_generation(&poller, events[i].fd));
+        CHECK_EQ(events[i].generation, hoop_poller_generation(poller, events[i].fd));
     }
     CHECK(events[0].fd != events[1].fd);
     fill(pair[0]);
-    CHECK_EQ(look(&poller, pair[0]), HOOP_READABLE);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
+    CHECK_EQ(look(poller, pair[0]), HOOP_READABLE);
 }
 
 static int applied; /* calls of the back end's apply */
@@ -153,53 +127,42 @@ static int counting_apply(hoop_poller *poller, int fd, uint32_t generation, unsi
     return counted->apply(poller, fd, generation, from, to);
 }
 
-TEST(what_is_taken_back_before_the_wait_costs_no_call)
+POLLER_TEST(what_is_taken_back_before_the_wait_costs_no_call)
 {
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
-    counted = poller.backend;
+    counted = poller->backend;
     hoop_poller_backend counting = *counted;
     counting.apply = counting_apply;
-    poller.backend = &counting;
+    poller->backend = &counting;
     applied = 0;
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_READABLE) == 0);
     CHECK_EQ(applied, 1);
     for (int i = 0; i < 100; i++) {
-        CHECK_EQ(hoop_poller_set(&poller, pair[0], 0), 0);
-        CHECK_EQ(hoop_poller_set(&poller, pair[0], HOOP_READABLE), 0);
+        CHECK_EQ(hoop_poller_set(poller, pair[0], 0), 0);
+        CHECK_EQ(hoop_poller_set(poller, pair[0], HOOP_READABLE), 0);
     }
-    CHECK_EQ(look(&poller, pair[0]), 0);
+    CHECK_EQ(look(poller, pair[0]), 0);
     CHECK_EQ(applied, 1);
-    CHECK_EQ(hoop_poller_set(&poller, pair[0], 0), 0);
-    CHECK_EQ(hoop_poller_interest(&poller, pair[0]), 0);
+    CHECK_EQ(hoop_poller_set(poller, pair[0], 0), 0);
+    CHECK_EQ(hoop_poller_interest(poller, pair[0]), 0);
     CHECK_EQ(applied, 1);
-    CHECK_EQ(look(&poller, pair[0]), 0);
+    CHECK_EQ(look(poller, pair[0]), 0);
     CHECK_EQ(applied, 2);
-    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0); /* the kernel knows nothing of it already */
+    CHECK_EQ(hoop_poller_remove(poller, pair[0]), 0); /* the kernel knows nothing of it already */
     CHECK_EQ(applied, 2);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
 }
 
-TEST(an_empty_interest_is_silent_when_the_peer_is_gone)
+POLLER_TEST(an_empty_interest_is_silent_when_the_peer_is_gone)
 {
-    hoop_poller poller = open_poller();
     hoop_event events[ROOM];
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
-    REQUIRE(hoop_poller_set(&poller, pair[0], 0) == 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_READABLE) == 0);
+    REQUIRE(hoop_poller_set(poller, pair[0], 0) == 0);
     close(pair[1]);
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 0);
-    check_quiet_wait(&poller);
-    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_READABLE) == 0);
-    CHECK_EQ(look(&poller, pair[0]), HOOP_READABLE);
-    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE) == 0);
-    CHECK_EQ(look(&poller, pair[0]), HOOP_WRITABLE); /* as every direction asked for */
-    close(pair[0]);
-    hoop_poller_close(&poller);
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, 0), 0);
+    check_quiet_wait(poller);
+    REQUIRE(hoop_poller_set(poller, pair[0], HOOP_READABLE) == 0);
+    CHECK_EQ(look(poller, pair[0]), HOOP_READABLE);
+    REQUIRE(hoop_poller_set(poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(look(poller, pair[0]), HOOP_WRITABLE); /* as every direction asked for */
 }
 
 /* A pipe says only EPOLLHUP to its reader and, when full, only EPOLLERR to its writer. */
@@ -276,31 +239,25 @@ TEST(set_reaches_the_new_owner_of_a_number)
     hoop_poller_close(&poller);
 }
 
-TEST(a_forgotten_number_can_be_added_again)
+POLLER_TEST(a_forgotten_number_can_be_added_again)
 {
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
     int spare = dup(pair[0]);
     REQUIRE(spare >= 0);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
-    uint32_t generation = hoop_poller_generation(&poller, pair[0]);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_READABLE) == 0);
+    uint32_t generation = hoop_poller_generation(poller, pair[0]);
     /* The same file comes back under the number: epoll has kept the registration, and ADD says EEXIST. */
     close(pair[0]);
-    hoop_poller_forget(&poller, pair[0]);
-    CHECK_EQ(hoop_poller_generation(&poller, pair[0]), 0);
-    hoop_poller_forget(&poller, pair[0]);
-    hoop_poller_forget(&poller, -1);
+    hoop_poller_forget(poller, pair[0]);
+    CHECK_EQ(hoop_poller_generation(poller, pair[0]), 0);
+    hoop_poller_forget(poller, pair[0]);
+    hoop_poller_forget(poller, -1);
     REQUIRE(dup2(spare, pair[0]) == pair[0]);
-    CHECK_EQ(hoop_poller_add(&poller, pair[0], HOOP_WRITABLE), 0);
-    CHECK(hoop_poller_generation(&poller, pair[0]) != generation);
-    CHECK_EQ(look(&poller, pair[0]), HOOP_WRITABLE);
+    CHECK_EQ(hoop_poller_add(poller, pair[0], HOOP_WRITABLE), 0);
+    CHECK(hoop_poller_generation(poller, pair[0]) != generation);
+    CHECK_EQ(look(poller, pair[0]), HOOP_WRITABLE);
     send_byte(pair[1]);
-    CHECK_EQ(look(&poller, pair[0]), HOOP_WRITABLE);
+    CHECK_EQ(look(poller, pair[0]), HOOP_WRITABLE);
     close(spare);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
 }
 
 TEST(rebuild_ends_stale_events)
@@ -342,45 +299,35 @@ TEST(rebuild_ends_stale_events)
     hoop_poller_close(&poller);
 }
 
-TEST(a_refused_wish_is_one_event_and_ends_the_interest)
+POLLER_TEST(a_refused_wish_is_one_event_and_ends_the_interest)
 {
-    hoop_poller poller = open_poller();
     hoop_event events[ROOM];
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0);
-    REQUIRE(hoop_poller_add(&poller, pair[1], HOOP_WRITABLE) == 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], 0) == 0);
+    REQUIRE(hoop_poller_add(poller, pair[1], HOOP_WRITABLE) == 0);
     close(pair[0]);
-    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_READABLE) == 0);
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, -1), 2); /* beside what is ready, and without blocking */
+    REQUIRE(hoop_poller_set(poller, pair[0], HOOP_READABLE) == 0);
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, -1), 2); /* beside what is ready, and without blocking */
     CHECK_EQ(events[0].fd, pair[0]);
     CHECK_EQ(events[0].events, HOOP_FAILED);
     CHECK_EQ(events[0].error, EBADF);
-    CHECK_EQ(events[0].generation, hoop_poller_generation(&poller, pair[0]));
+    CHECK_EQ(events[0].generation, hoop_poller_generation(poller, pair[0]));
     CHECK_EQ(events[1].fd, pair[1]);
-    CHECK_EQ(hoop_poller_interest(&poller, pair[0]), 0);
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, -1), 1);
-    CHECK_EQ(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE), 0); /* the slot is live, and may try again */
-    CHECK_EQ(look(&poller, pair[0]), HOOP_FAILED);
-    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0);
-    close(pair[1]);
-    hoop_poller_close(&poller);
+    CHECK_EQ(hoop_poller_interest(poller, pair[0]), 0);
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, -1), 1);
+    CHECK_EQ(hoop_poller_set(poller, pair[0], HOOP_WRITABLE), 0); /* the slot is live, and may try again */
+    CHECK_EQ(look(poller, pair[0]), HOOP_FAILED);
+    CHECK_EQ(hoop_poller_remove(poller, pair[0]), 0);
 }
 
-TEST(a_refused_wish_does_not_wait)
+POLLER_TEST(a_refused_wish_does_not_wait)
 {
-    hoop_poller poller = open_poller();
     hoop_event events[ROOM];
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], 0) == 0);
     close(pair[0]);
-    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_READABLE) == 0);
+    REQUIRE(hoop_poller_set(poller, pair[0], HOOP_READABLE) == 0);
     int64_t start_ns = hoop_clock_ns();
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 10 * HOOP_NS_PER_SECOND), 1);
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, 10 * HOOP_NS_PER_SECOND), 1);
     CHECK(hoop_clock_ns() - start_ns < 9 * HOOP_NS_PER_SECOND);
-    close(pair[1]);
-    hoop_poller_close(&poller);
 }
 
 TEST(refused_wishes_wait_for_room)
@@ -413,78 +360,57 @@ TEST(refused_wishes_wait_for_room)
     hoop_poller_close(&poller);
 }
 
-TEST(a_wish_dies_with_its_registration)
+POLLER_TEST(a_wish_dies_with_its_registration)
 {
-    hoop_poller poller = open_poller();
     hoop_event events[ROOM];
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0);
-    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE) == 0);
-    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0);
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 0);
-    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0);
-    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE) == 0);
-    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0);
-    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0); /* still on the dirty list from before */
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 0);
-    REQUIRE(hoop_poller_set(&poller, pair[0], HOOP_WRITABLE) == 0);
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 1);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
+    REQUIRE(hoop_poller_add(poller, pair[0], 0) == 0);
+    REQUIRE(hoop_poller_set(poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_remove(poller, pair[0]), 0);
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, 0), 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], 0) == 0);
+    REQUIRE(hoop_poller_set(poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_remove(poller, pair[0]), 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], 0) == 0); /* still on the dirty list from before */
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, 0), 0);
+    REQUIRE(hoop_poller_set(poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, 0), 1);
 }
 
-TEST(a_generation_outlives_its_registration)
+POLLER_TEST(a_generation_outlives_its_registration)
 {
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
-    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), -ENOENT);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
-    uint32_t generation = hoop_poller_generation(&poller, pair[0]);
+    CHECK_EQ(hoop_poller_remove(poller, pair[0]), -ENOENT);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_READABLE) == 0);
+    uint32_t generation = hoop_poller_generation(poller, pair[0]);
     CHECK(generation != 0);
-    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0);
-    CHECK_EQ(hoop_poller_generation(&poller, pair[0]), 0);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
-    CHECK(hoop_poller_generation(&poller, pair[0]) != generation);
+    CHECK_EQ(hoop_poller_remove(poller, pair[0]), 0);
+    CHECK_EQ(hoop_poller_generation(poller, pair[0]), 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_READABLE) == 0);
+    CHECK(hoop_poller_generation(poller, pair[0]) != generation);
     close(pair[0]);
-    CHECK_EQ(hoop_poller_remove(&poller, pair[0]), 0); /* closed already: no error */
-    poller.slots[pair[1]].generation = UINT32_MAX;
-    REQUIRE(hoop_poller_add(&poller, pair[1], HOOP_READABLE) == 0);
-    CHECK_EQ(hoop_poller_generation(&poller, pair[1]), 1); /* 0 is nobody's */
-    close(pair[1]);
-    hoop_poller_close(&poller);
+    CHECK_EQ(hoop_poller_remove(poller, pair[0]), 0); /* closed already: no error */
+    poller->slots[pair[1]].generation = UINT32_MAX;
+    REQUIRE(hoop_poller_add(poller, pair[1], HOOP_READABLE) == 0);
+    CHECK_EQ(hoop_poller_generation(poller, pair[1]), 1); /* 0 is nobody's */
 }
 
-TEST(the_largest_generation_comes_back_whole)
+POLLER_TEST(the_largest_generation_comes_back_whole)
 {
-    hoop_poller poller = open_poller();
     hoop_event events[ROOM];
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], 0) == 0);
-    poller.slots[pair[0]].generation = UINT32_MAX - 1;
-    REQUIRE(hoop_poller_rearm(&poller, pair[0], HOOP_WRITABLE) == 0);
-    CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, 0), 1);
+    REQUIRE(hoop_poller_add(poller, pair[0], 0) == 0);
+    poller->slots[pair[0]].generation = UINT32_MAX - 1;
+    REQUIRE(hoop_poller_rearm(poller, pair[0], HOOP_WRITABLE) == 0);
+    CHECK_EQ(hoop_poller_wait(poller, events, ROOM, 0), 1);
     CHECK_EQ(events[0].fd, pair[0]);
     CHECK_EQ(events[0].generation, UINT32_MAX);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
 }
 
-TEST(a_number_closed_behind_our_back_is_silent)
+POLLER_TEST(a_number_closed_behind_our_back_is_silent)
 {
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
     for (int i = 0; i < 2; i++)
-        REQUIRE(hoop_poller_add(&poller, pair[i], HOOP_READABLE | HOOP_WRITABLE) == 0);
+        REQUIRE(hoop_poller_add(poller, pair[i], HOOP_READABLE | HOOP_WRITABLE) == 0);
     close(pair[0]);
     close(pair[1]);
-    check_quiet_wait(&poller);
-    hoop_poller_close(&poller);
+    check_quiet_wait(poller);
 }
 
 static int open_listener(void)
@@ -566,18 +492,15 @@ TEST(a_poller_can_watch_a_poller)
     hoop_poller_close(&inner);
 }
 
-TEST(a_child_that_closes_the_poller_disturbs_nothing)
+POLLER_TEST(a_child_that_closes_the_poller_disturbs_nothing)
 {
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_WRITABLE) == 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_WRITABLE) == 0);
     pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
         hoop_poller own;
         hoop_event events[ROOM];
-        hoop_poller_close(&poller);
+        hoop_poller_close(poller);
         bool works = hoop_poller_open(&own, backend_name) == 0 && hoop_poller_add(&own, pair[0], HOOP_WRITABLE) == 0 &&
                      hoop_poller_wait(&own, events, ROOM, -1) == 1;
         hoop_poller_close(&own);
@@ -586,10 +509,7 @@ TEST(a_child_that_closes_the_poller_disturbs_nothing)
     int status = -1;
     REQUIRE(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    CHECK_EQ(look(&poller, pair[0]), HOOP_WRITABLE);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
+    CHECK_EQ(look(poller, pair[0]), HOOP_WRITABLE);
 }
 
 TEST(without_memory_nothing_is_remembered)

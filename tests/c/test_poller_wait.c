@@ -24,34 +24,22 @@ static void check_timeout(hoop_poller *poller, int64_t timeout_ns)
     CHECK(passed_ns < timeout_ns + HOOP_NS_PER_SECOND);
 }
 
-TEST(a_wait_is_never_short)
+POLLER_TEST(a_wait_is_never_short)
 {
     static const int64_t timeouts_ns[] = {0, 1, 999, 50000, 700001, 999999, 1000000, 1000001, 2500000, 5000000};
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_READABLE) == 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_READABLE) == 0);
     for (size_t i = 0; i < sizeof(timeouts_ns) / sizeof(timeouts_ns[0]); i++)
-        check_timeout(&poller, timeouts_ns[i]);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
+        check_timeout(poller, timeouts_ns[i]);
 }
 
-TEST(long_waits_end_with_an_event)
+POLLER_TEST(long_waits_end_with_an_event)
 {
     static const int64_t timeouts_ns[] = {-1, INT64_MIN, INT64_MAX, INT64_C(86400) * 1000000000, INT64_C(86400) * 1000000001,
                                           INT64_C(30) * 86400 * 1000000000 + 1};
-    hoop_poller poller = open_poller();
     hoop_event events[ROOM];
-    int pair[2];
-    open_pair(pair);
-    REQUIRE(hoop_poller_add(&poller, pair[0], HOOP_WRITABLE) == 0);
+    REQUIRE(hoop_poller_add(poller, pair[0], HOOP_WRITABLE) == 0);
     for (size_t i = 0; i < sizeof(timeouts_ns) / sizeof(timeouts_ns[0]); i++)
-        CHECK_EQ(hoop_poller_wait(&poller, events, ROOM, timeouts_ns[i]), 1);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
+        CHECK_EQ(hoop_poller_wait(poller, events, ROOM, timeouts_ns[i]), 1);
 }
 
 static void ignore_alarm(int number)
@@ -106,21 +94,15 @@ TEST(a_small_array_starves_nobody)
     hoop_poller_close(&poller);
 }
 
-TEST(large_numbers_have_slots)
+POLLER_TEST(large_numbers_have_slots)
 {
-    hoop_poller poller = open_poller();
-    int pair[2];
-    open_pair(pair);
     int high = fcntl(pair[0], F_DUPFD, 700);
     REQUIRE(high >= 700);
-    REQUIRE(hoop_poller_add(&poller, pair[1], HOOP_WRITABLE) == 0);
-    REQUIRE(hoop_poller_add(&poller, high, HOOP_WRITABLE) == 0);
-    CHECK_EQ(look(&poller, high), HOOP_WRITABLE);
-    CHECK_EQ(look(&poller, pair[1]), HOOP_WRITABLE);
+    REQUIRE(hoop_poller_add(poller, pair[1], HOOP_WRITABLE) == 0);
+    REQUIRE(hoop_poller_add(poller, high, HOOP_WRITABLE) == 0);
+    CHECK_EQ(look(poller, high), HOOP_WRITABLE);
+    CHECK_EQ(look(poller, pair[1]), HOOP_WRITABLE);
     close(high);
-    close(pair[0]);
-    close(pair[1]);
-    hoop_poller_close(&poller);
 }
 
 #if defined(__linux__)

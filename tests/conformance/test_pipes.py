@@ -32,10 +32,23 @@ from peers import (
 )
 
 
-def pipe_files() -> tuple[io.FileIO, io.FileIO]:
-    """The two ends of a pipe as unbuffered files."""
+Pipe = tuple[io.FileIO, io.FileIO]
+
+
+def pipe_files() -> Pipe:
+    """Both ends as unbuffered files."""
     reading, writing = os.pipe()
     return open(reading, "rb", 0), open(writing, "wb", 0)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """A pipe. A transport closes the end that it is given; what is left is closed after the test."""
+    ends = pipe_files()
+    yield ends
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.close()
 
 
 async def reader_of(pipe: Any, **hooks: Any) -> tuple[Any, Recorder]:
@@ -68,9 +81,9 @@ def terminal() -> Iterator[tuple[int, int]]:
 # Reading
 
 
-def test_read_data_then_end(run: Any) -> None:
+def test_read_data_then_end(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         transport, protocol = await reader_of(reading)
         assert transport.is_reading() and not transport.is_closing()
         writing.write(b"one")
@@ -85,9 +98,9 @@ def test_read_data_then_end(run: Any) -> None:
     run(main())
 
 
-def test_eof_received_cannot_keep_a_pipe_open(run: Any) -> None:
+def test_eof_received_cannot_keep_a_pipe_open(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         _, protocol = await reader_of(reading, eof_received=lambda protocol: True)
         writing.close()
         assert await protocol.until_lost() is None
@@ -95,9 +108,9 @@ def test_eof_received_cannot_keep_a_pipe_open(run: Any) -> None:
     run(main())
 
 
-def test_read_much(run: Any) -> None:
+def test_read_much(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         _, protocol = await reader_of(reading)
         data = pattern(3_000_000)
 
@@ -114,9 +127,9 @@ def test_read_much(run: Any) -> None:
     run(main())
 
 
-def test_pause_and_resume_reading(run: Any) -> None:
+def test_pause_and_resume_reading(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         transport, protocol = await reader_of(reading)
         with writing:
             transport.pause_reading()
@@ -135,9 +148,9 @@ def test_pause_and_resume_reading(run: Any) -> None:
     run(main())
 
 
-def test_pause_reading_in_connection_made(run: Any) -> None:
+def test_pause_reading_in_connection_made(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         with writing:
             writing.write(b"early")
             transport, protocol = await reader_of(
@@ -152,9 +165,9 @@ def test_pause_reading_in_connection_made(run: Any) -> None:
     run(main())
 
 
-def test_closing_a_reader(run: Any) -> None:
+def test_closing_a_reader(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         transport, protocol = await reader_of(reading)
         with writing:
             transport.close()
@@ -169,12 +182,12 @@ def test_closing_a_reader(run: Any) -> None:
     run(main())
 
 
-def test_a_failing_data_received_is_reported_and_the_pipe_goes_on(run: Any) -> None:
+def test_a_failing_data_received_is_reported_and_the_pipe_goes_on(run: Any, pipe: Pipe) -> None:
     """Trap 16, as asyncio has it for pipes."""
 
     async def main() -> None:
         problems = HandlerLog(asyncio.get_running_loop())
-        reading, writing = pipe_files()
+        reading, writing = pipe
 
         def fail_once(protocol: Recorder, data: bytes) -> None:
             if len(protocol.data) == 3:
@@ -194,11 +207,11 @@ def test_a_failing_data_received_is_reported_and_the_pipe_goes_on(run: Any) -> N
     run(main())
 
 
-def test_what_a_reader_tells(run: Any) -> None:
+def test_what_a_reader_tells(run: Any, pipe: Pipe) -> None:
     """Trap 18."""
 
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         with writing:
             transport, protocol = await reader_of(reading)
             assert transport.get_extra_info("pipe") is reading
@@ -219,106 +232,101 @@ def test_what_a_reader_tells(run: Any) -> None:
 # Writing
 
 
-def test_write_then_close(run: Any) -> None:
+def test_write_then_close(run: Any, pipe: Pipe) -> None:
     """Trap 9."""
 
     async def main() -> None:
-        reading, writing = pipe_files()
-        with reading:
-            transport, protocol = await writer_to(writing)
-            data = pattern(2_000_000)
-            transport.write(b"")
-            transport.write(data[:10])
-            transport.writelines([data[10:20], bytearray(data[20:1000]), memoryview(data)[1000:]])
-            transport.close()
-            assert transport.is_closing()
-            transport.write(b"dropped")
-            assert await off_loop(drained, reading) == data
-            assert await protocol.until_lost() is None
-            await turns()
-            assert writing.closed
+        reading, writing = pipe
+        transport, protocol = await writer_to(writing)
+        data = pattern(2_000_000)
+        transport.write(b"")
+        transport.write(data[:10])
+        transport.writelines([data[10:20], bytearray(data[20:1000]), memoryview(data)[1000:]])
+        transport.close()
+        assert transport.is_closing()
+        transport.write(b"dropped")
+        assert await off_loop(drained, reading) == data
+        assert await protocol.until_lost() is None
+        await turns()
+        assert writing.closed
 
     run(main())
 
 
-def test_write_eof_closes(run: Any) -> None:
+def test_write_eof_closes(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
-        with reading:
-            transport, protocol = await writer_to(writing)
-            assert transport.can_write_eof()
-            transport.write(b"all")
-            transport.write_eof()
-            transport.write_eof()
-            transport.write(b"dropped")
-            assert await off_loop(drained, reading) == b"all"
-            assert await protocol.until_lost() is None
-            assert protocol.names == ["connection_made", "connection_lost"]
+        reading, writing = pipe
+        transport, protocol = await writer_to(writing)
+        assert transport.can_write_eof()
+        transport.write(b"all")
+        transport.write_eof()
+        transport.write_eof()
+        transport.write(b"dropped")
+        assert await off_loop(drained, reading) == b"all"
+        assert await protocol.until_lost() is None
+        assert protocol.names == ["connection_made", "connection_lost"]
 
     run(main())
 
 
-def test_a_buffer_may_change_after_write(run: Any) -> None:
+def test_a_buffer_may_change_after_write(run: Any, pipe: Pipe) -> None:
     """Trap 10."""
 
     async def main() -> None:
-        reading, writing = pipe_files()
-        with reading:
-            transport, _ = await writer_to(writing)
-            transport.write(pattern(200_000))
-            data = bytearray(b"x" * 100_000)
-            transport.write(data)
-            data[:] = bytes(len(data))
-            transport.close()
-            assert await off_loop(drained, reading) == pattern(200_000) + b"x" * 100_000
+        reading, writing = pipe
+        transport, _ = await writer_to(writing)
+        transport.write(pattern(200_000))
+        data = bytearray(b"x" * 100_000)
+        transport.write(data)
+        data[:] = bytes(len(data))
+        transport.close()
+        assert await off_loop(drained, reading) == pattern(200_000) + b"x" * 100_000
 
     run(main())
 
 
-def test_writing_is_paused_and_resumed(run: Any) -> None:
+def test_writing_is_paused_and_resumed(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
-        with reading:
-            transport, protocol = await writer_to(writing)
-            transport.set_write_buffer_limits(high=1000)
-            assert transport.get_write_buffer_limits() == (250, 1000)
-            transport.write(bytes(400_000))
-            assert protocol.count("pause_writing") == 1
-            assert transport.get_write_buffer_size() > 1000
-            os.set_blocking(reading.fileno(), False)
-            taken = 0
-            while protocol.count("resume_writing") == 0:
-                taken += len(reading.read(65536) or b"")
-                await turns()
-            assert transport.get_write_buffer_size() <= 250
-            transport.close()
-            taken += len(await off_loop(drained, reading))
-            assert taken == 400_000
-            await protocol.until_lost()
-            assert protocol.names == ["connection_made", "pause_writing", "resume_writing", "connection_lost"]
+        reading, writing = pipe
+        transport, protocol = await writer_to(writing)
+        transport.set_write_buffer_limits(high=1000)
+        assert transport.get_write_buffer_limits() == (250, 1000)
+        transport.write(bytes(400_000))
+        assert protocol.count("pause_writing") == 1
+        assert transport.get_write_buffer_size() > 1000
+        os.set_blocking(reading.fileno(), False)
+        taken = 0
+        while protocol.count("resume_writing") == 0:
+            taken += len(reading.read(65536) or b"")
+            await turns()
+        assert transport.get_write_buffer_size() <= 250
+        transport.close()
+        taken += len(await off_loop(drained, reading))
+        assert taken == 400_000
+        await protocol.until_lost()
+        assert protocol.names == ["connection_made", "pause_writing", "resume_writing", "connection_lost"]
 
     run(main())
 
 
-def test_abort_drops_what_the_kernel_has_not(run: Any) -> None:
+def test_abort_drops_what_the_kernel_has_not(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
-        with reading:
-            transport, protocol = await writer_to(writing)
-            transport.write(pattern(400_000))
-            transport.abort()
-            assert await protocol.until_lost() is None
-            taken = await off_loop(drained, reading)
-            assert 0 < len(taken) < 400_000 and taken == pattern(400_000)[: len(taken)]
+        reading, writing = pipe
+        transport, protocol = await writer_to(writing)
+        transport.write(pattern(400_000))
+        transport.abort()
+        assert await protocol.until_lost() is None
+        taken = await off_loop(drained, reading)
+        assert 0 < len(taken) < 400_000 and taken == pattern(400_000)[: len(taken)]
 
     run(main())
 
 
-def test_the_reader_leaves_while_nothing_is_written(run: Any) -> None:
+def test_the_reader_leaves_while_nothing_is_written(run: Any, pipe: Pipe) -> None:
     """Trap 15: without a write."""
 
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         _, protocol = await writer_to(writing)
         reading.close()
         assert await protocol.until_lost() is None
@@ -328,9 +336,9 @@ def test_the_reader_leaves_while_nothing_is_written(run: Any) -> None:
     run(main())
 
 
-def test_the_reader_leaves_with_bytes_unread(run: Any) -> None:
+def test_the_reader_leaves_with_bytes_unread(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         transport, protocol = await writer_to(writing)
         transport.write(bytes(400_000))
         assert transport.get_write_buffer_size() > 0
@@ -340,11 +348,11 @@ def test_the_reader_leaves_with_bytes_unread(run: Any) -> None:
     run(main())
 
 
-def test_the_reader_leaves_before_a_write(run: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_reader_leaves_before_a_write(run: Any, pipe: Pipe, caplog: pytest.LogCaptureFixture) -> None:
     """Trap 14: writes to a lost pipe are dropped, with one kind of warning after five."""
 
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         transport, protocol = await writer_to(writing)
         reading.close()
         transport.write(b"to nobody")
@@ -361,11 +369,11 @@ def test_the_reader_leaves_before_a_write(run: Any, caplog: pytest.LogCaptureFix
     run(main())
 
 
-def test_a_dead_reader_does_not_spin_the_loop(run: Any) -> None:
+def test_a_dead_reader_does_not_spin_the_loop(run: Any, pipe: Pipe) -> None:
     """Trap 47."""
 
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         transport, protocol = await writer_to(writing)
         reading.close()
         await protocol.until_lost()
@@ -375,33 +383,31 @@ def test_a_dead_reader_does_not_spin_the_loop(run: Any) -> None:
     run(main())
 
 
-def test_a_full_pipe_does_not_spin_the_loop(run: Any) -> None:
+def test_a_full_pipe_does_not_spin_the_loop(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
-        with reading:
-            transport, protocol = await writer_to(writing)
-            transport.write(bytes(400_000))
-            assert await busy_share() < IDLE_SHARE
-            transport.abort()
-            await protocol.until_lost()
+        reading, writing = pipe
+        transport, protocol = await writer_to(writing)
+        transport.write(bytes(400_000))
+        assert await busy_share() < IDLE_SHARE
+        transport.abort()
+        await protocol.until_lost()
 
     run(main())
 
 
-def test_what_a_writer_tells(run: Any) -> None:
+def test_what_a_writer_tells(run: Any, pipe: Pipe) -> None:
     """Trap 18."""
 
     async def main() -> None:
-        reading, writing = pipe_files()
-        with reading:
-            transport, protocol = await writer_to(writing)
-            assert transport.get_extra_info("pipe") is writing
-            assert isinstance(transport, asyncio.WriteTransport)
-            assert transport.get_protocol() is protocol
-            assert transport.get_write_buffer_size() == 0
-            assert "fd=" in repr(transport)
-            transport.close()
-            await protocol.until_lost()
+        reading, writing = pipe
+        transport, protocol = await writer_to(writing)
+        assert transport.get_extra_info("pipe") is writing
+        assert isinstance(transport, asyncio.WriteTransport)
+        assert transport.get_protocol() is protocol
+        assert transport.get_write_buffer_size() == 0
+        assert "fd=" in repr(transport)
+        transport.close()
+        await protocol.until_lost()
 
     run(main())
 
@@ -429,16 +435,15 @@ def test_trap_4_a_regular_file_is_refused(run: Any, connect: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # std: repr of a half-made transport
-def test_a_closed_file_is_refused(run: Any) -> None:
+def test_a_closed_file_is_refused(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
-        reading.close()
-        writing.close()
-        for pipe in (reading, writing):
+        for end in pipe:
+            end.close()
+        for end in pipe:
             with pytest.raises(ValueError, match="closed"):
-                await reader_of(pipe)
+                await reader_of(end)
             with pytest.raises(ValueError, match="closed"):
-                await writer_to(pipe)
+                await writer_to(end)
 
     run(main())
 
@@ -549,9 +554,9 @@ def test_writing_to_dev_null(run: Any) -> None:
 
 
 @pytest.mark.parametrize("is_reader", [True, False])
-def test_trap_1_a_cancelled_connect_closes_once(run: Any, is_reader: bool) -> None:
+def test_trap_1_a_cancelled_connect_closes_once(run: Any, pipe: Pipe, is_reader: bool) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         ours, theirs = (reading, writing) if is_reader else (writing, reading)
         task = asyncio.ensure_future(reader_of(ours) if is_reader else writer_to(ours))
         await asyncio.sleep(0)
@@ -569,10 +574,10 @@ def test_trap_1_a_cancelled_connect_closes_once(run: Any, is_reader: bool) -> No
 
 
 @pytest.mark.parametrize("is_reader", [True, False])
-def test_a_failing_factory_leaves_the_pipe_alone(run: Any, is_reader: bool) -> None:
+def test_a_failing_factory_leaves_the_pipe_alone(run: Any, pipe: Pipe, is_reader: bool) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        reading, writing = pipe_files()
+        reading, writing = pipe
 
         def broken() -> Recorder:
             raise ZeroDivisionError
@@ -606,9 +611,9 @@ def test_many_pipes_leave_nothing(run: Any) -> None:
     run(main())
 
 
-def test_an_abandoned_transport_warns_and_closes(run: Any) -> None:
+def test_an_abandoned_transport_warns_and_closes(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe_files()
+        reading, writing = pipe
         with writing:
             transport, protocol = await reader_of(reading)
             transport.pause_reading()
@@ -624,10 +629,10 @@ def test_an_abandoned_transport_warns_and_closes(run: Any) -> None:
     run(main())
 
 
-def test_streams_over_pipes(run: Any) -> None:
+def test_streams_over_pipes(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        reading, writing = pipe_files()
+        reading, writing = pipe
         reader = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), reading)
         transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, writing)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conformance.tls_peers import anonymous_tls
 from peers import (
     IDLE_SHARE,
     BufferedRecorder,
@@ -368,16 +369,6 @@ def test_fallback_and_a_peer_that_resets(run: Any) -> None:
         await protocol.until_lost()
 
     run(main())
-
-
-def anonymous_tls(purpose: int) -> ssl.SSLContext:
-    """TLS without certificates (anonymous Diffie-Hellman): who is who is not what is tested here."""
-    context = ssl.SSLContext(purpose)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("aNULL:@SECLEVEL=0")
-    return context
 
 
 def test_over_tls(run: Any, file: Any) -> None:

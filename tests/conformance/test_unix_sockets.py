@@ -12,10 +12,11 @@ import ssl
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from conformance.tls_peers import anonymous_tls
 from peers import (
     DEADLINE_S,
     Clients,
@@ -59,6 +60,28 @@ def unix_listener(path: str | bytes) -> Iterator[socket.socket]:
         yield listener
 
 
+@contextlib.asynccontextmanager
+async def unix_server(clients: Any, path: Any = None, **options: Any) -> AsyncIterator[Any]:
+    """A server of the running loop that is closed with the block, and with its last connection."""
+    server = await asyncio.get_running_loop().create_unix_server(clients, path, **options)
+    yield server
+    server.close()
+    await closed(server)
+
+
+@contextlib.asynccontextmanager
+async def connected_by_path(path: Any, **hooks: Any) -> AsyncIterator[tuple[Any, Recorder, socket.socket]]:
+    """A client's transport and protocol, and the raw socket at the other end. The block ends the connection."""
+    with unix_listener(os.fspath(path)) as listener:
+        transport, protocol = await asyncio.get_running_loop().create_unix_connection(lambda: Recorder(**hooks), path)
+        peer, _ = listener.accept()
+    peer.settimeout(DEADLINE_S)
+    with peer:
+        yield transport, protocol, peer
+        transport.close()
+        await protocol.until_lost()
+
+
 def forms(path: str) -> list[Any]:
     return [path, os.fsencode(path), pathlib.Path(path)]
 
@@ -69,18 +92,14 @@ def forms(path: str) -> list[Any]:
 @pytest.mark.parametrize("form", [0, 1, 2], ids=["str", "bytes", "PathLike"])
 def test_client_connects_and_echoes(run: Any, path: str, form: int) -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with unix_listener(path) as listener:
-            transport, protocol = await loop.create_unix_connection(Recorder, forms(path)[form])
-            peer, _ = listener.accept()
-            with peer:
-                transport.write(b"there")
-                assert await off_loop(read_exactly, peer, 5) == b"there"
-                peer.sendall(b"and back")
-                assert await protocol.until_received(8) == b"and back"
-                transport.close()
-                assert await off_loop(read_to_end, peer) == b""
-                assert await protocol.until_lost() is None
+        async with connected_by_path(forms(path)[form]) as (transport, protocol, peer):
+            transport.write(b"there")
+            assert await off_loop(read_exactly, peer, 5) == b"there"
+            peer.sendall(b"and back")
+            assert await protocol.until_received(8) == b"and back"
+            transport.close()
+            assert await off_loop(read_to_end, peer) == b""
+            assert await protocol.until_lost() is None
 
     run(main())
 
@@ -89,16 +108,12 @@ def test_everything_written_before_close_is_delivered(run: Any, path: str) -> No
     """Trap 9, and the connection is closed after it."""
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with unix_listener(path) as listener:
-            transport, protocol = await loop.create_unix_connection(Recorder, path)
-            peer, _ = listener.accept()
-            with peer:
-                data = pattern(6_000_000)
-                transport.write(data)
-                transport.close()
-                assert await off_loop(read_to_end, peer) == data
-                assert await protocol.until_lost() is None
+        async with connected_by_path(path) as (transport, protocol, peer):
+            data = pattern(6_000_000)
+            transport.write(data)
+            transport.close()
+            assert await off_loop(read_to_end, peer) == data
+            assert await protocol.until_lost() is None
 
     run(main())
 
@@ -121,22 +136,14 @@ def test_sock_is_adopted(run: Any) -> None:
 
 def test_half_close(run: Any, path: str) -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with unix_listener(path) as listener:
-            transport, protocol = await loop.create_unix_connection(
-                lambda: Recorder(eof_received=lambda protocol: True), path
-            )
-            peer, _ = listener.accept()
-            with peer:
-                transport.write(b"request")
-                transport.write_eof()
-                assert await off_loop(read_to_end, peer) == b"request"
-                peer.sendall(b"answer")
-                peer.shutdown(socket.SHUT_WR)
-                await protocol.until_called("eof_received")
-                assert protocol.data == b"answer" and protocol.count("connection_lost") == 0
-                transport.close()
-                await protocol.until_lost()
+        async with connected_by_path(path, eof_received=lambda protocol: True) as (transport, protocol, peer):
+            transport.write(b"request")
+            transport.write_eof()
+            assert await off_loop(read_to_end, peer) == b"request"
+            peer.sendall(b"answer")
+            peer.shutdown(socket.SHUT_WR)
+            await protocol.until_called("eof_received")
+            assert protocol.data == b"answer" and protocol.count("connection_lost") == 0
 
     run(main())
 
@@ -219,18 +226,15 @@ def test_bad_arguments_of_a_client(run: Any, arguments: dict[str, Any], message:
 @pytest.mark.parametrize("form", [0, 1, 2], ids=["str", "bytes", "PathLike"])
 def test_server_echoes_to_many(run: Any, path: str, form: int) -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
         clients = Clients(data_received=echo)
-        server = await loop.create_unix_server(clients, forms(path)[form])
-        assert server.is_serving()
-        for number in range(20):
-            with await off_loop(dial_unix, path) as peer:
-                peer.sendall(b"%d" % number)
-                assert await off_loop(read_exactly, peer, len(b"%d" % number)) == b"%d" % number
-        for protocol in clients.protocols:
-            await protocol.until_lost()
-        server.close()
-        await closed(server)
+        async with unix_server(clients, forms(path)[form]) as server:
+            assert server.is_serving()
+            for number in range(20):
+                with await off_loop(dial_unix, path) as peer:
+                    peer.sendall(b"%d" % number)
+                    assert await off_loop(read_exactly, peer, len(b"%d" % number)) == b"%d" % number
+            for protocol in clients.protocols:
+                await protocol.until_lost()
 
     run(main())
 
@@ -255,17 +259,14 @@ def test_streams_over_a_path(run: Any, path: str) -> None:
 
 def test_a_stale_file_is_replaced(run: Any, path: str) -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
         with unix_listener(path):
             pass
         assert os.path.exists(path)
         clients = Clients()
-        server = await loop.create_unix_server(clients, path)
-        with await off_loop(dial_unix, path):
-            accepted = await clients.until_made()
-        await accepted.until_lost()
-        server.close()
-        await closed(server)
+        async with unix_server(clients, path):
+            with await off_loop(dial_unix, path):
+                accepted = await clients.until_made()
+            await accepted.until_lost()
 
     run(main())
 
@@ -335,10 +336,8 @@ def test_close_removes_the_file_of_a_given_socket(run: Any, path: str) -> None:
 @since_3_13
 def test_the_file_may_be_gone_already(run: Any, path: str, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        server = await asyncio.get_running_loop().create_unix_server(Clients(), path)
-        os.unlink(path)
-        server.close()
-        await closed(server)
+        async with unix_server(Clients(), path):
+            os.unlink(path)
 
     run(main())
     assert not caplog.records
@@ -396,36 +395,31 @@ def test_abstract_names(run: Any, is_bytes: bool) -> None:
         name: Any = f"\0hoop-{os.getpid()}-{id(loop)}"
         encoded = name.encode()
         clients = Clients(data_received=echo)
-        server = await loop.create_unix_server(clients, encoded if is_bytes else name)
-        assert server.sockets[0].getsockname() == encoded
-        transport, protocol = await loop.create_unix_connection(Recorder, encoded if is_bytes else name)
-        assert transport.get_extra_info("peername") == encoded
-        accepted = await clients.until_made()
-        assert accepted.transport.get_extra_info("sockname") == encoded
-        transport.write(b"abstract")
-        assert await protocol.until_received(8) == b"abstract"
-        transport.close()
-        await accepted.until_lost()
-        server.close()
-        await closed(server)
+        async with unix_server(clients, encoded if is_bytes else name) as server:
+            assert server.sockets[0].getsockname() == encoded
+            transport, protocol = await loop.create_unix_connection(Recorder, encoded if is_bytes else name)
+            assert transport.get_extra_info("peername") == encoded
+            accepted = await clients.until_made()
+            assert accepted.transport.get_extra_info("sockname") == encoded
+            transport.write(b"abstract")
+            assert await protocol.until_received(8) == b"abstract"
+            transport.close()
+            await accepted.until_lost()
 
     run(main())
 
 
 def test_serving_begins_when_asked(run: Any, path: str) -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
         clients = Clients()
-        server = await loop.create_unix_server(clients, path, start_serving=False, backlog=5)
-        assert not server.is_serving()
-        with pytest.raises(ConnectionRefusedError):
-            await off_loop(dial_unix, path)
-        await server.start_serving()
-        with await off_loop(dial_unix, path):
-            accepted = await clients.until_made()
-        await accepted.until_lost()
-        server.close()
-        await closed(server)
+        async with unix_server(clients, path, start_serving=False, backlog=5) as server:
+            assert not server.is_serving()
+            with pytest.raises(ConnectionRefusedError):
+                await off_loop(dial_unix, path)
+            await server.start_serving()
+            with await off_loop(dial_unix, path):
+                accepted = await clients.until_made()
+            await accepted.until_lost()
 
     run(main())
 
@@ -483,20 +477,18 @@ def test_names_of_both_ends(run: Any, path: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         clients = Clients()
-        server = await loop.create_unix_server(clients, path)
-        transport, protocol = await loop.create_unix_connection(Recorder, path)
-        accepted = await clients.until_made()
-        assert transport.get_extra_info("peername") == path
-        assert transport.get_extra_info("sockname") == ""
-        assert accepted.transport.get_extra_info("peername") == ""
-        assert accepted.transport.get_extra_info("sockname") == path
-        assert isinstance(transport, asyncio.Transport) and isinstance(repr(transport), str)
-        transport.close()
-        await protocol.until_lost()
-        assert transport.get_extra_info("peername") == path
-        await accepted.until_lost()
-        server.close()
-        await closed(server)
+        async with unix_server(clients, path):
+            transport, protocol = await loop.create_unix_connection(Recorder, path)
+            accepted = await clients.until_made()
+            assert transport.get_extra_info("peername") == path
+            assert transport.get_extra_info("sockname") == ""
+            assert accepted.transport.get_extra_info("peername") == ""
+            assert accepted.transport.get_extra_info("sockname") == path
+            assert isinstance(transport, asyncio.Transport) and isinstance(repr(transport), str)
+            transport.close()
+            await protocol.until_lost()
+            assert transport.get_extra_info("peername") == path
+            await accepted.until_lost()
 
     run(main())
 
@@ -526,18 +518,16 @@ def test_credentials_of_the_peer(run: Any, path: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         clients = Clients()
-        server = await loop.create_unix_server(clients, path)
-        transport, _ = await loop.create_unix_connection(Recorder, path)
-        accepted = await clients.until_made()
-        for end in (transport, accepted.transport):
-            sock = end.get_extra_info("socket")
-            assert sock.family == socket.AF_UNIX
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            assert struct.unpack("3i", credentials) == (os.getpid(), os.getuid(), os.getgid())
-        transport.close()
-        await accepted.until_lost()
-        server.close()
-        await closed(server)
+        async with unix_server(clients, path):
+            transport, _ = await loop.create_unix_connection(Recorder, path)
+            accepted = await clients.until_made()
+            for end in (transport, accepted.transport):
+                sock = end.get_extra_info("socket")
+                assert sock.family == socket.AF_UNIX
+                credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+                assert struct.unpack("3i", credentials) == (os.getpid(), os.getuid(), os.getgid())
+            transport.close()
+            await accepted.until_lost()
 
     run(main())
 
@@ -545,33 +535,21 @@ def test_credentials_of_the_peer(run: Any, path: str) -> None:
 # TLS
 
 
-def anonymous_tls(purpose: int) -> ssl.SSLContext:
-    """TLS without certificates (anonymous Diffie-Hellman): who is who is not what is tested here."""
-    context = ssl.SSLContext(purpose)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("aNULL:@SECLEVEL=0")
-    return context
-
-
 def test_tls_over_a_path(run: Any, path: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         clients = Clients(data_received=echo)
-        server = await loop.create_unix_server(clients, path, ssl=anonymous_tls(ssl.PROTOCOL_TLS_SERVER))
-        transport, protocol = await loop.create_unix_connection(
-            Recorder, path, ssl=anonymous_tls(ssl.PROTOCOL_TLS_CLIENT), server_hostname=""
-        )
-        assert transport.get_extra_info("ssl_object").cipher() is not None
-        assert transport.get_extra_info("peername") == path
-        data = pattern(300_000)
-        transport.write(data)
-        assert await protocol.until_received(len(data)) == data
-        transport.close()
-        await protocol.until_lost()
-        await clients.protocols[0].until_lost()
-        server.close()
-        await closed(server)
+        async with unix_server(clients, path, ssl=anonymous_tls(ssl.PROTOCOL_TLS_SERVER)):
+            transport, protocol = await loop.create_unix_connection(
+                Recorder, path, ssl=anonymous_tls(ssl.PROTOCOL_TLS_CLIENT), server_hostname=""
+            )
+            assert transport.get_extra_info("ssl_object").cipher() is not None
+            assert transport.get_extra_info("peername") == path
+            data = pattern(300_000)
+            transport.write(data)
+            assert await protocol.until_received(len(data)) == data
+            transport.close()
+            await protocol.until_lost()
+            await clients.protocols[0].until_lost()
 
     run(main())

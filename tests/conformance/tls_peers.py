@@ -67,6 +67,16 @@ def trusting_context() -> ssl.SSLContext:
     return context
 
 
+def anonymous_tls(purpose: int) -> ssl.SSLContext:
+    """TLS without certificates (anonymous Diffie-Hellman): who is who is not what is tested here."""
+    context = ssl.SSLContext(purpose)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("aNULL:@SECLEVEL=0")
+    return context
+
+
 def wrap_server(sock: socket.socket, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
     """Blocking: the handshake, as the server."""
     return (context or server_context()).wrap_socket(sock, server_side=True)
