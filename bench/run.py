@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import c10k, idle_memory, micro_rounds, plot
+from bench import c10k, file_rounds, idle_memory, micro_rounds, plot
 from bench.build import BENCH, BuildError, build_programs
 from bench.loops import LOOPS
 from bench.measure import Cores, choose_cores, machine
@@ -23,6 +23,7 @@ from bench.workloads import WORKLOADS, Workload
 RESULTS = BENCH / "results"
 FORMAT_VERSION = 1
 MICRO = "micro"
+FILES = "files"
 C10K = "c10k"
 MEMORY = "memory"
 
@@ -56,6 +57,7 @@ class Run:
     machine: dict[str, Any] = field(default_factory=machine)
     workloads: list[WorkloadResult] = field(default_factory=list)
     micro: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: list[dict[str, Any]] = field(default_factory=list)
     memory: list[dict[str, Any]] = field(default_factory=list)
     c10k: list[dict[str, Any]] = field(default_factory=list)
 
@@ -85,6 +87,7 @@ class Run:
             "notes": self.notes(),
             "workloads": [result.as_json() for result in self.workloads],
             "micro": self.micro,
+            "files": self.files,
             "memory": self.memory,
             "c10k": self.c10k,
         }
@@ -92,7 +95,7 @@ class Run:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options. Ends the process with a message if they are wrong."""
-    names = [workload.name for workload in WORKLOADS] + [MICRO, MEMORY, C10K]
+    names = [workload.name for workload in WORKLOADS] + [MICRO, FILES, MEMORY, C10K]
     parser = argparse.ArgumentParser(prog="python -m bench", description="Compare hoop with other event loops.")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_true", help="short windows: two to three minutes in all")
@@ -152,7 +155,9 @@ def measure(run: Run) -> None:
     only = run.arguments.only
     workloads = [workload for workload in WORKLOADS if not only or workload.name in only]
     with_micro = not only or MICRO in only
-    steps = Steps(_count_steps(run, workloads, with_micro))
+    with_files = not only or FILES in only
+    file_steps = file_rounds.count_steps(run.whole_loops(), run.preset.micro_rounds) if with_files else 0
+    steps = Steps(_count_steps(run, workloads, with_micro) + file_steps)
     setting = Setting(run.preset.timing, run.cores, run.display, steps)
     for workload in workloads:
         result = measure_workload(workload, run.loops, setting)
@@ -163,6 +168,12 @@ def measure(run: Run) -> None:
         rounds = micro_rounds.MicroRounds(run.whole_loops(), run.preset.micro_seconds, run.display, steps)
         run.micro = rounds.measure(run.preset.micro_rounds)
         run.display.say(micro_table(run.micro, micro_rounds.TITLES, run.whole_loops()), to=sys.stdout)
+    if with_files:
+        preset = run.preset
+        run.files = file_rounds.measure_all(
+            run.whole_loops(), preset.micro_rounds, preset.micro_seconds, run.display, steps
+        )
+        run.display.say(file_rounds.table(run.files), to=sys.stdout)
     if not only or MEMORY in only:
         options = idle_memory.Options(run.preset.held)
         run.memory = idle_memory.measure_all(run.loops, options, run.cores, run.display)
@@ -242,11 +253,12 @@ def hoop_failed(run: Run) -> bool:
     """Whether this project's own loop failed anywhere. The failures of other loops are results."""
     series = [result.series["hoop"] for result in run.workloads if "hoop" in result.series]
     micro = [by_loop["hoop"] for by_loop in run.micro.values() if "hoop" in by_loop]
+    files = [outcome for outcome in run.files if outcome["way"].startswith("fs") and outcome["loop"] == "hoop"]
     held = [outcome for outcome in run.memory if outcome["loop"] == "hoop"]
     demonstrations = [outcome for outcome in run.c10k if outcome["loop"] == "hoop"]
     return (
         any(one.failure for one in series)
         or any("failure" in entry for entry in micro)
-        or any(outcome["failure"] for outcome in held)
+        or any(outcome["failure"] for outcome in [*files, *held])
         or any(outcome["failure"] or outcome["end"]["errors"] for outcome in demonstrations)
     )

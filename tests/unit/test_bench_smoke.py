@@ -63,6 +63,16 @@ def test_rounds_of_other_protocols(tmp_path: Path, name: str) -> None:
     assert entry["failure"] is None and entry["rate"]["median"] > 10
 
 
+def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = results_of(tmp_path, "--only", "files", "--loops", "asyncio,hoop")
+    assert "run_in_executor, asyncio" in capsys.readouterr().out
+    by_name = {entry["contender"]: entry for entry in results["files"]}
+    for name in ("fs on hoop", "fs-pool on hoop", "executor on asyncio", "blocking on asyncio"):
+        assert by_name[name]["failure"] is None
+        assert all(us > 0 for rounds in by_name[name]["us"].values() for us in rounds.values())
+        assert len(by_name[name]["us"]) == 4
+
+
 def test_a_server_that_ends_is_a_failure_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def command(*_: object) -> list[str]:
         return [sys.executable, "-c", "raise SystemExit('no such loop here')"]
