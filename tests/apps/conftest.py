@@ -34,6 +34,7 @@ NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
     "test_hypercorn.py": ("hypercorn", "httpx", "h2", "trustme"),
     "test_nginx.py": ("aiohttp", "httpx", "h2", "trustme"),
     "test_prefork.py": ("uvicorn", "httptools", "gunicorn", "uvicorn_worker"),
+    "test_recipes.py": ("aiohttp", "anyio", "gunicorn", "hypercorn", "pytest_asyncio", "uvicorn", "uvicorn_worker"),
     "test_redis.py": ("redis",),
     "test_tls_in_tls.py": ("aiohttp", "httpx", "trustme"),
     "test_uvicorn.py": ("uvicorn", "httptools", "httpx"),

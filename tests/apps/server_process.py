@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -97,3 +98,15 @@ class ServerProcess:
         if not self.reader.is_alive():
             self.process.stdout.close()
         return status
+
+
+def wait_for_listener(port: int) -> None:
+    """Return once something listens on the port: some servers announce it before it is so."""
+    deadline = time.monotonic() + STARTING_S
+    while True:
+        with socket.socket() as probe:
+            result = probe.connect_ex(("127.0.0.1", port))
+        if result == 0:
+            return
+        assert time.monotonic() < deadline, f"nobody listens on port {port}"
+        time.sleep(0.01)

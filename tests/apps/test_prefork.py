@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from server_process import ServerProcess
+from server_process import ServerProcess, wait_for_listener
 
 Run = Callable[..., object]
 
@@ -88,6 +88,7 @@ def serving(server: str, folder: Path, loop_name: str, workers: int) -> Iterator
     with ServerProcess(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
         (listening,) = process.wait_for(LISTENING)
         process.wait_for("Application startup complete", times=workers)
+        wait_for_listener(int(listening[1]))
         yield process, int(listening[1])
 
 
