@@ -55,7 +55,6 @@ class Connecting(BaseLoop, Resolving):
         Addresses are tried in turn, or raced happy_eyeballs_delay seconds apart (RFC 8305). Raises OSError when none
         answers (with all_errors an ExceptionGroup of all), ValueError for arguments that do not go together.
         """
-        is_ours = False
         server_hostname = checked_hostname(ssl, host, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(sock, ssl_module.SSLSocket):
             raise TypeError("Socket cannot be of type SSLSocket")
@@ -67,19 +66,12 @@ class Connecting(BaseLoop, Resolving):
             sock = await self._connect_any(
                 host, port, family, proto, flags, local_addr, happy_eyeballs_delay, interleave, all_errors
             )
-            is_ours = True
         elif sock is None:
             raise ValueError("host and port was not specified and no sock specified")
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
-        try:
-            protocol = protocol_factory()
-        except BaseException:
-            if is_ours:
-                sock.close()
-            raise
         transport, protocol = await self._adopt_connection(
-            sock, protocol, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
+            sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
         )
         if self.get_debug():
             logger.debug("connected to %s:%r: (%r, %r)", host, port, transport, protocol)
@@ -104,36 +96,46 @@ class Connecting(BaseLoop, Resolving):
         if ssl_shutdown_timeout is not None and not ssl:
             raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
         return await self._adopt_connection(
-            sock, protocol_factory(), ssl, "", True, ssl_handshake_timeout, ssl_shutdown_timeout
+            sock, protocol_factory, ssl, "", True, ssl_handshake_timeout, ssl_shutdown_timeout
         )
 
     async def _adopt_connection(
         self,
         sock: socket.socket,
-        protocol: ProtocolT,
+        protocol_factory: Callable[[], ProtocolT],
         ssl: ssl_module.SSLContext | bool | None,
         server_hostname: str | None,
         server_side: bool,
         handshake_timeout: float | None,
         shutdown_timeout: float | None,
     ) -> tuple[asyncio.Transport, ProtocolT]:
-        """A transport for sock; returns once connection_made (and the TLS handshake) is done."""
-        sock.setblocking(False)
-        waiter = self.create_future()
+        """A transport for sock; returns once connection_made (and the TLS handshake) is done.
+
+        The socket is closed if that fails, unless it turns out to be another transport's.
+        """
         transport: asyncio.Transport
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if ssl:
-            session = new_session(
-                self,
-                protocol,
-                ssl,
-                waiter,
-                server_side=server_side,
-                server_hostname=server_hostname or None,
-                handshake_timeout=handshake_timeout,
-                shutdown_timeout=shutdown_timeout,
-            )
+        session = None
+        waiter = self.create_future()
+        try:
+            sock.setblocking(False)
+            protocol = protocol_factory()
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if ssl:
+                session = new_session(
+                    self,
+                    protocol,
+                    ssl,
+                    waiter,
+                    server_side=server_side,
+                    server_hostname=server_hostname or None,
+                    handshake_timeout=handshake_timeout,
+                    shutdown_timeout=shutdown_timeout,
+                )
+        except BaseException:
+            sock.close()
+            raise
+        if session is not None:
             transport = session.app_transport
             self._make_stream(sock, session)
         else:
@@ -143,6 +145,8 @@ class Connecting(BaseLoop, Resolving):
         except BaseException:
             transport.close()
             raise
+        finally:
+            del waiter  # its error's traceback leads back to this frame
         return transport, protocol
 
     async def _connect_any(
@@ -177,7 +181,8 @@ class Connecting(BaseLoop, Resolving):
                         continue
             else:
                 attempts = (functools.partial(self._connect_one, made, failures, info, local_infos) for info in infos)
-                sock, _, _ = await staggered.staggered_race(attempts, delay_s, loop=self)
+                # No names for the rest of the result: it holds the errors, whose tracebacks lead back to this frame.
+                sock = (await staggered.staggered_race(attempts, delay_s, loop=self))[0]
             if sock is None:
                 raise combined_failure([error for attempt in failures for error in attempt], all_errors)
             return sock
@@ -245,6 +250,8 @@ def bind_to_one(sock: socket.socket, local_infos: Iterable[AddressInfo], failure
 
 def combined_failure(errors: list[OSError], all_errors: bool) -> Exception:
     """One exception for all the addresses that failed, as asyncio words it."""
+    if not errors:
+        return TimeoutError("create_connection failed")  # all attempts of a race were cancelled
     if all_errors:
         return ExceptionGroup("create_connection failed", errors)
     if len({str(error) for error in errors}) == 1:

@@ -55,6 +55,8 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
         except BaseException:
             transport.close()
             raise
+        finally:
+            del waiter  # its error's traceback leads back to this frame
         return upgraded
 
 

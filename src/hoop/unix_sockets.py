@@ -45,28 +45,23 @@ class UnixSockets(Connecting, Serving):
         together.
         """
         check_tls_client(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
-        is_ours = False
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
             path = os.fspath(path)
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            is_ours = True
+            try:
+                sock.setblocking(False)
+                await self.sock_connect(sock, path)
+            except BaseException:
+                sock.close()
+                raise
         elif sock is None:
             raise ValueError("no path and sock were specified")
         else:
             check_unix_stream(sock)
-        try:
-            sock.setblocking(False)
-            if is_ours:
-                await self.sock_connect(sock, path)
-            protocol = protocol_factory()
-        except BaseException:
-            if is_ours:
-                sock.close()
-            raise
         return await self._adopt_connection(
-            sock, protocol, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
+            sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
         )
 
     async def create_unix_server(  # type: ignore[override]

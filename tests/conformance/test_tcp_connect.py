@@ -421,7 +421,7 @@ def test_ssl_socket_is_refused(run: Any) -> None:
     run(main())
 
 
-def test_protocol_factory_that_raises(run: Any) -> None:
+def test_protocol_factory_that_raises(run: Any, loop_name: str) -> None:
     def factory() -> asyncio.Protocol:
         raise LookupError("no protocol today")
 
@@ -438,8 +438,8 @@ def test_protocol_factory_that_raises(run: Any) -> None:
         ours, peer = tcp_pair()
         with pytest.raises(LookupError, match="no protocol today"):
             await loop.create_connection(factory, sock=ours)
-        ours.send(b"still the caller's")
-        assert await off_loop(peer.recv, 100) == b"still the caller's"
+        if loop_name == "hoop":  # and asyncio from 3.14.10 on (cpython#153133); before, the socket stayed open
+            assert ours.fileno() == -1
         ours.close()
         peer.close()
 

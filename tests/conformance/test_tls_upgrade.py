@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import select
 import socket
 import ssl
+import weakref
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from conformance.peers import (
     read_exactly,
     read_to_end,
     soon,
+    tcp_pair,
     turns,
 )
 from conformance.tls_peers import (
@@ -221,6 +224,48 @@ def test_trap_22_failed_start_tls(run: Any) -> None:
         peer.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("is_upgrade", [True, False], ids=["start_tls", "create_connection"])
+def test_trap_22_a_failed_handshake_leaves_no_cycle(run: Any, loop_name: str, is_upgrade: bool) -> None:
+    """Errors carry tracebacks, and so frames: none of these may hold the error, or the transport stays as garbage."""
+    if loop_name == "asyncio":
+        pytest.skip("only the newest releases of asyncio leave none")
+
+    class Forgetful(asyncio.Protocol):
+        """A Recorder would keep the error."""
+
+    async def handshake(ours: socket.socket) -> weakref.ref[Any]:
+        loop = asyncio.get_running_loop()
+        protocol = Forgetful()
+        if is_upgrade:
+            below, _ = await loop.create_connection(lambda: protocol, sock=ours)
+            seen = weakref.ref(below)
+            attempt = loop.start_tls(below, protocol, trusting_context(), server_hostname=NAME)
+        else:
+            seen = weakref.ref(protocol)
+            attempt = loop.create_connection(
+                lambda: protocol, sock=ours, ssl=trusting_context(), server_hostname=NAME
+            )
+        with contextlib.suppress(ssl.SSLError):
+            await attempt
+            pytest.fail("that was no TLS")
+        return seen
+
+    async def main() -> None:
+        ours, peer = tcp_pair()
+        peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        seen = await handshake(ours)
+        await turns()
+        assert seen() is None
+        peer.close()
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
 
 
 async def told_once(protocol: Recorder, loop_name: str) -> None:
