@@ -59,6 +59,7 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
         transport._lend()
         transport.pause_reading()
         sent = 0
+        is_sendable = False
         try:
             while count is None or sent < count:
                 waiter = self.create_future()
@@ -73,6 +74,7 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
                     if sent > 0 or isinstance(error, ConnectionError):
                         raise
                     raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
+                is_sendable = True
                 if moved == 0:
                     break
                 sent += moved
@@ -81,14 +83,13 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
             transport._take_back()
             if was_reading:
                 transport.resume_reading()
-            if sent > 0:
+            if is_sendable:
                 os.lseek(number, offset + sent, os.SEEK_SET)
 
     async def _send_by_writing(
         self, transport: asyncio.WriteTransport, file: IO[bytes], offset: int, count: int | None
     ) -> int:
-        if offset:
-            file.seek(offset)
+        is_seekable = find_start(file, offset)
         sent = 0
         pacing = Pacing(self, transport)
         try:
@@ -102,7 +103,7 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
                 sent += len(data)
             return sent
         finally:
-            if sent > 0 and hasattr(file, "seek"):
+            if is_seekable:
                 file.seek(offset + sent)
             pacing.end()
 
@@ -122,6 +123,7 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
         """
         check_sendfile(self, sock, file, offset, count)
         sent = 0
+        is_sendable = False
         try:
             number = descriptor_of(file)
         except asyncio.SendfileNotAvailableError:
@@ -141,17 +143,17 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
                     if fallback is False:
                         raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
                     return await self._send_by_reading(sock, file, offset, count)
+                is_sendable = True
                 if moved == 0:
                     break
                 sent += moved
             return sent
         finally:
-            if sent > 0:
+            if is_sendable:
                 os.lseek(number, offset + sent, os.SEEK_SET)
 
     async def _send_by_reading(self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None) -> int:
-        if offset:
-            file.seek(offset)
+        is_seekable = find_start(file, offset)
         sent = 0
         try:
             while count is None or sent < count:
@@ -163,7 +165,7 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
                 sent += len(data)
             return sent
         finally:
-            if sent > 0 and hasattr(file, "seek"):
+            if is_seekable:
                 file.seek(offset + sent)
 
 
@@ -223,6 +225,14 @@ def descriptor_of(file: Any) -> int:
     except (AttributeError, io.UnsupportedOperation, OSError) as error:
         raise asyncio.SendfileNotAvailableError("not a regular file") from error
     return number
+
+
+def find_start(file: Any, offset: int) -> bool:
+    """Go to offset, which is counted from the file's beginning; whether the file can be told so."""
+    is_seekable = hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())
+    if offset or is_seekable:
+        file.seek(offset)
+    return is_seekable
 
 
 def check_sendfile(loop: BaseLoop, sock: Any, file: Any, offset: Any, count: Any) -> None:

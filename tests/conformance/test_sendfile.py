@@ -87,8 +87,8 @@ def test_parts(run: Any, file: Any, offset: int, count: int | None, is_in_memory
         with peer:
             receiving = asyncio.ensure_future(off_loop(read_to_end, peer))
             assert await sent(transport, source, offset, count) == len(expected)
-            if expected:
-                assert source.tell() == offset + len(expected)
+            if expected or not isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
+                assert source.tell() == offset + len(expected)  # std: only the newest releases, if nothing was sent
             transport.close()
             assert await receiving == expected
 
