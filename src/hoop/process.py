@@ -233,17 +233,31 @@ def reap(process: subprocess.Popen[bytes]) -> int:
 
 
 def wait_in_thread(loop: BaseLoop, transport: ChildTransport) -> None:
-    """Popen.wait() and Popen.poll() may be called at the same time, and a status that one of them took is not lost."""
-    code = transport._proc.wait()
+    """Where the system can wait for an end without reaping, the child is reaped in the loop, as with a pidfd."""
+    process = transport._proc
+    if not wait_without_reaping(process.pid):
+        process.wait()  # Popen.poll() may be called at the same time: a status that one of them took is not lost
 
     def ended() -> None:
         loop._unref()
-        transport._process_exited(code)
+        transport._process_exited(reap(process))
 
     try:
         loop.call_soon_threadsafe(ended)
     except RuntimeError:
+        process.wait()
         logger.warning("Loop %r that handles pid %r is closed", loop, transport.get_pid())
+
+
+def wait_without_reaping(pid: int) -> bool:
+    """Block until the child has ended; it stays a zombie. False where the system cannot do that."""
+    if not hasattr(os, "waitid") or sys.platform == "darwin":  # macOS: tells of stopped children as well
+        return False
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        pass  # somebody else has reaped it: reap() will see
+    return True
 
 
 # ---- asyncio's child watchers: deprecated in Python 3.12, gone in 3.14 -------------------------------------------

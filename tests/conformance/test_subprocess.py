@@ -526,6 +526,28 @@ def test_without_pidfds(run: Any, loop_name: str, monkeypatch: pytest.MonkeyPatc
     run(main())
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid") or sys.platform == "darwin", reason="no waitid to rely on here")
+def test_trap_38_a_waiting_thread_leaves_the_child_to_the_loop(
+    run: Any, loop_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dead child's number stays taken until the loop knows of the end (hoop; asyncio from 3.14.10 on)."""
+    if loop_name == "asyncio":
+        pytest.skip("asyncio chooses its watcher once, for the process")
+
+    async def main() -> None:
+        child = await asyncio.create_subprocess_exec("cat", stdin=PIPE)
+        (waiting,) = (thread for thread in threading.enumerate() if thread.name == f"hoop-wait-{child.pid}")
+        child.kill()
+        waiting.join(DEADLINE_S)
+        assert not waiting.is_alive() and child.returncode is None
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # ChildProcessError if it were reaped
+        child.kill()
+        assert await soon(child.wait()) == -signal.SIGKILL
+
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    run(main())
+
+
 @pytest.fixture
 def choose_watcher() -> Iterator[Callable[[asyncio.AbstractEventLoop | None], None]]:
     """Makes a FastChildWatcher, attached to a loop or not, the one that asyncio's policy has until the test ends."""
