@@ -134,7 +134,10 @@ class Server(asyncio.AbstractServer):
         await asyncio.sleep(0)
 
     async def serve_forever(self) -> None:
-        """Accept until cancelled; then close and wait. RuntimeError if closed or already awaited."""
+        """Accept until cancelled; then close, and wait for the last connection (Python 3.13: close them, too).
+
+        RuntimeError if closed or already awaited.
+        """
         if self._serving_forever is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
         if self._sockets is None:
@@ -146,6 +149,8 @@ class Server(asyncio.AbstractServer):
         except asyncio.CancelledError:
             try:
                 self.close()
+                if sys.version_info >= (3, 13):  # as asyncio from 3.14 on, for a client that hangs must not hang this
+                    self.close_clients()
                 await self.wait_closed()
             finally:
                 raise

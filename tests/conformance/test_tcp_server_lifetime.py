@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
 import weakref
 from typing import Any
@@ -206,6 +207,25 @@ def test_trap_19_serve_forever_cancelled(run: Any) -> None:
         assert not server.is_serving() and server.sockets == ()
         with pytest.raises(RuntimeError, match="is closed"):
             await server.serve_forever()
+
+    run(main())
+
+
+@needs_3_13
+def test_trap_19_serve_forever_cancelled_while_a_client_hangs(run: Any, loop_name: str) -> None:
+    if loop_name == "asyncio" and sys.version_info < (3, 14):
+        pytest.skip("std waits for the client for ever")
+
+    async def main() -> None:
+        protocol = Recorder()
+        server = await asyncio.get_running_loop().create_server(lambda: protocol, LOCALHOST, 0)
+        serving = asyncio.ensure_future(server.serve_forever())
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await protocol.until_called("connection_made")
+            serving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(serving, DEADLINE_S)
+            assert await protocol.until_lost() is None
 
     run(main())
 
