@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ import expected
 import suite
 
 MODULES = suite.modules()
-# Four minutes of two cores for each interpreter: by hand, or in a job of its own, until it has proved steady there.
+# One minute of two idle cores, so it is not for every run of pytest: ./tests/run and CI switch it on.
 IS_WANTED = os.environ.get("HOOP_CPYTHON_SUITE") == "1"
 SLOWEST = ("test_subprocess", "test_ssl", "test_events", "test_tasks")
 Verdicts = Callable[[str], suite.Verdict]
@@ -51,6 +52,8 @@ def verdict_of(request: pytest.FixtureRequest) -> Iterator[Verdicts]:
 def test_module(module: str, verdict_of: Verdicts) -> None:
     verdict = verdict_of(module)
     assert verdict.results, "not a single test was found"
+    for remark in suite.remarks(verdict):
+        warnings.warn(remark, stacklevel=1)  # pytest prints them at the end
     assert verdict.is_good, suite.describe(verdict)
 
 
