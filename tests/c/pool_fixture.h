@@ -162,6 +162,40 @@ static inline int submit(crew *crew, home *home, task *task)
     return result;
 }
 
+/* One pool, one loop, and what held tasks wait for. */
+typedef struct stage {
+    crew crew;
+    home home;
+    tokens started;
+    tokens go;
+} stage;
+
+static inline void open_stage(stage *stage, int size, size_t queue_limit)
+{
+    open_tokens(&stage->started);
+    open_tokens(&stage->go);
+    open_crew(&stage->crew, size, queue_limit, NULL);
+    open_home(&stage->home);
+}
+
+static inline void close_stage(stage *stage)
+{
+    close_crew(&stage->crew);
+    hoop_waker_close(&stage->home.waker);
+}
+
+static inline int put(stage *stage, task *task)
+{
+    return submit(&stage->crew, &stage->home, task);
+}
+
+static inline void init_held(stage *stage, task *task, hoop_lane lane)
+{
+    init_task(task, lane);
+    task->started = &stage->started;
+    task->release = &stage->go;
+}
+
 static inline hoop_pool_stats stats_of(crew *crew)
 {
     hoop_pool_stats stats;

@@ -20,18 +20,16 @@ TEST(sizes_are_checked_and_memory_may_be_short)
 
 TEST(a_job_runs_and_comes_back)
 {
-    crew crew;
-    home home;
+    stage stage;
     task task;
-    open_crew(&crew, 4, 0, NULL);
-    open_home(&home);
+    open_stage(&stage, 4, 0);
     for (int i = 1; i <= 100; i++) {
         init_task(&task, HOOP_LANE_FILES);
-        CHECK_EQ(submit(&crew, &home, &task), i == 1); /* later ones find an idle worker */
-        receive_all(&home, 1);
+        CHECK_EQ(put(&stage, &task), i == 1); /* later ones find an idle worker */
+        receive_all(&stage.home, 1);
         CHECK_EQ(atomic_load(&task.runs), 1);
         CHECK_EQ(task.job.state, HOOP_JOB_DONE);
-        hoop_pool_stats stats = stats_of(&crew);
+        hoop_pool_stats stats = stats_of(&stage.crew);
         CHECK_EQ(stats.done, i);
         CHECK_EQ(stats.running + stats.queued, 0);
         CHECK_EQ(stats.threads, 1);
@@ -39,113 +37,85 @@ TEST(a_job_runs_and_comes_back)
         CHECK_EQ(stats.wait.count, i);
         CHECK_EQ(stats.run.count, i);
     }
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    close_stage(&stage);
 }
 
 TEST(threads_are_asked_for_up_to_the_size)
 {
     enum { SIZE = 3, COUNT = 10 };
-    crew crew;
-    home home;
+    stage stage;
     task tasks[COUNT];
-    tokens started, go;
-    open_tokens(&started);
-    open_tokens(&go);
-    open_crew(&crew, SIZE, 0, NULL);
-    open_home(&home);
+    open_stage(&stage, SIZE, 0);
     for (int i = 0; i < COUNT; i++) {
-        init_task(&tasks[i], HOOP_LANE_FILES);
-        tasks[i].started = &started;
-        tasks[i].release = &go;
-        CHECK_EQ(submit(&crew, &home, &tasks[i]), i < SIZE);
+        init_held(&stage, &tasks[i], HOOP_LANE_FILES);
+        CHECK_EQ(put(&stage, &tasks[i]), i < SIZE);
     }
-    await(&started, SIZE);
-    hoop_pool_stats stats = stats_of(&crew);
+    await(&stage.started, SIZE);
+    hoop_pool_stats stats = stats_of(&stage.crew);
     CHECK_EQ(stats.running, SIZE);
     CHECK_EQ(stats.queued, COUNT - SIZE);
     CHECK_EQ(stats.threads, SIZE);
-    give(&go, COUNT);
-    receive_all(&home, COUNT);
+    give(&stage.go, COUNT);
+    receive_all(&stage.home, COUNT);
     for (int i = 0; i < COUNT; i++)
         CHECK_EQ(atomic_load(&tasks[i].arrivals), 1);
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    close_stage(&stage);
 }
 
 /* All but one sleep; a job that wakes one of them must not be the last that runs. */
 TEST(a_burst_gets_every_sleeping_worker)
 {
     enum { SIZE = 8 };
-    crew crew;
-    home home;
+    stage stage;
     task tasks[SIZE];
-    tokens started, go;
-    open_tokens(&started);
-    open_tokens(&go);
-    open_crew(&crew, SIZE, 0, NULL);
-    open_home(&home);
+    open_stage(&stage, SIZE, 0);
     for (int round = 0; round < 50; round++) {
         for (int i = 0; i < SIZE; i++) {
-            init_task(&tasks[i], HOOP_LANE_FILES);
-            tasks[i].started = &started;
-            tasks[i].release = &go;
-            submit(&crew, &home, &tasks[i]);
+            init_held(&stage, &tasks[i], HOOP_LANE_FILES);
+            put(&stage, &tasks[i]);
         }
-        await(&started, SIZE); /* hangs if one of them is not woken */
-        give(&go, SIZE);
-        receive_all(&home, SIZE);
+        await(&stage.started, SIZE); /* hangs if one of them is not woken */
+        give(&stage.go, SIZE);
+        receive_all(&stage.home, SIZE);
     }
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    close_stage(&stage);
 }
 
 TEST(trap_39_slow_dns_leaves_half_of_the_threads_to_files)
 {
     enum { SIZE = 4, SLOW = 20, FILES = 30 };
-    crew crew;
-    home home;
+    stage stage;
     task slow[SLOW], files[FILES];
-    tokens started, go;
-    open_tokens(&started);
-    open_tokens(&go);
-    open_crew(&crew, SIZE, 0, NULL);
-    open_home(&home);
+    open_stage(&stage, SIZE, 0);
     for (int i = 0; i < SLOW; i++) {
-        init_task(&slow[i], HOOP_LANE_DNS);
-        slow[i].started = &started;
-        slow[i].release = &go;
-        submit(&crew, &home, &slow[i]);
+        init_held(&stage, &slow[i], HOOP_LANE_DNS);
+        put(&stage, &slow[i]);
     }
-    await(&started, SIZE / 2);
+    await(&stage.started, SIZE / 2);
     for (int i = 0; i < FILES; i++) {
         init_task(&files[i], HOOP_LANE_FILES);
-        submit(&crew, &home, &files[i]);
+        put(&stage, &files[i]);
     }
-    receive_all(&home, FILES); /* hangs if lookups take every thread */
-    hoop_pool_stats stats = stats_of(&crew);
+    receive_all(&stage.home, FILES); /* hangs if lookups take every thread */
+    hoop_pool_stats stats = stats_of(&stage.crew);
     CHECK_EQ(stats.dns_running, SIZE / 2);
     CHECK_EQ(stats.dns_queued, SLOW - SIZE / 2);
     CHECK_EQ(stats.running, SIZE / 2);
     CHECK_EQ(stats.done, FILES);
-    give(&go, SLOW);
-    receive_all(&home, SLOW);
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    give(&stage.go, SLOW);
+    receive_all(&stage.home, SLOW);
+    close_stage(&stage);
 }
 
 TEST(a_pool_of_one_runs_dns_too)
 {
-    crew crew;
-    home home;
+    stage stage;
     task task;
-    open_crew(&crew, 1, 0, NULL);
-    open_home(&home);
+    open_stage(&stage, 1, 0);
     init_task(&task, HOOP_LANE_DNS);
-    CHECK_EQ(submit(&crew, &home, &task), 1);
-    receive_all(&home, 1);
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    CHECK_EQ(put(&stage, &task), 1);
+    receive_all(&stage.home, 1);
+    close_stage(&stage);
 }
 
 TEST(lanes_take_turns_by_age)
@@ -179,89 +149,68 @@ TEST(lanes_take_turns_by_age)
 TEST(trap_40_cancel_while_queued_running_and_done)
 {
     enum { COUNT = 5 };
-    crew crew;
-    home home;
+    stage stage;
     task tasks[COUNT];
-    tokens started, go;
-    open_tokens(&started);
-    open_tokens(&go);
-    open_crew(&crew, 1, 0, NULL);
-    open_home(&home);
+    open_stage(&stage, 1, 0);
     for (int i = 0; i < COUNT; i++) {
-        init_task(&tasks[i], HOOP_LANE_FILES);
-        tasks[i].started = &started;
-        tasks[i].release = &go;
+        init_held(&stage, &tasks[i], HOOP_LANE_FILES);
     }
-    CHECK(!hoop_pool_cancel(crew.pool, &tasks[0].job)); /* never submitted */
+    CHECK(!hoop_pool_cancel(stage.crew.pool, &tasks[0].job)); /* never submitted */
     for (int i = 0; i < COUNT; i++)
-        submit(&crew, &home, &tasks[i]);
-    await(&started, 1);
-    CHECK(!hoop_pool_cancel(crew.pool, &tasks[0].job)); /* it runs */
-    CHECK(hoop_pool_cancel(crew.pool, &tasks[4].job));  /* the last, the first and one in the middle */
-    CHECK(hoop_pool_cancel(crew.pool, &tasks[1].job));
-    CHECK(hoop_pool_cancel(crew.pool, &tasks[3].job));
-    CHECK(!hoop_pool_cancel(crew.pool, &tasks[3].job));
-    give(&go, 2);
-    receive_all(&home, 2);
-    CHECK(!hoop_pool_cancel(crew.pool, &tasks[2].job)); /* it is done */
-    CHECK_EQ(stats_of(&crew).cancelled, 3);
+        put(&stage, &tasks[i]);
+    await(&stage.started, 1);
+    CHECK(!hoop_pool_cancel(stage.crew.pool, &tasks[0].job)); /* it runs */
+    CHECK(hoop_pool_cancel(stage.crew.pool, &tasks[4].job));  /* the last, the first and one in the middle */
+    CHECK(hoop_pool_cancel(stage.crew.pool, &tasks[1].job));
+    CHECK(hoop_pool_cancel(stage.crew.pool, &tasks[3].job));
+    CHECK(!hoop_pool_cancel(stage.crew.pool, &tasks[3].job));
+    give(&stage.go, 2);
+    receive_all(&stage.home, 2);
+    CHECK(!hoop_pool_cancel(stage.crew.pool, &tasks[2].job)); /* it is done */
+    CHECK_EQ(stats_of(&stage.crew).cancelled, 3);
     for (int i = 0; i < COUNT; i++)
         CHECK_EQ(atomic_load(&tasks[i].runs), i == 0 || i == 2);
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    close_stage(&stage);
 }
 
 TEST(a_full_queue_refuses)
 {
-    crew crew;
-    home home;
+    stage stage;
     task tasks[4];
-    tokens started, go;
-    open_tokens(&started);
-    open_tokens(&go);
-    open_crew(&crew, 1, 2, NULL);
-    open_home(&home);
+    open_stage(&stage, 1, 2);
     for (int i = 0; i < 4; i++) {
-        init_task(&tasks[i], HOOP_LANE_FILES);
-        tasks[i].started = &started;
-        tasks[i].release = &go;
-        CHECK_EQ(submit(&crew, &home, &tasks[i]), i == 0 ? 1 : i == 3 ? -ENOBUFS : 0);
+        init_held(&stage, &tasks[i], HOOP_LANE_FILES);
+        CHECK_EQ(put(&stage, &tasks[i]), i == 0 ? 1 : i == 3 ? -ENOBUFS : 0);
         if (i == 0)
-            await(&started, 1); /* out of the queue */
+            await(&stage.started, 1); /* out of the queue */
     }
-    CHECK_EQ(stats_of(&crew).refused, 1);
-    CHECK(hoop_pool_cancel(crew.pool, &tasks[1].job));
-    CHECK_EQ(submit(&crew, &home, &tasks[3]), 0); /* there is room again */
-    give(&go, 3);
-    receive_all(&home, 3);
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    CHECK_EQ(stats_of(&stage.crew).refused, 1);
+    CHECK(hoop_pool_cancel(stage.crew.pool, &tasks[1].job));
+    CHECK_EQ(put(&stage, &tasks[3]), 0); /* there is room again */
+    give(&stage.go, 3);
+    receive_all(&stage.home, 3);
+    close_stage(&stage);
 }
 
 TEST(trap_41_a_stopped_pool_finishes_its_queue)
 {
     enum { COUNT = 20 };
-    crew crew;
-    home home;
+    stage stage;
     task tasks[COUNT + 1];
-    tokens started, go;
-    open_tokens(&started);
-    open_tokens(&go);
-    open_crew(&crew, 2, 0, NULL);
-    open_home(&home);
+    open_stage(&stage, 2, 0);
     for (int i = 0; i <= COUNT; i++) {
         init_task(&tasks[i], i % 2 ? HOOP_LANE_DNS : HOOP_LANE_FILES);
-        tasks[i].release = &go;
+        tasks[i].release = &stage.go;
     }
     for (int i = 0; i < COUNT; i++)
-        submit(&crew, &home, &tasks[i]);
-    hoop_pool_stop(crew.pool);
-    hoop_pool_stop(crew.pool);
-    CHECK_EQ(submit(&crew, &home, &tasks[COUNT]), -ESHUTDOWN);
-    give(&go, COUNT);
-    close_crew(&crew); /* hangs if a worker misses the end */
-    receive_all(&home, COUNT);
-    hoop_waker_close(&home.waker);
+        put(&stage, &tasks[i]);
+    hoop_pool_stop(stage.crew.pool);
+    hoop_pool_stop(stage.crew.pool);
+    CHECK_EQ(put(&stage, &tasks[COUNT]), -ESHUTDOWN);
+    give(&stage.go, COUNT);
+    close_crew(&stage.crew); /* hangs if a worker misses the end */
+    receive_all(&stage.home, COUNT);
+    hoop_waker_close(&stage.home.waker);
 }
 
 /* Two loops share a pool; one closes with work queued and running, then its inbox goes away. */
@@ -350,68 +299,56 @@ static void look_where_it_runs(hoop_job *job)
 
 TEST(a_job_can_tell_that_it_is_one)
 {
-    crew crew;
-    home home;
+    stage stage;
     task task;
-    open_crew(&crew, 1, 0, NULL);
-    open_home(&home);
-    own_crew = &crew;
-    own_home = &home;
+    open_stage(&stage, 1, 0);
+    own_crew = &stage.crew;
+    own_home = &stage.home;
     init_task(&task, HOOP_LANE_FILES);
     task.job.run = look_where_it_runs;
-    submit(&crew, &home, &task);
-    CHECK(!hoop_pool_is_inside(crew.pool, &home.inbox));
-    receive_all(&home, 1);
+    put(&stage, &task);
+    CHECK(!hoop_pool_is_inside(stage.crew.pool, &stage.home.inbox));
+    receive_all(&stage.home, 1);
     CHECK_EQ(atomic_load(&task.runs), 1);
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    close_stage(&stage);
 }
 
 TEST(a_worker_that_fails_to_start_leaves_its_call_to_another)
 {
-    crew crew;
-    home home;
+    stage stage;
     task tasks[3];
-    tokens started, go;
-    open_tokens(&started);
-    open_tokens(&go);
-    open_crew(&crew, 3, 0, NULL);
-    open_home(&home);
+    open_stage(&stage, 3, 0);
     for (int i = 0; i < 3; i++)
         init_task(&tasks[i], HOOP_LANE_FILES);
-    CHECK_EQ(hoop_pool_submit(crew.pool, &tasks[0].job, &home.inbox, &home.waker, &tasks[0].node), 1);
-    CHECK_EQ(hoop_pool_worker_failed(crew.pool), 0);
-    CHECK(hoop_pool_cancel(crew.pool, &tasks[0].job));
-    CHECK_EQ(submit(&crew, &home, &tasks[0]), 1);
-    receive_all(&home, 1);
+    CHECK_EQ(hoop_pool_submit(stage.crew.pool, &tasks[0].job, &stage.home.inbox, &stage.home.waker, &tasks[0].node), 1);
+    CHECK_EQ(hoop_pool_worker_failed(stage.crew.pool), 0);
+    CHECK(hoop_pool_cancel(stage.crew.pool, &tasks[0].job));
+    CHECK_EQ(put(&stage, &tasks[0]), 1);
+    receive_all(&stage.home, 1);
     /* Two at once: one wakes the sleeper, the other asks for a thread, which fails. */
-    tasks[1].started = &started;
-    tasks[1].release = &go;
-    CHECK_EQ(submit(&crew, &home, &tasks[1]), 0);
-    await(&started, 1);
-    CHECK_EQ(hoop_pool_submit(crew.pool, &tasks[2].job, &home.inbox, &home.waker, &tasks[2].node), 1);
-    CHECK_EQ(hoop_pool_worker_failed(crew.pool), 1);
-    give(&go, 1);
-    receive_all(&home, 2);
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    tasks[1].started = &stage.started;
+    tasks[1].release = &stage.go;
+    CHECK_EQ(put(&stage, &tasks[1]), 0);
+    await(&stage.started, 1);
+    CHECK_EQ(hoop_pool_submit(stage.crew.pool, &tasks[2].job, &stage.home.inbox, &stage.home.waker, &tasks[2].node), 1);
+    CHECK_EQ(hoop_pool_worker_failed(stage.crew.pool), 1);
+    give(&stage.go, 1);
+    receive_all(&stage.home, 2);
+    close_stage(&stage);
 }
 
 TEST(a_spinning_worker_hears_the_call)
 {
-    crew crew;
-    home home;
+    stage stage;
     task task;
-    open_crew(&crew, 1, 0, NULL);
-    open_home(&home);
-    hoop_pool_set_spin(crew.pool, HOOP_NS_PER_SECOND / 1000);
+    open_stage(&stage, 1, 0);
+    hoop_pool_set_spin(stage.crew.pool, HOOP_NS_PER_SECOND / 1000);
     for (int i = 0; i < 500; i++) {
         init_task(&task, HOOP_LANE_FILES);
-        submit(&crew, &home, &task);
-        receive_all(&home, 1);
+        put(&stage, &task);
+        receive_all(&stage.home, 1);
     }
-    close_crew(&crew);
-    hoop_waker_close(&home.waker);
+    close_stage(&stage);
 }
 
 int main(void)

@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import warnings
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from interpreter import IN_CHILD, run_script
 
 DEADLINE_S = 30.0
 FD_DIRECTORY = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
@@ -253,16 +253,6 @@ def factory():
     import hoop
     return hoop.new_event_loop()
 
-def in_child(body):
-    pid = os.fork()
-    if pid == 0:
-        code = 99
-        try:
-            code = body() or 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
 def use(loop):
     \"\"\"Timers, readers and a call from a thread, all at once.\"\"\"
     async def main():
@@ -280,15 +270,8 @@ def use(loop):
 """
 
 
-def run_script(loop_name: str, body: str, *options: str) -> tuple[int, str, str]:
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
-    command = [sys.executable, *options, "-c", HEADER.format(loop_name=loop_name) + body]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout.strip(), done.stderr
-
-
 def check_script(loop_name: str, body: str, *options: str) -> None:
-    code, output, errors = run_script(loop_name, body, *options)
+    code, output, errors = run_script(IN_CHILD + HEADER.format(loop_name=loop_name) + body, *options)
     assert (code, output) == (0, "done"), errors
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import subprocess
 import sys
 import threading
 import warnings
@@ -14,22 +12,13 @@ from typing import Any
 
 import hoop
 import pytest
+from interpreter import IN_CHILD, run_script
 
 DEADLINE_S = 30.0
 
 HEADER = """
 import asyncio, concurrent.futures, gc, os, sys, threading, warnings
 import hoop
-
-def in_child(body):
-    pid = os.fork()
-    if pid == 0:
-        code = 99
-        try:
-            code = body() or 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def use(loop):
     "Both lanes at once."
@@ -49,21 +38,18 @@ def held():
 """
 
 
-def run_script(body: str, *options: str) -> tuple[str, str]:
+def output_of(body: str, *options: str) -> tuple[str, str]:
     """Run body after HEADER in a new interpreter; what it wrote to stdout and stderr."""
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
-    finished = subprocess.run(
-        [sys.executable, *options, "-c", HEADER + body], env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout.strip(), finished.stderr
+    code, output, errors = run_script(IN_CHILD + HEADER + body, *options)
+    assert code == 0, errors
+    return output, errors
 
 
 # Fork (trap 43).
 
 
 def test_trap_43_fork_with_a_busy_pool() -> None:
-    output, errors = run_script("""
+    output, errors = output_of("""
 warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork in a process with threads
 loop = hoop.Loop(pool_size=2)
 shared = hoop.Pool(2)
@@ -109,7 +95,7 @@ print("done")
 
 def test_trap_43_fork_while_threads_submit_and_run() -> None:
     """The child's copy of a lock may be taken, by a thread that it does not have."""
-    output, _ = run_script("""
+    output, _ = output_of("""
 warnings.simplefilter("ignore")
 pool = hoop.Pool(3)
 ending = threading.Event()
@@ -162,13 +148,13 @@ print("done")
     ],
 )
 def test_an_unclosed_loop_lets_the_interpreter_exit(state: str, options: tuple[str, ...]) -> None:
-    output, _ = run_script(f"loop = hoop.Loop()\n{state}\nprint('done')", *options)
+    output, _ = output_of(f"loop = hoop.Loop()\n{state}\nprint('done')", *options)
     assert output == "done"
 
 
 def test_jobs_of_an_unclosed_loop_are_finished_before_the_interpreter_exits() -> None:
     """As with concurrent.futures: what was accepted is done."""
-    output, _ = run_script("""
+    output, _ = output_of("""
 loop = hoop.Loop(pool_size=1)
 shared = hoop.Pool(1)
 for number in range(5):
@@ -180,7 +166,7 @@ for number in range(5):
 
 
 def test_daemon_threads_that_use_pools_at_the_end_of_the_interpreter() -> None:
-    output, _ = run_script("""
+    output, _ = output_of("""
 warnings.simplefilter("ignore")
 used = threading.Event()
 
@@ -294,8 +280,8 @@ def test_a_hundred_abandoned_loops_with_pools_are_collected(where: str) -> None:
         warnings.simplefilter("ignore")
         gc.disable()
         refs = [abandon_with_pool(ended) for _ in range(100)]
-        gc.enable()
         threads = [thread for thread in pool_threads() if thread not in before]
+        gc.enable()
         for _ in range(800):
             assert ended.acquire(timeout=DEADLINE_S)
         if where == "here":
