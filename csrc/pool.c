@@ -269,14 +269,32 @@ bool hoop_pool_is_inside(hoop_pool *pool, const hoop_inbox *inbox)
     return is_inside;
 }
 
-void hoop_pool_wait_quiet(hoop_pool *pool, const hoop_inbox *inbox)
+static struct timespec deadline_after(int timeout_ms)
 {
+    struct timespec deadline; /* of the clock of conditions; only Linux lets them have another */
+    int result = clock_gettime(CLOCK_REALTIME, &deadline);
+    HOOP_ASSERT(result == 0);
+    int64_t nanoseconds = deadline.tv_nsec + (int64_t)timeout_ms * (HOOP_NS_PER_SECOND / 1000);
+    deadline.tv_sec += (time_t)(nanoseconds / HOOP_NS_PER_SECOND);
+    deadline.tv_nsec = (long)(nanoseconds % HOOP_NS_PER_SECOND);
+    return deadline;
+}
+
+bool hoop_pool_wait_quiet(hoop_pool *pool, const hoop_inbox *inbox, int timeout_ms)
+{
+    struct timespec deadline = deadline_after(timeout_ms);
+    int result = 0;
     lock(pool);
     atomic_fetch_add(&pool->waiters, 1);
-    while (is_running(pool, inbox) || is_posting(pool, inbox))
-        sleep_on(&pool->posted, pool);
+    bool is_busy = is_running(pool, inbox) || is_posting(pool, inbox);
+    while (is_busy && result == 0) {
+        result = pthread_cond_timedwait(&pool->posted, &pool->lock, &deadline);
+        HOOP_ASSERT(result == 0 || result == ETIMEDOUT);
+        is_busy = is_running(pool, inbox) || is_posting(pool, inbox);
+    }
     atomic_fetch_sub(&pool->waiters, 1);
     unlock(pool);
+    return !is_busy;
 }
 
 void hoop_pool_disown(hoop_pool *pool, const hoop_inbox *inbox)

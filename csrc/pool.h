@@ -117,8 +117,9 @@ bool hoop_pool_cancel(hoop_pool *pool, hoop_job *job);
 hoop_job *hoop_pool_cancel_all(hoop_pool *pool, const hoop_inbox *inbox);
 /* Whether the calling thread is a worker that runs a job for inbox. */
 bool hoop_pool_is_inside(hoop_pool *pool, const hoop_inbox *inbox);
-/* Wait until no job for inbox runs or is being posted. Not for those who are inside. */
-void hoop_pool_wait_quiet(hoop_pool *pool, const hoop_inbox *inbox);
+/* Wait until no job for inbox runs or is being posted, at most about timeout_ms: whether that is so. Not for those who are
+ * inside. */
+bool hoop_pool_wait_quiet(hoop_pool *pool, const hoop_inbox *inbox, int timeout_ms);
 /* Let what is queued or running for inbox go on, but post it nowhere: on return, inbox and waker may go away. */
 void hoop_pool_disown(hoop_pool *pool, const hoop_inbox *inbox);
 /* Take no more jobs. Workers finish what is queued and leave. Does not wait for that; idempotent. */

@@ -246,7 +246,7 @@ cdef extern from "pool.h" nogil:
     bint hoop_pool_cancel(hoop_pool *pool, hoop_job *job) noexcept
     hoop_job *hoop_pool_cancel_all(hoop_pool *pool, const hoop_inbox *inbox) noexcept
     bint hoop_pool_is_inside(hoop_pool *pool, const hoop_inbox *inbox) noexcept
-    void hoop_pool_wait_quiet(hoop_pool *pool, const hoop_inbox *inbox) noexcept
+    bint hoop_pool_wait_quiet(hoop_pool *pool, const hoop_inbox *inbox, int timeout_ms) noexcept
     void hoop_pool_disown(hoop_pool *pool, const hoop_inbox *inbox) noexcept
     void hoop_pool_stop(hoop_pool *pool) noexcept
     void hoop_pool_get_stats(hoop_pool *pool, hoop_pool_stats *stats) noexcept

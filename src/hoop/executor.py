@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from hoop.pool import Pool, python_pool
+from hoop.stats import PoolStats
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -36,6 +37,10 @@ class DefaultExecutor(concurrent.futures.Executor):
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._pool.run_without_loop(future, _fulfil, (future, fn, args, kwargs))
         return future
+
+    def stats(self) -> PoolStats:
+        """As Pool.stats(), of these threads."""
+        return self._pool.stats()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with wait, until those that were taken and the threads have ended.

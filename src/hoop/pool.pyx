@@ -13,7 +13,7 @@ job, and look for the next job only once they have it, so that a burst of short 
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from hoop.cpython_api cimport PyContext_New
+from hoop.cpython_api cimport PyContext_New, PyErr_CheckSignals
 from hoop.csrc cimport *
 from hoop.errors cimport check, os_error
 from hoop.handle cimport Handle, handle_of_node
@@ -32,6 +32,7 @@ cdef enum:
     DEFAULT_SIZE = 4
     DEFAULT_SPIN_US = 30
     MOST_SPIN_US = 1000
+    MOST_MS_WITHOUT_SIGNALS = 50
     JOBS_PER_GIL_RELEASE = 16  # a C function never looks whether another thread wants the GIL
 
 
@@ -341,6 +342,11 @@ cdef class Pool:
         return self.crew.size
 
     @property
+    def spin_us(self):
+        """How many microseconds to look for jobs and results before sleeping."""
+        return self.crew.spin_ns // 1000
+
+    @property
     def closed(self):
         """Whether close() was called."""
         return self.crew.stopped
@@ -390,17 +396,20 @@ cdef class Pool:
     def detach(self, Reactor loop not None):
         """For a loop that closes: cancel its queued jobs, wait for its running ones.
 
-        RuntimeError when called by one of these.
+        RuntimeError when called by one of these; KeyboardInterrupt, say, may end the waiting.
         """
         cdef Job job
+        cdef bint is_quiet = False
         if self.crew.forked:
             return
         if hoop_pool_is_inside(self.crew.core, &loop.inbox):
             raise RuntimeError("a job of the pool cannot close the loop that waits for it")
         for job in self.crew.empty_queue(loop):
             cancel_now(job)
-        with nogil:
-            hoop_pool_wait_quiet(self.crew.core, &loop.inbox)
+        while not is_quiet:
+            with nogil:
+                is_quiet = hoop_pool_wait_quiet(self.crew.core, &loop.inbox, MOST_MS_WITHOUT_SIGNALS)
+            PyErr_CheckSignals()
 
     def disown(self, Reactor loop not None):
         """For a loop that closes: let its jobs, queued or running, go on without it."""

@@ -239,8 +239,9 @@ TEST(a_loop_that_closes_takes_only_its_own_jobs_back)
         cancelled++;
     }
     CHECK_EQ(cancelled, COUNT / 2 - 1);
+    CHECK(!hoop_pool_wait_quiet(crew.pool, &closing.inbox, 1)); /* it still runs */
     give(&go, 1 + COUNT / 2);
-    hoop_pool_wait_quiet(crew.pool, &closing.inbox);
+    CHECK(hoop_pool_wait_quiet(crew.pool, &closing.inbox, LOST_AFTER_MS));
     receive_all(&closing, 1);
     hoop_waker_close(&closing.waker);
     receive_all(&other, COUNT / 2);

@@ -99,7 +99,7 @@ static void close_and_reopen(player *player)
         note_cancelled(player, HOOP_CONTAINER_OF(job, struct piece, task.job));
         job = newer;
     }
-    hoop_pool_wait_quiet(player->crew->pool, &player->home.inbox);
+    CHECK(hoop_pool_wait_quiet(player->crew->pool, &player->home.inbox, LOST_AFTER_MS));
     atomic_store(&player->is_quiet, true);
     take_arrivals(player);
     CHECK_EQ(player->in_flight, 0);

@@ -190,6 +190,37 @@ print("done")
     assert output == "done"
 
 
+# Ctrl-C.
+
+
+def test_ctrl_c_ends_the_wait_for_running_jobs() -> None:
+    """A lookup may take half a minute: close() can be interrupted, and called again."""
+    output, errors = output_of("""
+import signal
+loop = hoop.Loop(pool_size=1)
+closing = threading.Event()
+
+def job():
+    started.release()
+    assert closing.wait(30)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert release.acquire(timeout=30)
+
+future = loop.pool.run_for(loop, job, ())
+loop.pool.run_for(loop, print, ("never",))
+started.acquire()
+try:
+    closing.set()
+    loop.close()
+except KeyboardInterrupt:
+    print("interrupted", loop.is_closed())
+release.release()
+loop.close()
+print(loop.is_closed(), future.done())
+""")
+    assert output.split() == ["interrupted", "False", "True", "False"], errors
+
+
 # Threads that do not start.
 
 

@@ -55,6 +55,8 @@ def test_no_more_threads_than_the_cap(executor: DefaultExecutor) -> None:
     release.set()
     names = {future.result(DEADLINE_S) for future in futures}
     assert names == {f"hoop_{number}" for number in range(executor._max_workers)}
+    assert executor.stats().threads == executor.stats().size == executor._max_workers
+    assert executor.stats().done == 2 * executor._max_workers
 
 
 def test_submit_and_map(executor: DefaultExecutor) -> None:

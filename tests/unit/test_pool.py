@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import hashlib
+import os
 import socket
 import threading
 import weakref
@@ -14,6 +15,7 @@ from typing import Any
 import hoop
 import pytest
 from hoop.stats import PoolStats
+from interpreter import run_script
 
 DEADLINE_S = 30.0
 
@@ -506,3 +508,15 @@ def test_lengths_of_looking_in_the_environment(text: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOOP_POOL_SPIN_US", text)
     with pytest.raises(ValueError, match=f"HOOP_POOL_SPIN_US .*{text}"):
         hoop.Pool(1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity(2)")
+def test_nobody_looks_where_there_is_one_cpu() -> None:
+    code, output, errors = run_script("""
+import os, hoop
+cpus = os.sched_getaffinity(0)
+print(hoop.Pool(1, spin_us=7).spin_us == (7 if len(cpus) > 1 else 0))
+os.sched_setaffinity(0, {min(cpus)})
+print(hoop.Pool(1, spin_us=7).spin_us, hoop.Pool(1).spin_us)
+""")
+    assert (code, output.split()) == (0, ["True", "0", "0"]), errors
