@@ -9,7 +9,7 @@ AI_V4MAPPED.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
-from cpython.long cimport PyLong_CheckExact
+from cpython.long cimport PyLong_AsLong, PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact
 from hoop.cpython_api cimport PySys_Audit
 from hoop.csrc cimport AF_INET, AF_INET6, AF_UNIX, AI_NUMERICHOST, AI_NUMERICSERV, AI_PASSIVE, EAI_SYSTEM, \
@@ -28,6 +28,7 @@ cdef dict FAMILIES = {int(member): member for member in socket.AddressFamily}
 cdef dict TYPES = {int(member): member for member in socket.SocketKind}
 
 cdef int LARGEST_PORT = 65535
+cdef bint PORTS_ARE_LONG = sys.version_info < (3, 12)  # there the socket module takes C longs only
 # On macOS AI_NUMERICSERV without a service needs care, so it is left to libc there.
 cdef int TEMPLATE_FLAGS = AI_PASSIVE | AI_NUMERICHOST | (0 if sys.platform == "darwin" else AI_NUMERICSERV)
 cdef Py_ssize_t MOST_TEMPLATES = 64  # a program uses a handful of combinations
@@ -51,10 +52,12 @@ cdef bytes encoded_host(object host):
 
 
 cdef bytes encoded_service(object port):
-    """Likewise. OSError for another type, as the socket module has it."""
+    """Likewise. OSError for another type, OverflowError for what is too large, as the socket module has it."""
     if port is None:
         return None
     if PyLong_CheckExact(port):
+        if PORTS_ARE_LONG:
+            PyLong_AsLong(port)
         return str(port).encode("ascii")
     if isinstance(port, str):
         return port.encode("utf-8")

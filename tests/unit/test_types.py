@@ -78,6 +78,16 @@ with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
     reveal_type(runner.run(answer()))  # is: int
 
 
+async def work() -> None:
+    reveal_type((await hoop.dns.lookup("localhost", 80))[0].port)  # is: int
+    reveal_type((await hoop.dns.reverse(("127.0.0.1", 80))).host)  # is: str
+    reveal_type(await hoop.crypto.scrypt(b"password", salt=b"salt", n=2, r=1, p=1))  # is: bytes
+    reveal_type(await hoop.crypto.digest("sha256", bytearray()))  # is: bytes
+    reveal_type(await hoop.compress.compress(b"", "zstd"))  # is: bytes
+    await hoop.compress.decompress(b"", "zip")  # error: arg-type
+    await hoop.crypto.pbkdf2_hmac("sha256", "text", b"salt", 1)  # error: arg-type
+
+
 async def network(sock: socket.socket) -> None:
     transport, protocol = await loop.create_connection(Echo, "localhost", 80)
     reveal_type(transport)  # is: asyncio.transports.Transport
