@@ -251,6 +251,8 @@ cdef class WritingTransport(Transport):
     cdef int wake_lease(self) except -1:
         cdef object waiter = self.lease_waiter
         self.lease_waiter = None
+        if self.guard is not None:
+            self.guard.on_sent()  # the peer takes what sendfile() sends
         self.update_interest()
         if not waiter.done():
             waiter.set_result(None)

@@ -8,6 +8,7 @@ import gc
 import logging
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,6 +173,33 @@ def test_each_connection_expires_in_its_own_time() -> None:
                 assert list(lost_after) == [1, 2, 3, 4, 5, 0]
                 for index, least in ((1, 2.5), (2, 3.0), (3, 3.5), (4, 4.0), (5, 4.5), (0, 5.0)):
                     assert least <= lost_after[index] <= least + 0.25
+
+    run_with_clock(main)
+
+
+def test_a_file_that_the_peer_takes_slowly_is_activity(tmp_path: Path) -> None:
+    size = 24 * MIB
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+
+    async def main(clock: Clock) -> None:
+        loop = asyncio.get_running_loop()
+        async with serving("tcp", hoop.Limits(idle_timeout=5)) as served:
+            peer, connection = await served.peer()
+            with peers(peer), path.open("rb") as file:
+                sending = asyncio.ensure_future(loop.sendfile(connection.transport, file))
+                for _ in range(6):
+                    await clock.forward(3)
+                    assert len(await off_loop(read_exactly, peer, size // 6)) == size // 6
+                    await turns()
+                assert await sending == size
+                assert connection.lost == []
+                sending = asyncio.ensure_future(loop.sendfile(connection.transport, file, 0))
+                await turns()
+                await clock.forward(5.2)  # now it takes nothing
+                with pytest.raises(TimeoutError, match="idle for 5 s"):
+                    await sending
+                assert served.stats() == stats(accepted=1, idle_timeouts=1)
 
     run_with_clock(main)
 
