@@ -42,6 +42,7 @@ cdef class Socket:
     cdef bint is_unreferenced   # unref() was called before there was a transport
     cdef object __weakref__
 
+    cdef bint is_closing(self) except -1
     cdef int update_flow(self) except -1
     cdef int wish(self, object method, tuple arguments) except -1
     cdef int send_waiting(self) except -1

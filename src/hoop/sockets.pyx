@@ -188,7 +188,7 @@ cdef class Socket:
         if self.is_ended:
             raise RuntimeError("write() after end()")
         if self.state == SOCKET_OPEN:
-            if self.is_closed:
+            if self.is_closing():
                 return False
             self.bytes_written += size
             if self.is_tls:
@@ -351,8 +351,10 @@ cdef class Socket:
     @property
     def is_closed(self):
         """Whether on_close has been called or is about to; also while an end() or destroy() is under way."""
-        if self.state != SOCKET_OPEN:
-            return self.state != SOCKET_CONNECTING
+        return self.state != SOCKET_CONNECTING and (self.state != SOCKET_OPEN or self.is_closing())
+
+    cdef bint is_closing(self) except -1:
+        """Of an open socket: whether its transport takes nothing any more."""
         return self.stream.state != TRANSPORT_OPEN or (self.is_tls and self.transport.is_closing())
 
     @property
