@@ -177,7 +177,7 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         """
         hostname = checked_hostname(ssl, host, server_hostname, None, None)
         handle = self._new_client(on_connect, allow_half_open)
-        protocol: Any = handle  # it has a protocol's methods
+        protocol: Any = lambda: handle  # which has a protocol's methods
 
         async def connect() -> None:
             sock = await self._connect_any(host, port, 0, 0, 0, local_addr, 0.25, 1, False)
@@ -198,7 +198,7 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         check_tls_client(ssl, server_hostname, None, None)
         name = os.fspath(path)
         handle = self._new_client(on_connect, allow_half_open)
-        protocol: Any = handle  # it has a protocol's methods
+        protocol: Any = lambda: handle  # which has a protocol's methods
 
         async def connect() -> None:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
