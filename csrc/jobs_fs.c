@@ -70,6 +70,7 @@ static void note_status(hoop_fs_status *to, const struct stat *from)
 #endif
 #if defined(__APPLE__) || defined(__NetBSD__) || defined(__FreeBSD__) || defined(__OpenBSD__)
     to->flags = (uint32_t)from->st_flags;
+    to->generation = (uint32_t)from->st_gen;
 #endif
 }
 

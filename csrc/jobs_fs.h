@@ -46,7 +46,7 @@ typedef enum hoop_fs_kind {
 /* stat(2), under one set of names on all systems. What a system lacks is 0. */
 typedef struct hoop_fs_status {
     uint64_t device, inode, links, special_device;
-    uint32_t mode, user, group, flags;
+    uint32_t mode, user, group, flags, generation;
     int64_t size, blocks, block_size;
     int64_t accessed_s, accessed_ns, modified_s, modified_ns, changed_s, changed_ns, born_s, born_ns;
 } hoop_fs_status;

@@ -335,7 +335,7 @@ cdef extern from "jobs_fs.h" nogil:
         HOOP_FS_COPY_FILE
     ctypedef struct hoop_fs_status:
         uint64_t device, inode, links, special_device
-        uint32_t mode, user, group, flags
+        uint32_t mode, user, group, flags, generation
         int64_t size, blocks, block_size
         int64_t accessed_s, accessed_ns, modified_s, modified_ns, changed_s, changed_ns, born_s, born_ns
     ctypedef struct hoop_fs_job:

@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import stat as stat_module
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, AnyStr, overload
 
 from hoop import fs_jobs
@@ -279,7 +279,7 @@ async def walk(
     topdown: bool = True,
     onerror: Callable[[OSError], object] | None = None,
     followlinks: bool = False,
-) -> AsyncIterator[tuple[AnyStr, list[AnyStr], list[AnyStr]]]:
+) -> AsyncGenerator[tuple[AnyStr, list[AnyStr], list[AnyStr]], None]:
     """Go through a tree of directories: (path, names of directories, other names) for each, as os.walk; a hop for each.
 
     topdown: a directory comes before what is in it, and the list of directories may be changed to say which to visit.

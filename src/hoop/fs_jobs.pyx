@@ -35,9 +35,9 @@ cdef enum:
     MOST_COPIED = 262144
     NS_PER_SECOND = 1000000000
 
-cdef dict STATUS_EXTRAS = {
-    name: hasattr(os.stat_result, name) for name in ("st_flags", "st_gen", "st_birthtime", "st_blksize", "st_blocks")
-}
+cdef bint HAS_FLAGS = hasattr(os.stat_result, "st_flags")  # macOS and the BSDs
+cdef bint HAS_GENERATION = hasattr(os.stat_result, "st_gen")
+cdef bint HAS_BIRTH_TIME = hasattr(os.stat_result, "st_birthtime")
 cdef tuple MISSES = ("off", "turn", "lookup", "type", "unknown_device", "foreign_device", "large", "open", "contents")
 
 
@@ -325,9 +325,11 @@ cdef object stat_result(const hoop_fs_status *status):
         "st_blksize": status.block_size,
         "st_blocks": status.blocks,
     }
-    if STATUS_EXTRAS["st_flags"]:
+    if HAS_FLAGS:
         extras["st_flags"] = status.flags
-    if STATUS_EXTRAS["st_birthtime"]:
+    if HAS_GENERATION:
+        extras["st_gen"] = status.generation
+    if HAS_BIRTH_TIME:
         extras["st_birthtime"] = as_seconds(status.born_s, status.born_ns)
     return os.stat_result((status.mode, status.inode, status.device, status.links, status.user, status.group,
                            status.size, status.accessed_s, status.modified_s, status.changed_s), extras)

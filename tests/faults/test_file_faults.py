@@ -16,6 +16,7 @@ from typing import Any
 import hoop
 import pytest
 from hoop import fs
+from unit.mounts import mounted
 
 # ---- a full disk -----------------------------------------------------------------------------------------------------
 
@@ -25,18 +26,7 @@ DISK = 256 * 1024  # bytes
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs with room for DISK bytes; skipped where the machine does not permit one."""
-    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("a small file system needs root and Linux")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "hoop-test", str(disk)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=20)
+    yield from mounted(["-t", "tmpfs", "-o", f"size={DISK}", "hoop-test"], tmp_path / "disk")
 
 
 def check_full(caught: pytest.ExceptionInfo[OSError], path: Path) -> None:

@@ -21,6 +21,7 @@ import hoop
 import pytest
 from hoop import fs, fs_jobs
 from hoop.stats import CachedReadStats
+from unit.mounts import mounted
 
 TRIES = 200
 MOST_BYTES = 65536  # csrc/fs_cached.h
@@ -304,20 +305,6 @@ def test_a_file_that_is_not_cached(tmp_path: Path) -> None:
 
 
 # ---- file systems ----------------------------------------------------------------------------------------------------
-
-
-def mounted(arguments: list[str], target: Path) -> Iterator[Path]:
-    """A file system mounted at target while the test runs; skipped where the machine does not permit that."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting needs root")
-    target.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", *arguments, str(target)], capture_output=True, text=True, timeout=20, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-    try:
-        yield target
-    finally:
-        subprocess.run(["umount", "-l", str(target)], check=True, timeout=20)
 
 
 @pytest.fixture

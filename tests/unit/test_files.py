@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import inspect
 import os
 import shutil
 import stat
@@ -199,9 +198,8 @@ def test_another_loop_or_none_is_refused() -> None:
         with pytest.raises(RuntimeError, match="running hoop loop"):
             await fs.open("/")
 
-    asyncio.run(on_asyncio(), loop_factory=asyncio.SelectorEventLoop) if hasattr(asyncio, "Runner") and (
-        "loop_factory" in inspect.signature(asyncio.run).parameters
-    ) else asyncio.run(on_asyncio())
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(on_asyncio())
     with pytest.raises(RuntimeError):
         fs.cached_read_stats()
 

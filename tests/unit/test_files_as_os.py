@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,7 @@ def tree(folder: Path) -> list[Any]:
 
 
 BODIES: dict[str, Body] = {}
+NO_TEXT = os.fsdecode(b"\xff\xfe") if sys.platform == "linux" else "text"  # Linux takes any bytes as a name
 
 
 def body(function: Body) -> Body:
@@ -273,7 +275,7 @@ def listing(operations: Operations, folder: Path) -> Any:
     (folder / "to folder").symlink_to("folder")
     (folder / "to nothing").symlink_to("nothing")
     (folder / "n\u00e4me \U0001f600").touch()
-    (folder / os.fsdecode(b"\xff\xfe")).touch()
+    (folder / NO_TEXT).touch()
     os.mkfifo(folder / "fifo")
     return [
         operations.attempt("listdir", folder),
@@ -425,7 +427,7 @@ def kinds_of_paths(operations: Operations, folder: Path) -> Any:
         def __fspath__(self) -> bytes:
             return os.fsencode(self.path)
 
-    path = folder / os.fsdecode(b"name \xff")
+    path = folder / f"name {NO_TEXT}"
     operations.call("write_file", path, b"x")
     here = os.getcwd()
     os.chdir(folder)
