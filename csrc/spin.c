@@ -3,18 +3,23 @@
 #include "clock.h"
 
 int hoop_spin_for_inbox(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
-                        int64_t timeout_ns)
+                        int64_t *timeout_ns)
 {
-    bool is_short = timeout_ns >= 0 && timeout_ns < spin->limit_ns;
-    int64_t deadline_ns = hoop_clock_ns() + (is_short ? timeout_ns : spin->limit_ns);
+    bool is_short = *timeout_ns >= 0 && *timeout_ns < spin->limit_ns;
+    int64_t limit_ns = is_short ? *timeout_ns : spin->limit_ns;
+    int64_t began_ns = hoop_clock_ns();
+    int64_t now_ns = began_ns;
     int count = 0;
     bool has_arrived = !hoop_inbox_is_empty(inbox);
-    while (!has_arrived && count == 0 && hoop_clock_ns() < deadline_ns) {
+    while (!has_arrived && count == 0 && now_ns - began_ns < limit_ns) {
         hoop_spin_pause();
         count = hoop_poller_wait(poller, events, capacity, 0);
         has_arrived = !hoop_inbox_is_empty(inbox);
+        now_ns = hoop_clock_ns();
     }
     if (has_arrived || count == 0)
         hoop_spin_ended(spin, has_arrived);
+    if (*timeout_ns > 0)
+        *timeout_ns = *timeout_ns > now_ns - began_ns ? *timeout_ns - (now_ns - began_ns) : 0;
     return count;
 }

@@ -198,7 +198,7 @@ cdef extern from "spin.h" nogil:
         unsigned to_skip
     bint hoop_spin_may(hoop_spin *spin) noexcept
     int hoop_spin_for_inbox(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
-                            int64_t timeout_ns) noexcept
+                            int64_t *timeout_ns) noexcept
 
 cdef extern from "pool.h" nogil:
     ctypedef enum hoop_lane:

@@ -337,7 +337,7 @@ cdef class Reactor(Scheduler):
         if self.jobs_in_flight > 0 and hoop_spin_may(&self.spin):
             with nogil:
                 count = hoop_spin_for_inbox(&self.spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
-                                            limit_ns)
+                                            &limit_ns)
                 now_ns = hoop_clock_ns()
         if count == 0 and hoop_inbox_prepare_sleep(&self.inbox):
             self.meter.sleeps += 1

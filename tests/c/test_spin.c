@@ -54,6 +54,7 @@ typedef struct place {
     hoop_inbox_node node;
     hoop_poller poller;
     hoop_event events[CAPACITY];
+    int64_t left_ns; /* of the latest timeout */
     int pipe[2];
 } place;
 
@@ -68,7 +69,11 @@ static void open_place(place *place)
 
 static int spin_in(place *place, int64_t timeout_ns)
 {
-    return hoop_spin_for_inbox(&place->spin, &place->inbox, &place->poller, place->events, CAPACITY, timeout_ns);
+    int64_t left_ns = timeout_ns;
+    int count = hoop_spin_for_inbox(&place->spin, &place->inbox, &place->poller, place->events, CAPACITY, &left_ns);
+    CHECK(timeout_ns > 0 ? left_ns >= 0 && left_ns <= timeout_ns : left_ns == timeout_ns);
+    place->left_ns = left_ns;
+    return count;
 }
 
 static void close_place(place *place)
@@ -118,10 +123,12 @@ TEST(it_ends_by_the_timeout_or_by_its_own_limit)
     CHECK_EQ(spin_in(&place, 0), 0);
     CHECK_EQ(place.spin.futile, 1);
     CHECK_EQ(spin_in(&place, 1000), 0);
+    CHECK_EQ(place.left_ns, 0);
     CHECK_EQ(place.spin.futile, 2);
     place.spin.limit_ns = 1000;
     CHECK_EQ(spin_in(&place, -1), 0);
     CHECK_EQ(spin_in(&place, INT64_MAX), 0);
+    CHECK(place.left_ns <= INT64_MAX - 1000);
     CHECK_EQ(place.spin.futile, 4);
     close_place(&place);
 }
