@@ -136,7 +136,8 @@ def test_a_peer_that_resets(run: Any, pair: Pair, file: Any) -> None:
         reset(peer)
         with pytest.raises(ConnectionError):
             await sending
-        assert 1000 <= file.tell() < SIZE
+        assert file.tell() < SIZE
+        assert file.tell() >= 1000 or isinstance(file, io.BytesIO)  # where a block counts once all of it was sent
 
     run(main())
 
