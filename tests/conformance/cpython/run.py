@@ -3,8 +3,8 @@
     python tests/conformance/cpython/run.py                        all modules on hoop; status 1 if anything is unexpected
     python tests/conformance/cpython/run.py test_events -v         one module, with the reports of expected failures
     python tests/conformance/cpython/run.py --loop asyncio         what fails here without hoop
-    python tests/conformance/cpython/run.py --table                hoop and uvloop, and this Python's rows in
-                                                                   docs/compatibility.md
+    python tests/conformance/cpython/run.py --table                asyncio, hoop and uvloop (if it is installed), and
+                                                                   this Python's rows in docs/compatibility.md
 
 What is expected to fail, and why, is in expected.txt beside this file.
 """
@@ -58,8 +58,9 @@ def main() -> int:
     names = options.modules or suite.modules()
     verdicts = run_all(options.loop, names, options.jobs, options.verbose)
     if options.table:
-        beside = run_all("uvloop", names, options.jobs, False) if report.has_uvloop() else {}
-        report.write(verdicts, beside)
+        beside = [name for name in ("asyncio", "uvloop") if name != "uvloop" or report.has_uvloop()]
+        runs = {"hoop": verdicts} | {name: run_all(name, names, options.jobs, False) for name in beside}
+        report.write(runs)
     return 0 if all(verdict.is_good for verdict in verdicts.values()) else 1
 
 
