@@ -32,6 +32,10 @@ def loop_factory_named(name: str) -> LoopFactory:
     """The factory behind a fixture parameter: "asyncio" is the stdlib selector loop, "hoop" is this project's."""
     if name == "asyncio":
         return asyncio.SelectorEventLoop
+    if name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop
     import hoop
 
     if os.environ.get("HOOP_TEST_POLL_EVERY_TURN") == "1":
@@ -39,7 +43,8 @@ def loop_factory_named(name: str) -> LoopFactory:
     return hoop.new_event_loop
 
 
-@pytest.fixture(params=["asyncio", "hoop"])
+# HOOP_TEST_LOOPS=asyncio,hoop,uvloop compares with uvloop, too; the suite itself is about the first two.
+@pytest.fixture(params=os.environ.get("HOOP_TEST_LOOPS", "asyncio,hoop").split(","))
 def loop_name(request: pytest.FixtureRequest) -> str:
     return request.param
 

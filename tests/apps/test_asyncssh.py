@@ -30,9 +30,9 @@ async def run_command(process: asyncssh.SSHServerProcess[bytes]) -> None:
     )
     assert child.stdin is not None
     await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-    status = await child.wait()
     await process.stdout.drain()
-    process.exit(status)
+    await process.stderr.drain()
+    process.exit(await child.wait())
     await process.wait_closed()
 
 

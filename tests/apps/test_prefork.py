@@ -24,7 +24,6 @@ ASKING = 32  # connections at once
 MEASURED = 600  # requests whose share is reported
 MOST = 6_000  # requests after which every worker must have served some
 BEFORE_SIGNAL = 400  # answers, then SIGTERM
-FACTORIES = {"asyncio": "asyncio:SelectorEventLoop", "hoop": "hoop:new_event_loop", "uvloop": "uvloop:new_event_loop"}
 
 APPLICATION = """\
 import asyncio
@@ -84,7 +83,8 @@ LISTENING = r"(?:running on|Listening at:) http://127\.0\.0\.1:(\d+)"
 def serving(server: str, folder: Path, loop_name: str, workers: int) -> Iterator[tuple[ServerProcess, int]]:
     """The server as a process, once all of its workers are up, and its port."""
     (folder / "served.py").write_text(APPLICATION)
-    command = COMMANDS[server](folder, FACTORIES[loop_name], workers)
+    factory = {"asyncio": "asyncio:SelectorEventLoop"}.get(loop_name, f"{loop_name}:new_event_loop")
+    command = COMMANDS[server](folder, factory, workers)
     with ServerProcess(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
         (listening,) = process.wait_for(LISTENING)
         process.wait_for("Application startup complete", times=workers)

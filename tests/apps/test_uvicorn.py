@@ -431,7 +431,7 @@ async def application(scope, receive, send):
 def test_command_line(tmp_path: Any, loop_name: str, loop_factory: Any) -> None:
     """`uvicorn --loop module:factory` in a process of its own runs the loop that it was told to, until SIGTERM."""
     (tmp_path / "served.py").write_text(COMMAND_LINE_APPLICATION)
-    factory = {"asyncio": "asyncio:SelectorEventLoop", "hoop": "hoop:new_event_loop"}[loop_name]
+    factory = {"asyncio": "asyncio:SelectorEventLoop"}.get(loop_name, f"{loop_name}:new_event_loop")
     options = ["--app-dir", str(tmp_path), "--loop", factory, "--http", "httptools", "--port", "0", "--lifespan", "off"]
     command = [sys.executable, "-m", "uvicorn", *options, "--no-use-colors", "served:application"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
