@@ -119,7 +119,7 @@ cdef class Socket:
             self.error = error
             if self.on_error is not None:
                 self.call(self.on_error, (self, error), "on_error")
-            elif isinstance(error, OSError):  # of others the transport has told
+            elif self.transport is None or isinstance(error, OSError):  # of others the transport has told
                 self.reactor.report({"message": f"a socket without on_error has failed: {self!r}", "exception": error})
             if self.reactor.after_is_due:
                 self.reactor.settle()

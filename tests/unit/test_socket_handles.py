@@ -168,6 +168,21 @@ def test_an_error_that_nobody_asked_for_is_reported(loop: Any, problems: list[di
     problems.clear()
 
 
+def test_whatever_keeps_a_socket_from_connecting_is_its_error(
+    loop: Any, problems: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise ZeroDivisionError("on the way")
+
+    monkeypatch.setattr(loop, "_connect_any", fail)
+    client = loop.connect_tcp("127.0.0.1", refused_port())
+    loop.run()
+    assert isinstance(client.error, ZeroDivisionError)
+    (told,) = problems
+    assert told["exception"] is client.error
+    problems.clear()
+
+
 @pytest.mark.parametrize("when", ["at once", "connected"])
 @pytest.mark.parametrize("error", [None, ValueError("enough")])
 def test_destroy_is_followed_by_error_and_close_once(loop: Any, log: Log, when: str, error: Any) -> None:
