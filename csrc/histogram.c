@@ -60,3 +60,12 @@ int64_t hoop_histogram_mean_ns(const hoop_histogram *histogram)
 {
     return histogram->count == 0 ? 0 : (int64_t)(histogram->sum_ns / histogram->count);
 }
+
+uint64_t hoop_histogram_count_from(const hoop_histogram *histogram, int64_t value_ns)
+{
+    uint64_t count = 0;
+    for (size_t bucket = hoop_histogram_bucket_of(value_ns < 0 ? 0 : (uint64_t)value_ns); bucket < HOOP_HISTOGRAM_BUCKETS;
+         bucket++)
+        count += histogram->buckets[bucket];
+    return count;
+}

@@ -28,6 +28,8 @@ void hoop_histogram_merge(hoop_histogram *histogram, const hoop_histogram *sourc
 /* The least value that `percentile` per cent of the recorded ones do not exceed: rounded up to the end of its bucket, but
  * never above the maximum. 0 when empty. A percentile below 0 (or NaN) counts as 0, one above 100 as 100. */
 int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile);
+/* How many recorded values are value_ns or more; those of its bucket that are a little less are counted too. */
+uint64_t hoop_histogram_count_from(const hoop_histogram *histogram, int64_t value_ns);
 int64_t hoop_histogram_mean_ns(const hoop_histogram *histogram); /* 0 when empty */
 
 static inline size_t hoop_histogram_bucket_of(uint64_t value)

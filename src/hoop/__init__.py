@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hoop import compress, crypto, dns, fs
+from hoop import compress, crypto, dns, fs, monitor
 from hoop.handle import Immediate
 from hoop.limits import Limits, ServerStats
 from hoop.loop import Loop
@@ -55,6 +55,7 @@ __all__ = [
     "crypto",
     "dns",
     "fs",
+    "monitor",
     "new_event_loop",
     "open_connection",
     "open_unix_connection",

@@ -2,5 +2,6 @@ from hoop.reactor cimport Reactor
 
 
 cdef class BaseLoop(Reactor):
+    cdef dict watchers_by_kind(self)
     cdef int check_schedulable(self, object callback, str method) except -1
     cdef object add_watch(self, object fd, object callback, tuple args, bint is_writer, str method)

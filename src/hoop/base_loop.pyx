@@ -9,17 +9,19 @@ from cpython.object cimport PyCallable_Check, PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PyCFunction, PyDescr_NewMethod, PyMethodDef, PyType_Modified, \
     tuple_items, type_slots
-from hoop.csrc cimport hoop_poller_close, hoop_ring, hoop_waker_close
+from hoop.csrc cimport hoop_clock_ns, hoop_histogram_count_from, hoop_meter, hoop_meter_reset, hoop_poller_close, \
+    hoop_ring, hoop_ring_size, hoop_timers_referenced, hoop_waker_close
 from hoop.datagram cimport DatagramTransport
 from hoop.garbage cimport show_to_collector
 from hoop.handle cimport Handle, new_handle
 from hoop.native_timers cimport set_interval, set_timeout
+from hoop.pool cimport durations
 from hoop.reactor cimport Reactor
 from hoop.scheduler cimport deadline_after
 from hoop.sockops cimport add_callback, fd_watcher, remove_callback
 from hoop.stream cimport StreamTransport
 from libc.math cimport isnan
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 import asyncio
 import inspect
@@ -201,6 +203,43 @@ cdef class BaseLoop(Reactor):
     def _mark_forked(self):
         """In a child after fork(): the kernel's poller is the parent's, it must not be changed from here."""
         self.forked = True
+
+    def _measured(self):
+        """The fields of hoop.stats.Metrics but for the pool's."""
+        cdef hoop_meter *meter = &self.meter
+        cdef int64_t uncounted_ns = 0
+        if self.thread_id != 0:
+            uncounted_ns = self.now_ns() - meter.counted_ns
+        return {
+            "turns": meter.turns, "callbacks": meter.callbacks, "events": meter.events, "polls": meter.polls,
+            "sleeps": meter.sleeps, "busy_ns": meter.busy_ns + uncounted_ns, "idle_ns": meter.idle_ns,
+            "lag": durations(&meter.lag), "timer_lateness": durations(&meter.lateness),
+            "ready": hoop_ring_size(&self.ready), "timers": self.timers.size,
+            "unreferenced_timers": self.timers.size - hoop_timers_referenced(&self.timers),
+            "jobs_in_flight": self.jobs_in_flight, "watchers": self.watchers_by_kind(),
+        }
+
+    cdef dict watchers_by_kind(self):
+        cdef int fd
+        cdef dict counts = {}
+        for fd in range(self.watcher_capacity):
+            watcher = self.watcher_of(fd)
+            if watcher is not None:
+                kind = type(watcher).__name__
+                counts[kind] = counts.get(kind, 0) + 1
+        return counts
+
+    def _reset_meter(self):
+        hoop_meter_reset(&self.meter, self.now_ns())
+
+    def _pulse(self, threshold_ns):
+        """For a watchdog in another thread: (a number that changes whenever the loop moves on, the thread that a callback
+        holds or 0, nanoseconds since the loop last looked for work, how many lags were of threshold_ns or more)."""
+        cdef hoop_meter *meter = &self.meter
+        cdef uint64_t beats = meter.callbacks + meter.events + meter.polls + meter.turns
+        cdef unsigned long holder = self.thread_id if self.in_callback else 0
+        cdef int64_t looked_ago_ns = hoop_clock_ns() - meter.looked_ns if self.clock is None else 0
+        return beats, holder, looked_ago_ns, hoop_histogram_count_from(&meter.lag, threshold_ns)
 
     def _turn_counts(self):
         """(turns, polls, polls that blocked) since the loop was made."""

@@ -189,6 +189,7 @@ cdef extern from "histogram.h" nogil:
     void hoop_histogram_record(hoop_histogram *histogram, int64_t value_ns) noexcept
     void hoop_histogram_merge(hoop_histogram *histogram, const hoop_histogram *source) noexcept
     int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile) noexcept
+    uint64_t hoop_histogram_count_from(const hoop_histogram *histogram, int64_t value_ns) noexcept
     int64_t hoop_histogram_mean_ns(const hoop_histogram *histogram) noexcept
 
 cdef extern from "spin.h" nogil:

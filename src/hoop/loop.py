@@ -19,6 +19,7 @@ from hoop.connect import Connecting
 from hoop.endpoint import Endpoints
 from hoop.executor import Executing
 from hoop.fs_jobs import CachedFiles
+from hoop.metrics import Measuring
 from hoop.pipe_connect import Piping
 from hoop.pool import Pool, size_of_pool
 from hoop.problems import Problems
@@ -43,6 +44,7 @@ FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
 
 class Loop(
     Signals,
+    Measuring,
     SocketHandles,
     UnixSockets,
     Piping,

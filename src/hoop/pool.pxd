@@ -1,4 +1,4 @@
-from hoop.csrc cimport hoop_job, hoop_pool
+from hoop.csrc cimport hoop_histogram, hoop_job, hoop_pool
 from libc.stdint cimport int64_t
 from hoop.handle cimport Handle
 from hoop.reactor cimport Reactor
@@ -45,3 +45,6 @@ cdef class Pool:
     cdef object __weakref__
 
     cdef object submit(self, Reactor reactor, Job job)   # the asyncio future; cancelling it takes a queued job back
+
+
+cdef object durations(const hoop_histogram *histogram)  # a hoop.stats.Durations

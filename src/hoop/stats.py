@@ -58,3 +58,44 @@ class CachedReadStats:
     """Files that were read without a thread."""
     misses: dict[str, int]
     """Those that went to the pool, by reason (docs/files.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What a loop has done since it was made, or since reset_metrics()."""
+
+    turns: int
+    callbacks: int
+    """Callbacks run, of every kind: ready ones, timers, immediates, microtasks."""
+    events: int
+    """Descriptors found ready and handed to whoever watches them."""
+    polls: int
+    """Turns that looked for events."""
+    sleeps: int
+    """Polls that blocked."""
+    busy_ns: int
+    """Time that the loop was running and not asleep."""
+    idle_ns: int
+    """Time asleep in the poller, waiting for something to do."""
+    lag: Durations
+    """From one look for work to the next, without sleep: what became ready in between waited that long at most."""
+    timer_lateness: Durations
+    """For each turn with due timers: how long past its deadline the one was that had waited longest."""
+    ready: int
+    """Callbacks that wait for the next turn."""
+    timers: int
+    """Timers that are pending."""
+    unreferenced_timers: int
+    """Of those, the ones that run() does not wait for."""
+    jobs_in_flight: int
+    """Given to a pool and not yet back."""
+    watchers: dict[str, int]
+    """Descriptors being watched, by the kind of their watcher."""
+    pool: PoolStats | None
+    """The loop's pool; None while it has none."""
+
+    @property
+    def utilization(self) -> float:
+        """The busy share of the running time, from 0 to 1. (Node: performance.eventLoopUtilization)"""
+        total_ns = self.busy_ns + self.idle_ns
+        return self.busy_ns / total_ns if total_ns > 0 else 0.0

@@ -118,6 +118,20 @@ TEST(random_values_agree_with_a_sorted_list)
     }
 }
 
+TEST(values_from_a_bound_on_are_counted_by_buckets)
+{
+    static hoop_histogram histogram;
+    hoop_histogram_init(&histogram);
+    CHECK_EQ(hoop_histogram_count_from(&histogram, 0), 0);
+    for (int64_t value_ns = 0; value_ns < 20; value_ns++)
+        hoop_histogram_record(&histogram, value_ns);
+    hoop_histogram_record(&histogram, INT64_MAX);
+    CHECK_EQ(hoop_histogram_count_from(&histogram, -1), 21);
+    CHECK_EQ(hoop_histogram_count_from(&histogram, 5), 16);
+    CHECK_EQ(hoop_histogram_count_from(&histogram, 20), 1);
+    CHECK_EQ(hoop_histogram_count_from(&histogram, INT64_MAX), 1);
+}
+
 int main(void)
 {
     RUN(an_empty_histogram_says_zero);
@@ -126,5 +140,6 @@ int main(void)
     RUN(values_out_of_range_are_counted);
     RUN(buckets_are_contiguous_and_narrow);
     RUN(random_values_agree_with_a_sorted_list);
+    RUN(values_from_a_bound_on_are_counted_by_buckets);
     return check_finish();
 }

@@ -41,7 +41,7 @@ PACKAGE_FLOORS: Floors = (
     ("tls", "udp_socket"),
     ("sockets",),
     ("executor", "dns_jobs"),
-    ("resolver", "signals", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process"),
+    ("resolver", "signals", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process", "metrics"),
     ("connect",),
     ("server",),
     ("unix_sockets",),
@@ -50,7 +50,7 @@ PACKAGE_FLOORS: Floors = (
     ("fs",),
     ("endpoint", "socket_handles"),
     ("loop",),
-    ("policy", "run", "stream_api", "offload"),
+    ("policy", "run", "monitor", "stream_api", "offload"),
     ("dns", "crypto", "compress"),
     ("__init__",),
 )
