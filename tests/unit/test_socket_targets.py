@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import socket
@@ -130,6 +131,7 @@ def test_abandoned_handles_are_collected() -> None:
     client = loop.connect_tcp(*server.address)
     client.on_end = lambda _: client.destroy()
     udp = loop.bind_udp(lambda *_: udp.close())
-    loop.run_until_complete(until(lambda: bool(handles)))
+    loop.run_until_complete(until(lambda: bool(handles) and not client.is_connecting))
+    loop.run_until_complete(asyncio.sleep(0))  # the task that has connected it ends
     del loop, handles, server, client, udp, accept
     assert alive() == before
