@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,17 +159,21 @@ async def play(script: Script) -> None:
     from_peer = b"".join(pattern(size, seed=-index - 1) for index, size in enumerate(script.sent))
     peer = socket.create_connection(server.address, DEADLINE_S)
 
+    has_sent = threading.Event()
+
     def send() -> None:
         with contextlib.suppress(OSError):
             peer.sendall(from_peer)
             if script.peer_ends_first:
                 peer.shutdown(socket.SHUT_WR)
+        has_sent.set()
 
     def read() -> bytes:
         received = bytearray()
         with contextlib.suppress(ConnectionError):
             while chunk := peer.recv(20_000):
                 received += chunk
+        has_sent.wait(DEADLINE_S)
         with contextlib.suppress(OSError):
             peer.shutdown(socket.SHUT_WR)
         return bytes(received)
