@@ -358,7 +358,10 @@ replace = rename
 
 
 async def link(src: Path, dst: Path) -> None:
-    """Give a file a second name, dst; to a symbolic link, a name of the link itself. (link(2).)"""
+    """Give a file a second name, dst; to a symbolic link, a name of the link itself.
+
+    As os.link(follow_symlinks=False), and linkat(2) without AT_SYMLINK_FOLLOW. From Python 3.14 on os.link() follows.
+    """
     await fs_jobs.link(src, dst)
 
 
