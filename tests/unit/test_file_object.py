@@ -8,6 +8,7 @@ import contextlib
 import gc
 import io
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -92,7 +93,7 @@ def test_bytes(run: Any, opener: Any, tmp_path: Path) -> None:
             assert await f.tell() == 13
             await f.seek(0)
             assert await f.readlines() == [b"one\n", b"two\n", b"t"]
-            assert f.mode == "rb+"
+            assert f.mode == ("wb+" if sys.version_info >= (3, 15) else "rb+")  # as what open() gives
         async with opener(path, "rb") as f:
             buffer = bytearray(2)
             assert await f.peek(1) == b"one\ntwo\nt"
