@@ -100,14 +100,15 @@ def test_run_cleans_up():
     assert events == ["thread ran", "task cancelled", "generator closed"]
 
 
-def test_run_inside_a_running_loop_is_refused():
+def test_run_inside_a_running_loop_is_refused(recwarn: pytest.WarningsRecorder):
     async def main() -> None:
         coroutine = answer()
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match=r"hoop\.run\(\)"):
             hoop.run(coroutine)
         coroutine.close()
 
     hoop.run(main())
+    assert [str(warning.message) for warning in recwarn if "never awaited" in str(warning.message)] == []
 
 
 @pytest.mark.parametrize("wrong", [None, 1, answer], ids=repr)
