@@ -11,6 +11,7 @@ cdef class Timer(ScheduledHandle):
     cdef int64_t deadline_ns    # the latest one
 
     cdef int start(self) except -1
+    cdef int set_deadline(self, int64_t deadline_ns) except -1
 
 
 cdef Timer set_timeout(Reactor reactor, double delay_s, object callback, PyObject **arguments, Py_ssize_t count,

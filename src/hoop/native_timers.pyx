@@ -67,19 +67,20 @@ cdef class Timer(ScheduledHandle):
         withdraw(self)
 
     cdef int start(self) except -1:
-        cdef int64_t now_ns = self.reactor.now_ns()
-        self.deadline_ns = deadline_after(now_ns, self.delay_s)
-        self.when_s = INFINITY if self.deadline_ns == INT64_MAX else <double>self.deadline_ns / 1e9
-        return self.reactor.arm(self, self.deadline_ns)
+        return self.set_deadline(deadline_after(self.reactor.now_ns(), self.delay_s))
 
     cdef int repeat(self) except -1:
-        cdef int64_t late_ns
+        cdef int64_t now_ns, wait_ns
         if self.is_cancelled or self.reactor.closed or hoop_timer_is_pending(&self.timer):
             return 0  # the last: refreshed by its own callback
-        late_ns = self.reactor.now_ns() - self.deadline_ns
-        self.deadline_ns += (late_ns / self.period_ns + 1) * self.period_ns
-        self.when_s = <double>self.deadline_ns / 1e9
-        return self.reactor.arm(self, self.deadline_ns)
+        now_ns = self.reactor.now_ns()
+        wait_ns = self.period_ns - (now_ns - self.deadline_ns) % self.period_ns
+        return self.set_deadline(INT64_MAX if now_ns > INT64_MAX - wait_ns else now_ns + wait_ns)
+
+    cdef int set_deadline(self, int64_t deadline_ns) except -1:
+        self.deadline_ns = deadline_ns
+        self.when_s = INFINITY if deadline_ns == INT64_MAX else <double>deadline_ns / 1e9
+        return self.reactor.arm(self, deadline_ns)
 
 
 cdef Timer new_timer(Reactor reactor, double delay_s, object callback, PyObject **arguments, Py_ssize_t count,

@@ -58,4 +58,7 @@ cdef inline int64_t deadline_after(int64_t now_ns, double delay_s) noexcept:
         return INT64_MAX
     if delay_s <= -9.0e9:
         return -INT64_MAX
-    return now_ns + <int64_t>ceil(delay_s * 1e9)
+    cdef int64_t delay_ns = <int64_t>ceil(delay_s * 1e9)
+    if delay_ns > 0 and now_ns > INT64_MAX - delay_ns:
+        return INT64_MAX
+    return now_ns + delay_ns
