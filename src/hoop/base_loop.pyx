@@ -183,9 +183,9 @@ cdef class BaseLoop(Reactor):
     def _unref(self):
         self.unref()
 
-    def _unref_reader(self, fd):
-        """A descriptor of the loop's own, added with add_reader: run() does not wait for it."""
-        fd_watcher(self, fd).set_referenced(False)
+    def _reference_reader(self, fd, is_referenced):
+        """Whether run() waits for a descriptor of hoop's own that was added with add_reader."""
+        fd_watcher(self, fd).set_referenced(is_referenced)
 
     def _close_reactor(self):
         """Release every callback and descriptor. Idempotent."""

@@ -41,6 +41,12 @@ cdef class Listener(Watcher):
             self.retry.cancel()
             self.retry = None
 
+    cdef int set_referenced(self, bint is_referenced) except -1:
+        Watcher.set_referenced(self, is_referenced)
+        if self.retry is not None:
+            self.retry.ref() if is_referenced else self.retry.unref()
+        return 0
+
     def _resume(self):
         """Accept again, after a lack of descriptors or of room."""
         self.retry = None
@@ -112,6 +118,8 @@ cdef class Listener(Watcher):
             message = "socket.accept() out of system resource"
         self.reactor.unwatch(self)
         self.retry = self.reactor.call_later(RETRY_DELAY_S, self._resume)
+        if self.is_unreferenced:
+            self.retry.unref()
         return self.reactor.report({"message": message, "exception": os_error(result),
                                     "socket": TransportSocket(self.sock)})
 

@@ -19,10 +19,11 @@ import signal as signal_module
 import subprocess
 import sys
 import threading
+import weakref
 from asyncio import base_subprocess
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from hoop.base_loop import BaseLoop
 
@@ -157,6 +158,10 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
 
     _proc: Any
     _returncode: int | None
+    _pipes: dict[int, Any]  # to the protocols that asyncio puts before the pipes; None until they are connected
+    _is_referenced = True
+    # The loop, or a thread, holds what waits for the end: if the loop goes first, so does that.
+    _exit_watch: Callable[[], PidWatch | ThreadWatch | None] = staticmethod(lambda: None)
 
     def _start(
         self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
@@ -183,16 +188,41 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         """Send SIGKILL."""
         self.send_signal(signal_module.SIGKILL)
 
+    def ref(self) -> Self:
+        """Have loop.run() wait for the child and its pipes again, as it does by default. Returns self."""
+        self._set_referenced(True)
+        return self
+
+    def unref(self) -> Self:
+        """Let loop.run() return although the child runs and its pipes are open. Returns self. (Node: subprocess.unref,
+        which leaves the pipes out)
+
+        A single pipe has these methods too: get_pipe_transport(1).unref().
+        """
+        self._set_referenced(False)
+        return self
+
+    def has_ref(self) -> bool:
+        """Whether loop.run() waits for the end of the child."""
+        return self._is_referenced
+
+    def _set_referenced(self, is_referenced: bool) -> None:
+        self._is_referenced = is_referenced
+        watch = self._exit_watch()
+        if watch is not None:
+            watch.set_referenced(is_referenced)
+        for pipe in (connected.pipe for connected in self._pipes.values() if connected is not None):
+            pipe.ref() if is_referenced else pipe.unref()
+
 
 def watch_exit(loop: BaseLoop, transport: ChildTransport) -> None:
     """Have transport._process_exited(code) called when the child has ended."""
     try:
-        PidWatch(loop, transport, os.pidfd_open(transport._proc.pid)).start()
+        watch: PidWatch | ThreadWatch = PidWatch(loop, transport, os.pidfd_open(transport._proc.pid))
     except (AttributeError, OSError):  # not Linux; an old kernel, a sandbox, no descriptor left
-        loop._ref()
-        threading.Thread(
-            target=wait_in_thread, args=(loop, transport), name=f"hoop-wait-{transport._proc.pid}", daemon=True
-        ).start()
+        watch = ThreadWatch(loop, transport)
+    transport._exit_watch = weakref.ref(watch)
+    watch.start()
 
 
 class PidWatch:
@@ -205,6 +235,11 @@ class PidWatch:
 
     def start(self) -> None:
         BaseLoop.add_reader(self._loop, self._fd, self._ended)
+
+    def set_referenced(self, is_referenced: bool) -> None:
+        """Whether loop.run() waits for the end."""
+        if self._fd >= 0 and not self._loop.is_closed():
+            self._loop._reference_reader(self._fd, is_referenced)
 
     def _ended(self) -> None:
         BaseLoop.remove_reader(self._loop, self._fd)
@@ -220,6 +255,44 @@ class PidWatch:
         self._close()
 
 
+class ThreadWatch:
+    """A thread that waits for one child. Where the system can wait for an end without reaping, the child is reaped in the
+    loop, as with a pidfd."""
+
+    def __init__(self, loop: BaseLoop, transport: ChildTransport) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._is_counted = False
+
+    def start(self) -> None:
+        self.set_referenced(True)
+        name = f"hoop-wait-{self._transport._proc.pid}"
+        threading.Thread(target=self._wait, name=name, daemon=True).start()
+
+    def set_referenced(self, is_referenced: bool) -> None:
+        """Whether loop.run() waits for the end. In the loop's thread."""
+        if is_referenced != self._is_counted and self._transport._returncode is None:
+            self._is_counted = is_referenced
+            if is_referenced:
+                self._loop._ref()
+            else:
+                self._loop._unref()
+
+    def _wait(self) -> None:
+        process = self._transport._proc
+        if not wait_without_reaping(process.pid):
+            process.wait()  # Popen.poll() may be called at the same time: a status that one of them took is not lost
+        try:
+            self._loop.call_soon_threadsafe(self._ended)
+        except RuntimeError:
+            process.wait()
+            logger.warning("Loop %r that handles pid %r is closed", self._loop, self._transport.get_pid())
+
+    def _ended(self) -> None:
+        self.set_referenced(False)
+        self._transport._process_exited(reap(self._transport._proc))
+
+
 def reap(process: subprocess.Popen[bytes]) -> int:
     """The exit status of a child that has ended."""
     if process.returncode is not None:  # Popen.poll() was called
@@ -230,23 +303,6 @@ def reap(process: subprocess.Popen[bytes]) -> int:
         logger.warning("child process pid %d exit status already read: will report returncode 255", process.pid)
         return STATUS_UNKNOWN
     return os.waitstatus_to_exitcode(status)
-
-
-def wait_in_thread(loop: BaseLoop, transport: ChildTransport) -> None:
-    """Where the system can wait for an end without reaping, the child is reaped in the loop, as with a pidfd."""
-    process = transport._proc
-    if not wait_without_reaping(process.pid):
-        process.wait()  # Popen.poll() may be called at the same time: a status that one of them took is not lost
-
-    def ended() -> None:
-        loop._unref()
-        transport._process_exited(reap(process))
-
-    try:
-        loop.call_soon_threadsafe(ended)
-    except RuntimeError:
-        process.wait()
-        logger.warning("Loop %r that handles pid %r is closed", loop, transport.get_pid())
 
 
 def wait_without_reaping(pid: int) -> bool:

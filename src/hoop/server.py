@@ -13,7 +13,7 @@ import sys
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from hoop.admission import Admission
 from hoop.base_loop import BaseLoop
@@ -46,6 +46,7 @@ class Server(asyncio.AbstractServer):
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving = False
         self._serving_forever: asyncio.Future[None] | None = None
+        self._is_referenced = True
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} sockets={self.sockets!r}>"
@@ -80,6 +81,12 @@ class Server(asyncio.AbstractServer):
             )
             listener.start()
             self._listeners.append(listener)
+        self._set_referenced(self._is_referenced)
+
+    def _set_referenced(self, is_referenced: bool) -> None:
+        self._is_referenced = is_referenced
+        for listener in self._listeners:
+            listener.ref() if is_referenced else listener.unref()
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The loop that the server runs on."""
@@ -92,6 +99,21 @@ class Server(asyncio.AbstractServer):
     def stats(self) -> ServerStats:
         """How many connections came, were refused, and were ended by a limit."""
         return ServerStats(**{**self._admission.counts(), "active": self._active_count})
+
+    def ref(self) -> Self:
+        """Have loop.run() wait for this server again, as it does by default. Returns self. (Node: server.ref)"""
+        self._set_referenced(True)
+        return self
+
+    def unref(self) -> Self:
+        """Let loop.run() return although this server listens; connections count by themselves, and so does a task in
+        serve_forever(). Returns self. (Node: server.unref)"""
+        self._set_referenced(False)
+        return self
+
+    def has_ref(self) -> bool:
+        """Whether loop.run() waits for this server as long as it listens."""
+        return self._is_referenced
 
     @property
     def sockets(self) -> tuple[TransportSocket, ...]:

@@ -83,7 +83,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
             for fd in self._signal_pipe:
                 os.set_blocking(fd, False)
             BaseLoop.add_reader(self, self._signal_pipe[0], drain, self._signal_pipe[0])
-            self._unref_reader(self._signal_pipe[0])
+            self._reference_reader(self._signal_pipe[0], False)
         return signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
 
     def _restore_wakeup(self, former: int | None) -> None:

@@ -41,22 +41,6 @@ class SocketServer(Server):
         sockets = self.sockets
         return sockets[0].getsockname() if sockets else None
 
-    def ref(self) -> SocketServer:
-        """Have loop.run() wait for this server again, as it does by default. Returns self."""
-        for listener in self._listeners:
-            listener.ref()
-        return self
-
-    def unref(self) -> SocketServer:
-        """Let loop.run() return although this server listens. Returns self."""
-        for listener in self._listeners:
-            listener.unref()
-        return self
-
-    def has_ref(self) -> bool:
-        """Whether loop.run() waits for this server."""
-        return any(listener.has_ref() for listener in self._listeners)
-
     def _wake_waiters(self) -> None:
         super()._wake_waiters()
         if not self._loop.is_closed():

@@ -308,6 +308,71 @@ def test_a_server_is_waited_for_until_it_is_closed(loop):
     assert closed == ["closed"]
 
 
+def test_an_unreferenced_server_serves_while_the_loop_runs(loop):
+    server = loop.run_until_complete(loop.create_server(Recorder, "127.0.0.1", 0))
+    assert server.has_ref()
+    assert server.unref() is server and not server.has_ref()
+    loop.run()
+    assert server.is_serving()
+    address = server.sockets[0].getsockname()
+    transport, _ = loop.run_until_complete(loop.create_connection(Recorder, *address))
+    closing = loop.create_task(serving_one(server))
+    loop.run()
+    assert closing.done() and server.is_serving()
+    transport.abort()
+    assert server.ref() is server and server.has_ref()
+    closed: list[str] = []
+    loop.call_later(0.001, lambda: (closed.append("closed"), server.close()))
+    loop.run()
+    assert closed == ["closed"]
+
+
+async def serving_one(server: Any) -> None:
+    while server.stats().accepted == 0:
+        await asyncio.sleep(0)
+    server.close_clients()
+
+
+def test_a_server_unreferenced_before_it_serves_is_not_waited_for(loop):
+    server = loop.run_until_complete(loop.create_server(Recorder, "127.0.0.1", 0, start_serving=False))
+    assert not server.unref().has_ref()
+    loop.run_until_complete(server.start_serving())
+    loop.run()
+    assert server.is_serving()
+    server.close()
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_an_unreferenced_server_that_lacks_descriptors_is_not_waited_for(loop, is_early, guard):
+    """It would try again after a second."""
+    resource = pytest.importorskip("resource")
+    wrong: list[object] = []
+    loop.set_exception_handler(lambda loop, context: wrong.append(context))
+    server = loop.run_until_complete(loop.create_server(Recorder, "127.0.0.1", 0))
+    if is_early:
+        server.unref()
+    client = socket.create_connection(server.sockets[0].getsockname())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        loop.run_until_complete(told_of_something(wrong))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    server.unref()
+    turns = loop._turn_counts()[0]
+    loop.run()
+    assert loop._turn_counts()[0] == turns
+    server.close()
+    client.close()
+
+
+async def told_of_something(wrong: list[object]) -> None:
+    while not wrong:
+        await asyncio.sleep(0)
+
+
 def test_datagrams_are_waited_for(loop):
     transport, _ = loop.run_until_complete(
         loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
@@ -335,6 +400,21 @@ def test_pipes_are_waited_for(loop):
     assert told == ["lost"]
 
 
+def test_unreferenced_pipes_are_not_waited_for(loop):
+    reading, writing = os.pipe()
+    reader, protocol = loop.run_until_complete(loop.connect_read_pipe(Recorder, os.fdopen(reading, "rb", 0)))
+    writer, _ = loop.run_until_complete(loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(writing, "wb", 0)))
+    for transport in (reader, writer):
+        assert transport.unref() is transport and not transport.has_ref()
+    loop.run()
+    assert not reader.is_closing() and not writer.is_closing()
+    assert writer.ref().has_ref() and reader.ref().has_ref()
+    writer.write(b"x")
+    writer.close()
+    loop.run()
+    assert protocol.told == [b"x", "lost"]
+
+
 @pytest.mark.parametrize("has_pidfd", [True, False])
 def test_a_child_is_waited_for(loop, has_pidfd, monkeypatch):
     if not has_pidfd:
@@ -353,6 +433,40 @@ def test_a_child_is_waited_for(loop, has_pidfd, monkeypatch):
     assert exited == [3]
     transport.close()
     loop.run()
+
+
+@pytest.mark.parametrize("has_pidfd", [True, False])
+def test_an_unreferenced_child_is_not_waited_for(loop, has_pidfd, monkeypatch):
+    """Nor are its pipes; all of them work while the loop runs."""
+    if not has_pidfd:
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
+    elif not hasattr(os, "pidfd_open"):
+        pytest.skip("no pidfd_open here")
+    told: list[object] = []
+
+    class Child(asyncio.SubprocessProtocol):
+        def pipe_data_received(self, fd: int, data: bytes) -> None:
+            told.append(data)
+
+        def process_exited(self) -> None:
+            told.append(transport.get_returncode())
+
+    echo = "import sys; sys.stdout.write(sys.stdin.read())"
+    transport, _ = loop.run_until_complete(loop.subprocess_exec(Child, sys.executable, "-c", echo))
+    assert transport.has_ref()
+    assert transport.unref() is transport and not transport.has_ref()
+    loop.run()
+    assert told == [] and transport.get_returncode() is None
+    assert transport.unref().ref() is transport and transport.has_ref()
+    stdin = transport.get_pipe_transport(0)
+    stdin.write(b"x")
+    stdin.close()
+    loop.run()
+    assert len(told) == 2 and set(told) == {b"x", 0}  # in whichever order they come
+    assert not transport.unref().has_ref()  # of a child that has ended: it changes nothing
+    transport.ref()
+    loop.run()
+    transport.close()
 
 
 def test_signal_handlers_are_not_waited_for(loop):
