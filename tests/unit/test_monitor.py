@@ -205,6 +205,69 @@ def test_a_watchdog_that_was_merely_late_tells_nothing(loop, reports):
     assert reports.begun == []
 
 
+class LoopKeptFromTheMonitor:
+    """A loop whose first callback takes ten seconds of its own clock, in which the monitor cannot look: as if in C code
+    that keeps the GIL. The next callback is of another turn, and shows itself in a look at the time `next_look_s`."""
+
+    def __init__(self, reports: Reports, next_look_s: float) -> None:
+        self.now_ns = 0
+        self.loop = hoop.Loop(clock=lambda: self.now_ns, poll_every_turn=True)
+        self.monitor = Monitor(self.loop, 1.0, on_stall=reports.on_stall, on_end=reports.on_end)
+        self.next_look_s = next_look_s
+
+    def keeps_the_gil(self) -> None:
+        self.monitor._look(self.loop, 100.0)
+        self.now_ns += 10 * 10**9
+
+    def comes_after_it(self) -> None:
+        self.monitor._look(self.loop, self.next_look_s)
+
+    def run(self, *later: Any) -> None:
+        self.loop.call_soon(self.keeps_the_gil)
+        for callback in later:
+            self.loop.call_soon(self.loop.call_soon, callback)
+        self.loop.run()
+
+
+def test_a_stall_that_the_loop_has_left_before_the_monitor_could_look_is_not_exact(reports):
+    kept = LoopKeptFromTheMonitor(reports, 110.0)
+    kept.run(kept.comes_after_it, lambda: kept.monitor._look(kept.loop, 110.25))
+    kept.loop.close()
+    (stall,), (end,) = reports.begun, reports.ended
+    assert not stall.is_exact and not stall.has_ended and stall.held_s == 10.0
+    assert stall.thread_id == threading.get_ident() and "comes_after_it" in functions(stall)
+    assert "kept the GIL until shortly before" in str(stall)
+    assert not end.is_exact and end.has_ended and end.held_s == 10.0
+
+
+def test_a_stall_that_has_ended_with_the_run_has_no_stack(reports):
+    kept = LoopKeptFromTheMonitor(reports, 110.0)
+    kept.run(int)
+    kept.comes_after_it()  # the loop does not run any more
+    kept.comes_after_it()
+    kept.loop.close()
+    (stall,), (end,) = reports.begun, reports.ended
+    assert not stall.is_exact and stall.thread_id == 0 and list(stall.stack) == []
+    assert end.has_ended and end.held_s == stall.held_s == 10.0
+
+
+def test_the_next_callback_of_the_same_turn_is_not_taken_for_the_one_that_held_the_loop(loop, reports):
+    """No look for work has come since, so no lag is known yet: how long ago the latest was tells."""
+    nanosecond_s = 1e-9  # passes for sure between two callbacks
+    monitor = Monitor(loop, nanosecond_s, on_stall=reports.on_stall)
+    loop.call_soon(monitor._look, loop, 100.0)
+    loop.call_soon(monitor._look, loop, 110.0)
+    loop.run()
+    assert [(stall.is_exact, stall.held_s) for stall in reports.begun] == [(False, 10.0)]
+
+
+def test_a_lag_between_looks_that_came_in_time_is_no_stall(reports):
+    kept = LoopKeptFromTheMonitor(reports, 101.0)
+    kept.run(kept.comes_after_it)
+    kept.loop.close()
+    assert reports.begun == []
+
+
 def test_callbacks_that_raise_are_logged_and_it_goes_on(loop, caplog):
     def fail(stall: Stall) -> None:
         raise ZeroDivisionError
