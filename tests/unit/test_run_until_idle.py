@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import hoop
 import pytest
+import trustme
 
 DEADLINE_S = 30.0
 
@@ -292,6 +294,34 @@ def test_unref_while_paused_holds_after_resuming(loop, pair):
     transport.resume_reading()
     loop.run()
     transport.abort()
+    loop.run()
+
+
+def test_an_unreferenced_tls_connection_still_works_while_the_loop_runs(loop, pair):
+    """The transport below is the one that counts."""
+    authority = trustme.CA()
+    accepting, connecting = (ssl.SSLContext(side) for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT))
+    authority.issue_cert("localhost").configure_cert(accepting)
+    authority.configure_trust(connecting)
+
+    async def connect() -> Any:
+        return await asyncio.gather(
+            loop.connect_accepted_socket(Recorder, pair[0], ssl=accepting),
+            loop.create_connection(Recorder, sock=pair[1], ssl=connecting, server_hostname="localhost"),
+        )
+
+    (server, received), (client, _) = loop.run_until_complete(connect())
+    for transport in (server, client):
+        assert transport.has_ref()
+        assert transport.unref() is transport and not transport.has_ref()
+    loop.run()
+    assert not server.is_closing() and not client.is_closing()
+    assert server.ref() is server and server.has_ref()
+    client.write(b"x")
+    client.close()
+    loop.run()
+    assert received.told == [b"x", "lost"]
+    client.abort()
     loop.run()
 
 
