@@ -208,7 +208,8 @@ def run_module(loop: str, module: str, lines: Iterable[expected.Line]) -> Verdic
     asyncio's own loop, for what fails there too says nothing about the other loop.
     """
     lines = list(lines)
-    exclude = [line.pattern for line in lines if line.action == "exclude"]
+    # What hoop does not do yet may hang on hoop alone: the others are measured by it.
+    exclude = [line.pattern for line in lines if line.action == "exclude" and (line.white_box or loop == "hoop")]
     verdict = Verdict(module, run_tests(loop, module, None, exclude))
     surprises = []
     for result in verdict.results.values():
