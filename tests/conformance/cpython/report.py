@@ -25,16 +25,18 @@ The runner in `tests/conformance/cpython` takes `test.test_asyncio` from the int
 loop behind `asyncio.SelectorEventLoop`, `asyncio.new_event_loop` and the default policy, and runs every module in a
 process of its own. asyncio's own loop and uvloop are run in the very same way. Two private names that tests use are
 lent: uvloop's loops get a `_default_executor` for tearDown to read, and hoop's TLS transports asyncio's method for
-`test_ssl` alone, which has bytes wait, by way of `write()`.
+`test_ssl` alone, which has bytes wait, by way of `write()`. Where a Python has no row of uvloop's, uvloop was not run
+on it.
 
 - **run**: tests that made a loop and ran on it. Tests that make none (of futures, locks, queues on asyncio's own test
   loop, of the selector loop's own classes) say nothing about another loop and are left out.
 - **white-box**: tests that reach into the selector loop (a private method, a module mocked inside asyncio). Those that
   hoop cannot pass are listed one by one, with what they poke at, in `tests/conformance/cpython/expected.txt`, and are
   left out of every row alike.
-- **failed**: all other tests that failed twice, or that hung (20 seconds on uvloop), while asyncio's own loop passes
-  them on the same machine. A few of uvloop's are white-box, too: tests that patch a method of its compiled loop, or pass
-  a mock for a socket. They have not been sorted out one by one.
+- **failed**: all other tests that failed twice, or that hung (20 seconds on uvloop; those that `expected.txt` says hang
+  on hoop are not run there, and counted here), while asyncio's own loop passes them on the same machine. A few of
+  uvloop's are white-box, too: tests that patch a method of its compiled loop, or pass a mock for a socket. They have
+  not been sorted out one by one.
 - **skipped**: by CPython itself on this machine, or failing on asyncio's own loop as well.
 - **retried**: failed at first, passed when tried again, alone; counted as passed. CPython's tests have short time limits.
 
