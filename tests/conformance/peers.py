@@ -14,9 +14,10 @@ import random
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import pytest
 
 DEADLINE_S = 20.0
 LOCALHOST = "127.0.0.1"
@@ -351,20 +352,46 @@ async def turns(count: int = SETTLING_TURNS) -> None:
         await asyncio.sleep(0)
 
 
-async def busy_share(idle_s: float = 0.3) -> float:
-    """The share of a processor that this thread takes while the loop has nothing to do for idle_s seconds."""
+async def idle_turns(idle_s: float = 0.3) -> int:
+    """How often the loop turns while it has nothing to do for idle_s seconds.
+
+    Counted, not timed: a busy machine makes an idle loop no busier, and leaves a spinning one its thousands.
+    """
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     timer = threading.Timer(idle_s, lambda: loop.call_soon_threadsafe(over.set))
     await turns()
-    begun, cpu_before = time.monotonic(), time.thread_time()
-    timer.start()
-    await asyncio.wait_for(over.wait(), DEADLINE_S)
-    return (time.thread_time() - cpu_before) / (time.monotonic() - begun)
+    with turn_counter(loop) as count:
+        timer.start()
+        await asyncio.wait_for(over.wait(), DEADLINE_S)
+        return count()
 
 
-# What an idle loop may take: far above what it needs (well below 1 %), far below what a spinning one gets.
-IDLE_SHARE = 0.1
+@contextlib.contextmanager
+def turn_counter(loop: Any) -> Iterator[Callable[[], int]]:
+    """A function that tells how many turns loop has begun since."""
+    if hasattr(loop, "metrics"):
+        before = loop.metrics().turns
+        yield lambda: int(loop.metrics().turns - before)
+        return
+    if not hasattr(loop, "_selector"):
+        pytest.skip(f"{loop!r} counts no turns")
+    select, timeouts = loop._selector.select, []
+
+    def counted(timeout: float | None = None) -> Any:
+        timeouts.append(timeout)
+        return select(timeout)
+
+    loop._selector.select = counted
+    try:
+        yield lambda: len(timeouts)
+    finally:
+        del loop._selector.select
+
+
+# What an idle loop may take: waiting needs fewer than five, a timer that looks again now and then some thirty; a spinning
+# loop takes thousands.
+MOST_IDLE_TURNS = 100
 
 
 def open_descriptors() -> set[int]:

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from peers import (
     DEADLINE_S,
+    MOST_IDLE_TURNS,
     HandlerLog,
-    IDLE_SHARE,
     Recorder,
-    busy_share,
     context_keys,
+    idle_turns,
     off_loop,
     open_descriptors,
     pattern,
@@ -30,7 +30,6 @@ from peers import (
     soon,
     turns,
 )
-
 
 Pipe = tuple[io.FileIO, io.FileIO]
 
@@ -377,7 +376,7 @@ def test_a_dead_reader_does_not_spin_the_loop(run: Any, pipe: Pipe) -> None:
         transport, protocol = await writer_to(writing)
         reading.close()
         await protocol.until_lost()
-        assert await busy_share() < IDLE_SHARE
+        assert await idle_turns() <= MOST_IDLE_TURNS
         assert transport.is_closing()
 
     run(main())
@@ -388,7 +387,7 @@ def test_a_full_pipe_does_not_spin_the_loop(run: Any, pipe: Pipe) -> None:
         reading, writing = pipe
         transport, protocol = await writer_to(writing)
         transport.write(bytes(400_000))
-        assert await busy_share() < IDLE_SHARE
+        assert await idle_turns() <= MOST_IDLE_TURNS
         transport.abort()
         await protocol.until_lost()
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from conformance.peers import (
     DEADLINE_S,
-    IDLE_SHARE,
+    MOST_IDLE_TURNS,
     Recorder,
-    busy_share,
     congested,
     connected,
+    idle_turns,
     off_loop,
     pattern,
     read_exactly,
@@ -143,7 +143,7 @@ def test_nothing_written_is_nothing_sent(run: Any) -> None:
         transport.write(b"x")
         assert await off_loop(read_exactly, peer, 1) == b"x"
         assert transport.get_write_buffer_size() == 0
-        assert await busy_share(0.1) < IDLE_SHARE
+        assert await idle_turns(0.1) <= MOST_IDLE_TURNS
         await finish(transport, protocol, peer)
 
     run(main())
@@ -213,7 +213,7 @@ def test_writelines_of_nothing(run: Any, loop_name: str, lines: Any) -> None:
         transport.writelines(lines)
         await turns()
         assert transport.get_write_buffer_size() == 0
-        assert await busy_share(0.1) < IDLE_SHARE
+        assert await idle_turns(0.1) <= MOST_IDLE_TURNS
         transport.write(b"x")
         transport.close()
         assert await off_loop(read_to_end, peer) == b"x"
