@@ -98,8 +98,9 @@ cdef class DatagramTransport(Transport):
         """Send one datagram (bytes, bytearray or memoryview) to addr, or to the address that the endpoint was made for.
 
         Never blocks: what the kernel has no room for is kept and sent in order. Failures are told to error_received(),
-        and the endpoint goes on. TypeError for other data; ValueError for another address than the endpoint's. After
-        close() data is dropped.
+        and the endpoint goes on. TypeError for other data; ValueError for another address than the endpoint's. As with
+        asyncio, close() ends it only once nothing waits any more, and an endpoint without an address of its own sends
+        until connection_lost() is called, if the kernel has room. After that data is dropped.
         """
         cdef Py_buffer view
         cdef int result
@@ -109,7 +110,7 @@ cdef class DatagramTransport(Transport):
             if addr is not None and addr != self.address:
                 raise ValueError(f"Invalid address: must be None or {self.address}")
             addr = self.address
-        if self.state != TRANSPORT_OPEN:
+        if self.state >= TRANSPORT_LOST and (self.address is not None or self.fd < 0):
             self.note_dropped_write()
             return
         if self.held is not None:
@@ -185,13 +186,16 @@ cdef class DatagramTransport(Transport):
 
     cdef int hold(self, object data, object addr) except -1:
         """The kernel has no room: keep the datagram until it has."""
+        if self.state >= TRANSPORT_LOST:
+            self.note_dropped_write()
+            return 0
         cdef bytes copy = bytes(data)
         if self.held is None:
             self.held = collections.deque()
         self.held.append((copy, addr))
         self.held_size += len(copy) + HEADER_SIZE
         self.update_interest()
-        if self.state < TRANSPORT_LOST:
+        if self.state < TRANSPORT_LOST:  # the poller took it
             self.pause_protocol()
         return 0
 

@@ -412,6 +412,43 @@ def test_trap_27_sendto_after_close_is_dropped_with_a_warning(run: Any, caplog: 
     run(main())
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_trap_27_an_endpoint_without_an_address_sends_until_connection_lost(run: Any, end: str) -> None:
+    async def main() -> None:
+        def answer(protocol: DatagramRecorder, data: bytes, addr: Any) -> None:
+            getattr(protocol.transport, end)()
+            protocol.transport.sendto(b"goodbye", addr)
+            protocol.transport.sendto(bytes(70_000), addr)
+
+        transport, protocol = await endpoint(DatagramRecorder(datagram_received=answer), local_addr=(LOCALHOST, 0))
+        with raw_udp() as peer:
+            peer.sendto(b"hello", transport.get_extra_info("sockname"))
+            assert await protocol.until_lost() is None
+            assert await off_loop(peer.recv, 100) == b"goodbye"
+        assert protocol.names == ["connection_made", "datagram_received", "error_received", "connection_lost"]
+
+    run(main())
+
+
+def test_trap_27_what_is_sent_while_close_waits_for_room_is_sent_too(run: Any, tmp_path: Any) -> None:
+    async def main() -> None:
+        path, peer = connected_unix(tmp_path)
+        transport, protocol = await endpoint(remote_addr=path, family=socket.AF_UNIX)
+        sent = 0
+        while transport.get_write_buffer_size() == 0:
+            transport.sendto(b"%d" % sent)
+            sent += 1
+        transport.close()
+        transport.sendto(b"%d" % sent)
+        assert protocol.count("connection_lost") == 0
+        received = await off_loop(lambda: [peer.recv(2000) for _ in range(sent + 1)])
+        assert received == [b"%d" % number for number in range(sent + 1)]
+        assert await protocol.until_lost() is None
+        peer.close()
+
+    run(main())
+
+
 def test_collected_endpoint_warns_and_closes(loop_factory: Any) -> None:
     loop = loop_factory()
     protocol = asyncio.DatagramProtocol
