@@ -13,8 +13,19 @@ cdef class Handle:
     cdef object source_traceback
     cdef int argument_count
     cdef bint is_cancelled
+    cdef bint is_guarded        # a ThreadSafeHandle: to be run between begin() and end()
     cdef hoop_inbox_node node   # while it travels through the inbox
     cdef object __weakref__
+
+
+cdef class ThreadSafeHandle(Handle):
+    """A handle whose cancel() and cancelled() wait, in other threads, for a callback that is running."""
+    cdef unsigned long runner   # the thread that runs the callback just now, else 0
+    cdef list waiting           # locks that end() releases: one for each thread that waits; or None
+
+    cdef int begin(self) except -1
+    cdef int end(self) except -1
+    cdef int await_end(self) except -1
 
 
 cdef class ScheduledHandle(Handle):
@@ -38,6 +49,7 @@ cdef class Immediate(Handle):
 
 
 cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef Handle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef int withdraw(ScheduledHandle handle) except -1  # what cancel() does
 cdef Immediate new_immediate(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)

@@ -1,8 +1,8 @@
 """Handle and its kinds: one scheduled callback with its arguments and its context.
 
-Handle and TimerHandle stand in for asyncio.Handle and asyncio.TimerHandle: isinstance() holds through `__class__` (inheriting would bring
-asyncio's own fields along), and the attributes that the ecosystem reads (`_callback`, `_args`, `_context`, `_when`,
-`_cancelled`, `_scheduled`) are there. Immediate is hoop's own, as is Timer (native_timers.pyx).
+Handle, ThreadSafeHandle and TimerHandle stand in for those of asyncio: isinstance() holds through `__class__` (inheriting
+would bring asyncio's own fields along), and the attributes that the ecosystem reads (`_callback`, `_args`, `_context`,
+`_when`, `_cancelled`, `_scheduled`) are there. Immediate is hoop's own, as is Timer (native_timers.pyx).
 """
 cimport cython
 from cpython.object cimport PyObject
@@ -10,12 +10,14 @@ from cpython.ref cimport Py_DECREF
 from hoop.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
     hoop_timers_set_referenced
 from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExact, PyContext_CopyCurrent, \
-    PyObject_Vectorcall, tuple_items
+    PyObject_Vectorcall, PyThread_get_thread_ident, tuple_items
 
 import asyncio
 import inspect
-from asyncio import format_helpers
+from _thread import allocate_lock
+from asyncio import events, format_helpers
 
+cdef bint HAS_THREAD_SAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")  # since Python 3.14
 cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
 
 
@@ -65,6 +67,55 @@ cdef class Handle:
 
     def __repr__(self):
         return f"<{' '.join(description(self))}>"
+
+
+cdef class ThreadSafeHandle(Handle):
+    """A callback scheduled with call_soon_threadsafe, from Python 3.14 on.
+
+    As asyncio's, but without a lock in each handle: nothing is allocated unless a thread has to wait. All of it happens
+    under the GIL, and nothing between a look at `runner` and what follows from it gives the GIL away.
+    """
+
+    @property
+    def __class__(self):
+        return events._ThreadSafeHandle
+
+    def cancel(self):
+        """Make sure that the callback does not run. While another thread runs it, wait until it has ended. Idempotent."""
+        self.await_end()
+        discard(self)
+
+    def cancelled(self):
+        """Whether cancel() was called. While another thread runs the callback, wait until it has ended."""
+        self.await_end()
+        return self.is_cancelled
+
+    cdef int begin(self) except -1:
+        """The callback is about to be called, by this thread."""
+        self.runner = PyThread_get_thread_ident()
+        return 0
+
+    cdef int end(self) except -1:
+        """It has returned or raised."""
+        cdef list waiting = self.waiting
+        self.runner = 0
+        if waiting is not None:
+            self.waiting = None
+            for lock in waiting:
+                lock.release()
+        return 0
+
+    cdef int await_end(self) except -1:
+        if self.runner == 0 or self.runner == PyThread_get_thread_ident():
+            return 0
+        lock = allocate_lock()
+        lock.acquire()
+        if self.runner != 0:  # it may have ended meanwhile: allocating can run other code
+            if self.waiting is None:
+                self.waiting = []
+            self.waiting.append(lock)
+            lock.acquire()
+        return 0
 
 
 cdef class ScheduledHandle(Handle):
@@ -209,6 +260,17 @@ cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ss
     """A handle for callback(*arguments); a context of None means a copy of the current one."""
     cdef Handle handle = Handle.__new__(Handle)
     fill(handle, loop, callback, arguments, count, context)
+    return handle
+
+
+cdef Handle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context):
+    """As new_handle, for call_soon_threadsafe: of the kind that this Python's asyncio gives."""
+    cdef Handle handle
+    if not HAS_THREAD_SAFE_HANDLE:
+        return new_handle(loop, callback, arguments, count, context)
+    handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
+    fill(handle, loop, callback, arguments, count, context)
+    handle.is_guarded = True
     return handle
 
 

@@ -16,7 +16,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.csrc cimport *
 from hoop.errors cimport check, os_error
-from hoop.handle cimport Handle, Immediate, ScheduledHandle, callback_source, described, invoke
+from hoop.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle, callback_source, described, invoke
 from hoop.rings cimport drain, push
 from hoop.scheduler cimport Scheduler
 from hoop.cpython_api cimport PyContext_Enter, PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident
@@ -359,7 +359,11 @@ cdef class Reactor(Scheduler):
                 break  # closed by a callback
             handle = <Handle>entry
             Py_DECREF(handle)  # the ring's reference; `handle` has its own
-            if not handle.is_cancelled:
+            if handle.is_cancelled:
+                continue
+            if handle.is_guarded:
+                run_guarded(self, handle)
+            else:
                 run_one(self, handle)
         return 0
 
@@ -541,6 +545,17 @@ cdef inline int call_one(Reactor reactor, Handle handle) except -1:
 
 cdef inline int run_one(Reactor reactor, Handle handle) except -1:
     call_one(reactor, handle)
+    if reactor.after_is_due:
+        reactor.settle()
+    return 0
+
+
+cdef int run_guarded(Reactor reactor, ThreadSafeHandle handle) except -1:
+    handle.begin()
+    try:
+        call_one(reactor, handle)
+    finally:
+        handle.end()
     if reactor.after_is_due:
         reactor.settle()
     return 0

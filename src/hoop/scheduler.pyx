@@ -9,7 +9,7 @@ from hoop.csrc cimport *
 from hoop.cpython_api cimport PyThread_get_thread_ident
 from hoop.errors cimport check
 from hoop.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle, handle_of_node, new_handle, new_immediate, \
-    new_timer_handle
+    new_posted_handle, new_timer_handle
 from hoop.rings cimport drain, push, push_owned
 from libc.stdint cimport INT64_MAX, int64_t
 
@@ -113,7 +113,7 @@ cdef class Scheduler:
 
     cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
         """A callback from any thread."""
-        cdef Handle handle = new_handle(self, callback, arguments, count, context)
+        cdef Handle handle = new_posted_handle(self, callback, arguments, count, context)
         if self.thread_id == PyThread_get_thread_ident():
             push(&self.ready, handle)
             return handle

@@ -456,3 +456,86 @@ def test_a_concurrent_future_wakes_the_loop(run):
         return result
 
     assert run(main()) == 5
+
+
+# From Python 3.14 on, cancel() and cancelled() of other threads wait for a callback that is running.
+
+
+needs_waiting_handles = pytest.mark.skipif(
+    not hasattr(asyncio.events, "_ThreadSafeHandle"), reason="such handles came with Python 3.14"
+)
+
+
+@needs_waiting_handles
+@pytest.mark.parametrize("callers", [1, 5])
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+def test_another_thread_waits_for_a_callback_that_runs(loop: Any, callers: int, fails: bool, method: str) -> None:
+    log: list[object] = []
+    started, may_end = threading.Event(), threading.Event()
+    asking = threading.Semaphore(0)
+    errors: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda loop, context: errors.append(context))
+
+    def callback() -> None:
+        started.set()
+        assert may_end.wait(DEADLINE_S)
+        log.append("ended")
+        if fails:
+            raise ValueError("on purpose")
+
+    handle = loop.call_soon_threadsafe(callback)
+    assert isinstance(handle, asyncio.events._ThreadSafeHandle)
+
+    def ask(_: int) -> None:
+        assert started.wait(DEADLINE_S)
+        asking.release()
+        log.append(getattr(handle, method)())
+
+    def let_go(_: int) -> None:
+        for _ in range(callers):
+            assert asking.acquire(timeout=DEADLINE_S)
+        may_end.set()
+
+    threads = start_threads(callers, ask) + start_threads(1, let_go)
+    one_turn(loop)
+    join_all(threads)
+    assert log == ["ended"] + [None if method == "cancel" else False] * callers
+    assert handle.cancelled() is (method == "cancel")
+    assert [type(context["exception"]) for context in errors] == [ValueError] * fails
+
+
+@needs_waiting_handles
+def test_a_callback_cancels_itself_and_others_without_waiting(loop: Any) -> None:
+    seen: list[Any] = []
+
+    def first() -> None:
+        handles[0].cancel()
+        handles[1].cancel()
+        seen.extend(handle.cancelled() for handle in handles)
+
+    handles = [loop.call_soon_threadsafe(callback) for callback in (first, lambda: seen.append("second"))]
+    handles.append(loop.call_soon_threadsafe(seen.append, "third"))
+    one_turn(loop)
+    assert seen == [True, True, False, "third"]
+
+
+@needs_waiting_handles
+def test_a_thread_that_waits_is_let_go_when_the_callback_leaves_the_loop(loop: Any) -> None:
+    started, asking = threading.Event(), threading.Event()
+
+    def callback() -> None:
+        started.set()
+        assert asking.wait(DEADLINE_S)
+        raise KeyboardInterrupt
+
+    def ask(_: int) -> None:
+        assert started.wait(DEADLINE_S)
+        asking.set()
+        handle.cancel()
+
+    handle = loop.call_soon_threadsafe(callback)
+    threads = start_threads(1, ask)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    join_all(threads)
