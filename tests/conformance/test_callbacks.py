@@ -12,12 +12,7 @@ import weakref
 from typing import Any
 
 import pytest
-
-
-def one_turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Exactly one poll and one batch: that is what stop() before run_forever() means."""
-    loop.stop()
-    loop.run_forever()
+from stepping import one_turn
 
 
 def collect_contexts(loop: asyncio.AbstractEventLoop) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from stepping import one_turn
 
 variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable", default="unset")
 
@@ -30,12 +31,6 @@ def done_callback(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any],
     future = loop.create_future()
     future.add_done_callback(lambda _: callback(*args), **keywords)
     future.set_result(None)
-
-
-def one_turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Exactly one poll and one batch: that is what stop() before run_forever() means."""
-    loop.stop()
-    loop.run_forever()
 
 
 def context_with(value: Any) -> contextvars.Context:

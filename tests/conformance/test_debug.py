@@ -15,14 +15,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from stepping import one_turn
 
 DEADLINE_S = 30.0
-
-
-def one_turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Exactly one poll and one batch: that is what stop() before run_forever() means."""
-    loop.stop()
-    loop.run_forever()
 
 
 @pytest.fixture

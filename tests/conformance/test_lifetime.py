@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from interpreter import IN_CHILD, run_script
+from stepping import one_turn
 
 DEADLINE_S = 30.0
 FD_DIRECTORY = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
@@ -33,12 +34,6 @@ def is_open(number: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def one_turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Exactly one poll and one batch: that is what stop() before run_forever() means."""
-    loop.stop()
-    loop.run_forever()
 
 
 @pytest.fixture(autouse=True)

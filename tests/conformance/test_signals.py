@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from stepping import run_guarded
 
 DEADLINE_S = 30.0
 HANDLED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP)
@@ -34,22 +35,6 @@ def dispositions() -> Iterator[None]:
         for number, handler in saved.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup_fd)
-
-
-def run_guarded(loop: asyncio.AbstractEventLoop) -> None:
-    """run_forever() that gives up at the deadline instead of hanging when a signal was lost."""
-    expired: list[bool] = []
-
-    def expire() -> None:
-        expired.append(True)
-        loop.stop()
-
-    guard = loop.call_later(DEADLINE_S, expire)
-    try:
-        loop.run_forever()
-    finally:
-        guard.cancel()
-    assert not expired, "the signal did not arrive"
 
 
 def kill_from_a_thread(number: int) -> Callable[[], None]:

@@ -13,14 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from stepping import one_turn
 
 DEADLINE_S = 30.0
-
-
-def one_turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Exactly one poll and one batch: that is what stop() before run_forever() means."""
-    loop.stop()
-    loop.run_forever()
 
 
 class Payload:

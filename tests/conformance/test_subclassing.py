@@ -10,12 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-
-
-def one_turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Exactly one poll and one batch: that is what stop() before run_forever() means."""
-    loop.stop()
-    loop.run_forever()
+from stepping import one_turn
 
 
 async def answer() -> int:

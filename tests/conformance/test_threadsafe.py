@@ -15,14 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from stepping import one_turn, run_guarded
 
 DEADLINE_S = 30.0
-
-
-def one_turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Exactly one poll and one batch: that is what stop() before run_forever() means."""
-    loop.stop()
-    loop.run_forever()
 
 
 def start_threads(count: int, target: Callable[[int], None]) -> list[threading.Thread]:
@@ -36,22 +31,6 @@ def join_all(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.join(DEADLINE_S)
         assert not thread.is_alive()
-
-
-def run_guarded(loop: asyncio.AbstractEventLoop) -> None:
-    """run_forever() that gives up at the deadline instead of hanging when a wake-up was lost."""
-    expired: list[bool] = []
-
-    def expire() -> None:
-        expired.append(True)
-        loop.stop()
-
-    guard = loop.call_later(DEADLINE_S, expire)
-    try:
-        loop.run_forever()
-    finally:
-        guard.cancel()
-    assert not expired, "the loop was not woken"
 
 
 class Payload:

@@ -15,15 +15,10 @@ import sys
 import weakref
 
 import pytest
+from stepping import one_turn
 
 NAN = float("nan")
 INF = float("inf")
-
-
-def one_turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Exactly one poll and one batch: that is what stop() before run_forever() means."""
-    loop.stop()
-    loop.run_forever()
 
 
 class Payload:

@@ -10,6 +10,7 @@ from typing import Any
 import hoop
 import pytest
 from hoop.stats import Durations, Metrics
+from stepping import one_turn
 
 MILLISECOND_NS = 1_000_000
 
@@ -37,11 +38,6 @@ def loop(clock: Clock) -> Iterator[Any]:
     loop = hoop.Loop(clock=clock.nanoseconds, poll_every_turn=True)
     yield loop
     loop.close()
-
-
-def one_turn(loop: Any) -> None:
-    loop.stop()
-    loop.run_forever()
 
 
 def test_a_new_loop_has_done_nothing(loop):

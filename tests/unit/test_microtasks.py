@@ -20,6 +20,7 @@ from typing import Any
 
 import hoop
 import pytest
+from stepping import one_turn, run_guarded
 
 DEADLINE_S = 30.0
 QUEUES = ["next_tick", "queue_microtask", "set_immediate"]
@@ -40,28 +41,6 @@ def any_loop(request: pytest.FixtureRequest, loop: hoop.Loop) -> hoop.Loop:
     loop.set_debug(request.param)
     loop.slow_callback_duration = float("inf")
     return loop
-
-
-def one_turn(loop: hoop.Loop) -> None:
-    """Exactly one poll and one batch: that is what stop() before run_forever() means."""
-    loop.stop()
-    loop.run_forever()
-
-
-def run_guarded(loop: hoop.Loop) -> None:
-    """run_forever() that gives up at the deadline instead of hanging."""
-    expired: list[bool] = []
-
-    def expire() -> None:
-        expired.append(True)
-        loop.stop()
-
-    guard = loop.call_later(DEADLINE_S, expire)
-    try:
-        loop.run_forever()
-    finally:
-        guard.cancel()
-    assert not expired, "the loop slept although something was queued"
 
 
 class Payload:

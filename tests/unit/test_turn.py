@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import hoop
 import pytest
+from stepping import one_turn, run_guarded
 
 DEADLINE_S = 30.0
 MOST_TURNS_WITHOUT_A_POLL = 7
@@ -54,27 +55,6 @@ def pair(loop: hoop.Loop) -> Iterator[Pair]:
     pair = Pair(loop)
     yield pair
     pair.close()
-
-
-def one_turn(loop: hoop.Loop) -> None:
-    loop.stop()
-    loop.run_forever()
-
-
-def run_guarded(loop: hoop.Loop) -> None:
-    """run_forever() that gives up at the deadline instead of hanging."""
-    expired: list[bool] = []
-
-    def expire() -> None:
-        expired.append(True)
-        loop.stop()
-
-    guard = loop.call_later(DEADLINE_S, expire)
-    try:
-        loop.run_forever()
-    finally:
-        guard.cancel()
-    assert not expired
 
 
 # The order inside one turn.
