@@ -13,6 +13,7 @@ import asyncio
 import json
 import re
 import selectors
+import signal
 import sys
 import time
 import traceback
@@ -195,6 +196,9 @@ def main() -> None:
     loop_name, module, plan_path, report_path = sys.argv[1:]
     with open(plan_path) as file:
         plan = json.load(file)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background. Tests send it to themselves and would wait for ever.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     from test import support
 
     support.use_resources = RESOURCES
