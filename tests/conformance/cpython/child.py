@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import selectors
 import signal
 import sys
@@ -27,6 +28,7 @@ from typing import Any, TextIO
 PACKAGE = "test.test_asyncio."
 # Tests that reach out to the internet judge the machine, not the loop; all else that regrtest calls a resource may be used.
 RESOURCES = ["cpu", "subprocess", "walltime"]
+MOST_MEMORY = 4 << 30  # bytes
 loops_made = 0
 
 # ---- the loop under test -----------------------------------------------------------------------------------------
@@ -196,6 +198,8 @@ def main() -> None:
     loop_name, module, plan_path, report_path = sys.argv[1:]
     with open(plan_path) as file:
         plan = json.load(file)
+    # Many tests mock what a loop waits with. One that then waits for ever notes its calls for ever.
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in the background. Tests send it to themselves and would wait for ever.
         signal.signal(signal.SIGINT, signal.default_int_handler)
