@@ -120,7 +120,9 @@ cdef class WritingTransport(Transport):
     cdef int flush(self, bint is_loop_calling) except -1:
         """Give the kernel what is held. What it refuses waits until the socket is writable."""
         cdef Py_ssize_t sent
+        cdef bint is_all
         while self.held > 0:
+            is_all = hoop_ring_size(&self.chunks) < HOOP_NET_MAX_BUFFERS  # what send_held() gives, with head
             sent = self.send_held()
             if sent == -EAGAIN:
                 break
@@ -131,7 +133,7 @@ cdef class WritingTransport(Transport):
             self.take_sent(sent)
             if self.guard is not None:
                 self.guard.on_sent()
-            if self.held > 0 and hoop_ring_size(&self.chunks) < HOOP_NET_MAX_BUFFERS:
+            if self.held > 0 and is_all:
                 break  # it was given everything and took a part: its buffer is full
         if self.held == 0:
             return 0
