@@ -16,7 +16,8 @@ takes over where an address is not plain numbers: its rules, its errors and its 
 asyncio's.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromObject, PyBytes_FromStringAndSize, \
+    PyBytes_GET_SIZE
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.tuple cimport PyTuple_CheckExact
@@ -189,7 +190,7 @@ cdef class DatagramTransport(Transport):
         if self.state >= TRANSPORT_LOST:
             self.note_dropped_write()
             return 0
-        cdef bytes copy = bytes(data)
+        cdef bytes copy = PyBytes_FromObject(data)
         if self.held is None:
             self.held = collections.deque()
         self.held.append((copy, addr))

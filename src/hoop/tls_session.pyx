@@ -16,7 +16,8 @@ Closing takes a bounded time. Until the bytes have left, ssl_shutdown_timeout co
 chose no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify, which RFC 8446 (6.1) does not make anybody wait for.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromObject, PyBytes_FromStringAndSize, \
+    PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor
@@ -30,7 +31,6 @@ from libc.stdint cimport INT64_MAX, int64_t
 import asyncio
 import collections
 import ssl
-import warnings
 from asyncio.log import logger
 
 cdef extern from "Python.h":
@@ -138,7 +138,7 @@ cdef class TlsSession(StreamFilter):
 
     def data_received(self, data):
         """Ciphertext from a transport that is not hoop's own stream, or from another TLS transport."""
-        cdef bytes chunk = bytes(data)
+        cdef bytes chunk = PyBytes_FromObject(data)
         self.on_bytes(PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
 
     def eof_received(self):

@@ -8,7 +8,7 @@ the kernel has refused.
 A kind of transport that writes says how (transmit), what it waits for (update_interest; for writability while is_refused)
 and what comes when nothing is held any more (on_drained).
 """
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromObject, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -288,10 +288,11 @@ cdef object owned_chunk(object data):
         return data
     if PyMemoryView_Check(data):
         view = PyMemoryView_GET_BUFFER(data)
-        if (view.len >= KEEP_VIEW_FROM and view.obj is not None and PyBytes_CheckExact(view.obj)
-                and data.c_contiguous and view.itemsize == 1 and view.ndim == 1):
+        # data's own attributes: ValueError once it is released, and None where no object owns the memory
+        if (view.len >= KEEP_VIEW_FROM and data.c_contiguous and PyBytes_CheckExact(data.obj)
+                and view.itemsize == 1 and view.ndim == 1):
             return PyMemoryView_FromObject(data)
         return data.tobytes()
     if isinstance(data, (bytes, bytearray)):
-        return bytes(data)
+        return PyBytes_FromObject(data)  # the bytes themselves: __bytes__ may return a subclass again
     raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")

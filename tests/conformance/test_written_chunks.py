@@ -1,14 +1,26 @@
-"""What write() is given: more chunks than one system call takes."""
+"""What write() is given: memory of odd kinds, and more chunks than one system call takes."""
 
 from __future__ import annotations
 
+import ctypes
 import socket
 from typing import Any
 
 import pytest
-from conformance.peers import Recorder, connected, off_loop, read_exactly, read_to_end
+from conformance.peers import Recorder, connected, off_loop, pattern, read_exactly, read_to_end
 
+KIB = 1024
 MORE_THAN_ONE_CALL_TAKES = 70  # chunks
+
+
+def view_without_owner(memory: ctypes.Array[ctypes.c_char]) -> memoryview:
+    """As extension modules make them: no object stands behind the memory."""
+    make: Any = ctypes.pythonapi.PyMemoryView_FromMemory
+    make.restype = ctypes.py_object
+    make.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+    readable = 0x100
+    view: memoryview = make(ctypes.addressof(memory), len(memory), readable)
+    return view
 
 
 async def received(transport: Any, protocol: Recorder, peer: socket.socket, size: int) -> bytes:
@@ -17,6 +29,51 @@ async def received(transport: Any, protocol: Recorder, peer: socket.socket, size
     await protocol.until_lost()
     peer.close()
     return data
+
+
+@pytest.mark.parametrize("size", [100, 8 * KIB])
+def test_a_subclass_of_bytes_that_is_its_own_bytes(run: Any, size: int) -> None:
+    class Own(bytes):
+        def __bytes__(self) -> bytes:
+            return self
+
+    async def main() -> None:
+        protocol = Recorder()
+        transport, peer = await connected(protocol)
+        transport.write(Own(pattern(size)))
+        transport.writelines([Own(b"and"), Own(b" more")])
+        assert await received(transport, protocol, peer, size + 8) == pattern(size) + b"and more"
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [100, 8 * KIB])
+def test_a_view_of_memory_that_no_object_owns(run: Any, size: int) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport, peer = await connected(protocol)
+        memory = ctypes.create_string_buffer(pattern(size), size)
+        transport.write(view_without_owner(memory))
+        assert await received(transport, protocol, peer, size) == pattern(size)
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [100, 8 * KIB])
+def test_a_view_that_was_released_is_refused(run: Any, size: int) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport, peer = await connected(protocol)
+        view = memoryview(pattern(size))
+        view.release()
+        try:
+            with pytest.raises(ValueError, match="released"):
+                transport.write(view)
+        finally:
+            transport.abort()
+            peer.close()
+
+    run(main())
 
 
 @pytest.mark.parametrize("how", ["write", "writelines"])
