@@ -6,7 +6,7 @@ the transport. Only when a read needs more than one chunk are they joined.
 They work on the transports of any loop. hoop's own stream shows the protocol its bytes where they were received, and is
 written to by a compiled call.
 """
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from cpython.object cimport PyObject
 from hoop.cpython_api cimport instance_dict
@@ -143,12 +143,13 @@ cdef class StreamReader:
         """Add received bytes. Pauses the transport at twice the limit."""
         assert not self._eof, "feed_data after feed_eof"
         if data:
-            self.feed(data if type(data) is bytes else bytes(data))
+            self.feed(PyBytes_FromObject(data))
 
     cdef int feed(self, bytes data) except -1:
         self.append(data)
         self.wake()
-        if self.transport is not None and not self.is_paused and self.available() > 2 * self._limit:
+        # not 2 * _limit: sys.maxsize is a limit
+        if self.transport is not None and not self.is_paused and self.available() - self._limit > self._limit:
             try:
                 self.transport.pause_reading()
             except NotImplementedError:

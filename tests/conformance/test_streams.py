@@ -288,6 +288,19 @@ def test_limit_pauses_the_transport(run: Any) -> None:
     run(main())
 
 
+def test_the_largest_limit_never_pauses(run: Any) -> None:
+    async def main() -> None:
+        reader, writer, peer = await connect(limit=sys.maxsize)
+        peer.sendall(b"line\n" + b"x" * 1000)
+        assert await soon(reader.readline()) == b"line\n"
+        peer.sendall(b"x" * 1000)
+        await turns()
+        assert writer.transport.is_reading()
+        await close(writer, peer)
+
+    run(main())
+
+
 def test_two_readers_at_once_are_refused(run: Any) -> None:
     async def main() -> None:
         reader, writer, peer = await connect()
