@@ -114,7 +114,8 @@ cdef class StreamTransport(WritingTransport):
             interest |= HOOP_WRITABLE
         if self.is_watched:
             self.reactor.set_interest(self, interest)
-        elif interest != 0:
+        elif interest != 0 or (self.is_reading_started and self.state == TRANSPORT_OPEN):
+            # also one that waits for nothing yet: the table of watchers is where its server finds it
             try:
                 self.reactor.watch(self, interest)
             except OSError as error:

@@ -160,6 +160,25 @@ def test_trap_19_abort_clients_drops_what_is_buffered(run: Any) -> None:
 
 
 @needs_3_13
+@pytest.mark.parametrize("how", ["close_clients", "abort_clients"])
+def test_trap_19_a_client_that_was_never_read_from_is_closed_too(run: Any, how: str) -> None:
+    async def main() -> None:
+        clients = Clients(connection_made=lambda protocol, transport: transport.pause_reading())
+        server = await asyncio.get_running_loop().create_server(clients, LOCALHOST, 0)
+        peer = dial(address_of(server))
+        protocol = await clients.until_made()
+        await turns()
+        server.close()
+        getattr(server, how)()
+        assert protocol.transport.is_closing()
+        await closed(server)
+        assert await off_loop(read_to_end, peer) == b""
+        peer.close()
+
+    run(main())
+
+
+@needs_3_13
 def test_trap_19_a_collected_transport_does_not_hold_wait_closed(run: Any) -> None:
     class Forgetful(asyncio.Protocol):
         def connection_made(self, transport: Any) -> None:
