@@ -10,7 +10,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from hoop.csrc cimport hoop_expiry_leave, hoop_expiry_node, hoop_expiry_node_init, hoop_net_peer_host
 from hoop.reactor cimport Reactor
-from hoop.stream cimport StreamTransport
+from hoop.stream cimport StreamFilter, StreamTransport
 from hoop.timeouts cimport Guard, TimeoutQueue, timeout_queue
 from hoop.transport cimport TRANSPORT_LOST
 from libc.stdint cimport uint8_t
@@ -137,7 +137,8 @@ cdef class ConnectionGuard(Guard):
         return self.on_active()
 
     cdef int on_sent(self) except -1:
-        if (<StreamTransport>self.transport).filter is None:  # TLS tells when it sends what the application wrote
+        cdef StreamFilter filter = (<StreamTransport>self.transport).filter
+        if filter is None or not filter.tells_answers:  # TLS does: its handshake is no answer
             hoop_expiry_leave(&self.header)
         return self.on_active()
 

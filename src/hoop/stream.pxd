@@ -5,6 +5,7 @@ from hoop.writing cimport WritingTransport
 cdef class StreamFilter(Watcher):
     """A compiled protocol that takes a stream's bytes where they are, without an object made of them."""
     cdef bint is_filter         # it wants to; else it is a protocol like any other
+    cdef bint tells_answers     # what it sends need not be the application's: it tells the guard what is
 
     cdef int on_bytes(self, char *data, Py_ssize_t size) except -1  # in the reactor's read buffer
     cdef int close_from_below(self) except -1                       # the server wants its connections closed

@@ -16,8 +16,7 @@ Closing takes a bounded time. Until the bytes have left, ssl_shutdown_timeout co
 chose no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify, which RFC 8446 (6.1) does not make anybody wait for.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromObject, PyBytes_FromStringAndSize, \
-    PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor
@@ -73,7 +72,7 @@ cdef class TlsSession(StreamFilter):
         self.high_water = DEFAULT_TLS_HIGH_WATER
         self.low_water = DEFAULT_TLS_HIGH_WATER // 4
         self.bind_protocol(protocol)
-        self.is_filter = True
+        self.is_filter = self.tells_answers = True
 
     @property
     def __class__(self):

@@ -265,6 +265,31 @@ def test_a_tls_handshake_is_no_answer(kind: str) -> None:
     run_with_clock(main)
 
 
+@pytest.mark.parametrize("start", [asyncio.start_server, hoop.start_server], ids=["asyncio", "hoop"])
+def test_an_answer_by_a_stream_writer_ends_the_header_timeout(start: Callable[..., Any]) -> None:
+    async def main(clock: Clock) -> None:
+        lines: list[bytes] = []
+
+        async def serve(reader: Any, writer: Any) -> None:
+            while line := await reader.readline():
+                lines.append(line)
+                writer.write(line)
+            writer.close()
+
+        server = await start(serve, "127.0.0.1", 0, limits=hoop.Limits(header_timeout=5))
+        with socket.create_connection(server.sockets[0].getsockname(), 20) as peer:
+            peer.sendall(b"hello?\n")
+            assert await off_loop(read_exactly, peer, 7) == b"hello?\n"
+            await clock.forward(20)
+            peer.sendall(b"still there?\n")
+            assert await off_loop(read_exactly, peer, 13) == b"still there?\n"
+            assert server.stats() == stats(accepted=1, active=1)
+        server.close()
+        await turns()
+
+    run_with_clock(main)
+
+
 def test_the_methods_for_heads_do_nothing_without_limits() -> None:
     async def main(clock: Clock) -> None:
         for kind in KINDS:
