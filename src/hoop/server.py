@@ -74,14 +74,38 @@ class Server(asyncio.AbstractServer):
             raise RuntimeError(f"server {self!r} is closed")
         self._serving = True
         warn_of_backlog(self._backlog)
-        for sock in self._sockets:
-            sock.listen(self._backlog)
-            listener = self._loop._make_listener(
-                sock, self._protocol_factory, self, self._backlog, self._admission
-            )
-            listener.start()
-            self._listeners.append(listener)
+        try:
+            for sock in self._sockets:
+                sock.listen(self._backlog)
+                listener = self._loop._make_listener(
+                    sock, self._protocol_factory, self, self._backlog, self._admission
+                )
+                listener.start()
+                self._listeners.append(listener)
+        except BaseException:
+            self._stop_listening()
+            raise
         self._set_referenced(self._is_referenced)
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.stop()
+        self._listeners.clear()
+        self._serving = False
+
+    async def _begin(self, is_owner: bool) -> None:
+        """start_serving() for a server that nobody has yet: if that fails, nothing is accepted that nobody could refuse.
+
+        Sockets that were handed in stay open.
+        """
+        try:
+            await self.start_serving()
+        except BaseException:
+            if is_owner:
+                self.close()
+            else:
+                self._stop_listening()
+            raise
 
     def _set_referenced(self, is_referenced: bool) -> None:
         self._is_referenced = is_referenced
@@ -126,15 +150,12 @@ class Server(asyncio.AbstractServer):
         if sockets is None:
             return
         self._sockets = None
-        for listener in self._listeners:
-            listener.stop()
-        self._listeners.clear()
+        self._stop_listening()
         for sock in sockets:
             sock.close()
         cleanup, self._cleanup = self._cleanup, None
         if cleanup is not None:
             cleanup()
-        self._serving = False
         forever = self._serving_forever
         if forever is not None and not forever.done():
             forever.cancel()
@@ -239,8 +260,7 @@ class Serving(BaseLoop, Resolving):
             protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         server = Server(self, sockets, protocol_factory, backlog, limits=limits)
         if start_serving:
-            server._start_serving()
-            await asyncio.sleep(0)
+            await server._begin(sock is None)
         if self.get_debug():
             logger.info("%r is serving", server)
         return server

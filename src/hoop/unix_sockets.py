@@ -104,8 +104,7 @@ class UnixSockets(Connecting, Serving):
         cleanup = file_remover(sock) if cleanup_socket else None
         server = Server(self, [sock], protocol_factory, backlog, cleanup, limits)
         if start_serving:
-            server._start_serving()
-            await asyncio.sleep(0)
+            await server._begin(path is not None)
         if self.get_debug():
             logger.info("%r is serving", server)
         return server

@@ -325,6 +325,49 @@ def test_name_that_does_not_resolve(run: Any) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("is_handed_in", [False, True])
+def test_a_server_that_nobody_got_does_not_listen(run: Any, loop_name: str, is_handed_in: bool) -> None:
+    if loop_name != "hoop":
+        pytest.skip("std goes on accepting")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        clients = Clients()
+        sock = socket.create_server((LOCALHOST, 0))
+        before = open_descriptors()
+        creating = asyncio.ensure_future(
+            loop.create_server(clients, sock=sock) if is_handed_in else loop.create_server(clients, LOCALHOST, 0)
+        )
+        await asyncio.sleep(0)
+        while not is_handed_in and open_descriptors() == before:
+            await asyncio.sleep(0)
+        assert not creating.done()  # it listens, and gives the loop a turn
+        creating.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await creating
+        assert open_descriptors() == before
+        client = dial(sock.getsockname())
+        await turns()
+        assert clients.protocols == []
+        client.close()
+        sock.close()
+
+    run(main())
+
+
+def test_a_backlog_that_listen_refuses(run: Any, loop_name: str) -> None:
+    if loop_name != "hoop":
+        pytest.skip("std leaves its socket to the collector")
+
+    async def main() -> None:
+        before = open_descriptors()
+        with pytest.raises(OverflowError) as info:
+            await asyncio.get_running_loop().create_server(Recorder, LOCALHOST, 0, backlog=1 << 40)
+        assert info.value is not None and open_descriptors() == before
+
+    run(main())
+
+
 # Protocols that fail
 
 
