@@ -1,6 +1,8 @@
 """UdpSocket: a UDP endpoint as Node.js and libuv show it. It is the protocol of the transport that asyncio's endpoints have."""
 from hoop.base_loop cimport BaseLoop
-from hoop.datagram cimport DatagramTransport
+from hoop.csrc cimport AF_INET, AF_INET6
+from hoop.datagram cimport ROUTE_SOCKET, DatagramTransport
+from hoop.transport cimport RawAddress
 
 import socket as socket_module
 
@@ -47,10 +49,12 @@ cdef class UdpSocket:
 
     def connection_lost(self, error):
         """The transport's: the end."""
-        if error is not None and self.on_error is not None:
-            self.on_error(self, error)
-        if self.on_close is not None:
-            self.on_close(self)
+        try:
+            if error is not None and self.on_error is not None:
+                self.on_error(self, error)
+        finally:
+            if self.on_close is not None:
+                self.on_close(self)
 
     # ---- for users -----------------------------------------------------------------------------------------------
 
@@ -60,8 +64,15 @@ cdef class UdpSocket:
         Never blocks. False when the kernel is full and it is time to wait for on_drain; the datagram is kept all the same.
         TypeError for other data than bytes, bytearray and memoryview; ValueError without an address or with a wrong one.
         """
-        if address is None and self.transport.address is None and not self.transport.is_connected:
-            raise ValueError("send() needs an address: the socket was made without a remote one")
+        cdef DatagramTransport transport = self.transport
+        cdef RawAddress raw
+        if address is None:
+            if transport.address is None and not transport.is_connected:
+                raise ValueError("send() needs an address: the socket was made without a remote one")
+        elif transport.is_connected and transport.is_peer_named:
+            check_peer(address, transport.get_extra_info("peername"))
+        elif transport.route(address, &raw) == ROUTE_SOCKET:
+            check_address(transport.family, address)
         self.transport.sendto(data, address)
         self.bytes_written += len(data)
         if self.is_write_paused:
@@ -122,3 +133,28 @@ cdef class UdpSocket:
 
     def __repr__(self):
         return f"<UdpSocket over {self.transport!r}>"
+
+
+# ---- addresses that send() is given: a wrong one is the caller's mistake, and no reason to lose the socket -----------
+
+cdef int check_peer(object address, object peer) except -1:
+    """A connected socket sends to its peer only, whatever the system call is told."""
+    if address is peer or address == peer:
+        return 0
+    if isinstance(address, tuple) and isinstance(peer, tuple) and address[:2] == peer[:2]:
+        return 0  # of IPv6, without flow and scope
+    raise ValueError(f"send() on a socket that is connected to {peer!r}: the address {address!r} is another one")
+
+
+cdef int check_address(int family, object address) except -1:
+    """What is left for the socket object: names, and what is no address at all. ValueError for the latter."""
+    cdef Py_ssize_t count
+    if family != AF_INET and family != AF_INET6:
+        return 0
+    count = len(address) if isinstance(address, tuple) else 0
+    if count < 2 or count > (2 if family == AF_INET else 4) or not isinstance(address[0], (str, bytes, bytearray)):
+        raise ValueError(f"send() needs (host, port), not {address!r}")
+    for number, largest in zip(address[1:], (0xffff, 0xfffff, 0xffffffff)):
+        if not isinstance(number, int) or not 0 <= number <= largest:
+            raise ValueError(f"send() needs numbers between 0 and {largest} behind the host, not {address!r}")
+    return 0

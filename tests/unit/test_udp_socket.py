@@ -83,6 +83,45 @@ def test_udp_errors_come_and_the_socket_goes_on(loop: Any, log: list[Any]) -> No
     loop.run()
 
 
+WRONG_ADDRESSES = [5, "127.0.0.1", ("127.0.0.1",), (None, 1), ("127.0.0.1", "1"), ("127.0.0.1", 70_000),
+                   ("127.0.0.1", -1), ("127.0.0.1", 1, 0, 0)]
+
+
+@pytest.mark.parametrize("address", WRONG_ADDRESSES, ids=repr)
+def test_udp_wrong_addresses_are_refused_and_the_socket_goes_on(loop: Any, log: list[Any], address: Any) -> None:
+    server = loop.bind_udp(lambda handle, data, _: (log.append(data), handle.close(), client.close()))
+    client = loop.bind_udp(None)
+    with pytest.raises(ValueError, match="needs"):
+        client.send(b"astray", address)
+    client.send(b"found", ("localhost", server.local_address[1]))
+    loop.run()
+    assert log == [b"found"]
+
+
+def test_udp_to_another_than_the_peer_is_refused(loop: Any, log: list[Any]) -> None:
+    server = loop.bind_udp(lambda handle, data, _: (log.append(data), handle.close(), client.close()))
+    other = loop.bind_udp(lambda _, data, address: log.append("astray"))
+    client = loop.bind_udp(None, remote_address=server.local_address)
+    for address in (other.local_address, *WRONG_ADDRESSES):
+        with pytest.raises(ValueError, match="is another one"):
+            client.send(b"astray", address)
+    client.send(b"found", tuple(list(server.local_address)))
+    other.unref()
+    loop.run()
+    other.close()
+    assert log == [b"found"]
+
+
+def test_udp_close_comes_although_on_error_raises(loop: Any, log: list[Any]) -> None:
+    loop.set_exception_handler(lambda _, context: log.append(type(context["exception"])))
+    client = loop.bind_udp(None)
+    client.on_error = lambda _, error: 1 // 0
+    client.on_close = lambda _: log.append("closed")
+    client.send(memoryview(b"every other byte")[::2], ("127.0.0.1", 9))  # which no transport takes
+    loop.run()
+    assert log == [BufferError, "closed", ZeroDivisionError]
+
+
 def test_udp_pause_and_broadcast(loop: Any, log: list[Any]) -> None:
     server = loop.bind_udp(lambda _, data, address: log.append(data))
     server.set_broadcast()
