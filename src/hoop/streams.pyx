@@ -19,6 +19,10 @@ import sys
 import warnings
 from asyncio import format_helpers
 
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+    Py_ssize_t PyNumber_AsSsize_t(object number, PyObject *overflow) except? -1  # NULL: cut what does not fit
+
 cdef enum:
     DEFAULT_LIMIT = 64 * 1024
 
@@ -34,7 +38,7 @@ cdef class StreamReader:
     def __init__(self, limit=DEFAULT_LIMIT, loop=None):
         if limit <= 0:
             raise ValueError("Limit cannot be <= 0")
-        self._limit = limit
+        self._limit = min(limit, <Py_ssize_t>PY_SSIZE_T_MAX)  # as for asyncio, infinity is a limit
         self.loop = asyncio.get_event_loop() if loop is None else loop
         if self.loop.get_debug():
             self.source_traceback = format_helpers.extract_stack(sys._getframe(0))
@@ -194,8 +198,9 @@ cdef class StreamReader:
 
     def read(self, n=-1):
         """A coroutine: up to n bytes, as soon as there are any; everything until the end for -1; b"" at the end."""
+        cdef Py_ssize_t size = PyNumber_AsSsize_t(n, NULL)  # before there is a coroutine that nobody would await
         cdef Reading reading = Reading.__new__(Reading)
-        reading.size = n
+        reading.size = size
         reading.subject = self
         return reading
 
@@ -207,7 +212,7 @@ cdef class StreamReader:
 
     async def readexactly(self, n):
         """Exactly n bytes. asyncio.IncompleteReadError, with what came, if the end comes first."""
-        cdef Py_ssize_t size = n
+        cdef Py_ssize_t size = PyNumber_AsSsize_t(n, NULL)
         if size < 0:
             raise ValueError("readexactly size can not be less than zero")
         if self.error is not None:
@@ -346,7 +351,7 @@ cdef tuple checked_separators(object separator):
     if type(separator) is bytes:
         separators = (separator,)
     elif isinstance(separator, tuple) and TAKES_SEPARATOR_TUPLES:
-        separators = tuple(sorted((bytes(item) for item in separator), key=len))
+        separators = tuple(sorted((PyBytes_FromObject(item) for item in separator), key=len))
         if not separators:
             raise ValueError("Separator should contain at least one element")
     else:

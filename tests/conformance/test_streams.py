@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -296,6 +297,41 @@ def test_the_largest_limit_never_pauses(run: Any) -> None:
         peer.sendall(b"x" * 1000)
         await turns()
         assert writer.transport.is_reading()
+        await close(writer, peer)
+
+    run(main())
+
+
+def test_sizes_beyond_any_memory(run: Any) -> None:
+    async def main() -> None:
+        reader, writer, peer = await connect(limit=1 << 70)
+        peer.sendall(b"three words here")
+        assert await soon(reader.read(1 << 70)) == b"three words here"
+        peer.sendall(b"the end")
+        peer.shutdown(socket.SHUT_WR)
+        with pytest.raises(asyncio.IncompleteReadError) as info:
+            await soon(reader.readexactly(1 << 70))
+        assert (info.value.partial, info.value.expected) == (b"the end", 1 << 70)
+        await close(writer, peer)
+        reader, writer, peer = await connect(limit=float("inf"))
+        peer.sendall(b"a line\n")
+        assert await soon(reader.readline()) == b"a line\n"
+        await close(writer, peer)
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [None, "5"])
+def test_sizes_that_are_no_numbers(run: Any, size: Any) -> None:
+    async def main() -> None:
+        reader, writer, peer = await connect()
+        peer.sendall(b"12345")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a coroutine that was never awaited
+            for read in (reader.read, reader.readexactly):
+                with pytest.raises(TypeError):
+                    await soon(read(size))
+        assert await soon(reader.readexactly(5)) == b"12345"
         await close(writer, peer)
 
     run(main())
