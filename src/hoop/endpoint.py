@@ -42,6 +42,7 @@ class Endpoints(BaseLoop, Resolving):
         together.
         """
         remote_address = None
+        is_ours = sock is None
         if sock is not None:
             check_socket(
                 sock,
@@ -57,9 +58,14 @@ class Endpoints(BaseLoop, Resolving):
         else:
             candidates = await self._endpoint_candidates(local_addr, remote_addr, family, proto, flags)
             sock, remote_address = await self._open_endpoint(candidates, reuse_port, allow_broadcast)
-        protocol = protocol_factory()
-        waiter = self.create_future()
-        transport = self._make_datagram(sock, protocol, remote_address, waiter)
+        try:
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            transport = self._make_datagram(sock, protocol, remote_address, waiter)
+        except BaseException:
+            if is_ours:
+                sock.close()
+            raise
         if self.get_debug():
             logger.debug(
                 "Datagram endpoint local_addr=%r remote_addr=%r created: (%r, %r)",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
+import warnings
 from typing import Any
 
 import pytest
@@ -247,6 +249,48 @@ def test_factory_and_connection_made_that_raise(run: Any) -> None:
             await protocol.until_received(1)
         transport.close()
         await protocol.until_lost()
+
+    run(main())
+
+
+def test_factory_that_raises_leaves_only_the_socket_handed_in(run: Any) -> None:
+    class Refused(Exception):
+        pass
+
+    def refuse() -> Any:
+        raise Refused
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with raw_udp() as ours:
+            before = open_descriptors()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # std leaves its socket to the collector
+                for arguments in ({"local_addr": (LOCALHOST, 0)}, {"sock": ours}):
+                    with pytest.raises(Refused):
+                        await loop.create_datagram_endpoint(refuse, **arguments)
+                gc.collect()
+            assert open_descriptors() == before
+            assert ours.fileno() >= 0
+
+    run(main())
+
+
+def test_hoop_closes_its_socket_at_once_when_the_factory_raises(run: Any, loop_name: str) -> None:
+    if loop_name != "hoop":
+        pytest.skip("std leaves its socket to the collector")
+    opened: list[set[int]] = []
+
+    def refuse() -> Any:
+        opened.append(open_descriptors())
+        raise LookupError
+
+    async def main() -> None:
+        before = open_descriptors()
+        with pytest.raises(LookupError) as info:
+            await asyncio.get_running_loop().create_datagram_endpoint(refuse, (LOCALHOST, 0))
+        assert len(opened[0]) == len(before) + 1
+        assert info.value is not None and open_descriptors() == before  # although the traceback is held
 
     run(main())
 
