@@ -49,10 +49,11 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
             is_upgrade=True,
         )
         upgraded = session.app_transport
-        session.begin_upgrade(transport, taken_from_reader(protocol))
         try:
+            session.begin_upgrade(transport, taken_from_reader(protocol))
             await waiter
         except BaseException:
+            waiter.cancel()  # where nobody awaits it, the connection's end is no error that was missed
             transport.close()
             raise
         finally:

@@ -350,6 +350,26 @@ def test_start_tls_on_a_closed_transport(run: Any, loop_name: str) -> None:
     run(main())
 
 
+def test_start_tls_after_write_eof(run: Any, loop_name: str) -> None:
+    if loop_name == "asyncio":
+        pytest.skip("asyncio waits for the handshake timeout")
+
+    async def main() -> None:
+        log = HandlerLog(asyncio.get_running_loop())
+        protocol = Recorder()
+        below, peer = await connected(protocol)
+        below.write_eof()
+        with pytest.raises(RuntimeError, match="after write_eof"):
+            await asyncio.get_running_loop().start_tls(below, protocol, client_context(), server_hostname=NAME)
+        assert below.is_closing()
+        await protocol.until_lost()
+        gc.collect()
+        assert log == []  # no future's exception that was never retrieved
+        peer.close()
+
+    run(main())
+
+
 def test_tls_in_tls(run: Any) -> None:
     """start_tls on a TLS transport, as for a proxy that is itself reached over TLS."""
 
