@@ -275,7 +275,7 @@ def interleaved(infos: list[AddressInfo], first_family_count: int) -> list[Addre
 
 def checked_hostname(
     ssl: object, host: Any, server_hostname: str | None, handshake_timeout: float | None, shutdown_timeout: float | None
-) -> str | None:
+) -> Any:
     """The name that the server's certificate must bear. ValueError for TLS options without TLS."""
     if not ssl:
         for name, value in (
@@ -289,5 +289,5 @@ def checked_hostname(
     if server_hostname is None:
         if not host:
             raise ValueError("You must set server_hostname when using ssl without a host")
-        return str(host)
+        return host  # also bytes: ssl takes them
     return server_hostname

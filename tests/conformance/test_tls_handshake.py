@@ -294,13 +294,14 @@ def test_server_hostname_rules(run: Any) -> None:
     run(main())
 
 
-def test_the_host_is_the_name_to_check(run: Any) -> None:
+@pytest.mark.parametrize("host", ["localhost", b"localhost"])
+def test_the_host_is_the_name_to_check(run: Any, host: Any) -> None:
     async def main() -> None:
         server = await tls_server(Clients())
         port = address_of(server)[1]
         transport, protocol = await soon(
             asyncio.get_running_loop().create_connection(
-                Recorder, "localhost", port, family=socket.AF_INET, ssl=client_context()
+                Recorder, host, port, family=socket.AF_INET, ssl=client_context()
             )
         )
         assert transport.get_extra_info("ssl_object").server_hostname == "localhost"
