@@ -44,6 +44,7 @@ cdef class Pool:
     cdef Crew crew
     cdef object __weakref__
 
+    cdef Crew its_crew(self)
     cdef object submit(self, Reactor reactor, Job job)   # the asyncio future; cancelling it takes a queued job back
 
 

@@ -187,29 +187,34 @@ cdef class Crew:
         try:
             self.start(job)
         except BaseException:
-            reactor.jobs_in_flight -= 1
+            if job.future is None:  # else it is on its way all the same, and will be counted when it is back
+                reactor.jobs_in_flight -= 1
             raise
         return future
 
     cdef int start(self, Job job) except -1:
-        """Queue it, with a thread more if one is wanted."""
+        """Queue it, with a thread more if one is wanted. If it raises and has not taken the job back (whose future is then
+        None), a thread had it already."""
         cdef int result
-        self.check_usable()
         job.crew = self
         Py_INCREF(job)  # this one travels
-        result = hoop_pool_submit(self.core, job.job, job.job.inbox, job.job.waker, &job.node)
-        if result < 0:
+        try:
+            self.check_usable()
+            result = hoop_pool_submit(self.core, job.job, job.job.inbox, job.job.waker, &job.node)
+            if result < 0:
+                raise self.refusal(result)
+        except BaseException:
             Py_DECREF(job)
             end_flight(job)
-            raise self.refusal(result)
+            raise
         if result > 0:
             try:
                 self.hire()
-            except RuntimeError:  # no more threads to be had
-                if hoop_pool_worker_failed(self.core) == 0 and hoop_pool_cancel(self.core, job.job):
+            except BaseException:
+                if hoop_pool_cancel(self.core, job.job):
                     Py_DECREF(job)
                     end_flight(job)
-                    raise
+                raise
         return 0
 
     def refusal(self, int result):
@@ -220,20 +225,32 @@ cdef class Crew:
         return os_error(result)
 
     cdef int hire(self) except -1:
-        thread = threading.Thread(target=self.serve, name=f"{self.name}_{self.hired}")
-        self.hired += 1
-        with self.hiring:
-            self.threads.append(thread)  # first: an interrupt may end start() when the thread already runs
-            try:
+        """The thread that submitting has asked for. If that raises, it is no longer expected, unless it runs already."""
+        cdef list place = []  # holds who has decided first whether the thread comes
+        thread = None
+        try:
+            thread = threading.Thread(target=self.serve, args=(place,), name=f"{self.name}_{self.hired}")
+            self.hired += 1
+            with self.hiring:
+                self.threads.append(thread)  # first: an interrupt may end start() when the thread already runs
                 thread.start()
-            except RuntimeError:
-                self.threads.remove(thread)
+        except BaseException as error:
+            if place:
                 raise
+            place.append(None)
+            if thread in self.threads:
+                self.threads.remove(thread)
+            if hoop_pool_worker_failed(self.core) == 0 or not isinstance(error, RuntimeError):
+                raise
+            # else no more threads are to be had, and those that are there will do
         return 0
 
-    def serve(self):
+    def serve(self, list place):
         """What a thread does until the crew is stopped."""
         cdef int result
+        if place:
+            return  # whoever wanted it was interrupted, and does not expect it any more
+        place.append(self)
         if self.holds_gil:
             self.serve_python()
         else:
@@ -333,23 +350,28 @@ cdef class Pool:
         if self.crew is not None:
             self.crew.stop()
 
+    cdef Crew its_crew(self):
+        if self.crew is None:  # a subclass that forgot super().__init__()
+            raise RuntimeError("Pool.__init__() was not called")
+        return self.crew
+
     cdef object submit(self, Reactor reactor, Job job):
-        return self.crew.submit(reactor, job)
+        return self.its_crew().submit(reactor, job)
 
     @property
     def size(self):
         """The most threads."""
-        return self.crew.size
+        return self.its_crew().size
 
     @property
     def spin_us(self):
         """How many microseconds to look for jobs and results before sleeping."""
-        return self.crew.spin_ns // 1000
+        return self.its_crew().spin_ns // 1000
 
     @property
     def closed(self):
         """Whether close() was called."""
-        return self.crew.stopped
+        return self.its_crew().stopped
 
     def run(self, func, *args):
         """Call func(*args) on a thread of the pool; an asyncio future of its result, on the running loop.
@@ -371,7 +393,7 @@ cdef class Pool:
         cdef PythonJob job = PythonJob.__new__(PythonJob)
         job.func = func
         job.args = args
-        return self.crew.submit(loop, job)
+        return self.its_crew().submit(loop, job)
 
     def run_without_loop(self, future, func, tuple args):
         """Call func(*args), which must not raise. future: a concurrent.futures.Future, cancelled if that never happens."""
@@ -379,12 +401,12 @@ cdef class Pool:
         job.func = func
         job.args = args
         job.future = future
-        self.crew.start(job)
+        self.its_crew().start(job)
 
     def stats(self):
         """What the pool does and has done: a PoolStats."""
         cdef hoop_pool_stats stats
-        if self.crew.forked:
+        if self.its_crew().forked:
             raise RuntimeError("this pool belongs to the parent process; make a new one after fork()")
         hoop_pool_get_stats(self.crew.core, &stats)
         return PoolStats(
@@ -400,7 +422,7 @@ cdef class Pool:
         """
         cdef Job job
         cdef bint is_quiet = False
-        if self.crew.forked:
+        if self.crew is None or self.crew.forked:
             return
         if hoop_pool_is_inside(self.crew.core, &loop.inbox):
             raise RuntimeError("a job of the pool cannot close the loop that waits for it")
@@ -413,28 +435,28 @@ cdef class Pool:
 
     def disown(self, Reactor loop not None):
         """For a loop that closes: let its jobs, queued or running, go on without it."""
-        if not self.crew.forked:
+        if not self.its_crew().forked:
             with nogil:
                 hoop_pool_disown(self.crew.core, &loop.inbox)
 
     def cancel_queued(self):
         """Cancel every job that does not run yet, each on its loop's thread."""
         cdef Job job
-        if not self.crew.forked:
+        if not self.its_crew().forked:
             for job in self.crew.empty_queue(None):
                 give_back(job)
 
     def stop(self):
         """Take no more jobs. The threads end when they have run what is queued; nobody waits for that."""
-        self.crew.stop()
+        self.its_crew().stop()
 
     def join(self):
         """After stop(): wait for the threads to end."""
-        self.crew.join()
+        self.its_crew().join()
 
     def close(self):
         """Take no more jobs, cancel those that are queued, and wait for the running ones and the threads. Idempotent."""
-        self.crew.stop()
+        self.its_crew().stop()
         self.cancel_queued()
         self.crew.join()
 

@@ -275,6 +275,80 @@ def test_a_further_thread_does_not_start(monkeypatch: pytest.MonkeyPatch) -> Non
     hoop.run(main())
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+@pytest.mark.parametrize("lane", ["pool", "executor"])
+def test_an_interrupt_while_a_thread_starts(lane: str, has_begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller gets no future. Whether the job is taken back or runs, the loop's count of jobs stays right."""
+    start = threading.Thread.start
+
+    def interrupted(self: threading.Thread) -> None:
+        if has_begun:
+            start(self)
+        raise KeyboardInterrupt
+
+    def submit(loop: Any) -> Any:
+        return loop.pool.run(int) if lane == "pool" else loop.run_in_executor(None, int)
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                submit(loop)
+        assert await submit(loop) == 0
+        while loop.metrics().jobs_in_flight > 0:
+            await asyncio.sleep(0)
+        if lane == "pool":
+            stats = loop.pool.stats()
+            assert (stats.queued, stats.threads) == (0, 1)
+
+    hoop.run(asyncio.wait_for(main(), DEADLINE_S))
+
+
+def test_no_memory_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is taken back, and the next one gets a thread."""
+
+    def start(self: threading.Thread) -> None:
+        raise MemoryError
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        calls: list[int] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(MemoryError):
+                loop.pool.run(calls.append, 1)
+        assert loop.metrics().jobs_in_flight == 0
+        assert loop.pool.stats().threads == 0
+        assert await loop.pool.run(int) == 0
+        assert calls == []
+
+    hoop.run(asyncio.wait_for(main(), DEADLINE_S))
+
+
+def test_a_thread_that_comes_after_its_start_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody expects it any more: it ends at once."""
+    late: list[threading.Thread] = []
+
+    def start(self: threading.Thread) -> None:
+        late.append(self)
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(KeyboardInterrupt):
+                loop.pool.run(int)
+        late[0].start()
+        await loop.run_in_executor(None, late[0].join, DEADLINE_S)
+        assert not late[0].is_alive()
+        assert loop.pool.stats().threads == 0
+        assert await loop.pool.run(int) == 0
+
+    hoop.run(asyncio.wait_for(main(), DEADLINE_S))
+
+
 # Garbage.
 
 

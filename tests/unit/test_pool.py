@@ -458,6 +458,23 @@ def test_what_a_pool_says_of_itself() -> None:
         pool.__init__(3)  # type: ignore[misc]
 
 
+def test_a_pool_whose_init_was_forgotten() -> None:
+    class Forgetful(hoop.Pool):
+        def __init__(self) -> None:
+            pass
+
+    pool = Forgetful()
+    for use in (lambda: pool.size, lambda: pool.spin_us, lambda: pool.closed, pool.stats, pool.close, lambda: repr(pool)):
+        with pytest.raises(RuntimeError, match="not called"):
+            use()
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="not called"):
+            asyncio.get_running_loop().pool.run(int)
+
+    run_on(hoop.Loop(pool=pool), main)
+
+
 # How long to look before sleeping.
 
 
