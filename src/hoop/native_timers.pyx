@@ -48,6 +48,8 @@ cdef class Timer(ScheduledHandle):
 
         Cheaper than a new timer. RuntimeError once closed, and for a closed loop. (Node: timeout.refresh)
         """
+        if self.reactor is None:
+            raise RuntimeError("timers are made by set_timeout() and set_interval()")
         self.reactor.check_open()
         if self.is_cancelled:
             raise RuntimeError(f"a closed timer cannot be refreshed: {self!r}")

@@ -436,6 +436,15 @@ def test_an_abandoned_loop_is_collected_with_its_timers(kind, recwarn):
     assert reference() is None
 
 
+def test_a_timer_that_no_loop_has_made(loop):
+    with loop.set_timeout(int) as timer:
+        made = type(timer)()
+    assert not made.active
+    made.close()
+    with pytest.raises(RuntimeError, match="set_timeout"):
+        made.refresh()
+
+
 def test_debug_mode_tells_where_a_timer_was_made(loop, pass_time):
     loop.set_debug(True)
     loop.slow_callback_duration = math.inf
