@@ -16,6 +16,7 @@ import os
 import random
 import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -100,6 +101,15 @@ def nothing_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert not errors, f"the loop's exception handler was called: {errors}"
     after = len(open_descriptors())
     assert after <= before, f"{after - before} descriptors leaked"
+
+
+@pytest.fixture(autouse=True)
+def aiohttp_asks_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not aiodns, which the benchmark installs, aiohttp prefers, and whose descriptors outlive the loop."""
+    if "aiohttp" in sys.modules:
+        import aiohttp
+
+        monkeypatch.setattr("aiohttp.connector.DefaultResolver", aiohttp.ThreadedResolver)
 
 
 @pytest.fixture(scope="session")
