@@ -10,6 +10,7 @@ changes nothing.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import hmac
@@ -76,16 +77,18 @@ async def digest(
     """The digest of data by the hash of that name, as hashlib.new(name, data).digest().
 
     length: bytes of the digest, for shake_128 and shake_256 only (TypeError if missing there, or given elsewhere).
-    inline_size: data of up to so many bytes is hashed at once. ValueError for an unknown hash.
+    inline_size: data of up to so many bytes is hashed at once, if the digest is no longer either. ValueError for an
+    unknown hash.
     """
     content = offload.frozen(data)
-    return await run(len(content) <= inline_size, digest_now, name, content, length)
+    size = len(content) if length is None else max(len(content), length)
+    return await run(size <= inline_size, digest_now, name, content, length)
 
 
 async def file_digest(name: str, path: StrOrBytesPath | int, *, length: int | None = None) -> bytes:
     """The digest of a file's content, read piece by piece in the pool; name and length as for digest().
 
-    OSError as open(). Once cancelled, it ends after the piece of 256 KiB at hand. A descriptor given as path is read
+    OSError as open(); BlockingIOError for a non-blocking descriptor that has nothing to read yet. Once cancelled, it ends after the piece of 256 KiB at hand. A descriptor given as path is read
     from where it stands, and not closed.
     """
     work = FileDigest(name, path, length)
@@ -98,13 +101,15 @@ async def file_digest(name: str, path: StrOrBytesPath | int, *, length: int | No
 async def hmac_digest(
     key: ReadableBuffer, msg: ReadableBuffer, digest: str, *, inline_size: int = INLINE_SIZE
 ) -> bytes:
-    """As hmac.digest (RFC 2104); digest is the hash's name. A message of up to inline_size bytes is done at once.
+    """As hmac.digest (RFC 2104); digest is the hash's name. Key and message of up to inline_size bytes each are done at
+    once.
 
     ValueError for an unknown hash.
     """
     hashlib.new(digest)  # as above
-    message = offload.frozen(msg)
-    return await run(len(message) <= inline_size, hmac.digest, offload.frozen(key), message, digest)
+    secret, message = offload.frozen(key), offload.frozen(msg)
+    size = max(len(secret), len(message))  # a key longer than a block is hashed too
+    return await run(size <= inline_size, hmac.digest, secret, message, digest)
 
 
 async def random_bytes(size: int, *, inline_size: int = INLINE_SIZE) -> bytes:
@@ -137,6 +142,8 @@ class FileDigest:
         state = hashlib.new(self.name)
         piece = memoryview(bytearray(FILE_PIECE))
         with open(self.path, "rb", buffering=0, closefd=not isinstance(self.path, int)) as file:
-            while not self.is_cancelled and (size := file.readinto(piece)):
+            while not self.is_cancelled and (size := file.readinto(piece)) != 0:
+                if size is None:
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                 state.update(piece[:size])
         return finished(state, self.length)

@@ -78,6 +78,14 @@ def test_hmac() -> None:
         assert hoop.run(crypto.hmac_digest(b"key", message, "sha512")) == hmac.digest(b"key", message, "sha512")
 
 
+def test_small_data_that_takes_long_goes_to_the_pool() -> None:
+    key, length = bytes(crypto.INLINE_SIZE + 1), crypto.INLINE_SIZE + 1
+    answer, jobs = jobs_of(lambda: crypto.hmac_digest(key, b"message", "sha256"))
+    assert (answer, jobs) == (hmac.digest(key, b"message", "sha256"), 1)
+    answer, jobs = jobs_of(lambda: crypto.digest("shake_128", b"seed", length=length))
+    assert (answer, jobs) == (hashlib.shake_128(b"seed").digest(length), 1)
+
+
 def test_random_bytes() -> None:
     for size, expected in ((0, 0), (32, 0), (crypto.INLINE_SIZE + 1, 1)):
         made, jobs = jobs_of(lambda size=size: crypto.random_bytes(size))
@@ -135,6 +143,19 @@ def test_file_digest_of_a_descriptor_leaves_it_open(tmp_path: Path) -> None:
         assert hoop.run(crypto.file_digest("sha256", file.fileno())) == hashlib.sha256(b"and the rest").digest()
         assert not file.closed
         os.fstat(file.fileno())
+
+
+def test_file_digest_of_what_is_not_all_there() -> None:
+    """Not the digest of a part."""
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(reader, False)
+        os.write(writer, b"part")
+        with pytest.raises(BlockingIOError):
+            hoop.run(crypto.file_digest("sha256", reader))
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_a_cancelled_file_digest_stops_reading(tmp_path: Path) -> None:
