@@ -84,7 +84,7 @@ class Flight:
             return await waiter
         finally:
             self.waiters.discard(waiter)
-            if not self.waiters:
+            if not self.waiters and not self.task.get_loop().is_closed():
                 self.task.cancel()  # nobody is left to hear it (no effect once it is done)
 
     def land(self) -> None:

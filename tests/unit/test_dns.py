@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -201,6 +202,25 @@ def test_a_loop_that_ends_with_a_question_under_way_leaves_nothing_to_the_next()
 
 
 # The cache.
+
+
+def test_whoever_waits_is_collected_after_its_loop_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left to cancel, and nobody is told of a problem."""
+    problems: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", problems.append)
+    loop = hoop.Loop()
+    loop.set_exception_handler(lambda loop, context: None)  # that a pending task was destroyed is known
+    loop.getaddrinfo = Servers().getaddrinfo  # type: ignore[method-assign]
+
+    async def main() -> None:
+        asyncio.ensure_future(dns.lookup("somewhere.invalid"))
+        await turns()
+
+    loop.run_until_complete(main())
+    loop.close()
+    del loop
+    gc.collect()
+    assert problems == []
 
 
 def test_nothing_is_kept_unless_asked_for() -> None:
