@@ -63,7 +63,7 @@ static ssize_t write_once(int fd, const void *buffer, size_t size, int64_t offse
     do {
         moved = offset < 0 ? write(fd, buffer, size) : pwrite(fd, buffer, size, (off_t)offset);
     } while (HOOP_UNLIKELY(moved < 0) && errno == EINTR);
-    if (HOOP_UNLIKELY(moved == 0))
+    if (HOOP_UNLIKELY(moved == 0) && size > 0)
         return -EIO;
     return moved < 0 ? -errno : moved;
 }
@@ -71,27 +71,27 @@ static ssize_t write_once(int fd, const void *buffer, size_t size, int64_t offse
 int64_t hoop_fs_read(int fd, void *buffer, size_t size, int64_t offset)
 {
     size_t done = 0;
-    while (done < size) {
+    do { /* no bytes at all are a call too: it says whether fd can be read */
         ssize_t moved = read_once(fd, (char *)buffer + done, size - done, offset < 0 ? -1 : offset + (int64_t)done);
         if (moved < 0)
             return moved;
         if (moved == 0)
             break;
         done += (size_t)moved;
-    }
+    } while (done < size);
     return (int64_t)done;
 }
 
 int64_t hoop_fs_write(int fd, const void *buffer, size_t size, int64_t offset)
 {
     size_t done = 0;
-    while (done < size) {
+    do { /* as above */
         ssize_t moved =
             write_once(fd, (const char *)buffer + done, size - done, offset < 0 ? -1 : offset + (int64_t)done);
         if (moved < 0)
             return moved;
         done += (size_t)moved;
-    }
+    } while (done < size);
     return (int64_t)done;
 }
 

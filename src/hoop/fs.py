@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import math
+import operator
 import os
 import shutil
 import stat as stat_module
@@ -234,12 +235,17 @@ async def utime(
 ) -> None:
     """Set the times of access and modification of a file, given by path or descriptor; now, if neither is given.
 
-    times: seconds since the epoch; ns: nanoseconds. ValueError if both are given. (utimensat(2).)
+    times: seconds since the epoch; ns: nanoseconds. ValueError if both are given, TypeError for what is no pair of
+    numbers. (utimensat(2).)
     """
     if times is not None and ns is not None:
         raise ValueError(f"utime() takes times or ns, not both: {times!r}, {ns!r}")
-    pair = ns if times is None else (nanoseconds(times[0]), nanoseconds(times[1]))
-    accessed, modified = (None, None) if pair is None else pair
+    for given in (times, ns):
+        if given is not None and not (isinstance(given, tuple) and len(given) == 2):
+            raise TypeError(f"utime() takes a tuple of two times, not {given!r}")
+    if times is not None:
+        ns = nanoseconds(times[0]), nanoseconds(times[1])
+    accessed, modified = (None, None) if ns is None else (operator.index(ns[0]), operator.index(ns[1]))
     await fs_jobs.utime(path, accessed, modified, follow_symlinks)
 
 

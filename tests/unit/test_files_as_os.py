@@ -214,7 +214,9 @@ def offsets(operations: Operations, folder: Path) -> Any:
         ]
     finally:
         os.close(fd)
-    return [*seen, operations.attempt("pread", fd, 1, 0), operations.attempt("pwrite", fd, b"x", 0)]
+    for size in (0, 1):
+        seen += [operations.attempt("pread", fd, size, 0), operations.attempt("pwrite", fd, b"x" * size, 0)]
+    return seen
 
 
 def facts(result: Any) -> Any:
@@ -385,6 +387,14 @@ def changing(operations: Operations, folder: Path) -> Any:
         {"times": (-1.25, 3)},
         {"times": (5, 6), "ns": (1, 2)},
         {"times": (float("nan"), 1)},
+        {"times": (1, 2, 3)},
+        {"times": (1,)},
+        {"times": ()},
+        {"times": {}},
+        {"times": ("1", "2")},
+        {"ns": (1, 2, 3)},
+        {"ns": [1, 2]},
+        {"ns": (1.5, 2.5)},
     ]
     for arguments in times:
         seen.append(operations.attempt("utime", path, **arguments))
