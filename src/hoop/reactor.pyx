@@ -471,7 +471,7 @@ cdef class Reactor(Scheduler):
             self.stale_waits += 1
             if self.stale_waits > STALE_WAITS_ALLOWED:
                 self.stale_waits = 0
-                check(hoop_poller_rebuild(&self.poller))
+                hoop_poller_rebuild(&self.poller)  # without a descriptor to be had it fails, and is tried again later
         else:
             self.stale_waits = 0
         return 0
@@ -576,6 +576,8 @@ cdef int open_poller(hoop_poller *poller, object name) except -1:
     cdef int result
     if name is None:
         result = hoop_poller_open(poller, NULL)
+    elif not isinstance(name, str):
+        raise TypeError(f"poller must be the name of a back end, not {name!r}")
     else:
         encoded = name.encode()
         result = hoop_poller_open(poller, encoded)

@@ -166,6 +166,9 @@ def test_loop_options(keywords):
 
 
 def test_unknown_options_are_refused():
+    for poller in (5, b"poll"):
+        with pytest.raises(TypeError, match="poller"):
+            hoop.Loop(poller=poller)
     with pytest.raises(TypeError):
         hoop.Loop(nonsense=1)
     with pytest.raises(TypeError):

@@ -6,6 +6,10 @@ callbacks are ready has tests of its own at the end, on a loop that runs freely.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -190,6 +194,42 @@ def test_a_reader_can_remove_the_other_readers_of_the_same_poll(loop):
     assert len(seen) == 1
     for pair in pairs:
         pair.close()
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="only epoll reports what was closed behind its back")
+def test_stale_events_without_a_descriptor_to_be_had_do_not_end_the_loop():
+    """The way out of them needs one. Until then they cost time, and nothing else."""
+    loop = hoop.Loop(poller="epoll", poll_every_turn=True)
+    (stale, peer), (watched, other) = socket.socketpair(), socket.socketpair()
+    held = [os.dup(stale.fileno())]  # keeps the registration alive
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    turns = []
+
+    def turn():
+        turns.append(None)
+        loop.call_soon(turn if len(turns) < 50 else loop.stop)
+
+    try:
+        loop.call_soon(loop.stop)
+        loop.run_forever()  # what the loop itself needs is open from here on
+        loop.add_reader(stale, int)
+        peer.send(b"x")
+        os.dup2(watched.fileno(), stale.fileno())
+        loop.add_reader(stale.fileno(), int)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(held[0], watched.fileno(), other.fileno()) + 20, most))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(held[0]))
+        turn()
+        loop.run_forever()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        for fd in held:
+            os.close(fd)
+        for end in (stale, peer, watched, other):
+            end.close()
+        loop.close()
+    assert len(turns) == 50
 
 
 def test_a_descriptor_closed_and_reused_in_the_turn_gets_no_stale_event(loop):
