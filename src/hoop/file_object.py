@@ -8,6 +8,7 @@ encoding and kind of newline is right. What is added:
 - Lines of a file that is only read are fetched many at a time: one hop for LINES_AHEAD bytes of them. Whoever then asks
   for anything but the next line finds the file where it should be: what was fetched and not taken is put back first.
 - An operation that was cancelled before it began has no effect. One that was running ends, and its result is dropped.
+- A file on this machine that was only read is closed on the loop's thread: that waits for nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, AnyStr, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, overload
+
+from hoop import fs_jobs
 
 if TYPE_CHECKING:
     from _typeshed import (
@@ -142,12 +146,14 @@ class _Step(Generic[T]):
         self._guard = guard
         self._method = method
         self._args = args
+        self.has_begun = False
         self.is_abandoned = False
 
     def __call__(self) -> T:
         with self._guard:
             if self.is_abandoned:
                 return None  # type: ignore[return-value]  # nobody gets it
+            self.has_begun = True
             return self._method(*self._args)
 
 
@@ -155,14 +161,17 @@ class File(Generic[AnyStr]):
     """A file whose operations are coroutines, with the names and meanings of the io module (and of aiofiles)."""
 
     def __init__(self, file: Any, pool: Pool) -> None:
+        """On a thread of the pool: it asks the kernel about the file."""
         self._file = file
         self._pool = pool
         self._turn = asyncio.Lock()
         self._called = 0  # operations that were called and have not ended
         self._guard = threading.Lock()
         self._ahead: _Ahead[AnyStr] | None = None
+        self._is_local = False  # and only read
         if file.readable() and not file.writable() and file.seekable():
             self._ahead = _Ahead(getattr(file, "file", file))
+            self._is_local = fs_jobs.is_local(file.fileno())
 
     async def _run(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
         """What method(*args) gives, on a file that stands where its user believes it to be."""
@@ -313,24 +322,33 @@ class File(Generic[AnyStr]):
 
         It is done also if the caller is cancelled meanwhile. OSError if the last bytes could not be written.
         """
-        if self._file.closed:
+        if self._file.closed or self._close_here():
             return
         closing = _Step(self._guard, self._close_now, ())
-        is_submitted = False
         self._called += 1
         try:
             async with self._turn:
-                is_submitted = True
-                await asyncio.shield(self._pool.run(closing))
+                await self._pool.run(closing)
         except asyncio.CancelledError:
-            if not is_submitted:
+            if not closing.has_begun:  # it was taken back, or is about to begin: then the second time does nothing
                 self._pool.run(closing)  # the guard keeps it behind what is running
             raise
         finally:
             self._called -= 1
 
+    def _close_here(self) -> bool:
+        """Close at once, if that neither writes nor waits: a local file that was only read and is not deleted by it."""
+        if not self._is_local or self._called > 0 or not self._guard.acquire(blocking=False):
+            return False
+        try:
+            if not has_a_name(self._file.fileno()):
+                return False
+            self._close_now()
+            return True
+        finally:
+            self._guard.release()
+
     def _close_now(self) -> None:
-        """On a thread of the pool."""
         self._ahead = None
         self._file.close()
 
@@ -435,6 +453,14 @@ class BinaryFile(RawFile):
         return self._file.detach()
 
 
+def has_a_name(fd: int) -> bool:
+    """Whether a file stays when it is closed. Deleting a large one may take long."""
+    try:
+        return os.fstat(fd).st_nlink > 0
+    except OSError:  # somebody else has closed it: a thread will say so
+        return False
+
+
 def unchanging(data: Any) -> bytes:
     """Bytes that stay as they are until a thread has written them. TypeError for what is no buffer."""
     return data if isinstance(data, bytes) else memoryview(data).tobytes()
@@ -505,8 +531,7 @@ class Opening(Awaitable[F], AbstractAsyncContextManager[F, None]):
 
     async def _open(self) -> F:
         pool = running_pool()
-        file = await made_on(pool, self._make, close_unwanted)
-        opened: F = wrapped(file, pool)
+        opened: F = await made_on(pool, lambda: wrapped(self._make(), pool), close_unwanted)
         return opened
 
     def __await__(self) -> Generator[Any, Any, F]:
@@ -523,9 +548,9 @@ class Opening(Awaitable[F], AbstractAsyncContextManager[F, None]):
             await self._opened.close()
 
 
-def close_unwanted(file: IO[Any]) -> None:
+def close_unwanted(file: File[Any]) -> None:
     """Nothing was written to it: there is nothing to lose."""
-    file.close()
+    file._close_now()
 
 
 Opener = Callable[[str, int], int]

@@ -15,6 +15,7 @@ from hoop.pool cimport Job, Pool
 from hoop.reactor cimport Reactor
 from libc.errno cimport EBADF
 from libc.stdint cimport INT64_MAX, int64_t
+from posix.stat cimport S_ISREG, fstat, struct_stat
 
 import asyncio
 import os
@@ -549,6 +550,16 @@ def copy_file(src, dst, bint exclusive):
     job.point_at_other(dst)
     job.own.options = HOOP_FS_EXCLUSIVE if exclusive else 0
     return job.start()
+
+
+def is_local(int fd):
+    """Whether fd is a regular file whose data is on this machine (csrc/fs_cached.h); False also if that is not known. May
+    block, so it is for threads."""
+    cdef struct_stat status
+    cdef bint answer
+    with nogil:
+        answer = fstat(fd, &status) == 0 and S_ISREG(status.st_mode) and hoop_fs_is_local(fd) == 1
+    return answer
 
 
 def cached_read_stats():

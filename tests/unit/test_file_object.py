@@ -17,7 +17,7 @@ from typing import Any
 
 import hoop
 import pytest
-from hoop import file_object, fs
+from hoop import file_object, fs, fs_jobs
 
 
 @pytest.fixture
@@ -350,6 +350,67 @@ def test_closing_happens_also_when_its_caller_is_cancelled(tmp_path: Path) -> No
             while not f.closed:
                 await pool.run(int)
             assert (tmp_path / "file").read_text() == "x" * turns
+
+    hoop.run(main())
+
+
+async def jobs_of_closing(f: Any) -> int:
+    before = jobs_done()
+    await f.close()
+    assert f.closed
+    await f.close()
+    await asyncio.get_running_loop().pool.run(int)  # type: ignore[attr-defined]  # all before it have been counted
+    return jobs_done() - before - 1
+
+
+def test_a_local_file_that_was_only_read_is_closed_without_a_hop(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one\ntwo\n")
+
+    async def main() -> None:
+        for mode in ("r", "rb"):
+            f = await fs.open(path, mode)
+            fd = f.fileno()
+            is_local = fs_jobs.is_local(fd)
+            assert await f.readline()  # some lines are at hand
+            assert await jobs_of_closing(f) == (0 if is_local else 1)
+            with pytest.raises(OSError):
+                os.fstat(fd)
+            with pytest.raises(ValueError, match="closed"):
+                await f.read()
+
+    hoop.run(main())
+
+
+def test_closing_that_may_take_time_is_a_threads(tmp_path: Path) -> None:
+    """What was written, what is deleted by it, what is no file, and what another operation still uses."""
+    path = tmp_path / "file"
+    path.write_bytes(b"one\ntwo\n")
+
+    async def main() -> None:
+        assert await jobs_of_closing(await fs.open(path, "r+b")) == 1
+        assert await jobs_of_closing(await fs.open("/dev/null", "rb")) == 1
+        busy = await fs.open(path, "rb")
+        reading = asyncio.ensure_future(busy.read())
+        await asyncio.sleep(0)
+        await busy.close()
+        assert await reading == b"one\ntwo\n"
+        deleted = await fs.open(path, "rb")
+        path.unlink()
+        assert await jobs_of_closing(deleted) == 1
+
+    hoop.run(main())
+
+
+def test_a_descriptor_that_somebody_else_has_closed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+
+    async def main() -> None:
+        f = await fs.open(tmp_path / "file", "rb")
+        os.close(f.fileno())
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await f.close()
+        assert f.closed
 
     hoop.run(main())
 
