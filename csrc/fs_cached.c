@@ -250,6 +250,18 @@ int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, v
     return result;
 }
 
+int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file)
+{
+    int fd = file->fd;
+    file->fd = -1;
+    if (fcntl(fd, F_SETFL, 0) < 0) { /* of what it sets, O_NONBLOCK alone was given to open */
+        (void)close(fd);
+        return missed(cached, HOOP_FS_MISS_OPEN);
+    }
+    cached->hits++;
+    return fd;
+}
+
 /* The magic numbers of statfs(2). What is not here keeps its data elsewhere, is made up as it is read, or is rare. */
 int hoop_fs_is_local(int fd)
 {
@@ -295,6 +307,12 @@ int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, v
     (void)buffer;
     (void)file;
     return missed(cached, HOOP_FS_MISS_OFF); /* there was nothing to take */
+}
+
+int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file)
+{
+    (void)file;
+    return missed(cached, HOOP_FS_MISS_OFF);
 }
 
 int hoop_fs_is_local(int fd)

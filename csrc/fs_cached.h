@@ -81,6 +81,9 @@ int64_t hoop_fs_cached_open(hoop_fs_cached *cached, const char *path, uint64_t t
 /* Read into `buffer`, of file->size bytes, and close; a NULL buffer only closes. */
 int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, void *buffer);
 
+/* Instead of reading: the descriptor, now the caller's and no longer non-blocking, or a hoop_fs_miss. */
+int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file);
+
 /* Whether the file system of an open file keeps its data on this machine, by a list of those known to: 1, 0 or -errno.
  * May block, so it is for threads. */
 int hoop_fs_is_local(int fd);

@@ -308,6 +308,7 @@ cdef extern from "fs_cached.h" nogil:
     int64_t hoop_fs_cached_open(hoop_fs_cached *cached, const char *path, uint64_t turn,
                                 hoop_fs_cached_file *file) noexcept
     int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, void *buffer) noexcept
+    int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file) noexcept
     int hoop_fs_is_local(int fd) noexcept
     void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bint is_local) noexcept
 

@@ -8,12 +8,14 @@ encoding and kind of newline is right. What is added:
 - Lines of a file that is only read are fetched many at a time: one hop for LINES_AHEAD bytes of them. Whoever then asks
   for anything but the next line finds the file where it should be: what was fetched and not taken is put back first.
 - An operation that was cancelled before it began has no effect. One that was running ends, and its result is dropped.
-- A file on this machine that was only read is closed on the loop's thread: that waits for nothing.
+- What waits for nothing happens on the loop's thread: opening a small file, for reading, that read_file() would read
+  there (csrc/fs_cached.h), and closing a file on this machine that was only read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import math
 import os
@@ -160,18 +162,21 @@ class _Step(Generic[T]):
 class File(Generic[AnyStr]):
     """A file whose operations are coroutines, with the names and meanings of the io module (and of aiofiles)."""
 
-    def __init__(self, file: Any, pool: Pool) -> None:
-        """On a thread of the pool: it asks the kernel about the file."""
+    def __init__(self, file: Any, pool: Pool, *, is_cached: bool = False) -> None:
+        """On a thread of the pool, since it asks the kernel about the file; unless that was opened from the cache."""
         self._file = file
         self._pool = pool
         self._turn = asyncio.Lock()
         self._called = 0  # operations that were called and have not ended
         self._guard = threading.Lock()
         self._ahead: _Ahead[AnyStr] | None = None
-        self._is_local = False  # and only read
+        self._device: tuple[int, bool] | None = None
+        self._is_local = is_cached  # and only read
         if file.readable() and not file.writable() and file.seekable():
             self._ahead = _Ahead(getattr(file, "file", file))
-            self._is_local = fs_jobs.is_local(file.fileno())
+            if not is_cached:
+                self._device = fs_jobs.device_of(file.fileno())
+                self._is_local = self._device is not None and self._device[1]
 
     async def _run(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
         """What method(*args) gives, on a file that stands where its user believes it to be."""
@@ -466,12 +471,13 @@ def unchanging(data: Any) -> bytes:
     return data if isinstance(data, bytes) else memoryview(data).tobytes()
 
 
-def wrapped(file: Any, pool: Pool) -> Any:
+def wrapped(file: Any, pool: Pool, *, is_cached: bool = False) -> Any:
     """The file object around a file of the standard library, or around tempfile's wrapper of one."""
     inner = getattr(file, "file", file)
     if isinstance(inner, io.TextIOBase):
-        return TextFile(file, pool)
-    return RawFile(file, pool) if isinstance(inner, io.RawIOBase) else BinaryFile(file, pool)
+        return TextFile(file, pool, is_cached=is_cached)
+    kind = RawFile if isinstance(inner, io.RawIOBase) else BinaryFile
+    return kind(file, pool, is_cached=is_cached)
 
 
 # ---- opening ---------------------------------------------------------------------------------------------------------
@@ -525,13 +531,22 @@ F = TypeVar("F", bound=File[Any])
 class Opening(Awaitable[F], AbstractAsyncContextManager[F, None]):
     """What open() returns: `await` it for the file, or use it in `async with`, which closes the file."""
 
-    def __init__(self, make: Callable[[], IO[Any]]) -> None:
+    def __init__(self, make: Callable[[], IO[Any]], make_here: Callable[[], IO[Any] | None] | None = None) -> None:
+        """make is for a thread; make_here is tried first, on the loop's."""
         self._make = make
+        self._make_here = make_here
         self._opened: F | None = None
 
     async def _open(self) -> F:
         pool = running_pool()
-        opened: F = await made_on(pool, lambda: wrapped(self._make(), pool), close_unwanted)
+        file = None if self._make_here is None else self._make_here()
+        opened: F
+        if file is not None:
+            opened = wrapped(file, pool, is_cached=True)
+            return opened
+        opened = await made_on(pool, lambda: wrapped(self._make(), pool), close_unwanted)
+        if opened._device is not None:
+            fs_jobs.learn(*opened._device)
         return opened
 
     def __await__(self) -> Generator[Any, Any, F]:
@@ -615,4 +630,27 @@ def open(
     Arguments and errors are those of the built-in open() (https://docs.python.org/3/library/functions.html#open). The
     file is a TextFile, a BinaryFile or, for buffering=0, a RawFile, whose methods are coroutines.
     """
-    return Opening(lambda: io.open(file, mode, buffering, encoding, errors, newline, closefd, opener))
+
+    def make(opener: Opener | None = opener) -> IO[Any]:
+        return io.open(file, mode, buffering, encoding, errors, newline, closefd, opener)
+
+    may_be_cached = mode in ("r", "rb", "rt", "br", "tr") and closefd and opener is None
+    if may_be_cached and isinstance(file, (str, bytes, os.PathLike)):
+        file = os.fspath(file)
+        return Opening(make, functools.partial(make_cached, file, make))
+    return Opening(make)
+
+
+def make_cached(path: str | bytes, make: Callable[[Opener], IO[Any]]) -> IO[Any] | None:
+    """On the loop's thread: make() around a descriptor from the cache; None if it has none."""
+    try:
+        descriptors = [fs_jobs.open_cached(path)]
+    except ValueError:  # no possible name: a thread will say so
+        return None
+    if descriptors[0] < 0:
+        return None
+    try:
+        return make(lambda path, flags: descriptors.pop())
+    finally:
+        for fd in descriptors:  # it did not get that far
+            os.close(fd)

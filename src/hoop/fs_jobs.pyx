@@ -552,14 +552,33 @@ def copy_file(src, dst, bint exclusive):
     return job.start()
 
 
-def is_local(int fd):
-    """Whether fd is a regular file whose data is on this machine (csrc/fs_cached.h); False also if that is not known. May
-    block, so it is for threads."""
+def open_cached(path):
+    """A descriptor for reading a small local file whose name is in the kernel's cache; -1: a thread must open it."""
+    cdef Reactor reactor = running_reactor()
+    cdef CachedFiles cached = reactor._cached_files
+    cdef hoop_fs_cached_file file
+    cdef bytes kept = encoded(path)
+    if hoop_fs_cached_open(&cached.own, PyBytes_AS_STRING(kept), reactor.meter.turns, &file) < 0:
+        return -1
+    return max(hoop_fs_cached_keep(&cached.own, &file), -1)
+
+
+def device_of(int fd):
+    """For threads, since it may block: (the device of a regular file, whether its data is on this machine), else None."""
     cdef struct_stat status
-    cdef bint answer
+    cdef bint is_regular
+    cdef bint is_local
     with nogil:
-        answer = fstat(fd, &status) == 0 and S_ISREG(status.st_mode) and hoop_fs_is_local(fd) == 1
-    return answer
+        is_regular = fstat(fd, &status) == 0 and S_ISREG(status.st_mode)
+        is_local = is_regular and hoop_fs_is_local(fd) == 1
+    return (status.st_dev, is_local) if is_regular else None
+
+
+def learn(device, bint is_local):
+    """What a thread has found by device_of()."""
+    cdef Reactor reactor = running_reactor()
+    cdef CachedFiles cached = reactor._cached_files
+    hoop_fs_cached_learn(&cached.own, device, is_local)
 
 
 def cached_read_stats():

@@ -173,6 +173,27 @@ TEST(a_turn_has_its_limits)
     hoop_fs_cached_close(&cached);
 }
 
+TEST(an_opened_file_can_be_kept)
+{
+    hoop_fs_cached cached;
+    hoop_fs_cached_file file;
+    hoop_fs_cached_init(&cached, false);
+    bool possible = is_possible(&cached);
+    uint64_t hits = cached.hits;
+    put(100);
+    if (possible && hoop_fs_cached_open(&cached, path, ++turn, &file) == 100) {
+        int fd = (int)hoop_fs_cached_keep(&cached, &file);
+        REQUIRE(fd >= 0);
+        CHECK_EQ(file.fd, -1);
+        CHECK_EQ(cached.hits, hits + 1);
+        CHECK_EQ(fcntl(fd, F_GETFL) & (O_NONBLOCK | O_ACCMODE), O_RDONLY);
+        CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+        CHECK_EQ(read(fd, room, 200), 100);
+        REQUIRE(close(fd) == 0);
+    }
+    hoop_fs_cached_close(&cached);
+}
+
 TEST(off_is_off)
 {
     hoop_fs_cached cached;
@@ -193,6 +214,7 @@ int main(void)
     RUN(what_is_no_local_regular_file_is_never_opened);
     RUN(a_device_that_is_not_local_is_left_alone);
     RUN(a_turn_has_its_limits);
+    RUN(an_opened_file_can_be_kept);
     RUN(off_is_off);
     (void)unlink(path);
     CHECK_EQ(rmdir(folder), 0);

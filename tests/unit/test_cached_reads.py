@@ -7,6 +7,8 @@ be a hit is tested strictly.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import io
 import mmap
 import os
 import shutil
@@ -88,6 +90,71 @@ def test_a_small_cached_file(tmp_path: Path) -> None:
         assert await fs.read_file(path, encoding="ascii") == content.decode()
         (tmp_path / "link").symlink_to("file")
         assert await can_hit(tmp_path / "link", content)
+
+    hoop.run(main())
+
+
+@needs_linux
+def test_opening_a_small_cached_file_needs_no_thread(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one\r\ntwo\r\n")
+
+    async def opens_here(loop: Any, mode: str, **arguments: Any) -> bool:
+        """Open, look and close; whether the pool had nothing to do with it."""
+        await next_turn()
+        jobs, hits = loop.pool.stats().done, fs.cached_read_stats().hits
+        file = await fs.open(path, mode, **arguments)
+        expected = io.open(path, mode, **arguments)
+        assert repr(file._file) == repr(expected)
+        assert fcntl.fcntl(file.fileno(), fcntl.F_GETFL) == fcntl.fcntl(expected.fileno(), fcntl.F_GETFL)
+        assert not os.get_inheritable(file.fileno())
+        is_hit = fs.cached_read_stats().hits > hits
+        assert is_hit == (loop.pool.stats().done == jobs)
+        assert await file.read() == expected.read()
+        expected.close()
+        await file.close()
+        assert loop.pool.stats().done - jobs <= (1 if is_hit else 3)
+        return is_hit
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        kinds: list[tuple[str, dict[str, Any]]] = [
+            *(("rb", {}), ("r", {"newline": ""}), ("rt", {"encoding": "ascii"}), ("br", {"buffering": 0}))
+        ]
+        for mode, arguments in kinds:
+            for _ in range(TRIES):
+                if await opens_here(loop, mode, **arguments):
+                    break
+            else:
+                pytest.skip(f"cached reads are not possible here: {fs.cached_read_stats()}")
+        for mode in ("r+b", "ab", "wb"):
+            assert not await writes_here(loop, path, mode)
+
+    async def writes_here(loop: Any, path: Path, mode: str) -> bool:
+        hits = fs.cached_read_stats().hits
+        async with fs.open(path, mode):
+            return fs.cached_read_stats().hits > hits
+
+    hoop.run(main())
+
+
+@needs_linux
+def test_what_a_cached_file_cannot_be_opened_with_leaks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    wrong: list[dict[str, Any]] = [{"buffering": 0}, {"newline": "x"}, {"encoding": "nonesuch"}, {"errors": b"x"}]
+
+    async def main() -> None:
+        await require_hits(path, b"x" * 100)
+        open_before = len(os.listdir("/proc/self/fd"))
+        for arguments in wrong * 5:
+            await next_turn()
+            with pytest.raises((ValueError, LookupError, TypeError)):
+                await fs.open(path, "r", **arguments)
+        for name in ("no\0path", tmp_path / "missing", tmp_path):
+            with pytest.raises((ValueError, OSError)):
+                await fs.open(name)
+        assert len(os.listdir("/proc/self/fd")) == open_before
 
     hoop.run(main())
 
