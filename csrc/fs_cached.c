@@ -262,6 +262,20 @@ int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file)
     return fd;
 }
 
+int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *file, uint64_t turn, void *buffer)
+{
+    if (cached->is_off)
+        return missed(cached, HOOP_FS_MISS_OFF);
+    if (file->size > HOOP_FS_CACHED_MOST_BYTES)
+        return missed(cached, HOOP_FS_MISS_LARGE);
+    if (cached->turn != turn)
+        begin_turn(cached, turn);
+    if (cached->turn_reads >= HOOP_FS_CACHED_TURN_READS || cached->turn_bytes + file->size > HOOP_FS_CACHED_TURN_BYTES)
+        return missed(cached, HOOP_FS_MISS_TURN);
+    cached->turn_reads++;
+    return read_without_waiting(cached, file, buffer);
+}
+
 /* The magic numbers of statfs(2). What is not here keeps its data elsewhere, is made up as it is read, or is rare. */
 int hoop_fs_is_local(int fd)
 {
@@ -312,6 +326,14 @@ int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, v
 int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file)
 {
     (void)file;
+    return missed(cached, HOOP_FS_MISS_OFF);
+}
+
+int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *file, uint64_t turn, void *buffer)
+{
+    (void)file;
+    (void)turn;
+    (void)buffer;
     return missed(cached, HOOP_FS_MISS_OFF);
 }
 

@@ -84,6 +84,10 @@ int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, v
 /* Instead of reading: the descriptor, now the caller's and no longer non-blocking, or a hoop_fs_miss. */
 int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file);
 
+/* Read a file that was kept, from its start: file->size bytes, as fstat(2) tells at this moment; it stays open. The size, or
+ * a hoop_fs_miss. */
+int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *file, uint64_t turn, void *buffer);
+
 /* Whether the file system of an open file keeps its data on this machine, by a list of those known to: 1, 0 or -errno.
  * May block, so it is for threads. */
 int hoop_fs_is_local(int fd);

@@ -297,6 +297,8 @@ cdef extern from "fs_cached.h" nogil:
         HOOP_FS_MISS_KINDS
     ctypedef struct hoop_fs_cached_file:
         int fd
+        uint64_t device
+        int64_t size
     ctypedef struct hoop_fs_cached:
         bint is_off
         const char *refused_call
@@ -309,6 +311,7 @@ cdef extern from "fs_cached.h" nogil:
                                 hoop_fs_cached_file *file) noexcept
     int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, void *buffer) noexcept
     int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file) noexcept
+    int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *file, uint64_t turn, void *buffer) noexcept
     int hoop_fs_is_local(int fd) noexcept
     void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bint is_local) noexcept
 

@@ -9,7 +9,8 @@ encoding and kind of newline is right. What is added:
   for anything but the next line finds the file where it should be: what was fetched and not taken is put back first.
 - An operation that was cancelled before it began has no effect. One that was running ends, and its result is dropped.
 - What waits for nothing happens on the loop's thread: opening a small file, for reading, that read_file() would read
-  there (csrc/fs_cached.h), and closing a file on this machine that was only read.
+  there (csrc/fs_cached.h), then reading all of its bytes as the first thing done with it, and closing a file on this
+  machine that was only read.
 """
 
 from __future__ import annotations
@@ -172,6 +173,7 @@ class File(Generic[AnyStr]):
         self._ahead: _Ahead[AnyStr] | None = None
         self._device: tuple[int, bool] | None = None
         self._is_local = is_cached  # and only read
+        self._is_untouched = is_cached  # and stands at its start
         if file.readable() and not file.writable() and file.seekable():
             self._ahead = _Ahead(getattr(file, "file", file))
             if not is_cached:
@@ -184,6 +186,7 @@ class File(Generic[AnyStr]):
 
     async def _in_turn(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
         self._called += 1
+        self._is_untouched = False
         try:
             async with self._turn:
                 step = _Step(self._guard, method, args)
@@ -300,6 +303,7 @@ class File(Generic[AnyStr]):
 
     def fileno(self) -> int:
         """The number of its descriptor."""
+        self._is_untouched = False  # whoever has that may move it
         return int(self._file.fileno())
 
     @property
@@ -355,6 +359,7 @@ class File(Generic[AnyStr]):
 
     def _close_now(self) -> None:
         self._ahead = None
+        self._is_untouched = False
         self._file.close()
 
     async def __aenter__(self) -> Self:
@@ -425,6 +430,24 @@ class RawFile(File[bytes]):
         count: int = await self._run(self._file.readinto, buffer)
         return count
 
+    async def read(self, size: int | None = -1, /) -> bytes:
+        """Up to size bytes, all that is left if it is None or negative; empty at the end of the file."""
+        data = self._read_here() if self._is_untouched and (size is None or size == -1) else None
+        return await super().read(size) if data is None else data
+
+    def _read_here(self) -> bytes | None:
+        """All bytes, if the file stands at its start and its contents are in memory."""
+        if self._called > 0 or not self._guard.acquire(blocking=False):
+            return None
+        try:
+            self._is_untouched = False
+            data = fs_jobs.read_cached(self._file.fileno())
+            if data is not None:
+                self._file.seek(len(data))
+            return data
+        finally:
+            self._guard.release()
+
     async def readall(self) -> bytes:
         """All that is left."""
         return await self.read()
@@ -451,10 +474,12 @@ class BinaryFile(RawFile):
     @property
     def raw(self) -> Any:
         """The io.FileIO beneath; using it blocks."""
+        self._is_untouched = False
         return self._file.raw
 
     def detach(self) -> Any:
         """Take that away from this one, which is of no use from then on. What was written is flushed: this blocks."""
+        self._is_untouched = False
         return self._file.detach()
 
 

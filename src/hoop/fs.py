@@ -389,5 +389,5 @@ async def readlink(path: Path) -> Any:
 
 
 def cached_read_stats() -> CachedReadStats:
-    """How often read_file(), and open() for reading, did without a thread on the running loop, and why they did not."""
+    """How often read_file(), open() and read() of an opened file did without a thread, and why they did not."""
     return fs_jobs.cached_read_stats()

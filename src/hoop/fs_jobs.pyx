@@ -563,6 +563,23 @@ def open_cached(path):
     return max(hoop_fs_cached_keep(&cached.own, &file), -1)
 
 
+def read_cached(int fd):
+    """All that a file holds which open_cached() has opened; None: a thread must read it. Where it stands does not matter."""
+    cdef Reactor reactor = running_reactor()
+    cdef CachedFiles cached = reactor._cached_files
+    cdef struct_stat status
+    cdef hoop_fs_cached_file file
+    if fstat(fd, &status) < 0 or not 0 <= status.st_size <= HOOP_FS_CACHED_MOST_BYTES:
+        return None
+    file.fd = fd
+    file.device = status.st_dev
+    file.size = status.st_size
+    data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>status.st_size)
+    if hoop_fs_cached_read(&cached.own, &file, reactor.meter.turns, PyBytes_AS_STRING(data)) < 0:
+        return None
+    return data
+
+
 def device_of(int fd):
     """For threads, since it may block: (the device of a regular file, whether its data is on this machine), else None."""
     cdef struct_stat status

@@ -189,6 +189,16 @@ TEST(an_opened_file_can_be_kept)
         CHECK_EQ(fcntl(fd, F_GETFL) & (O_NONBLOCK | O_ACCMODE), O_RDONLY);
         CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
         CHECK_EQ(read(fd, room, 200), 100);
+        struct stat status;
+        REQUIRE(fstat(fd, &status) == 0);
+        file = (hoop_fs_cached_file){.fd = fd, .device = (uint64_t)status.st_dev, .size = 100};
+        for (int i = 0; i < 2 * HOOP_FS_CACHED_TURN_READS; i++) {
+            int64_t got = hoop_fs_cached_read(&cached, &file, turn + 1, room); /* from the start, wherever it stands */
+            CHECK(got == 100 || got == HOOP_FS_MISS_CONTENTS || (got == HOOP_FS_MISS_TURN && i >= HOOP_FS_CACHED_TURN_READS));
+        }
+        file.size = HOOP_FS_CACHED_MOST_BYTES + 1;
+        CHECK_EQ(hoop_fs_cached_read(&cached, &file, turn + 2, room), HOOP_FS_MISS_LARGE);
+        turn += 2;
         REQUIRE(close(fd) == 0);
     }
     hoop_fs_cached_close(&cached);

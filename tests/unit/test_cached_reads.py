@@ -139,6 +139,66 @@ def test_opening_a_small_cached_file_needs_no_thread(tmp_path: Path) -> None:
 
 
 @needs_linux
+def test_reading_all_of_an_opened_file_needs_no_thread(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    content = b"one\ntwo\n" * 100
+    path.write_bytes(content)
+
+    async def reads_here(loop: Any, buffering: int) -> bool:
+        await next_turn()
+        jobs = loop.pool.stats().done
+        async with fs.open(path, "rb", buffering) as file:
+            assert await file.read() == content
+            was_here: bool = loop.pool.stats().done == jobs
+            assert await file.tell() == len(content)
+            assert await file.read() == b""
+            with path.open("ab") as other:
+                other.write(b"more")
+            assert await file.read() == b"more"
+            assert await file.seek(4) == 4
+            assert await file.readline() == b"two\n"
+        os.truncate(path, len(content))
+        return was_here
+
+    async def touched() -> None:
+        """Who has moved it is believed."""
+        async with fs.open(path, "rb") as file:
+            assert await file.read(4) == b"one\n"
+            assert await file.read() == content[4:]
+        async with fs.open(path, "rb") as file:
+            os.lseek(file.fileno(), 4, os.SEEK_SET)
+            assert await file.read() == content[4:]
+        async with fs.open(path, "rb") as file:
+            file.raw.seek(4)
+            assert await file.read() == content[4:]
+        async with fs.open(path, "rb") as file:
+            first, rest = asyncio.ensure_future(file.readline()), asyncio.ensure_future(file.read())
+            assert (await first, await rest) == (b"one\n", content[4:])
+        file = await fs.open(path, "rb")
+        with path.open("ab") as other:
+            other.write(b"more")  # after it was opened
+        assert await file.read() == content + b"more"
+        await file.close()
+        os.truncate(path, len(content))
+        with pytest.raises(ValueError, match="closed"):
+            await file.read()
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        for _ in range(5):
+            await next_turn()
+            await touched()
+        for buffering in (-1, 0):
+            for _ in range(TRIES):
+                if await reads_here(loop, buffering):
+                    break
+            else:
+                pytest.skip(f"cached reads are not possible here: {fs.cached_read_stats()}")
+
+    hoop.run(main())
+
+
+@needs_linux
 def test_what_a_cached_file_cannot_be_opened_with_leaks_nothing(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
