@@ -88,8 +88,8 @@ async def digest(
 async def file_digest(name: str, path: StrOrBytesPath | int, *, length: int | None = None) -> bytes:
     """The digest of a file's content, read piece by piece in the pool; name and length as for digest().
 
-    OSError as open(); BlockingIOError for a non-blocking descriptor that has nothing to read yet. Once cancelled, it ends after the piece of 256 KiB at hand. A descriptor given as path is read
-    from where it stands, and not closed.
+    OSError as open(); BlockingIOError for a non-blocking descriptor that has nothing to read yet. Once cancelled, it
+    ends after the piece of 256 KiB at hand. A descriptor given as path is read from where it stands, and not closed.
     """
     work = FileDigest(name, path, length)
     try:
