@@ -275,6 +275,7 @@ def accept_nonblocking(sock):
 # ---- the vectorcall entries ---------------------------------------------------------------------------------------
 
 cdef struct Call:               # what a caller passed, sorted
+    PyObject *leading           # what stands before the callback, borrowed; NULL when not given
     PyObject *callback          # borrowed
     PyObject *context           # borrowed; NULL when not given
     PyObject **arguments
@@ -282,15 +283,17 @@ cdef struct Call:               # what a caller passed, sorted
 
 
 cdef int sort_arguments(Call *call, str method, PyObject **arguments, Py_ssize_t count, PyObject *names,
-                        Py_ssize_t leading) except -1:
-    """callback and *args after `leading` positional arguments, and the keywords callback and context."""
+                        str leading=None) except -1:
+    """What is called `leading` if anything is, callback and *args; the first two and context may be keywords."""
     cdef Py_ssize_t i
+    cdef Py_ssize_t before = 0 if leading is None else 1
     call.context = NULL
     call.callback = NULL
-    if count > leading:
-        call.callback = arguments[leading]
-        call.arguments = arguments + leading + 1
-        call.count = count - leading - 1
+    call.leading = arguments[0] if count >= before > 0 else NULL
+    if count > before:
+        call.callback = arguments[before]
+        call.arguments = arguments + before + 1
+        call.count = count - before - 1
     else:
         call.arguments = NULL
         call.count = 0
@@ -301,9 +304,11 @@ cdef int sort_arguments(Call *call, str method, PyObject **arguments, Py_ssize_t
                 call.context = arguments[count + i]
             elif name == "callback" and call.callback == NULL:
                 call.callback = arguments[count + i]
+            elif name == leading and call.leading == NULL:
+                call.leading = arguments[count + i]
             else:
                 raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
-    if count < leading or call.callback == NULL:
+    if call.callback == NULL or (before > 0 and call.leading == NULL):
         raise TypeError(f"{method}() missing a required positional argument")
     return 0
 
@@ -322,7 +327,7 @@ cdef PyObject *finish(BaseLoop loop, Handle handle) except NULL:
 cdef PyObject *enter_call_soon(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
     cdef Call call
     cdef BaseLoop loop = <BaseLoop>self
-    sort_arguments(&call, "call_soon", arguments, count, names, 0)
+    sort_arguments(&call, "call_soon", arguments, count, names)
     loop.check_schedulable(<object>call.callback, "call_soon")
     return finish(loop, loop.schedule(<object>call.callback, call.arguments, call.count, context_of(&call)))
 
@@ -331,7 +336,7 @@ cdef PyObject *enter_call_soon_threadsafe(PyObject *self, PyObject **arguments, 
                                           PyObject *names) except NULL:
     cdef Call call
     cdef BaseLoop loop = <BaseLoop>self
-    sort_arguments(&call, "call_soon_threadsafe", arguments, count, names, 0)
+    sort_arguments(&call, "call_soon_threadsafe", arguments, count, names)
     loop.check_schedulable(<object>call.callback, "call_soon_threadsafe")
     return finish(loop, loop.post(<object>call.callback, call.arguments, call.count, context_of(&call)))
 
@@ -341,7 +346,7 @@ cdef PyObject *enter_queue(PyObject *self, hoop_ring *queue, str method, PyObjec
     """For one of the queues that asyncio does not have."""
     cdef Call call
     cdef BaseLoop loop = <BaseLoop>self
-    sort_arguments(&call, method, arguments, count, names, 0)
+    sort_arguments(&call, method, arguments, count, names)
     loop.check_schedulable(<object>call.callback, method)
     if queue == &loop.immediates:
         return finish(loop, loop.immediate(<object>call.callback, call.arguments, call.count, context_of(&call)))
@@ -367,9 +372,9 @@ cdef PyObject *enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t
     cdef BaseLoop loop = <BaseLoop>self
     cdef double delay_s
     cdef int64_t now_ns
-    sort_arguments(&call, "call_later", arguments, count, names, 1)
+    sort_arguments(&call, "call_later", arguments, count, names, "delay")
     loop.check_schedulable(<object>call.callback, "call_later")
-    delay_s = seconds(<object>arguments[0], "delay")
+    delay_s = seconds(<object>call.leading, "delay")
     now_ns = loop.now_ns()
     return finish(loop, loop.schedule_timer(deadline_after(now_ns, delay_s), <double>now_ns / 1e9 + delay_s,
                                             <object>call.callback, call.arguments, call.count, context_of(&call)))
@@ -379,9 +384,9 @@ cdef PyObject *enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t co
     cdef Call call
     cdef BaseLoop loop = <BaseLoop>self
     cdef double when_s
-    sort_arguments(&call, "call_at", arguments, count, names, 1)
+    sort_arguments(&call, "call_at", arguments, count, names, "when")
     loop.check_schedulable(<object>call.callback, "call_at")
-    when_s = seconds(<object>arguments[0], "when")
+    when_s = seconds(<object>call.leading, "when")
     return finish(loop, loop.schedule_timer(deadline_after(0, when_s), when_s, <object>call.callback, call.arguments,
                                             call.count, context_of(&call)))
 
@@ -393,7 +398,7 @@ cdef PyObject *enter_timer(PyObject *self, bint repeats, str method, PyObject **
     cdef BaseLoop loop = <BaseLoop>self
     cdef str name = "period" if repeats else "delay"
     cdef double delay_s = 0.0
-    sort_arguments(&call, method, arguments, count, names, 0)
+    sort_arguments(&call, method, arguments, count, names)
     loop.check_schedulable(<object>call.callback, method)
     if call.count > 0:
         delay_s = seconds(<object>call.arguments[0], name)
@@ -453,16 +458,16 @@ cdef int add_entry(int index, const char *name, void *function, const char *doc)
 
 
 add_entry(0, "call_soon", <void *>enter_call_soon,
-          b"call_soon($self, callback, /, *args, context=None)\n--\n\n"
+          b"call_soon($self, callback, *args, context=None)\n--\n\n"
           b"Call callback(*args) in the next turn, in context (default: a copy of the current one). Returns a Handle.")
 add_entry(1, "call_soon_threadsafe", <void *>enter_call_soon_threadsafe,
-          b"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+          b"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
           b"As call_soon, from any thread; wakes the loop.")
 add_entry(2, "call_later", <void *>enter_call_later,
-          b"call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+          b"call_later($self, delay, callback, *args, context=None)\n--\n\n"
           b"Call callback(*args) after delay seconds, never early; inf never fires. Returns a TimerHandle.")
 add_entry(3, "call_at", <void *>enter_call_at,
-          b"call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+          b"call_at($self, when, callback, *args, context=None)\n--\n\n"
           b"Call callback(*args) when loop.time() has reached when. Returns a TimerHandle.")
 add_entry(4, "next_tick", <void *>enter_next_tick,
           b"next_tick($self, callback, /, *args, context=None)\n--\n\n"

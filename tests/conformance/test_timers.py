@@ -7,8 +7,10 @@ Those two differences are marked by the name of the loop.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import fractions
 import gc
+import inspect
 import math
 import random
 import sys
@@ -591,5 +593,34 @@ def test_timeouts_that_expire(run):
                     await asyncio.sleep(INF)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.get_running_loop().create_future(), 0.001)
+
+    run(main())
+
+
+# How it may be written.
+
+
+@pytest.mark.parametrize("method", ["call_later", "call_at"])
+def test_delay_and_callback_may_be_keywords(run, method):
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        schedule = getattr(loop, method)
+        first = "delay" if method == "call_later" else "when"
+        fired = [asyncio.Event() for _ in range(2)]
+        schedule(**{first: 0}, callback=fired[0].set)
+        schedule(callback=fired[1].set, context=contextvars.copy_context(), **{first: 0.0})
+        for event in fired:
+            await event.wait()
+        for arguments, keywords in (
+            ((0, print), {first: 0}),
+            ((0,), {"callback": print, "other": 1}),
+            ((), {"callback": print}),
+            ((), {first: 0}),
+        ):
+            with pytest.raises(TypeError):
+                schedule(*arguments, **keywords)
+        parameters = inspect.signature(schedule).parameters
+        assert list(parameters) == [first, "callback", "args", "context"]
+        assert parameters[first].kind is parameters["callback"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
 
     run(main())
