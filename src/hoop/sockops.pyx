@@ -139,6 +139,8 @@ cdef FdWatcher fd_watcher(Reactor reactor, object fileobj):
 cdef FdWatcher watcher_of_closed(Reactor reactor, object fileobj):
     """The watcher that was added with this very object, which no longer tells its number."""
     cdef int fd
+    if fileobj is None:
+        return None  # what watchers of sock_* calls have
     for fd in range(reactor.watcher_capacity):
         watcher = reactor.watcher_of(fd)
         if isinstance(watcher, FdWatcher) and (<FdWatcher>watcher).fileobj is fileobj:

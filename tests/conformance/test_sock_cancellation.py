@@ -173,3 +173,19 @@ def test_wait_for_times_out_and_the_socket_is_as_good_as_before(run: Any, pair: 
         assert await soon(loop.sock_recv(ours, 100)) == b"late"
 
     run(main())
+
+
+def test_nothing_is_no_name_for_a_waiting_call(run: Any, pair: Pair) -> None:
+    ours, peer = pair
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reading = asyncio.ensure_future(loop.sock_recv(ours, 10))
+        await turns()
+        for remove in (loop.remove_reader, loop.remove_writer):
+            with pytest.raises(ValueError, match="Invalid file object: None"):
+                remove(None)  # type: ignore[arg-type]
+        peer.sendall(b"still there")
+        assert await soon(reading) == b"still ther"
+
+    run(main())
