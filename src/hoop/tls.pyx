@@ -2,6 +2,7 @@
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.tls_session cimport DEFAULT_TLS_HIGH_WATER, TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, \
     TLS_SHUTDOWN, TlsSession, limit_lower
+from hoop.transport cimport set_watermarks
 from hoop.writing cimport owned_chunk
 
 import asyncio
@@ -167,14 +168,7 @@ cdef class TlsTransport:
         Defaults are asyncio's for TLS (512 KiB, and a quarter). ValueError unless high >= low >= 0.
         """
         cdef TlsSession session = self.session
-        if high is None:
-            high = DEFAULT_TLS_HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        session.high_water = min(high, <Py_ssize_t>0x7fffffffffffffff)
-        session.low_water = min(low, <Py_ssize_t>0x7fffffffffffffff)
+        set_watermarks(&session.high_water, &session.low_water, high, low, DEFAULT_TLS_HIGH_WATER)
         if session.stream is not None:
             limit_lower(session)
             session.flush_queue()

@@ -61,4 +61,7 @@ cdef class Transport(Watcher):
 
 cdef int spare_dict(object item) except -1
 
+cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,
+                        Py_ssize_t default_high) except -1
+
 cdef object unix_name(const sockaddr *address, socklen_t length)

@@ -25,6 +25,9 @@ import warnings
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+
 cdef enum:
     DEFAULT_HIGH_WATER = 64 * 1024
     DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
@@ -294,14 +297,7 @@ cdef class Transport(Watcher):
 
         Defaults are asyncio's (64 KiB, and a quarter). ValueError unless high >= low >= 0.
         """
-        if high is None:
-            high = DEFAULT_HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high_water = min(high, <Py_ssize_t>0x7fffffffffffffff)
-        self.low_water = min(low, <Py_ssize_t>0x7fffffffffffffff)
+        set_watermarks(&self.high_water, &self.low_water, high, low, DEFAULT_HIGH_WATER)
         self.flush_deferred()
         self.pause_protocol()
 
@@ -391,6 +387,21 @@ cdef class Transport(Watcher):
         if self.held_bytes() > 0:
             words.append(f"unsent={self.held_bytes()}")
         return f"<{' '.join(words)}>"
+
+
+cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,
+                        Py_ssize_t default_high) except -1:
+    """What set_write_buffer_limits(high, low) means. Of numbers that are not whole only the whole part tells."""
+    if high is None:
+        high = default_high if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    high = int(min(high, PY_SSIZE_T_MAX))
+    low_water[0] = int(min(low, PY_SSIZE_T_MAX))
+    high_water[0] = high
+    return 0
 
 
 def waiter_done(waiter):

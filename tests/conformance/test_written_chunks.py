@@ -106,3 +106,25 @@ def test_chunks_that_the_kernel_has_room_for_do_not_pause(run: Any) -> None:
         await received(transport, protocol, peer, 100 * MORE_THAN_ONE_CALL_TAKES)
 
     run(main())
+
+
+def test_write_buffer_limits_that_are_no_whole_numbers(run: Any) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport, peer = await connected(protocol)
+        for arguments, expected in (
+            ({"high": 0.5 * KIB}, (128, 512)),
+            ({"high": 10.9, "low": 2.5}, (2, 10)),
+            ({"low": 1.5}, (1, 6)),
+            ({"high": float("inf"), "low": 0.0}, (0, None)),
+        ):
+            transport.set_write_buffer_limits(**arguments)
+            low, high = transport.get_write_buffer_limits()
+            assert int(low) == expected[0]  # std keeps the fraction
+            assert high > 1 << 60 if expected[1] is None else int(high) == expected[1]
+        with pytest.raises(ValueError, match="must be >="):
+            transport.set_write_buffer_limits(float("nan"))
+        transport.write(b"x")
+        await received(transport, protocol, peer, 1)
+
+    run(main())
