@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
+LONGEST_USER_TIMEOUT = 0x7FFFFFFF // 1000  # seconds: the kernel has an int of milliseconds
 SOMAXCONN_FILE = Path("/proc/sys/net/core/somaxconn")  # Linux: listen(2) silently cuts a longer backlog
 
 
@@ -55,6 +56,8 @@ class Limits:
             check_count(name, getattr(self, name))
         if self.when_full not in ("refuse", "wait"):
             raise ValueError(f"when_full must be 'refuse' or 'wait', not {self.when_full!r}")
+        if self.user_timeout is not None and self.user_timeout > LONGEST_USER_TIMEOUT:
+            raise ValueError(f"user_timeout must be at most {LONGEST_USER_TIMEOUT} seconds, not {self.user_timeout!r}")
         if self.user_timeout is not None and not hasattr(socket, "TCP_USER_TIMEOUT"):
             raise ValueError(f"user_timeout={self.user_timeout!r}: this system has no TCP_USER_TIMEOUT")
 

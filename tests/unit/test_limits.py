@@ -618,6 +618,7 @@ def test_an_abandoned_loop_with_limited_connections_is_collected() -> None:
         ({"max_connections_per_host": 2.0}, TypeError, "not 2.0"),
         ({"max_write_buffer": 1 << 40}, ValueError, "not 1099511627776"),
         ({"keepalive_count": -1}, ValueError, "keepalive_count"),
+        ({"user_timeout": float("inf")}, ValueError, "user_timeout must be at most 2147483 seconds, not inf"),
         ({"when_full": "drop"}, ValueError, "when_full must be 'refuse' or 'wait', not 'drop'"),
     ],
 )
