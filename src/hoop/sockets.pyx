@@ -232,8 +232,10 @@ cdef class Socket:
     def destroy(self, error=None):
         """Close at once: what the kernel has not taken is lost. on_error(socket, error) if one is given, then on_close.
 
-        Idempotent.
+        Idempotent. TypeError for an error that is no exception.
         """
+        if error is not None and not isinstance(error, BaseException):
+            raise TypeError(f"the error must be an exception or None, not {error!r}")
         if self.state == SOCKET_OPEN:
             self.transport._force_close(error)
         elif self.state == SOCKET_CONNECTING:

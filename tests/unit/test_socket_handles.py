@@ -183,6 +183,19 @@ def test_whatever_keeps_a_socket_from_connecting_is_its_error(
     problems.clear()
 
 
+@pytest.mark.parametrize("error", ["broken", 5, ValueError])
+def test_destroy_takes_exceptions_only(loop: Any, log: Log, error: Any) -> None:
+    server = loop.listen_tcp(lambda handle: handle.resume())
+    client = log.watch(loop.connect_tcp(*server.address), "client")
+    with pytest.raises(TypeError, match="must be an exception or None"):
+        client.destroy(error)
+    assert not client.is_closed
+    client.destroy()
+    server.close()
+    loop.run()
+    assert log.of("client") == ["close"]
+
+
 @pytest.mark.parametrize("when", ["at once", "connected"])
 @pytest.mark.parametrize("error", [None, ValueError("enough")])
 def test_destroy_is_followed_by_error_and_close_once(loop: Any, log: Log, when: str, error: Any) -> None:
