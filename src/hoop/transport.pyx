@@ -58,6 +58,7 @@ cdef class Transport(Watcher):
     cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
                    dict extra) except -1:
         """Take over fd (and sock, the object around it, if there is one). It must be non-blocking."""
+        self.bind_protocol(protocol)  # isinstance() asks it: if that raises, nothing is ours yet
         self.reactor = reactor
         self.fd = fd
         self.sock = sock
@@ -65,7 +66,6 @@ cdef class Transport(Watcher):
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
         self.state = TRANSPORT_OPEN
-        self.bind_protocol(protocol)
         peer = read_address(getpeername, fd, &self.peer)
         local = read_address(getsockname, fd, &self.local)
         if peer is not None or local is not None:

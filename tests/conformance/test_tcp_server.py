@@ -28,6 +28,7 @@ from conformance.peers import (
     has_ipv6_loopback,
     off_loop,
     open_descriptors,
+    read_to_end,
     tcp_pair,
     turns,
 )
@@ -402,6 +403,34 @@ def test_protocol_factory_that_raises(run: Any, loop_name: str) -> None:
         assert open_descriptors() <= before
         dial(address_of(server)).close()  # the server goes on
         await (await clients.until_made()).until_lost()
+        server.close()
+
+    run(main())
+
+
+def test_protocol_that_will_not_be_looked_at(run: Any, loop_name: str) -> None:
+    """isinstance() asks an object for its class; whoever raises there must not have the descriptor closed twice."""
+    if loop_name == "asyncio":
+        pytest.skip("std leaves half a transport behind")
+
+    class Shy(asyncio.Protocol):
+        @property
+        def __class__(self) -> Any:
+            raise LookupError("not at home")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        log = HandlerLog(loop)
+        server = await loop.create_server(Shy, LOCALHOST, 0)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            peer = dial(address_of(server))
+            context = await log.first()
+            assert str(context["exception"]) == "not at home"
+            assert await off_loop(read_to_end, peer) == b""
+            gc.collect()
+        assert warned == []
+        peer.close()
         server.close()
 
     run(main())
