@@ -2,7 +2,7 @@
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.tls_session cimport DEFAULT_TLS_HIGH_WATER, TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, \
     TLS_SHUTDOWN, TlsSession, limit_lower
-from hoop.transport cimport set_watermarks
+from hoop.transport cimport TRANSPORT_OPEN, set_watermarks
 from hoop.writing cimport owned_chunk
 
 import asyncio
@@ -73,7 +73,8 @@ cdef class TlsTransport:
 
     def is_closing(self):
         """Whether close(), abort(), the peer or an error has ended the connection or is about to."""
-        return self.session.state > TLS_OPEN
+        cdef TlsSession session = self.session
+        return session.state > TLS_OPEN or (session.stream is not None and session.stream.state != TRANSPORT_OPEN)
 
     def close(self):
         """Deliver what was written, exchange close_notify, close; bounded by ssl_shutdown_timeout."""

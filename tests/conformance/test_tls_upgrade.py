@@ -8,6 +8,7 @@ import gc
 import select
 import socket
 import ssl
+import sys
 import weakref
 from typing import Any
 
@@ -345,6 +346,23 @@ def test_start_tls_on_a_closed_transport(run: Any, loop_name: str) -> None:
         with pytest.raises(ConnectionResetError):
             await asyncio.get_running_loop().start_tls(below, protocol, client_context(), server_hostname=NAME)
         assert await protocol.until_lost() is None
+        peer.close()
+
+    run(main())
+
+
+def test_closing_as_soon_as_the_transport_below_is(run: Any, loop_name: str) -> None:
+    if loop_name == "asyncio" and sys.version_info < (3, 15):
+        pytest.skip("only the newest releases of asyncio look below")
+
+    async def main() -> None:
+        protocol = Recorder()
+        transport, peer, below = await upgraded(protocol, server_side=False)
+        assert not transport.is_closing()
+        below.abort()
+        assert transport.is_closing()
+        await protocol.until_lost()
+        assert transport.is_closing()
         peer.close()
 
     run(main())
