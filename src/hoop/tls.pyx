@@ -8,12 +8,16 @@ from hoop.writing cimport owned_chunk
 import asyncio
 import warnings
 
+cdef enum:
+    DEFAULT_READ_HIGH_WATER = 256 * 1024  # asyncio.constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
+
 
 def new_session(loop, protocol, sslcontext, waiter=None, **options):
     """A TlsSession (which says what options there are) whose app_transport is a TlsTransport."""
     cdef TlsSession session = TlsSession(loop, protocol, sslcontext, waiter, **options)
     cdef TlsTransport transport = TlsTransport.__new__(TlsTransport)
     transport.session = session
+    transport.set_read_buffer_limits()
     session.transport = transport
     return session
 
@@ -188,6 +192,23 @@ cdef class TlsTransport:
         if session.stream is not None:
             session.stream.flush_deferred()
         return session.unsent()
+
+    # asyncio's TLS transports have these, too, though no page tells of them.
+
+    def set_read_buffer_limits(self, high=None, low=None):
+        """For compatibility: pause_reading() holds the peer up at once, not when this much has piled up.
+
+        ValueError unless high >= low >= 0.
+        """
+        set_watermarks(&self.read_high_water, &self.read_low_water, high, low, DEFAULT_READ_HIGH_WATER)
+
+    def get_read_buffer_limits(self):
+        """(low, high) in bytes."""
+        return (self.read_low_water, self.read_high_water)
+
+    def get_read_buffer_size(self):
+        """Bytes of ciphertext that have come and are not decrypted yet: while reading is paused."""
+        return self.session.engine.unfed() + self.session.engine.pending()
 
     def __del__(self):
         if self.session is not None and TLS_HANDSHAKE < self.session.state < TLS_LOST:

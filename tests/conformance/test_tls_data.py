@@ -318,6 +318,34 @@ def test_setting_limits(run: Any, arguments: dict[str, int], limits: tuple[int, 
     run(main())
 
 
+def test_read_buffer_limits(run: Any) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        transport, peer = await tls_connected(protocol)
+        assert transport.get_read_buffer_limits() == (64 * 1024, 256 * 1024)
+        transport.set_read_buffer_limits(high=1000)
+        assert transport.get_read_buffer_limits() == (250, 1000)
+        transport.set_read_buffer_limits(low=10)
+        assert transport.get_read_buffer_limits() == (10, 40)
+        with pytest.raises(ValueError, match="must be >= low"):
+            transport.set_read_buffer_limits(1, 2)
+        assert transport.get_read_buffer_size() == 0
+        data = pattern(300_000)
+        sending = asyncio.ensure_future(off_loop(peer.sendall, data))
+        protocol.hooks["data_received"] = lambda protocol, data: protocol.transport.pause_reading()
+        await protocol.until_received(1)
+        await turns()
+        assert 0 <= transport.get_read_buffer_size() <= len(data) + 10_000
+        del protocol.hooks["data_received"]
+        transport.resume_reading()
+        assert await protocol.until_received(len(data)) == data
+        await sending
+        assert transport.get_read_buffer_size() == 0
+        await end(protocol, peer)
+
+    run(main())
+
+
 @pytest.mark.parametrize("limits", [(0, 0), (1, 0), (4096, 1024), (20_000, 20_000), (300_000, 1000)])
 def test_every_pause_is_followed_by_a_resume(run: Any, loop_name: str, limits: tuple[int, int]) -> None:
     """With a writer that waits as StreamWriter.drain does."""
