@@ -318,14 +318,7 @@ cdef class DatagramTransport(Transport):
             interest = HOOP_READABLE
         if self.held is not None and not self.is_backing_off:
             interest |= HOOP_WRITABLE
-        if self.is_watched:
-            self.reactor.set_interest(self, interest)
-        elif interest != 0:
-            try:
-                self.reactor.watch(self, interest)
-            except OSError as error:
-                self.fatal(error, "Fatal error on transport: the poller refused its descriptor")
-        return 0
+        return self.want(interest) if self.is_watched or interest != 0 else 0
 
     cdef int on_events(self, unsigned events) except -1:
         if events & HOOP_READABLE:

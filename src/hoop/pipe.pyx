@@ -155,15 +155,7 @@ cdef class WritePipeTransport(WritingTransport):
             interest = HOOP_READABLE
         if self.is_refused:
             interest |= HOOP_WRITABLE
-        if self.is_watched:
-            return self.reactor.set_interest(self, interest)
-        if interest == 0:
-            return 0
-        try:
-            self.reactor.watch(self, interest)
-        except OSError as error:
-            self.fatal(error, "Fatal error on transport: the poller refused its descriptor")
-        return 0
+        return self.want(interest) if self.is_watched or interest != 0 else 0
 
     cdef int on_events(self, unsigned events) except -1:
         if events & HOOP_READABLE and self.is_reader_visible:

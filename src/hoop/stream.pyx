@@ -112,14 +112,9 @@ cdef class StreamTransport(WritingTransport):
             interest = HOOP_READABLE
         if self.is_refused or self.lease_waiter is not None:
             interest |= HOOP_WRITABLE
-        if self.is_watched:
-            self.reactor.set_interest(self, interest)
-        elif interest != 0 or (self.is_reading_started and self.state == TRANSPORT_OPEN):
-            # also one that waits for nothing yet: the table of watchers is where its server finds it
-            try:
-                self.reactor.watch(self, interest)
-            except OSError as error:
-                self.fatal(error, "Fatal error on transport: the poller refused its descriptor")
+        # also when it waits for nothing yet: the table of watchers is where its server finds it
+        if self.is_watched or interest != 0 or (self.is_reading_started and self.state == TRANSPORT_OPEN):
+            return self.want(interest)
         return 0
 
     cdef int on_events(self, unsigned events) except -1:

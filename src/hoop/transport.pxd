@@ -44,6 +44,7 @@ cdef class Transport(Watcher):
     cdef int flush_deferred(self) except -1
     cdef int discard_held(self) except -1
     cdef int update_interest(self) except -1
+    cdef int want(self, unsigned interest) except -1
     cdef int start_reading(self) except -1
     cdef int stop_reading(self) except -1
 

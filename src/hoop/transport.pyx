@@ -95,6 +95,16 @@ cdef class Transport(Watcher):
         """Ask the poller for what the transport's state waits for."""
         return 0
 
+    cdef int want(self, unsigned interest) except -1:
+        """Wait for that. A descriptor that the poller refuses ends the transport."""
+        if self.is_watched:
+            return self.reactor.set_interest(self, interest)
+        try:
+            self.reactor.watch(self, interest)
+        except OSError as error:
+            self.fatal(error, "Fatal error on transport: the poller refused its descriptor")
+        return 0
+
     # ---- the protocol's life -------------------------------------------------------------------------------------
 
     cdef int begin_life(self, object waiter) except -1:
