@@ -245,7 +245,7 @@ def bind_to_one(sock: socket.socket, local_infos: Iterable[AddressInfo], failure
             )
     if failures:
         raise failures.pop()
-    raise OSError(f"no matching local address with family={sock.family} found")
+    raise OSError(f"no matching local address with family={sock.family!r} found")
 
 
 def combined_failure(errors: list[OSError], all_errors: bool) -> Exception:
