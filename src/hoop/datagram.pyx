@@ -56,8 +56,6 @@ cdef class DatagramTransport(Transport):
     def __dealloc__(self):
         PyMem_Free(self.known)
 
-    _start_tls_compatible = False
-
     @property
     def __class__(self):
         return SocketDatagramTransport

@@ -37,6 +37,7 @@ cdef class StreamFilter(Watcher):
 
 
 cdef class StreamTransport(WritingTransport):
+    _start_tls_compatible = True  # start_tls() asks, asyncio's and third-party loops' too
     _sendfile_compatible = asyncio.constants._SendfileMode.TRY_NATIVE  # third-party loops' and asyncio's own sendfile() ask
 
     cdef int bind_protocol(self, object protocol) except -1:

@@ -49,8 +49,6 @@ cdef class Transport(Watcher):
         self.low_water = DEFAULT_HIGH_WATER // 4
         self.state = TRANSPORT_CLOSED
 
-    _start_tls_compatible = True  # asyncio.StreamWriter.start_tls asks
-
     @property
     def __class__(self):
         return asyncio.Transport

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import select
 import socket
 import ssl
@@ -331,6 +332,22 @@ def test_start_tls_refuses_what_it_cannot_use(run: Any) -> None:
         below.abort()
         await protocol.until_lost()
         peer.close()
+
+    run(main())
+
+
+def test_start_tls_refuses_pipes(run: Any) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reading, writing = os.pipe()
+        reader, _ = await loop.connect_read_pipe(Recorder, open(reading, "rb", 0))
+        writer, _ = await loop.connect_write_pipe(Recorder, open(writing, "wb", 0))
+        for transport in (reader, writer):
+            with pytest.raises(TypeError, match="is not supported by start_tls"):
+                await loop.start_tls(transport, Recorder(), client_context(), server_hostname=NAME)  # type: ignore[arg-type]
+            assert not transport.is_closing()
+            transport.close()
+        await turns()
 
     run(main())
 
