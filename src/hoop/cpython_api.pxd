@@ -15,6 +15,8 @@ cdef extern from "Python.h":
     enum:
         METH_FASTCALL
         METH_KEYWORDS
+    ctypedef struct method_descriptor "PyMethodDescrObject":
+        PyMethodDef *d_method
     object PyDescr_NewMethod(PyTypeObject *owner, PyMethodDef *method)
     void PyType_Modified(PyTypeObject *type)
 

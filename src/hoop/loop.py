@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from hoop.address_info import Literals
 from hoop.asyncgens import AsyncGenerators
-from hoop.base_loop import BaseLoop
+from hoop.base_loop import BaseLoop, own_methods
 from hoop.connect import Connecting
 from hoop.endpoint import Endpoints
 from hoop.executor import Executing
@@ -69,6 +69,29 @@ class Loop(
     cached_reads: whether hoop.fs may read small files that the page cache holds on the loop's own thread (default: yes,
     unless HOOP_CACHED_READS is 0; see docs/files.md).
     """
+
+    # In slots, so that the instance's __dict__ is not made before somebody sets an attribute of his own: until then the
+    # interpreter finds call_soon and its kin without a look into it, and keeps what it found.
+    __slots__ = (
+        "_asyncgens",
+        "_asyncgens_shutdown_called",
+        "_cached_files",
+        "_default_executor",
+        "_exception_handler",
+        "_executor_shutdown_called",
+        "_former_origin_depth",
+        "_is_abandoned",
+        "_literals",
+        "_owns_pool",
+        "_pid",
+        "_pool",
+        "_pool_size",
+        "_resolver",
+        "_signal_handlers",
+        "_signal_pipe",
+        "_task_factory",
+        "_timeout_queues",
+    )
 
     def __init__(
         self,
@@ -249,6 +272,9 @@ class Loop(
         elif self._former_origin_depth is not None:
             sys.set_coroutine_origin_tracking_depth(self._former_origin_depth)
             self._former_origin_depth = None
+
+
+own_methods(Loop)
 
 
 def reads_cached_files(wanted: bool | None) -> bool:
