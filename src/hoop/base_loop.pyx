@@ -8,7 +8,7 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyCallable_Check, PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PyCFunction, PyDescr_NewMethod, PyMethodDef, PyType_Modified, \
-    method_descriptor, tuple_items, type_slots
+    method_descriptor, raw_is_callable, tuple_items, type_slots
 from hoop.csrc cimport hoop_clock_ns, hoop_histogram_count_from, hoop_meter, hoop_meter_reset, hoop_poller_close, \
     hoop_ring, hoop_ring_size, hoop_timers_referenced, hoop_waker_close
 from hoop.datagram cimport DatagramTransport
@@ -283,9 +283,22 @@ cdef struct Call:               # what a caller passed, sorted
     Py_ssize_t count
 
 
-cdef int sort_arguments(Call *call, str method, PyObject **arguments, Py_ssize_t count, PyObject *names,
-                        str leading=None) except -1:
+cdef inline int sort_arguments(Call *call, str method, PyObject **arguments, Py_ssize_t count, PyObject *names,
+                               str leading) except -1:
     """What is called `leading` if anything is, callback and *args; the first two and context may be keywords."""
+    cdef Py_ssize_t before = 0 if leading is None else 1
+    if names != NULL or count <= before:
+        return sort_keywords(call, method, arguments, count, names, leading)
+    call.leading = arguments[0]
+    call.callback = arguments[before]
+    call.context = NULL
+    call.arguments = arguments + before + 1
+    call.count = count - before - 1
+    return 0
+
+
+cdef int sort_keywords(Call *call, str method, PyObject **arguments, Py_ssize_t count, PyObject *names,
+                       str leading) except -1:
     cdef Py_ssize_t i
     cdef Py_ssize_t before = 0 if leading is None else 1
     call.context = NULL
@@ -314,6 +327,12 @@ cdef int sort_arguments(Call *call, str method, PyObject **arguments, Py_ssize_t
     return 0
 
 
+cdef inline int check_callback(BaseLoop loop, PyObject *callback, str method) except -1:
+    if loop.closed or loop.debug or not raw_is_callable(callback):
+        return loop.check_schedulable(<object>callback, method)
+    return 0
+
+
 cdef inline object context_of(Call *call):
     return None if call.context == NULL else <object>call.context
 
@@ -328,8 +347,8 @@ cdef PyObject *finish(BaseLoop loop, Handle handle) except NULL:
 cdef PyObject *enter_call_soon(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
     cdef Call call
     cdef BaseLoop loop = <BaseLoop>self
-    sort_arguments(&call, "call_soon", arguments, count, names)
-    loop.check_schedulable(<object>call.callback, "call_soon")
+    sort_arguments(&call, "call_soon", arguments, count, names, None)
+    check_callback(loop, call.callback, "call_soon")
     return finish(loop, loop.schedule(<object>call.callback, call.arguments, call.count, context_of(&call)))
 
 
@@ -337,8 +356,8 @@ cdef PyObject *enter_call_soon_threadsafe(PyObject *self, PyObject **arguments, 
                                           PyObject *names) except NULL:
     cdef Call call
     cdef BaseLoop loop = <BaseLoop>self
-    sort_arguments(&call, "call_soon_threadsafe", arguments, count, names)
-    loop.check_schedulable(<object>call.callback, "call_soon_threadsafe")
+    sort_arguments(&call, "call_soon_threadsafe", arguments, count, names, None)
+    check_callback(loop, call.callback, "call_soon_threadsafe")
     return finish(loop, loop.post(<object>call.callback, call.arguments, call.count, context_of(&call)))
 
 
@@ -347,8 +366,8 @@ cdef PyObject *enter_queue(PyObject *self, hoop_ring *queue, str method, PyObjec
     """For one of the queues that asyncio does not have."""
     cdef Call call
     cdef BaseLoop loop = <BaseLoop>self
-    sort_arguments(&call, method, arguments, count, names)
-    loop.check_schedulable(<object>call.callback, method)
+    sort_arguments(&call, method, arguments, count, names, None)
+    check_callback(loop, call.callback, method)
     if queue == &loop.immediates:
         return finish(loop, loop.immediate(<object>call.callback, call.arguments, call.count, context_of(&call)))
     return finish(loop, loop.defer(queue, <object>call.callback, call.arguments, call.count, context_of(&call)))
@@ -374,7 +393,7 @@ cdef PyObject *enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t
     cdef double delay_s
     cdef int64_t now_ns
     sort_arguments(&call, "call_later", arguments, count, names, "delay")
-    loop.check_schedulable(<object>call.callback, "call_later")
+    check_callback(loop, call.callback, "call_later")
     delay_s = seconds(<object>call.leading, "delay")
     now_ns = loop.now_ns()
     return finish(loop, loop.schedule_timer(deadline_after(now_ns, delay_s), <double>now_ns / 1e9 + delay_s,
@@ -386,7 +405,7 @@ cdef PyObject *enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t co
     cdef BaseLoop loop = <BaseLoop>self
     cdef double when_s
     sort_arguments(&call, "call_at", arguments, count, names, "when")
-    loop.check_schedulable(<object>call.callback, "call_at")
+    check_callback(loop, call.callback, "call_at")
     when_s = seconds(<object>call.leading, "when")
     return finish(loop, loop.schedule_timer(deadline_after(0, when_s), when_s, <object>call.callback, call.arguments,
                                             call.count, context_of(&call)))
@@ -399,8 +418,8 @@ cdef PyObject *enter_timer(PyObject *self, bint repeats, str method, PyObject **
     cdef BaseLoop loop = <BaseLoop>self
     cdef str name = "period" if repeats else "delay"
     cdef double delay_s = 0.0
-    sort_arguments(&call, method, arguments, count, names)
-    loop.check_schedulable(<object>call.callback, method)
+    sort_arguments(&call, method, arguments, count, names, None)
+    check_callback(loop, call.callback, method)
     if call.count > 0:
         delay_s = seconds(<object>call.arguments[0], name)
         call.arguments += 1

@@ -6,6 +6,17 @@ cdef extern from "Python.h":
     object PyObject_Vectorcall(object callable, PyObject **arguments, size_t count_and_flag, PyObject *keyword_names)
     PyObject **tuple_items "&PyTuple_GET_ITEM" (tuple items, Py_ssize_t index)
 
+    # As the C API has them: borrowed pointers, and failure as NULL or -1 with the exception set. For the few places that
+    # run for each callback, where counting references and saving the exception state around a call would show.
+    PyObject *raw_vectorcall "PyObject_Vectorcall" (PyObject *callable, PyObject **arguments, size_t count_and_flag,
+                                                    PyObject *keyword_names) noexcept
+    PyObject **raw_tuple_items "&PyTuple_GET_ITEM" (PyObject *items, Py_ssize_t index) noexcept
+    bint raw_is_callable "PyCallable_Check" (PyObject *candidate) noexcept
+    int raw_context_enter "PyContext_Enter" (PyObject *context) noexcept
+    int raw_context_exit "PyContext_Exit" (PyObject *context) noexcept
+    void raw_incref "Py_INCREF" (PyObject *item) noexcept
+    void raw_decref "Py_DECREF" (PyObject *item) noexcept
+
     ctypedef PyObject *(*PyCFunction)(PyObject *self, PyObject *arguments)
     ctypedef struct PyMethodDef:
         const char *ml_name

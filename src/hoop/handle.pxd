@@ -57,5 +57,5 @@ cdef int fill(Handle handle, object loop, object callback, PyObject **arguments,
               object context) except -1
 cdef object callback_source(Handle handle)
 cdef str described(Handle handle)
-cdef object invoke(Handle handle)
+cdef int invoke(Handle handle) noexcept
 cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept

@@ -10,7 +10,7 @@ from cpython.ref cimport Py_DECREF
 from hoop.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
     hoop_timers_set_referenced
 from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExact, PyContext_CopyCurrent, \
-    PyObject_Vectorcall, PyThread_get_thread_ident, tuple_items
+    PyThread_get_thread_ident, raw_decref, raw_incref, raw_tuple_items, raw_vectorcall
 
 import asyncio
 import inspect
@@ -21,7 +21,7 @@ cdef bint HAS_THREAD_SAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")  # since
 cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
 
 
-@cython.freelist(256)
+@cython.freelist(1024)
 cdef class Handle:
     """A callback scheduled with call_soon and its kin. Made by the loop only."""
 
@@ -239,12 +239,13 @@ cdef int fill(Handle handle, object loop, object callback, PyObject **arguments,
               object context) except -1:
     cdef Py_ssize_t i
     if context is None:
-        context = PyContext_CopyCurrent()
-    elif not PyContext_CheckExact(context):
+        handle.context = PyContext_CopyCurrent()
+    elif PyContext_CheckExact(context):
+        handle.context = context
+    else:
         raise TypeError(f"context must be a contextvars.Context, not {context!r}")
     handle.loop = loop
     handle.callback = callback
-    handle.context = context
     handle.argument_count = <int>count
     if count > 2:
         handle.rest = tuple([<object>arguments[i] for i in range(count)])
@@ -288,21 +289,38 @@ cdef Immediate new_immediate(object loop, object callback, PyObject **arguments,
     return handle
 
 
-cdef object invoke(Handle handle):
-    """Call it. Callback and arguments are kept alive here, since the callback may cancel its own handle."""
+cdef int invoke(Handle handle) noexcept:
+    """Call it; -1 with the exception set if it raised. Callback and arguments are kept alive here, since the callback may
+    cancel its own handle."""
     cdef PyObject *stack[3]
-    cdef object callback = handle.callback
-    cdef object first = handle.first
-    cdef object second = handle.second
-    cdef tuple rest
-    if handle.argument_count > 2:
-        rest = handle.rest
-        return PyObject_Vectorcall(callback, tuple_items(rest, 0), <size_t>handle.argument_count, NULL)
-    stack[0] = NULL
-    stack[1] = <PyObject *>first
-    stack[2] = <PyObject *>second
-    return PyObject_Vectorcall(callback, stack + 1,
-                               <size_t>handle.argument_count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+    cdef PyObject *result
+    cdef PyObject *rest
+    cdef PyObject *callback = <PyObject *>handle.callback
+    cdef size_t count = <size_t>handle.argument_count
+    raw_incref(callback)
+    if count > 2:
+        rest = <PyObject *>handle.rest
+        raw_incref(rest)
+        result = raw_vectorcall(callback, raw_tuple_items(rest, 0), count, NULL)
+        raw_decref(rest)
+    else:
+        stack[0] = NULL
+        stack[1] = <PyObject *>handle.first
+        stack[2] = <PyObject *>handle.second
+        if count > 0:
+            raw_incref(stack[1])
+        if count > 1:
+            raw_incref(stack[2])
+        result = raw_vectorcall(callback, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        if count > 0:
+            raw_decref(stack[1])
+        if count > 1:
+            raw_decref(stack[2])
+    raw_decref(callback)
+    if result == NULL:
+        return -1
+    raw_decref(result)
+    return 0
 
 
 cdef int withdraw(ScheduledHandle handle) except -1:

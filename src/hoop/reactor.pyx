@@ -19,7 +19,8 @@ from hoop.errors cimport check, os_error
 from hoop.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle, callback_source, described, invoke
 from hoop.rings cimport drain, push
 from hoop.scheduler cimport Scheduler
-from hoop.cpython_api cimport PyContext_Enter, PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident
+from hoop.cpython_api cimport PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident, raw_context_enter, \
+    raw_context_exit, raw_decref, raw_incref
 from libc.errno cimport EINTR, ENOENT
 from libc.stdint cimport int64_t
 from libc.string cimport memset
@@ -230,11 +231,7 @@ cdef class Reactor(Scheduler):
         """Be inside context. It stays entered until another one is needed or the batch ends."""
         if self.entered is context:
             return 0
-        if self.entered is not None:
-            self.leave_context()
-        PyContext_Enter(context)
-        self.entered = context
-        return 0
+        return switch_context(self, <PyObject *>context)
 
     cdef int leave_context(self) except -1:
         cdef object context = self.entered
@@ -407,14 +404,7 @@ cdef class Reactor(Scheduler):
         return 0
 
     cdef int run_handle(self, Handle handle) except -1:
-        try:
-            self.enter_context(handle.context)
-            invoke(handle)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.handle_failed(handle, error)
-        return 0
+        return call_handle(self, handle)
 
     cdef int run_handle_timed(self, Handle handle) except -1:
         """Debug mode: tell of callbacks that hold the loop for long."""
@@ -536,11 +526,52 @@ cdef int hold(Watcher watcher, bint wanted) except -1:
     return 0
 
 
+cdef int switch_context(Reactor reactor, PyObject *context) noexcept:
+    """Leave the context that is entered, if there is one, and enter another; -1 with the exception set."""
+    cdef PyObject *former = <PyObject *>reactor.entered
+    cdef int result
+    if former != <PyObject *>None:
+        raw_incref(former)
+        reactor.entered = None
+        result = raw_context_exit(former)
+        raw_decref(former)
+        if result < 0:
+            return -1
+    if raw_context_enter(context) < 0:
+        return -1
+    reactor.entered = <object>context
+    return 0
+
+
+cdef inline int call_handle(Reactor reactor, Handle handle) except -1:
+    """Without a try block, which would save and restore the state of exceptions around each callback."""
+    if reactor.entered is not handle.context and switch_context(reactor, <PyObject *>handle.context) < 0:
+        return call_failed(reactor, handle)
+    if invoke(handle) < 0:
+        return call_failed(reactor, handle)
+    return 0
+
+
+cdef int call_failed(Reactor reactor, Handle handle) except -1:
+    """The exception that is set is reported, or passes on."""
+    try:
+        raise_what_is_set()
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        reactor.handle_failed(handle, error)
+    return 0
+
+
+cdef int raise_what_is_set() except -1:
+    return -1
+
+
 cdef inline int call_one(Reactor reactor, Handle handle) except -1:
     reactor.meter.callbacks += 1
     if reactor.debug:
         return reactor.run_handle_timed(handle)
-    return reactor.run_handle(handle)
+    return call_handle(reactor, handle)
 
 
 cdef inline int run_one(Reactor reactor, Handle handle) except -1:
