@@ -18,7 +18,7 @@ from hoop.native_timers cimport set_interval, set_timeout
 from hoop.pool cimport durations
 from hoop.reactor cimport Reactor
 from hoop.scheduler cimport deadline_after
-from hoop.sockops cimport add_callback, fd_watcher, remove_callback
+from hoop.sockops cimport add_callback, fd_watcher, receive, remove_callback, send_all
 from hoop.stream cimport StreamTransport
 from libc.math cimport isnan
 from libc.stdint cimport int64_t, uint64_t
@@ -103,7 +103,7 @@ cdef class BaseLoop(Reactor):
 
     def sock_recv(self, sock, n):
         """Receive up to n bytes; b"" at end of stream."""
-        return sockops.sock_recv(self, sock, n)
+        return receive(self, sock, n)
 
     def sock_recv_into(self, sock, buf):
         """Receive into a writable buffer; the number of bytes."""
@@ -119,7 +119,7 @@ cdef class BaseLoop(Reactor):
 
     def sock_sendall(self, sock, data):
         """Send all of data. After an error it is unknown how much was sent."""
-        return sockops.sock_sendall(self, sock, data)
+        return send_all(self, sock, data)
 
     def sock_sendto(self, sock, data, address):
         """Send a datagram; the number of bytes."""

@@ -29,3 +29,5 @@ cdef class SockOperation:
 cdef FdWatcher fd_watcher(Reactor reactor, object fileobj)
 cdef int add_callback(Reactor reactor, object fileobj, Handle handle, bint is_writer) except -1
 cdef bint remove_callback(Reactor reactor, object fileobj, bint is_writer) except -1
+cdef object receive(Reactor reactor, object sock, Py_ssize_t size)
+cdef object send_all(Reactor reactor, object sock, object data)

@@ -6,11 +6,12 @@ wish: recv, send, recv again within one turn costs no change in the kernel. When
 descriptor out, so unread data cannot spin the loop.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from hoop.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_recv, hoop_net_send, hoop_net_socket_error
 from hoop.errors cimport os_error
 from hoop.handle cimport Handle
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher
+from hoop.stream_coroutines cimport STEP_ENDS, STEP_WAITS, StepOutcome, StreamCoroutine
 from hoop.transport cimport Transport
 from libc.errno cimport EAGAIN, EBADF
 
@@ -23,6 +24,7 @@ try:
 except ImportError:  # an interpreter built without OpenSSL
     SSLSocket = None
 
+cdef object Socket = socket_module.socket
 cdef object would_block = object()
 
 
@@ -125,7 +127,10 @@ cdef int descriptor_of(object fileobj) except -1:
 
 cdef FdWatcher fd_watcher(Reactor reactor, object fileobj):
     """The user's watcher of this descriptor, or None. RuntimeError if a transport owns it."""
-    cdef int fd = descriptor_of(fileobj)
+    return watcher_at(reactor, descriptor_of(fileobj))
+
+
+cdef FdWatcher watcher_at(Reactor reactor, int fd):
     cdef Watcher watcher = reactor.watcher_of(fd)
     if watcher is None:
         return None
@@ -283,22 +288,22 @@ cdef object try_recv(Reactor reactor, int fd, Py_ssize_t size):
 
 cdef int check_socket(Reactor reactor, object sock) except? -1:
     """The socket's descriptor (-1 once it is closed: the system call will say EBADF)."""
-    if SSLSocket is not None and isinstance(sock, SSLSocket):
+    if type(sock) is not Socket and SSLSocket is not None and isinstance(sock, SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
     if reactor.debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
     return sock.fileno()
 
 
-cdef object wait_for(Reactor reactor, SockOperation operation, object sock, bint is_send):
+cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int fd, bint is_send):
     """Queue operation behind the others on this socket; the future of its result."""
-    cdef FdWatcher watcher = fd_watcher(reactor, sock)
+    cdef FdWatcher watcher = watcher_at(reactor, fd)
     cdef bint is_known
     reactor.check_open()
     if watcher is None:
         watcher = FdWatcher.__new__(FdWatcher)
         watcher.reactor = reactor
-        watcher.fd = sock.fileno()
+        watcher.fd = fd
     is_known = watcher.sock_ref is not None and watcher.sock_ref() is sock
     operation.watcher = watcher
     operation.sock = sock
@@ -333,43 +338,96 @@ cdef int abandon(SockOperation operation) except -1:
     return watcher.reactor.set_interest(watcher, watcher.wanted())
 
 
-async def sock_recv(Reactor reactor, sock, Py_ssize_t size):
-    cdef int fd = check_socket(reactor, sock)
-    cdef Receive operation
-    if size < 0:
-        raise ValueError("negative buffersize in recv")
-    result = try_recv(reactor, fd, size)
-    if result is not would_block:
-        return result
-    operation = Receive.__new__(Receive)
-    operation.size = size
-    future = wait_for(reactor, operation, sock, False)
-    try:
-        return await future
-    finally:
+cdef class SockCoroutine(StreamCoroutine):
+    """sock_recv() or sock_sendall(): `subject` is the socket object."""
+    cdef Reactor reactor
+    cdef SockOperation operation  # while it waits
+
+    cdef StepOutcome queue(self, SockOperation operation, int fd, bint is_send) except *:
+        self.operation = operation
+        self.target = wait_for(self.reactor, operation, self.subject, fd, is_send)
+        return STEP_WAITS
+
+    cdef StepOutcome wake(self, object future) except *:
+        try:
+            self.result = future.result()
+        except BaseException:
+            self.forget(future)
+            raise
+        return STEP_ENDS
+
+    cdef int forget(self, object future) except -1:
         if future.cancelled():
-            abandon(operation)
+            abandon(self.operation)
+        return 0
 
 
-async def sock_sendall(Reactor reactor, sock, data):
-    cdef int fd = check_socket(reactor, sock)
-    cdef SendAll operation = SendAll.__new__(SendAll)
-    PyObject_GetBuffer(data, &operation.view, PyBUF_SIMPLE)
-    operation.has_view = True
-    if operation.send_on(fd) is not would_block:
-        return None
-    future = wait_for(reactor, operation, sock, True)
-    try:
-        return await future
-    finally:
-        if future.cancelled():
-            abandon(operation)
+cdef class Receiving(SockCoroutine):
+    cdef str name(self):
+        return "sock_recv"
+
+    cdef StepOutcome begin(self) except *:
+        cdef int fd = check_socket(self.reactor, self.subject)
+        cdef Receive operation
+        cdef object result
+        if self.size < 0:
+            raise ValueError("negative buffersize in recv")
+        result = try_recv(self.reactor, fd, self.size)
+        if result is not would_block:
+            self.result = result
+            return STEP_ENDS
+        operation = Receive.__new__(Receive)
+        operation.size = self.size
+        return self.queue(operation, fd, False)
+
+
+cdef class Sending(SockCoroutine):
+    cdef object data
+
+    cdef str name(self):
+        return "sock_sendall"
+
+    cdef StepOutcome begin(self) except *:
+        cdef int fd = check_socket(self.reactor, self.subject)
+        cdef SendAll operation
+        cdef Py_ssize_t sent = 0
+        if PyBytes_CheckExact(self.data) and PyBytes_GET_SIZE(self.data) > 0:  # mostly the kernel takes all: then there is nothing to keep
+            sent = hoop_net_send(fd, PyBytes_AS_STRING(self.data), <size_t>PyBytes_GET_SIZE(self.data))
+            if sent == PyBytes_GET_SIZE(self.data):
+                return STEP_ENDS
+            if sent < 0 and sent != -EAGAIN:
+                raise os_error(sent)
+        operation = SendAll.__new__(SendAll)
+        operation.sent = max(sent, 0)
+        PyObject_GetBuffer(self.data, &operation.view, PyBUF_SIMPLE)
+        operation.has_view = True
+        if operation.send_on(fd) is not would_block:
+            return STEP_ENDS
+        return self.queue(operation, fd, True)
+
+
+cdef object receive(Reactor reactor, object sock, Py_ssize_t size):
+    """sock_recv()."""
+    cdef Receiving coroutine = Receiving.__new__(Receiving)
+    coroutine.reactor = reactor
+    coroutine.subject = sock
+    coroutine.size = size
+    return coroutine
+
+
+cdef object send_all(Reactor reactor, object sock, object data):
+    """sock_sendall()."""
+    cdef Sending coroutine = Sending.__new__(Sending)
+    coroutine.reactor = reactor
+    coroutine.subject = sock
+    coroutine.data = data
+    return coroutine
 
 
 async def sock_connected(Reactor reactor, sock, address):
     """Connect to a resolved address."""
     cdef Connect operation
-    check_socket(reactor, sock)
+    cdef int fd = check_socket(reactor, sock)
     try:
         sock.connect(address)
         return None
@@ -377,7 +435,7 @@ async def sock_connected(Reactor reactor, sock, address):
         pass
     operation = Connect.__new__(Connect)
     operation.address = address
-    future = wait_for(reactor, operation, sock, True)
+    future = wait_for(reactor, operation, sock, fd, True)
     try:
         return await future
     finally:
@@ -388,7 +446,7 @@ async def sock_connected(Reactor reactor, sock, address):
 async def sock_call(Reactor reactor, sock, bint is_send, function, *arguments):
     """function(*arguments), a method of sock, now or when the socket is ready."""
     cdef Call operation
-    check_socket(reactor, sock)
+    cdef int fd = check_socket(reactor, sock)
     try:
         return function(*arguments)
     except (BlockingIOError, InterruptedError):
@@ -396,7 +454,7 @@ async def sock_call(Reactor reactor, sock, bint is_send, function, *arguments):
     operation = Call.__new__(Call)
     operation.function = function
     operation.arguments = arguments
-    future = wait_for(reactor, operation, sock, is_send)
+    future = wait_for(reactor, operation, sock, fd, is_send)
     try:
         return await future
     finally:
