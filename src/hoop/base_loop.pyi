@@ -2,16 +2,23 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Protocol, TypeVarTuple, Unpack
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 
 from hoop.handle import Immediate, TimerHandle
 from hoop.native_timers import Timer
 
+_T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
+
+if sys.version_info >= (3, 12):
+    _CoroutineLike = Coroutine[Any, Any, _T]
+else:
+    _CoroutineLike = Generator[Any, None, _T] | Coroutine[Any, Any, _T]
 
 class _Listener(Protocol):
     def start(self) -> None: ...
@@ -20,12 +27,14 @@ class _Listener(Protocol):
 class BaseLoop:
     slow_callback_duration: float
     _current_handle: Any
+    _task_factory: Callable[..., asyncio.Future[Any]] | None
     def __init__(
         self, *, poller: str | None = None, clock: Callable[[], int] | None = None, poll_every_turn: bool = False
     ) -> None: ...
     def call_soon(
         self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
     ) -> asyncio.Handle: ...
+    def create_task(self, coro: _CoroutineLike[_T], **kwargs: Any) -> asyncio.Task[_T]: ...
     def call_soon_threadsafe(
         self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
     ) -> asyncio.Handle: ...

@@ -7,8 +7,9 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyCallable_Check, PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
-from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PyCFunction, PyDescr_NewMethod, PyMethodDef, PyType_Modified, \
-    method_descriptor, raw_is_callable, tuple_items, type_slots
+from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PY_VECTORCALL_ARGUMENTS_OFFSET, PyCFunction, \
+    PyDescr_NewMethod, PyMethodDef, PyObject_Vectorcall, PyType_Modified, method_descriptor, raw_compare, raw_is_callable, \
+    raw_tuple_items, raw_tuple_size, tuple_items, type_slots
 from hoop.csrc cimport hoop_clock_ns, hoop_histogram_count_from, hoop_meter, hoop_meter_reset, hoop_poller_close, \
     hoop_ring, hoop_ring_size, hoop_timers_referenced, hoop_waker_close
 from hoop.datagram cimport DatagramTransport
@@ -275,6 +276,13 @@ def accept_nonblocking(sock):
 
 # ---- the vectorcall entries ---------------------------------------------------------------------------------------
 
+# Keywords. Those of a call in Python code are interned, and so are these.
+cdef object CONTEXT = sys.intern("context")
+cdef object NAME = sys.intern("name")
+cdef object EAGER_START = sys.intern("eager_start")
+cdef tuple LOOP_ALONE = ("loop",)
+
+
 cdef struct Call:               # what a caller passed, sorted
     PyObject *leading           # what stands before the callback, borrowed; NULL when not given
     PyObject *callback          # borrowed
@@ -287,14 +295,20 @@ cdef inline int sort_arguments(Call *call, str method, PyObject **arguments, Py_
                                str leading) except -1:
     """What is called `leading` if anything is, callback and *args; the first two and context may be keywords."""
     cdef Py_ssize_t before = 0 if leading is None else 1
-    if names != NULL or count <= before:
+    if count <= before or (names != NULL and not is_context_alone(names)):
         return sort_keywords(call, method, arguments, count, names, leading)
     call.leading = arguments[0]
     call.callback = arguments[before]
-    call.context = NULL
+    call.context = NULL if names == NULL else arguments[count]
     call.arguments = arguments + before + 1
     call.count = count - before - 1
     return 0
+
+
+cdef inline bint is_context_alone(PyObject *names) noexcept:
+    """Whether the one keyword is context: that is how tasks and futures call, before Python 3.14 with a name of their own."""
+    cdef PyObject *name = raw_tuple_items(names, 0)[0]
+    return raw_tuple_size(names) == 1 and (name == <PyObject *>CONTEXT or raw_compare(name, <PyObject *>CONTEXT) == 0)
 
 
 cdef int sort_keywords(Call *call, str method, PyObject **arguments, Py_ssize_t count, PyObject *names,
@@ -359,6 +373,45 @@ cdef PyObject *enter_call_soon_threadsafe(PyObject *self, PyObject **arguments, 
     sort_arguments(&call, "call_soon_threadsafe", arguments, count, names, None)
     check_callback(loop, call.callback, "call_soon_threadsafe")
     return finish(loop, loop.post(<object>call.callback, call.arguments, call.count, context_of(&call)))
+
+
+cdef enum:
+    MOST_TASK_KEYWORDS = 3      # context, name, eager_start
+
+
+cdef bint are_task_keywords(PyObject *names) noexcept:
+    cdef Py_ssize_t i
+    cdef PyObject *name
+    if raw_tuple_size(names) > MOST_TASK_KEYWORDS:
+        return False
+    for i in range(raw_tuple_size(names)):
+        name = raw_tuple_items(names, 0)[i]
+        if name != <PyObject *>CONTEXT and name != <PyObject *>NAME and name != <PyObject *>EAGER_START:
+            return False
+    return True
+
+
+cdef PyObject *enter_create_task(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+    """asyncio.Task(coro, **keywords, loop=self). Whatever is out of the common is left to loop.py."""
+    cdef PyObject *stack[MOST_TASK_KEYWORDS + 3]
+    cdef BaseLoop loop = <BaseLoop>self
+    cdef Py_ssize_t i, keywords = 0
+    cdef tuple task_names = LOOP_ALONE
+    if (count != 1 or loop.closed or loop.debug or loop._task_factory is not None
+            or (names != NULL and not are_task_keywords(names))):
+        task = PyObject_Vectorcall(loop._create_task, arguments, <size_t>count, names)
+        Py_INCREF(task)
+        return <PyObject *>task
+    if names != NULL:
+        keywords = raw_tuple_size(names)
+        task_names = <tuple>names + LOOP_ALONE
+    stack[0] = NULL
+    for i in range(1 + keywords):
+        stack[1 + i] = arguments[i]
+    stack[2 + keywords] = self
+    task = PyObject_Vectorcall(asyncio.Task, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, <PyObject *>task_names)
+    Py_INCREF(task)
+    return <PyObject *>task
 
 
 cdef PyObject *enter_queue(PyObject *self, hoop_ring *queue, str method, PyObject **arguments, Py_ssize_t count,
@@ -464,7 +517,7 @@ cdef double number_of_seconds(object value, str name) except? -1.0:
 
 
 # The table lives as long as the process: method descriptors point into it.
-cdef PyMethodDef entries[9]
+cdef PyMethodDef entries[10]
 
 
 cdef int add_entry(int index, const char *name, void *function, const char *doc) except -1:
@@ -507,6 +560,10 @@ add_entry(8, "set_interval", <void *>enter_set_interval,
           b"Call callback(*args) every period seconds, from one period on; without drift, and ticks that were missed are "
           b"skipped. A callback that raises is reported, and the interval goes on. TypeError unless period is a number, "
           b"ValueError unless it is more than 0. Returns a Timer (Node: setInterval, in milliseconds).")
+add_entry(9, "create_task", <void *>enter_create_task,
+          b"create_task($self, coro, **kwargs)\n--\n\n"
+          b"Schedule a coroutine; keywords (name, context, eager_start) go to the task or to the task factory.\n\n"
+          b"Only what the caller gave is passed on, so a factory need not take keywords that nobody uses.")
 PyType_Modified(<PyTypeObject *>BaseLoop)
 show_to_collector(BaseLoop)
 

@@ -89,7 +89,6 @@ class Loop(
         "_resolver",
         "_signal_handlers",
         "_signal_pipe",
-        "_task_factory",
         "_timeout_queues",
     )
 
@@ -120,7 +119,7 @@ class Loop(
         self._asyncgens = weakref.WeakSet()
         self._asyncgens_shutdown_called = False
         self._exception_handler = None
-        self._task_factory: TaskFactory | None = None
+        self._task_factory = None
         self._signal_handlers = {}
         self._timeout_queues: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._signal_pipe = None
@@ -222,11 +221,8 @@ class Loop(
 
     # ---- tasks -------------------------------------------------------------------------------------------------------
 
-    def create_task(self, coro: CoroutineLike[T], **kwargs: Any) -> asyncio.Task[T]:
-        """Schedule a coroutine; keywords (name, context, eager_start) go to the task or to the task factory.
-
-        Only what the caller gave is passed on, so a factory need not take keywords that nobody uses.
-        """
+    def _create_task(self, coro: CoroutineLike[T], **kwargs: Any) -> asyncio.Task[T]:
+        """What create_task() does when there is a factory, a need for tracebacks, or anything else out of the common."""
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
         factory = self._task_factory

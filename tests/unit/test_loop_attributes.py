@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import hoop
 
-COMPILED = ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "time", "create_future", "get_debug", "add_reader")
+COMPILED = ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "time", "create_future", "get_debug")
 
 
 @pytest.fixture
@@ -61,5 +62,59 @@ def test_a_derived_class_overrides_and_extends() -> None:
     try:
         loop.run_until_complete(asyncio.sleep(0))
         assert loop.soon >= 2
+    finally:
+        loop.close()
+
+
+def test_create_task_refuses_what_asyncio_refuses(loop: hoop.Loop) -> None:
+    async def nothing() -> None:
+        return None
+
+    made: Any = loop.create_task
+    coroutine = nothing()
+    with pytest.raises(TypeError):
+        made(coroutine, loop=loop)
+    with pytest.raises(TypeError):
+        made(coroutine, colour="red")
+    with pytest.raises(TypeError):
+        made(coroutine, "name")
+    with pytest.raises(TypeError):
+        made()
+    with pytest.raises(TypeError, match="a coroutine was expected"):
+        made(1)
+    loop.run_until_complete(coroutine)
+
+
+def test_create_task_takes_its_keywords_however_they_are_spelled(loop: hoop.Loop) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    context = contextvars.copy_context()
+    context.run(variable.set, "theirs")
+
+    async def look() -> str:
+        return variable.get("ours")
+
+    assert loop.run_until_complete(loop.create_task(look())) == "ours"
+    task = loop.create_task(look(), name="one", context=context)
+    assert (loop.run_until_complete(task), task.get_name()) == ("theirs", "one")
+    made_at_run_time = {"".join(["na", "me"]): "two", "".join(["con", "text"]): context}
+    task = loop.create_task(look(), **made_at_run_time)
+    assert (loop.run_until_complete(task), task.get_name()) == ("theirs", "two")
+    task = loop.create_task(coro=look())
+    assert loop.run_until_complete(task) == "ours"
+
+
+def test_a_loop_of_ones_own_in_debug_mode_ends_the_traceback_of_a_task_where_it_was_made() -> None:
+    class Debugged(hoop.Loop):
+        def get_debug(self) -> bool:
+            return True
+
+    async def nothing() -> None:
+        return None
+
+    loop = Debugged()
+    try:
+        task: Any = loop.create_task(nothing())
+        assert task._source_traceback[-1].line == "task: Any = loop.create_task(nothing())"
+        loop.run_until_complete(task)
     finally:
         loop.close()

@@ -208,5 +208,6 @@ def test_the_stub_has_the_compiled_parameters() -> None:
         stubbed = [argument.arg for argument in [*arguments.posonlyargs, *arguments.args]]
         stubbed += [f"*{arguments.vararg.arg}"] if arguments.vararg else []
         stubbed += [argument.arg for argument in arguments.kwonlyargs]
+        stubbed += [arguments.kwarg.arg] if arguments.kwarg else []
         compiled = inspect.signature(getattr(BaseLoop, name)).parameters.values()
         assert stubbed == [f"*{one.name}" if one.kind is one.VAR_POSITIONAL else one.name for one in compiled], name
