@@ -56,7 +56,7 @@ cdef class BaseLoop(Reactor):
 
     def create_future(self):
         """An asyncio.Future of this loop."""
-        return asyncio.Future(loop=self)
+        return self.new_future()
 
     def stop(self):
         """End run_forever() after the callbacks of the turn that is running."""

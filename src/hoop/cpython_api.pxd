@@ -4,6 +4,7 @@ from cpython.object cimport PyObject, PyTypeObject
 cdef extern from "Python.h":
     const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
     object PyObject_Vectorcall(object callable, PyObject **arguments, size_t count_and_flag, PyObject *keyword_names)
+    object PyObject_Call(object callable, tuple arguments, dict keywords)
     PyObject **tuple_items "&PyTuple_GET_ITEM" (tuple items, Py_ssize_t index)
 
     # As the C API has them: borrowed pointers, and failure as NULL or -1 with the exception set. For the few places that

@@ -39,6 +39,7 @@ cdef class Reactor(Scheduler):
     cdef char *read_buffer      # shared by the transports: what is read into it is copied out before anything else runs
     cdef hoop_datagram_reader *datagram_reader  # likewise, for datagrams; NULL until somebody receives one
     cdef object entered         # the context left entered between two callbacks, or None
+    cdef dict future_keywords   # {"loop": self}, for the futures that are made; None until the first, and once closed
     cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
     cdef bint forked            # this is a child's copy: the kernel's poller belongs to the parent
     cdef bint poll_every_turn
@@ -64,6 +65,7 @@ cdef class Reactor(Scheduler):
     cdef int enter_context(self, object context) except -1
     cdef int leave_context(self) except -1
     cdef int report(self, dict context) except -1
+    cdef object new_future(self)
 
     cdef int run_turns(self, bint until_idle) except -1
     cdef int turn(self) except -1

@@ -19,12 +19,13 @@ from hoop.errors cimport check, os_error
 from hoop.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle, callback_source, described, invoke
 from hoop.rings cimport drain, push
 from hoop.scheduler cimport Scheduler
-from hoop.cpython_api cimport PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident, raw_context_enter, \
-    raw_context_exit, raw_decref, raw_incref
+from hoop.cpython_api cimport PyContext_Exit, PyErr_CheckSignals, PyObject_Call, PyThread_get_thread_ident, \
+    raw_context_enter, raw_context_exit, raw_decref, raw_incref
 from libc.errno cimport EINTR, ENOENT
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+import asyncio
 import errno
 import os
 from asyncio.log import logger
@@ -34,6 +35,9 @@ cdef enum:
     MOST_SKIPPED_POLLS = 7     # turns in a row without a poll, while callbacks are ready
     SHORT_BATCH = 2            # a poll is skipped only after a turn of at most this many callbacks
     STALE_WAITS_ALLOWED = 8    # then the kernel's set holds a registration that cannot be removed: rebuild it
+
+
+cdef tuple NO_ARGUMENTS = ()
 
 
 cdef class Watcher:
@@ -114,6 +118,14 @@ cdef class Reactor(Scheduler):
         self.leave_context()
         self.call_exception_handler(context)
         return 0
+
+    cdef object new_future(self):
+        """What create_future() returns."""
+        if self.future_keywords is not None:
+            return PyObject_Call(asyncio.Future, NO_ARGUMENTS, self.future_keywords)
+        if not self.closed:
+            self.future_keywords = {"loop": self}
+        return asyncio.Future(loop=self)
 
     # ---- descriptors ----------------------------------------------------------------------------------------------
 
@@ -504,6 +516,7 @@ cdef class Reactor(Scheduler):
     cdef int release_everything(self) except -1:
         """Let go of every callback and watcher. Runs user code (finalizers), so each is out before it is released."""
         cdef int fd
+        self.future_keywords = None
         self.release_queues()
         drain(&self.flushes)
         for fd in range(self.watcher_capacity):

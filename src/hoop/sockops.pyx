@@ -307,7 +307,7 @@ cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int 
     is_known = watcher.sock_ref is not None and watcher.sock_ref() is sock
     operation.watcher = watcher
     operation.sock = sock
-    operation.future = asyncio.Future(loop=reactor)
+    operation.future = reactor.new_future()
     if watcher.sock_ref is not None and not is_known:
         watcher.fail_operations(os_error(-EBADF))  # they waited on another socket that had this number
     queue = watcher.sending if is_send else watcher.receiving
