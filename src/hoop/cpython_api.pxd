@@ -11,6 +11,8 @@ cdef extern from "Python.h":
     # run for each callback, where counting references and saving the exception state around a call would show.
     PyObject *raw_vectorcall "PyObject_Vectorcall" (PyObject *callable, PyObject **arguments, size_t count_and_flag,
                                                     PyObject *keyword_names) noexcept
+    PyObject *raw_vectorcall_method "PyObject_VectorcallMethod" (PyObject *name, PyObject **arguments, size_t count_and_flag,
+                                                                 PyObject *keyword_names) noexcept
     PyObject **raw_tuple_items "&PyTuple_GET_ITEM" (PyObject *items, Py_ssize_t index) noexcept
     Py_ssize_t raw_tuple_size "PyTuple_GET_SIZE" (PyObject *items) noexcept
     int raw_compare "PyUnicode_Compare" (PyObject *text, PyObject *other) noexcept

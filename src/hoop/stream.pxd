@@ -18,6 +18,7 @@ cdef class StreamTransport(WritingTransport):
     cdef bint was_read_full     # the latest read filled the buffer: a bulk transfer
 
     cdef int on_readable(self) except -1
+    cdef int delivery_failed(self) except -1
     cdef int receive_filtered(self) except -1
     cdef object receive(self, Py_ssize_t *result)
     cdef object receive_bulk(self, Py_ssize_t *result)

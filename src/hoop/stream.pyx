@@ -10,6 +10,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
+from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, raw_decref, raw_incref, raw_vectorcall_method
 from hoop.csrc cimport *
 from hoop.errors cimport os_error
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher
@@ -18,10 +19,13 @@ from hoop.writing cimport WritingTransport
 from libc.errno cimport EAGAIN
 
 import asyncio
+import sys
 
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **bytes_object, Py_ssize_t size) except -1
     PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *text, Py_ssize_t size) except NULL
+
+cdef object DATA_RECEIVED = sys.intern("data_received")
 
 cdef enum:
     BULK_READ_SIZE = 256 * 1024
@@ -145,8 +149,14 @@ cdef class StreamTransport(WritingTransport):
         if self.guard is not None:
             self.guard.on_received()
         self.reactor.enter_context(self.context)
+        if deliver(<PyObject *>self.protocol, <PyObject *>data) < 0:
+            self.delivery_failed()
+        return 0
+
+    cdef int delivery_failed(self) except -1:
+        """data_received() has raised what is set."""
         try:
-            self.protocol.data_received(data)
+            raise_what_is_set()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -247,6 +257,26 @@ cdef class StreamTransport(WritingTransport):
             return self.begin_close()
         self.is_eof_received = True
         return self.update_interest()
+
+
+cdef int deliver(PyObject *protocol, PyObject *data) noexcept:
+    """protocol.data_received(data), without a try block around it: -1 with the exception set."""
+    cdef PyObject *stack[3]
+    cdef PyObject *answer
+    stack[0] = NULL
+    stack[1] = protocol
+    stack[2] = data
+    raw_incref(protocol)  # set_protocol() may let go of it meanwhile
+    answer = raw_vectorcall_method(<PyObject *>DATA_RECEIVED, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+    raw_decref(protocol)
+    if answer == NULL:
+        return -1
+    raw_decref(answer)
+    return 0
+
+
+cdef int raise_what_is_set() except -1:
+    return -1
 
 
 cdef StreamTransport accept_stream(Reactor reactor, int fd, object protocol, object context, object server):

@@ -19,3 +19,4 @@ cdef class StreamCoroutine:
     cdef int forget(self, object future) except -1  # it will not be woken
     cdef str name(self)
     cdef object step(self, object value)
+    cdef object delegate(self, object value)

@@ -124,28 +124,33 @@ cdef class StreamCoroutine:
         cdef object target
         if self.is_over:
             raise RuntimeError("cannot reuse already awaited coroutine")
+        if self.is_delegating:
+            return self.delegate(value)
+        self.is_over = True  # so it stays if what follows raises: a try block would cost more than the step
+        if not self.is_started:
+            self.is_started = True
+            outcome = self.begin()
+        else:
+            target = self.target
+            self.target = None
+            outcome = self.wake(target)
+        if outcome == STEP_ENDS:
+            return over
+        self.is_over = False
+        if outcome == STEP_GOES_ON:
+            self.is_delegating = True
+            return self.delegate(None)
+        self.target._asyncio_future_blocking = True  # as a future's own iterator says to the task
+        return self.target
+
+    cdef object delegate(self, object value):
+        """A step of the coroutine that this one goes on with."""
         try:
-            if self.is_delegating:
-                return self.target.send(value) if value is not None else next(self.target)
-            if not self.is_started:
-                self.is_started = True
-                outcome = self.begin()
-            else:
-                target = self.target
-                self.target = None
-                outcome = self.wake(target)
-            if outcome == STEP_GOES_ON:
-                self.is_delegating = True
-                return next(self.target)
+            return self.target.send(value) if value is not None else next(self.target)
         except BaseException:
             self.is_over = True
             self.target = None
             raise
-        if outcome == STEP_WAITS:
-            self.target._asyncio_future_blocking = True  # as a future's own iterator says to the task
-            return self.target
-        self.is_over = True
-        return over
 
 
 cdef int warn_never_awaited(str name) except -1:
