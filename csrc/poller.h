@@ -137,6 +137,12 @@ static inline unsigned hoop_poller_interest(const hoop_poller *poller, int fd) /
     return hoop_poller_generation(poller, fd) == 0 ? 0 : poller->slots[fd].wanted;
 }
 
+/* Whether the kernel has been told to report fd. An event of a live descriptor for which this is false is stale, too. */
+static inline bool hoop_poller_is_applied(const hoop_poller *poller, int fd)
+{
+    return hoop_poller_generation(poller, fd) != 0 && poller->slots[fd].applied != 0;
+}
+
 extern const hoop_poller_backend hoop_poller_poll_backend;
 #if defined(__linux__)
 extern const hoop_poller_backend hoop_poller_epoll_backend;

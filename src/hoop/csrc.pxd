@@ -135,6 +135,7 @@ cdef extern from "poller.h" nogil:
     int hoop_poller_wait(hoop_poller *poller, hoop_event *events, int capacity, int64_t timeout_ns) noexcept
     uint32_t hoop_poller_generation(const hoop_poller *poller, int fd) noexcept
     unsigned hoop_poller_interest(const hoop_poller *poller, int fd) noexcept
+    bint hoop_poller_is_applied(const hoop_poller *poller, int fd) noexcept
 
 cdef extern from "net.h" nogil:
     enum:

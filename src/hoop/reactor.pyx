@@ -461,6 +461,8 @@ cdef class Reactor(Scheduler):
             else:
                 events = event.events & hoop_poller_interest(&self.poller, event.fd)
                 if events == 0:
+                    if not hoop_poller_is_applied(&self.poller, event.fd):
+                        has_stale = True  # its number was closed before it was taken out, and a duplicate lives on
                     continue
                 self.meter.events += 1
                 if self.debug:

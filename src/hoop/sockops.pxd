@@ -14,6 +14,7 @@ cdef class FdWatcher(Watcher):
     cdef unsigned wanted(self) noexcept
     cdef int run(self, Handle handle) except -1
     cdef int attempt_all(self, list operations) except -1
+    cdef int rest(self) except -1
     cdef int fail_all(self, object error) except -1
     cdef int fail_operations(self, object error) except -1
 

@@ -1,8 +1,8 @@
 """Descriptors that stay the user's: add_reader and add_writer, and the sock_* coroutines.
 
 A sock_* call tries at once and waits only if the kernel says so. Its registration is kept for the next call on the same
-socket object (remembered by a weak reference; another object on the same number is registered anew), and the interest is a
-wish: recv, send, recv again within one turn costs no change in the kernel. When nobody waits, the next poll takes the
+socket object (remembered by a weak reference; another object on the same number is registered anew), and so is the
+interest in reading: recv, send, recv again costs no change in the kernel. The first event that nobody waits for takes the
 descriptor out, so unread data cannot spin the loop.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -41,6 +41,9 @@ cdef class FdWatcher(Watcher):
         return interest
 
     cdef int on_events(self, unsigned events) except -1:
+        cdef unsigned wanted = self.wanted()
+        if events & ~wanted:
+            self.reactor.set_interest(self, wanted)  # nobody waits for that any more
         if events & HOOP_READABLE:
             if self.receiving:
                 self.attempt_all(self.receiving)
@@ -77,7 +80,21 @@ cdef class FdWatcher(Watcher):
                         return 0
                     operation.future.set_result(result)
             del operations[0]
-        return self.reactor.set_interest(self, self.wanted())
+        return self.rest()
+
+    cdef int rest(self) except -1:
+        """Operations have ended. Whoever received mostly receives again in the next turn: so when nobody waits any more, the
+        kernel goes on watching until an event finds nobody. run() does not wait for that."""
+        cdef unsigned wanted = self.wanted()
+        if wanted == 0 and self.reactor.interest(self) == HOOP_READABLE:
+            return self.reactor.count_watcher(self, False)
+        return self.reactor.set_interest(self, wanted)
+
+    cdef int set_referenced(self, bint is_referenced) except -1:
+        self.is_unreferenced = not is_referenced
+        if self.is_watched:
+            self.reactor.count_watcher(self, self.wanted() != 0)
+        return 0
 
     cdef int on_watch_failed(self, int error) except -1:
         return self.fail_all(os_error(-error))
