@@ -15,7 +15,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.csrc cimport *
-from hoop.errors cimport check, os_error
+from hoop.errors cimport check, os_error, raise_what_is_set
 from hoop.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle, callback_source, described, invoke
 from hoop.rings cimport drain, push
 from hoop.scheduler cimport Scheduler
@@ -576,10 +576,6 @@ cdef int call_failed(Reactor reactor, Handle handle) except -1:
     except BaseException as error:
         reactor.handle_failed(handle, error)
     return 0
-
-
-cdef int raise_what_is_set() except -1:
-    return -1
 
 
 cdef inline int call_one(Reactor reactor, Handle handle) except -1:

@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, raw_decref, raw_incref, raw_vectorcall_method
 from hoop.csrc cimport *
-from hoop.errors cimport os_error
+from hoop.errors cimport os_error, raise_what_is_set
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher
 from hoop.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN
 from hoop.writing cimport WritingTransport
@@ -273,10 +273,6 @@ cdef int deliver(PyObject *protocol, PyObject *data) noexcept:
         return -1
     raw_decref(answer)
     return 0
-
-
-cdef int raise_what_is_set() except -1:
-    return -1
 
 
 cdef StreamTransport accept_stream(Reactor reactor, int fd, object protocol, object context, object server):
