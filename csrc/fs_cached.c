@@ -70,8 +70,10 @@ static hoop_fs_device *find_device(hoop_fs_cached *cached, uint64_t number)
     return NULL;
 }
 
-void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bool is_local)
+void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bool is_local, uint64_t mount_changes)
 {
+    if (mount_changes != cached->mount_changes)
+        return; /* the number may be another file system's by now */
     hoop_fs_device *known = find_device(cached, device);
     if (known == NULL) {
         known = &cached->devices[cached->next_device];
@@ -131,13 +133,21 @@ static bool is_refusal(int error)
     return error == ENOSYS || error == EPERM || error == EINVAL;
 }
 
+static void forget_devices(hoop_fs_cached *cached)
+{
+    memset(cached->devices, 0, sizeof(cached->devices));
+    cached->mount_changes++;
+}
+
 static int64_t open_proc(hoop_fs_cached *cached)
 {
     cached->descriptors_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (cached->descriptors_fd >= 0)
         cached->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-    if (cached->mounts_fd >= 0)
+    if (cached->mounts_fd >= 0) {
+        forget_devices(cached); /* it tells of later changes only */
         return 0;
+    }
     int error = errno;
     close_both(cached);
     if (error == EMFILE || error == ENFILE || error == ENOMEM || error == EINTR)
@@ -152,7 +162,7 @@ static void begin_turn(hoop_fs_cached *cached, uint64_t turn)
     cached->turn_reads = 0;
     cached->turn_bytes = 0;
     if (poll(&mounts, 1, 0) != 0) /* changed, or we cannot know */
-        memset(cached->devices, 0, sizeof(cached->devices));
+        forget_devices(cached);
 }
 
 static int64_t open_for_reading(hoop_fs_cached *cached, int path_fd)

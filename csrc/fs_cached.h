@@ -11,7 +11,8 @@
  *
  * Only devices that a thread has found to be local (hoop_fs_is_local, then hoop_fs_cached_learn) are ever opened here.
  * Device numbers of file systems without a disk are used again after an unmount, so every change of the table of mounts
- * empties that knowledge.
+ * empties that knowledge. What a thread finds out may be older than the change: it counts only if the number of changes is
+ * still the one that was noted when the thread was asked.
  *
  * The structure belongs to the loop's thread. Linux only: elsewhere, and where the kernel (before 5.12) or a sandbox
  * refuses one of the calls, every read is a HOOP_FS_MISS_OFF. */
@@ -63,6 +64,7 @@ typedef struct hoop_fs_cached {
     int refusal;              /* and its errno */
     int descriptors_fd;       /* /proc/self/fd: an O_PATH descriptor is opened for reading by its name there */
     int mounts_fd;            /* /proc/self/mountinfo: poll(2) tells when it has changed */
+    uint64_t mount_changes;   /* how often what was known of the devices was forgotten */
     uint64_t turn;
     int turn_reads;
     int64_t turn_bytes;
@@ -91,7 +93,8 @@ int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *f
 /* Whether the file system of an open file keeps its data on this machine, by a list of those known to: 1, 0 or -errno.
  * May block, so it is for threads. */
 int hoop_fs_is_local(int fd);
-/* What a thread has found out about a device (st_dev). That it is unable, as only a read can tell, stays known. */
-void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bool is_local);
+/* What a thread has found out about a device (st_dev); mount_changes as it was before the thread was asked. That a device is
+ * unable, as only a read can tell, stays known. */
+void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bool is_local, uint64_t mount_changes);
 
 #endif

@@ -303,6 +303,7 @@ cdef extern from "fs_cached.h" nogil:
     ctypedef struct hoop_fs_cached:
         bint is_off
         const char *refused_call
+        uint64_t mount_changes
         int refusal
         uint64_t hits
         uint64_t *misses

@@ -569,9 +569,10 @@ class Opening(Awaitable[F], AbstractAsyncContextManager[F, None]):
         if file is not None:
             opened = wrapped(file, pool, is_cached=True)
             return opened
+        mount_changes = fs_jobs.mount_changes()
         opened = await made_on(pool, lambda: wrapped(self._make(), pool), close_unwanted)
         if opened._device is not None:
-            fs_jobs.learn(*opened._device)
+            fs_jobs.learn(*opened._device, mount_changes)
         return opened
 
     def __await__(self) -> Generator[Any, Any, F]:

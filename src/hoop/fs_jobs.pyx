@@ -158,10 +158,11 @@ cdef class FsJob(Job):
 cdef class ReadFileJob(FsJob):
     """Its result is the bytes, or for a large file the job itself: read_opened() goes on with it."""
     cdef CachedFiles cached
+    cdef uint64_t mount_changes  # when it was submitted
 
     cdef object result(self):
         if self.own.status.mode & S_IFMT == S_IFREG:
-            hoop_fs_cached_learn(&self.cached.own, self.own.status.device, self.own.is_local)
+            hoop_fs_cached_learn(&self.cached.own, self.own.status.device, self.own.is_local, self.mount_changes)
         return FsJob.result(self)
 
     cdef object answer(self):
@@ -359,6 +360,7 @@ def read_file(path):
     job = ReadFileJob.__new__(ReadFileJob)
     job.begin(HOOP_FS_READ_FILE)
     job.cached = cached
+    job.mount_changes = cached.own.mount_changes
     job.name = name
     job.kept = kept
     job.own.path = PyBytes_AS_STRING(kept)
@@ -591,11 +593,18 @@ def device_of(int fd):
     return (status.st_dev, is_local) if is_regular else None
 
 
-def learn(device, bint is_local):
-    """What a thread has found by device_of()."""
+def mount_changes():
+    """How many changes of the mounted file systems were noticed; for learn()."""
     cdef Reactor reactor = running_reactor()
     cdef CachedFiles cached = reactor._cached_files
-    hoop_fs_cached_learn(&cached.own, device, is_local)
+    return cached.own.mount_changes
+
+
+def learn(device, bint is_local, uint64_t mount_changes):
+    """What a thread has found by device_of(); and mount_changes() as it was before the thread was asked."""
+    cdef Reactor reactor = running_reactor()
+    cdef CachedFiles cached = reactor._cached_files
+    hoop_fs_cached_learn(&cached.own, device, is_local, mount_changes)
 
 
 def cached_read_stats():

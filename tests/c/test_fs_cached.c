@@ -33,7 +33,7 @@ static bool classify(hoop_fs_cached *cached, const char *name)
     REQUIRE(fd >= 0 && fstat(fd, &status) == 0);
     int local = hoop_fs_is_local(fd);
     REQUIRE(local >= 0);
-    hoop_fs_cached_learn(cached, (uint64_t)status.st_dev, local == 1);
+    hoop_fs_cached_learn(cached, (uint64_t)status.st_dev, local == 1, cached->mount_changes);
     REQUIRE(close(fd) == 0);
     return local == 1;
 }
@@ -132,11 +132,11 @@ TEST(a_device_that_is_not_local_is_left_alone)
     put(100);
     (void)read_cached(&cached, path);
     REQUIRE(stat(path, &status) == 0);
-    hoop_fs_cached_learn(&cached, (uint64_t)status.st_dev, true);
-    hoop_fs_cached_learn(&cached, (uint64_t)status.st_dev, false); /* the latest word counts */
+    hoop_fs_cached_learn(&cached, (uint64_t)status.st_dev, true, cached.mount_changes);
+    hoop_fs_cached_learn(&cached, (uint64_t)status.st_dev, false, cached.mount_changes); /* the latest word counts */
     CHECK(read_cached(&cached, path) < 0);
     for (uint64_t device = 1000; device < 1000 + HOOP_FS_CACHED_DEVICES; device++)
-        hoop_fs_cached_learn(&cached, device, true); /* more than it remembers */
+        hoop_fs_cached_learn(&cached, device, true, cached.mount_changes); /* more than it remembers */
     CHECK(read_cached(&cached, path) < 0);
     CHECK_EQ(cached.hits, 0);
     hoop_fs_cached_close(&cached);
@@ -146,6 +146,26 @@ TEST(a_device_that_is_not_local_is_left_alone)
         close(fd);
         CHECK_EQ(hoop_fs_is_local(fd) == 1, false);
     }
+}
+
+TEST(what_was_found_before_a_change_of_the_mounts_is_not_learned)
+{
+    hoop_fs_cached cached;
+    hoop_fs_cached_init(&cached, false);
+    put(100);
+    uint64_t before = cached.mount_changes;
+    (void)read_cached(&cached, path); /* opens the table of mounts: what changed until now it does not tell */
+    if (!cached.is_off)
+        CHECK(cached.mount_changes != before);
+    before = cached.mount_changes++; /* as when the table has changed while the thread was busy */
+    hoop_fs_cached_learn(&cached, 1000, true, before);
+    for (int i = 0; i < HOOP_FS_CACHED_DEVICES; i++)
+        CHECK_EQ(cached.devices[i].state, HOOP_FS_DEVICE_NONE);
+    hoop_fs_cached_learn(&cached, 1000, true, cached.mount_changes);
+    CHECK_EQ(cached.devices[0].state, HOOP_FS_DEVICE_LOCAL);
+    hoop_fs_cached_learn(&cached, 1000, false, before);
+    CHECK_EQ(cached.devices[0].state, HOOP_FS_DEVICE_LOCAL);
+    hoop_fs_cached_close(&cached);
 }
 
 TEST(a_turn_has_its_limits)
@@ -223,6 +243,7 @@ int main(void)
     RUN(a_cached_file_is_read);
     RUN(what_is_no_local_regular_file_is_never_opened);
     RUN(a_device_that_is_not_local_is_left_alone);
+    RUN(what_was_found_before_a_change_of_the_mounts_is_not_learned);
     RUN(a_turn_has_its_limits);
     RUN(an_opened_file_can_be_kept);
     RUN(off_is_off);
