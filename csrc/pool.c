@@ -241,6 +241,46 @@ hoop_job *hoop_pool_cancel_all(hoop_pool *pool, const hoop_inbox *inbox)
     return first;
 }
 
+/* Under the lock: who closes a loop takes that too, to ask for what is queued, and so either finds the job in the queue or
+ * has it in the inbox already. Nothing here waits. */
+static hoop_job *give_back(hoop_pool *pool, hoop_job_state state)
+{
+    hoop_job *without_inbox = NULL;
+    hoop_job **end = &without_inbox;
+    for (int i = 0; i < HOOP_LANES; i++) {
+        hoop_job *job;
+        while ((job = pool->lanes[i].oldest) != NULL) {
+            hoop_inbox *inbox = job->inbox;
+            const hoop_waker *waker = job->waker;
+            mark_cancelled(pool, job);
+            job->state = state;
+            if (inbox == NULL) {
+                *end = job;
+                end = &job->newer;
+            } else if (hoop_inbox_push(inbox, job->node)) {
+                (void)hoop_waker_wake(waker); /* the others are to be given back all the same */
+            }
+        }
+    }
+    return without_inbox;
+}
+
+hoop_job *hoop_pool_give_back(hoop_pool *pool)
+{
+    lock(pool);
+    hoop_job *without_inbox = give_back(pool, HOOP_JOB_IDLE);
+    unlock(pool);
+    return without_inbox;
+}
+
+hoop_job *hoop_pool_give_back_stranded(hoop_pool *pool)
+{
+    lock(pool);
+    hoop_job *without_inbox = pool->threads == 0 ? give_back(pool, HOOP_JOB_STRANDED) : NULL;
+    unlock(pool);
+    return without_inbox;
+}
+
 static bool is_posting(hoop_pool *pool, const hoop_inbox *inbox)
 {
     for (const hoop_worker *worker = pool->workers; worker != NULL; worker = worker->next) {

@@ -45,7 +45,8 @@ typedef enum hoop_job_state {
     HOOP_JOB_IDLE, /* not submitted, or cancelled */
     HOOP_JOB_QUEUED,
     HOOP_JOB_RUNNING,
-    HOOP_JOB_DONE
+    HOOP_JOB_DONE,
+    HOOP_JOB_STRANDED /* given back: there are no threads, and none can be had */
 } hoop_job_state;
 
 typedef struct hoop_job hoop_job;
@@ -115,6 +116,12 @@ int hoop_pool_worker_failed(hoop_pool *pool);
 bool hoop_pool_cancel(hoop_pool *pool, hoop_job *job);
 /* Cancel all that is queued for inbox (NULL: for any): the list of them by `newer`, oldest first of each lane. */
 hoop_job *hoop_pool_cancel_all(hoop_pool *pool, const hoop_inbox *inbox);
+/* Take back all that is queued, for any loop, and post it although it was not run: its state is HOOP_JOB_IDLE. The list, by
+ * `newer`, of those that have no inbox, which are the caller's. */
+hoop_job *hoop_pool_give_back(hoop_pool *pool);
+/* The same if there are no workers, nor any on their way; NULL else. For whoever could not start one: others may have
+ * submitted in the meantime and relied on it. The state is HOOP_JOB_STRANDED. */
+hoop_job *hoop_pool_give_back_stranded(hoop_pool *pool);
 /* Whether the calling thread is a worker that runs a job for inbox. */
 bool hoop_pool_is_inside(hoop_pool *pool, const hoop_inbox *inbox);
 /* Wait until no job for inbox runs or is being posted, at most about timeout_ms: whether that is so. Not for those who are

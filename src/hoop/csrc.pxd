@@ -211,6 +211,7 @@ cdef extern from "pool.h" nogil:
         HOOP_JOB_QUEUED
         HOOP_JOB_RUNNING
         HOOP_JOB_DONE
+        HOOP_JOB_STRANDED
     ctypedef struct hoop_job:
         hoop_job_state state
         hoop_job *newer
@@ -247,6 +248,8 @@ cdef extern from "pool.h" nogil:
     int hoop_pool_worker_failed(hoop_pool *pool) noexcept
     bint hoop_pool_cancel(hoop_pool *pool, hoop_job *job) noexcept
     hoop_job *hoop_pool_cancel_all(hoop_pool *pool, const hoop_inbox *inbox) noexcept
+    hoop_job *hoop_pool_give_back(hoop_pool *pool) noexcept
+    hoop_job *hoop_pool_give_back_stranded(hoop_pool *pool) noexcept
     bint hoop_pool_is_inside(hoop_pool *pool, const hoop_inbox *inbox) noexcept
     bint hoop_pool_wait_quiet(hoop_pool *pool, const hoop_inbox *inbox, int timeout_ms) noexcept
     void hoop_pool_disown(hoop_pool *pool, const hoop_inbox *inbox) noexcept
@@ -315,7 +318,7 @@ cdef extern from "fs_cached.h" nogil:
     int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file) noexcept
     int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *file, uint64_t turn, void *buffer) noexcept
     int hoop_fs_is_local(int fd) noexcept
-    void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bint is_local) noexcept
+    void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bint is_local, uint64_t mount_changes) noexcept
 
 cdef extern from "jobs_fs.h" nogil:
     ctypedef enum hoop_fs_kind:

@@ -9,7 +9,6 @@ cdef class Job(Handle):
     cdef hoop_job *job          # set by the subclass's __cinit__, after hoop_job_init()
     cdef object future          # while it is in flight
     cdef Crew crew              # likewise
-    cdef bint is_taken_back     # its pool was closed before it ran
 
     cdef object result(self)    # on the loop's thread, after run(): the result, or raises
     cdef int settle(self, object future) except -1
@@ -36,6 +35,7 @@ cdef class Crew:
     cdef int take_back(self, Job job) except -1
     cdef int check_usable(self) except -1
     cdef list empty_queue(self, Reactor reactor)
+    cdef int give_back(self, bint if_stranded) except -1
     cdef int stop(self) except -1
     cdef int join(self) except -1
 

@@ -36,6 +36,9 @@ cdef enum:
     JOBS_PER_GIL_RELEASE = 16  # a C function never looks whether another thread wants the GIL
 
 
+cdef str NO_THREADS = "can't start new thread"  # as Python says it
+
+
 # ---- jobs ---------------------------------------------------------------------------------------------------------
 
 cdef class Job(Handle):
@@ -118,10 +121,12 @@ def settle_future(Job job):
     if future.done():
         return  # cancelled meanwhile: the result goes with the job
     future.remove_done_callback(job)
-    if job.is_taken_back:
-        future.cancel()
-    else:
+    if job.job.state == HOOP_JOB_DONE:
         job.settle(future)
+    elif job.job.state == HOOP_JOB_STRANDED:
+        future.set_exception(RuntimeError(NO_THREADS))
+    else:
+        future.cancel()
 
 
 cdef object presentable(object error):
@@ -214,6 +219,7 @@ cdef class Crew:
                 if hoop_pool_cancel(self.core, job.job):
                     Py_DECREF(job)
                     end_flight(job)
+                self.give_back(True)  # what others have queued meanwhile, because this thread was to come
                 raise
         return 0
 
@@ -286,16 +292,23 @@ cdef class Crew:
         return 0
 
     cdef list empty_queue(self, Reactor reactor):
-        """Take back all that is queued for reactor (None: for any): the jobs."""
-        cdef hoop_job *next
-        cdef hoop_job *job = hoop_pool_cancel_all(self.core, NULL if reactor is None else &reactor.inbox)
-        cdef list jobs = []
-        while job != NULL:
-            next = job.newer
-            jobs.append(<object>handle_of_node(job.node))
-            Py_DECREF(<object>handle_of_node(job.node))
-            job = next
-        return jobs
+        """Take back all that is queued for reactor: the jobs."""
+        return taken_jobs(hoop_pool_cancel_all(self.core, &reactor.inbox))
+
+    cdef int give_back(self, bint if_stranded) except -1:
+        """From any thread: let the loops of all that is queued cancel it. if_stranded: only if there is no thread, nor one
+        on its way, and then they are told so."""
+        cdef Job job
+        cdef hoop_job *without_inbox
+        if if_stranded:
+            without_inbox = hoop_pool_give_back_stranded(self.core)
+        else:
+            without_inbox = hoop_pool_give_back(self.core)
+        for job in taken_jobs(without_inbox):  # their loop is closed, or there never was one
+            if job.loop is None:
+                job.future.cancel()
+            end_flight(job)
+        return 0
 
     cdef int stop(self) except -1:
         """Let the threads end when they have run what is queued."""
@@ -313,6 +326,18 @@ cdef class Crew:
             if thread is not threading.current_thread():
                 thread.join()
         return 0
+
+
+cdef list taken_jobs(hoop_job *job):
+    """Of a list of jobs that are no longer queued. Their references travel no more."""
+    cdef hoop_job *next
+    cdef list jobs = []
+    while job != NULL:
+        next = job.newer
+        jobs.append(<object>handle_of_node(job.node))
+        Py_DECREF(<object>handle_of_node(job.node))
+        job = next
+    return jobs
 
 
 cdef int run_held(hoop_job *job) except -1:
@@ -441,10 +466,8 @@ cdef class Pool:
 
     def cancel_queued(self):
         """Cancel every job that does not run yet, each on its loop's thread."""
-        cdef Job job
         if not self.its_crew().forked:
-            for job in self.crew.empty_queue(None):
-                give_back(job)
+            self.crew.give_back(False)
 
     def stop(self):
         """Take no more jobs. The threads end when they have run what is queued; nobody waits for that."""
@@ -483,21 +506,6 @@ cdef int cancel_now(Job job) except -1:
     future = job.future
     end_flight(job)
     future.cancel()
-    return 0
-
-
-cdef int give_back(Job job) except -1:
-    """From any thread: let its loop cancel the future."""
-    cdef Reactor reactor
-    if job.job.inbox == NULL:  # its loop is closed, or there never was one
-        if job.loop is None:
-            job.future.cancel()
-        return end_flight(job)
-    job.is_taken_back = True
-    reactor = job.loop
-    Py_INCREF(job)
-    if hoop_inbox_push(&reactor.inbox, &job.node):
-        check(hoop_waker_wake(&reactor.waker))
     return 0
 
 

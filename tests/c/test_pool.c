@@ -338,6 +338,111 @@ TEST(a_worker_that_fails_to_start_leaves_its_call_to_another)
     close_stage(&stage);
 }
 
+/* Two ask for a thread at once, a third relies on one of them; neither comes. */
+TEST(jobs_that_no_worker_will_run_are_given_back)
+{
+    enum { COUNT = 4 };
+    stage stage;
+    home other;
+    task tasks[COUNT];
+    open_stage(&stage, 2, 0);
+    open_home(&other);
+    hoop_pool *pool = stage.crew.pool;
+    for (int i = 0; i < COUNT; i++) {
+        home *home = i == 3 ? &other : &stage.home;
+        init_task(&tasks[i], i == 2 ? HOOP_LANE_DNS : HOOP_LANE_FILES);
+        CHECK_EQ(hoop_pool_submit(pool, &tasks[i].job, &home->inbox, &home->waker, &tasks[i].node), i < 2);
+    }
+    CHECK_EQ(hoop_pool_worker_failed(pool), 1);
+    CHECK(hoop_pool_give_back_stranded(pool) == NULL);
+    CHECK(hoop_inbox_take(&other.inbox) == NULL); /* there may yet be a worker */
+    CHECK_EQ(hoop_pool_worker_failed(pool), 0);
+    CHECK(hoop_pool_cancel(pool, &tasks[1].job)); /* its caller gets the error */
+    CHECK(hoop_pool_give_back_stranded(pool) == NULL);
+    receive_all(&stage.home, 2);
+    receive_all(&other, 1);
+    for (int i = 0; i < COUNT; i++) {
+        CHECK_EQ(tasks[i].job.state, i == 1 ? HOOP_JOB_IDLE : HOOP_JOB_STRANDED);
+        CHECK_EQ(atomic_load(&tasks[i].runs), 0);
+    }
+    CHECK_EQ(stats_of(&stage.crew).queued, 0);
+    hoop_waker_close(&other.waker);
+    close_stage(&stage);
+}
+
+TEST(what_is_queued_is_given_back_to_its_loops)
+{
+    enum { COUNT = 6 };
+    stage stage;
+    home closed;
+    task tasks[COUNT];
+    open_tokens(&abandoned);
+    open_stage(&stage, 1, 0);
+    close_crew(&stage.crew);
+    open_crew(&stage.crew, 1, 0, note_abandoned);
+    open_home(&closed);
+    for (int i = 0; i < COUNT; i++) {
+        init_held(&stage, &tasks[i], HOOP_LANE_FILES);
+        submit(&stage.crew, i % 3 == 2 ? &closed : &stage.home, &tasks[i]);
+    }
+    await(&stage.started, 1);
+    hoop_pool_disown(stage.crew.pool, &closed.inbox);
+    hoop_waker_close(&closed.waker);
+    int without_inbox = 0;
+    for (hoop_job *job = hoop_pool_give_back(stage.crew.pool); job != NULL; job = job->newer) {
+        CHECK(job->inbox == NULL);
+        without_inbox++;
+    }
+    CHECK_EQ(without_inbox, 2);
+    receive_all(&stage.home, 3);
+    for (int i = 1; i < COUNT; i++)
+        CHECK_EQ(tasks[i].job.state, HOOP_JOB_IDLE);
+    CHECK_EQ(stats_of(&stage.crew).cancelled, COUNT - 1);
+    give(&stage.go, 1);
+    receive_all(&stage.home, 1);
+    close_stage(&stage);
+}
+
+/* A loop that closes while another thread empties the queue has its jobs in the inbox, or takes them itself. */
+static void *empty_queue(void *pool)
+{
+    CHECK(hoop_pool_give_back(pool) == NULL);
+    return NULL;
+}
+
+TEST(a_loop_that_closes_while_the_queue_is_given_back)
+{
+    enum { ROUNDS = 300, COUNT = 20 };
+    stage stage;
+    task holding, tasks[COUNT];
+    open_stage(&stage, 1, 0);
+    init_held(&stage, &holding, HOOP_LANE_FILES);
+    put(&stage, &holding);
+    await(&stage.started, 1);
+    for (int round = 0; round < ROUNDS; round++) {
+        home closing;
+        pthread_t thread;
+        int count = 0;
+        open_home(&closing);
+        for (int i = 0; i < COUNT; i++) {
+            init_task(&tasks[i], HOOP_LANE_FILES);
+            CHECK_EQ(submit(&stage.crew, &closing, &tasks[i]), 0);
+        }
+        REQUIRE(pthread_create(&thread, NULL, empty_queue, stage.crew.pool) == 0);
+        for (hoop_job *job = hoop_pool_cancel_all(stage.crew.pool, &closing.inbox); job != NULL; job = job->newer)
+            count++;
+        CHECK(hoop_pool_wait_quiet(stage.crew.pool, &closing.inbox, LOST_AFTER_MS));
+        for (hoop_inbox_node *node = hoop_inbox_take(&closing.inbox); node != NULL; node = node->next)
+            count++;
+        CHECK_EQ(count, COUNT);
+        hoop_waker_close(&closing.waker);
+        REQUIRE(pthread_join(thread, NULL) == 0);
+    }
+    give(&stage.go, 1);
+    receive_all(&stage.home, 1);
+    close_stage(&stage);
+}
+
 TEST(a_spinning_worker_hears_the_call)
 {
     stage stage;
@@ -368,6 +473,9 @@ int main(void)
     RUN(disowned_jobs_run_and_are_abandoned);
     RUN(a_job_can_tell_that_it_is_one);
     RUN(a_worker_that_fails_to_start_leaves_its_call_to_another);
+    RUN(jobs_that_no_worker_will_run_are_given_back);
+    RUN(what_is_queued_is_given_back_to_its_loops);
+    RUN(a_loop_that_closes_while_the_queue_is_given_back);
     RUN(a_spinning_worker_hears_the_call);
     return check_finish();
 }

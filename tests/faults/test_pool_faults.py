@@ -275,6 +275,36 @@ def test_a_further_thread_does_not_start(monkeypatch: pytest.MonkeyPatch) -> Non
     hoop.run(main())
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_first_threads_of_two_loops_do_not_start(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One loop submits while the other's thread is being started, and relies on that."""
+    asked: list[threading.Thread] = []
+    queued: list[asyncio.Future[int]] = []
+
+    def start(self: threading.Thread) -> None:
+        asked.append(self)
+        if len(asked) == 1:
+            queued.append(pool.run_for(second, int, ()))
+        raise RuntimeError("can't start new thread")
+
+    async def result() -> int:
+        return await asyncio.wait_for(queued[0], DEADLINE_S)
+
+    with hoop.Pool(size) as pool:
+        first, second = hoop.Loop(pool=pool), hoop.Loop(pool=pool)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                pool.run_for(first, int, ())
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            second.run_until_complete(result())
+        assert (pool.stats().threads, pool.stats().queued) == (0, 0)
+        for loop in (first, second):
+            assert loop.metrics().jobs_in_flight == 0
+            assert loop.run_until_complete(pool.run_for(loop, int, ())) == 0
+            loop.close()
+
+
 @pytest.mark.parametrize("has_begun", [False, True])
 @pytest.mark.parametrize("lane", ["pool", "executor"])
 def test_an_interrupt_while_a_thread_starts(lane: str, has_begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
