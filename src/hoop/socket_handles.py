@@ -23,6 +23,7 @@ from hoop.udp_socket import UdpSocket
 from hoop.unix_sockets import CLEANS_UP, Path, UnixSockets, bound_to, check_tls_client, file_remover
 
 LOCALHOST = "127.0.0.1"
+LAST_PORT = 0xFFFF
 DEFAULT_BACKLOG = 511  # connections, as Node's
 
 
@@ -76,7 +77,8 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         stays open for writing until end(). With ssl the callback comes after the handshake. limits: see hoop.Limits.
 
         Raises OSError when the address cannot be bound; ValueError for a host that is a name (resolve it first, a listening
-        address should not depend on DNS) and for arguments that do not go together. (Node: net.createServer; uv_listen)
+        address should not depend on DNS), a port that is none, and for arguments that do not go together.
+        (Node: net.createServer; uv_listen)
         """
         check_tls_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         listening = bound_tcp(host, port, reuse_port) if sock is None else stream_socket(sock)
@@ -230,7 +232,8 @@ class SocketHandles(UnixSockets, Connecting, Serving):
 
         host is as in listen_tcp. With remote_address, numeric too, the socket is connected: only that peer's datagrams
         arrive, and send() needs no address. sock, bound, takes the place of host and port. Raises OSError when an address
-        does not work, ValueError for a host that is a name. (Node: dgram.createSocket; uv_udp_bind)
+        does not work, ValueError for a host that is a name, a port that is none and a remote_address that is no (host, port).
+        (Node: dgram.createSocket; uv_udp_bind)
         """
         udp = bound_udp(host, port, reuse_port) if sock is None else sock
         try:
@@ -240,7 +243,7 @@ class SocketHandles(UnixSockets, Connecting, Serving):
             if allow_broadcast:
                 udp.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             if remote_address is not None:
-                udp.connect((numeric(remote_address[0]), *remote_address[1:]))
+                connect_udp(udp, remote_address)
             return UdpSocket(self, udp, on_message)
         except BaseException:
             if sock is None:
@@ -253,14 +256,35 @@ def numeric(host: str) -> str:
     if host == "localhost":
         return LOCALHOST
     try:
+        if not isinstance(host, str):  # a number is an address to the module
+            raise ValueError
         ipaddress.ip_address(host)
     except ValueError:
         raise ValueError(f"host must be a numeric address, 'localhost' or None, not {host!r}") from None
     return host
 
 
+def checked_port(port: int) -> int:
+    """port, if it can be one; else ValueError."""
+    if not isinstance(port, int) or not 0 <= port <= LAST_PORT:
+        raise ValueError(f"port must be a number from 0 to {LAST_PORT}, not {port!r}")
+    return port
+
+
+def connect_udp(sock: socket.socket, address: tuple[Any, ...]) -> None:
+    """ValueError if address is no (host, port), or has a name for a host."""
+    if not isinstance(address, (tuple, list)) or len(address) < 2:
+        raise ValueError(f"remote_address must be (host, port), not {address!r}")
+    host, port, *rest = address
+    try:
+        sock.connect((numeric(host), checked_port(port), *rest))
+    except (TypeError, OverflowError) as error:  # of what only IPv6 has
+        raise ValueError(f"remote_address must be (host, port), not {address!r}: {error}") from None
+
+
 def bound_tcp(host: str | None, port: int, reuse_port: bool) -> socket.socket:
     """A socket bound to host and port; for all interfaces one that takes both families, if the system has such."""
+    checked_port(port)
     if host is None or host == "":
         if socket.has_dualstack_ipv6():
             sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
@@ -284,7 +308,7 @@ def bound_tcp(host: str | None, port: int, reuse_port: bool) -> socket.socket:
 
 def bound_udp(host: str | None, port: int, reuse_port: bool) -> socket.socket:
     """For all interfaces that is IPv4 only: a dual-stack UDP socket shows IPv4 peers under other addresses."""
-    address = ("0.0.0.0" if host is None or host == "" else numeric(host), port)
+    address = ("0.0.0.0" if host is None or host == "" else numeric(host), checked_port(port))
     sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         if reuse_port:

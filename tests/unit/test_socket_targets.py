@@ -49,6 +49,38 @@ def test_a_host_that_is_a_name_is_refused(loop: Any) -> None:
         loop.listen_tcp(echo, "example.org")
     with pytest.raises(ValueError, match="not 'example.org'"):
         loop.bind_udp(None, "example.org")
+    with pytest.raises(ValueError, match="not 'example.org'"):
+        loop.bind_udp(None, remote_address=("example.org", 9))
+
+
+@pytest.mark.parametrize("bind", ["listen_tcp", "bind_udp"])
+def test_addresses_that_are_none(loop: Any, bind: str) -> None:
+    for host in (5, b"127.0.0.1", "127.0.0.1 ", ("127.0.0.1",), 2**70):
+        with pytest.raises(ValueError, match="host must be a numeric address"):
+            getattr(loop, bind)(echo, host)
+    for port in (-1, 65536, 2**70, "80", None, 1.0):
+        with pytest.raises(ValueError, match="port must be a number from 0 to 65535, not"):
+            getattr(loop, bind)(echo, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "127.0.0.1", (), ("127.0.0.1",), 5, ("127.0.0.1", 9, 0, 0)], ids=repr
+)
+def test_a_remote_address_that_is_none(loop: Any, address: Any) -> None:
+    with pytest.raises(ValueError, match="remote_address must be"):
+        loop.bind_udp(None, remote_address=address)
+    for wrong in ((5, 9), ("127.0.0.1", "9"), ("127.0.0.1", 65536), ("127.0.0.1", -1), ("127.0.0.1", None)):
+        with pytest.raises(ValueError, match="must be a number|numeric address"):
+            loop.bind_udp(None, remote_address=wrong)
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1", None])
+@pytest.mark.parametrize("port", [-1, 65536, 2**70, "none such"])
+def test_what_cannot_be_connected_to_is_an_error_of_the_socket(loop: Any, host: str | None, port: Any) -> None:
+    client = loop.connect_tcp(host, port)
+    client.on_error = lambda handle, error: None
+    loop.run()
+    assert client.is_closed and isinstance(client.error, (OSError, OverflowError, ValueError))
 
 
 def test_an_address_in_use_is_an_error_and_leaks_nothing(loop: Any) -> None:
