@@ -96,13 +96,17 @@ class ServerStats:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Whether value is None or a number of seconds above 0. TypeError or ValueError."""
+    """Whether value is None or a number of seconds above 0, as a float can be. TypeError or ValueError."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
     if not value > 0:
         raise ValueError(f"{name} must be more than 0 seconds, not {value!r}")
+    try:
+        float(value)
+    except OverflowError:  # repr() may refuse such a number, too
+        raise ValueError(f"{name} must be a number of seconds that fits a float") from None
 
 
 def check_count(name: str, value: object) -> None:

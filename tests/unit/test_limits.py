@@ -612,6 +612,10 @@ def test_an_abandoned_loop_with_limited_connections_is_collected() -> None:
         ({"idle_timeout": 0}, ValueError, "idle_timeout must be more than 0 seconds, not 0"),
         ({"idle_timeout": -1.5}, ValueError, "not -1.5"),
         ({"header_timeout": float("nan")}, ValueError, "not nan"),
+        ({"idle_timeout": 10**400}, ValueError, "idle_timeout must be a number of seconds that fits a float"),
+        ({"first_byte_timeout": 10**400}, ValueError, "that fits a float"),
+        ({"header_timeout": 10**5000}, ValueError, "that fits a float"),
+        ({"user_timeout": 10**400}, ValueError, "that fits a float"),
         ({"first_byte_timeout": "5"}, TypeError, "first_byte_timeout must be a number of seconds or None, not '5'"),
         ({"idle_timeout": True}, TypeError, "not True"),
         ({"max_connections": 0}, ValueError, "max_connections must be between 1 and 2147483647, not 0"),
@@ -628,9 +632,10 @@ def test_limits_that_make_no_sense_are_refused(arguments: dict[str, Any], kind: 
     assert said in str(caught.value)
 
 
-def test_an_infinite_timeout_never_ends_anything() -> None:
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300, 10**300], ids=["infinite", "float", "int"])
+def test_an_infinite_timeout_never_ends_anything(seconds: float) -> None:
     async def main(clock: Clock) -> None:
-        async with serving("tcp", hoop.Limits(idle_timeout=float("inf"))) as served:
+        async with serving("tcp", hoop.Limits(idle_timeout=seconds)) as served:
             peer, connection = await served.peer()
             with peers(peer):
                 await clock.forward(1e6)
