@@ -209,6 +209,8 @@ cdef bint remove_callback(Reactor reactor, object fileobj, bint is_writer) excep
         watcher = watcher_of_closed(reactor, fileobj)
         if watcher is None:
             raise
+    except OverflowError:
+        return False  # no descriptor has such a number
     if watcher is None:
         return False
     former = watcher.writer if is_writer else watcher.reader

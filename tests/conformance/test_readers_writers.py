@@ -462,6 +462,7 @@ def test_numbers_without_a_descriptor(loop: Any, method: str) -> None:
     remove = loop.remove_reader if method == "add_reader" else loop.remove_writer
     assert remove(number) is False
     assert remove(2**31 - 1) is False
+    assert remove(2**31) is remove(2**70) is False
 
 
 @pytest.mark.parametrize("method", ["add_reader", "add_writer"])
