@@ -132,6 +132,8 @@ class Connecting(BaseLoop, Resolving):
                     handshake_timeout=handshake_timeout,
                     shutdown_timeout=shutdown_timeout,
                 )
+            else:
+                _ = protocol.connection_made  # AttributeError, if a factory has forgotten its `return`
         except BaseException:
             sock.close()
             raise

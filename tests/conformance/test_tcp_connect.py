@@ -446,6 +446,30 @@ def test_protocol_factory_that_raises(run: Any, loop_name: str) -> None:
     run(main())
 
 
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")  # asyncio leaves it to the collector
+def test_protocol_factory_that_returns_nothing(run: Any) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        log = HandlerLog(loop)
+        with listening() as listener:
+            before = open_descriptors()
+            with pytest.raises(AttributeError, match="connection_made"):
+                await loop.create_connection(lambda: None, *listener.getsockname())
+            await turns()
+            gc.collect()
+            assert open_descriptors() <= before
+        ours, peer = tcp_pair()
+        with pytest.raises(AttributeError, match="connection_made"):
+            await loop.connect_accepted_socket(lambda: None, ours)
+        await turns()
+        gc.collect()
+        assert ours.fileno() == -1 and await off_loop(peer.recv, 1) == b""
+        peer.close()
+        assert list(log) == []
+
+    run(main())
+
+
 def test_connection_made_that_raises_is_reported_once(run: Any) -> None:
     error = LookupError("on purpose")
 
