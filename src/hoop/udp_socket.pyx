@@ -2,7 +2,7 @@
 from hoop.base_loop cimport BaseLoop
 from hoop.csrc cimport AF_INET, AF_INET6
 from hoop.datagram cimport ROUTE_SOCKET, DatagramTransport
-from hoop.transport cimport RawAddress
+from hoop.transport cimport RawAddress, TRANSPORT_OPEN
 
 import socket as socket_module
 
@@ -63,6 +63,7 @@ cdef class UdpSocket:
 
         Never blocks. False when the kernel is full and it is time to wait for on_drain; the datagram is kept all the same.
         TypeError for other data than bytes, bytearray and memoryview; ValueError without an address or with a wrong one.
+        After close() or destroy() the datagram is dropped, and the answer is False.
         """
         cdef DatagramTransport transport = self.transport
         cdef RawAddress raw
@@ -73,6 +74,10 @@ cdef class UdpSocket:
             check_peer(address, transport.get_extra_info("peername"))
         elif transport.route(address, &raw) == ROUTE_SOCKET:
             check_address(transport.family, address)
+        if transport.state != TRANSPORT_OPEN:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(f"data must be bytes, bytearray or memoryview, not {type(data).__name__!r}")
+            return False
         self.transport.sendto(data, address)
         self.bytes_written += len(data)
         if self.is_write_paused:
@@ -98,8 +103,9 @@ cdef class UdpSocket:
 
     def set_broadcast(self, enabled=True):
         """Allow sending to broadcast addresses (socket(7): SO_BROADCAST)."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None:
+        cdef DatagramTransport transport = self.transport
+        if transport.fd >= 0:  # else it is closed, and there is nothing to allow
+            sock = transport.get_extra_info("socket")
             sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_BROADCAST, int(bool(enabled)))
 
     def ref(self):

@@ -122,6 +122,34 @@ def test_udp_close_comes_although_on_error_raises(loop: Any, log: list[Any]) -> 
     assert log == [BufferError, "closed", ZeroDivisionError]
 
 
+@pytest.mark.parametrize("end", ["close", "destroy"])
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_udp_send_after_the_end_drops(loop: Any, log: list[Any], end: str, is_connected: bool) -> None:
+    server = loop.bind_udp(lambda _, data, address: log.append(data))
+    address = server.local_address
+    client = loop.bind_udp(None, remote_address=address if is_connected else None)
+    client.on_drain = lambda _: log.append("drain")
+    client.on_close = lambda _: log.append("closed")
+    assert client.send(b"before", address)
+    getattr(client, end)()
+
+    def send_more() -> None:
+        assert client.send(b"after", address) is False
+        with pytest.raises(TypeError, match="'str'"):
+            client.send("text", address)
+        with pytest.raises(ValueError):
+            client.send(b"astray", ("127.0.0.1",))
+        client.set_broadcast()
+
+    send_more()
+    loop.run_until_complete(until(lambda: {b"before", "closed"} <= set(log)))
+    send_more()
+    assert client.bytes_written == len(b"before")
+    server.close()
+    loop.run()
+    assert sorted(log, key=str) == [b"before", "closed"]
+
+
 def test_udp_pause_and_broadcast(loop: Any, log: list[Any]) -> None:
     server = loop.bind_udp(lambda _, data, address: log.append(data))
     server.set_broadcast()
