@@ -113,9 +113,9 @@ async def write_file(
 
     mode: the permission bits of a new file, less the umask. exclusive: FileExistsError if there is a file.
     atomic: write a new file in the same directory and put it in the place of the old one, whose permission bits it
-    gets; who reads meanwhile, and who looks after a crash or a full disk, finds the old contents or all of the new. A
-    symbolic link is replaced, not followed. fsync: return when the bytes, with atomic also the name, are on the disk
-    (fsync(2)). (Node: fs.writeFile.)
+    gets; who reads meanwhile, and who looks after a full disk or the end of the process, finds the old contents or all
+    of the new; after a crash of the machine or a loss of power with fsync only. A symbolic link is replaced, not
+    followed. fsync: return when the bytes, with atomic also the name, are on the disk (fsync(2)). (Node: fs.writeFile.)
     """
     return await fs_jobs.write_file(path, as_bytes(data, encoding, errors), mode, False, exclusive, atomic, fsync)
 
