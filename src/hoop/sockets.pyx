@@ -292,9 +292,9 @@ cdef class Socket:
         None leaves an option as it is. OSError for what the kernel does not take.
         """
         if self.state == SOCKET_OPEN:
-            sock = self.transport.get_extra_info("socket")
-            if sock is None:
+            if self.stream.fd < 0:
                 return  # closed in the meantime
+            sock = self.transport.get_extra_info("socket")
             if not enabled:
                 sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_KEEPALIVE, 0)
             elif idle is None and interval is None and count is None:

@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from hoop.cpython_api cimport PyContext_CopyCurrent, instance_dict
-from hoop.csrc cimport AF_INET, AF_INET6, getpeername, getsockname, hoop_address, hoop_net_close, \
+from hoop.csrc cimport AF_INET, AF_INET6, AF_UNIX, getpeername, getsockname, hoop_address, hoop_net_close, \
     hoop_net_format_address, hoop_net_unix_name, sockaddr, sockaddr_storage
 from hoop.errors cimport os_error
 from hoop.handle cimport new_handle
@@ -370,7 +370,7 @@ cdef class Transport(Watcher):
     cdef object transport_socket(self):
         if self.sock is None:
             if self.fd < 0:
-                return None
+                return closed_socket(&self.local)
             self.sock = socket_module.socket(fileno=self.fd)
             self.is_sock_borrowed = True
         return TransportSocket(self.sock)
@@ -448,6 +448,16 @@ cdef object unix_name(const sockaddr *address, socklen_t length):
         return None
     encoded = PyBytes_FromStringAndSize(name, size)
     return encoded if encoded.startswith(b"\0") else os.fsdecode(encoded)
+
+
+cdef object closed_socket(const RawAddress *local):
+    """What shows of a socket whose descriptor is gone, for whoever asks only then; None if not even that is to be had."""
+    try:
+        sock = socket_module.socket(local.address.sin6_family if local.length > 0 else AF_UNIX)
+    except OSError:
+        return None
+    sock.close()
+    return TransportSocket(sock)
 
 
 cdef object address_tuple(RawAddress *raw):

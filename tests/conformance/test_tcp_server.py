@@ -68,6 +68,25 @@ def test_serves_connections(run: Any) -> None:
     run(main())
 
 
+def test_the_socket_of_a_lost_connection_can_still_be_asked_for(run: Any) -> None:
+    async def main() -> None:
+        clients = Clients()
+        server = await asyncio.get_running_loop().create_server(clients, LOCALHOST, 0)
+        peer = dial(address_of(server))
+        protocol = await clients.until_made()
+        peer.close()
+        await protocol.until_lost()
+        await turns()
+        sock = protocol.transport.get_extra_info("socket")  # for the first time
+        assert isinstance(sock, asyncio.trsock.TransportSocket)
+        assert (sock.fileno(), sock.family, sock.type) == (-1, socket.AF_INET, socket.SOCK_STREAM)
+        assert protocol.transport.get_extra_info("socket").fileno() == -1
+        server.close()
+        await closed(server)
+
+    run(main())
+
+
 def test_sockets_are_transport_sockets(run: Any) -> None:
     async def main() -> None:
         server = await asyncio.get_running_loop().create_server(Recorder, LOCALHOST, 0)
