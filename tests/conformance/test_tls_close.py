@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from conformance.peers import (
-    LOCALHOST,
     SETTLING_TURNS,
     Clients,
     HandlerLog,
@@ -30,17 +29,17 @@ from conformance.peers import (
     turns,
 )
 from conformance.tls_peers import (
+    MIB,
     NAME,
+    SMALL_BUFFERS,
     client_context,
     dial_tls,
     read_tls_exactly,
     say_goodbye,
     server_context,
     tls_connected,
+    tls_server,
 )
-
-MIB = 1024 * 1024
-SMALL_BUFFERS = {"send_buffer": 8192, "receive_buffer": 8192}
 
 
 def read_to_close_notify(peer: ssl.SSLSocket) -> tuple[bytes, bool]:
@@ -328,9 +327,8 @@ def test_handshake_timeout_is_60_seconds() -> None:
     """As asyncio's (hoop)."""
 
     async def main(clock: Clock) -> None:
-        loop = asyncio.get_running_loop()
         clients = Clients()
-        server = await loop.create_server(clients, LOCALHOST, 0, ssl=server_context())
+        server = await tls_server(clients)
         peer = await off_loop(socket.create_connection, address_of(server), 20.0)
         while not clients.protocols:
             await asyncio.sleep(0)
@@ -420,9 +418,7 @@ def test_trap_12_ending_it_inside_a_callback(run: Any, how: str, callback: str) 
             getattr(protocol.transport, how)()
 
         clients = Clients(**{callback: finish})
-        server = await asyncio.get_running_loop().create_server(
-            clients, LOCALHOST, 0, ssl=server_context(), ssl_shutdown_timeout=10
-        )
+        server = await tls_server(clients, ssl_shutdown_timeout=10)
         with contextlib.suppress(OSError):
             peer = await off_loop(dial_tls, address_of(server))
             if callback == "data_received":
@@ -484,7 +480,7 @@ def test_trap_19_close_clients(run: Any, loop_name: str) -> None:
 
     async def main() -> None:
         clients = Clients(data_received=echo)
-        server = await asyncio.get_running_loop().create_server(clients, LOCALHOST, 0, ssl=server_context())
+        server = await tls_server(clients)
         peer = await off_loop(dial_tls, address_of(server))
         await clients.until_made()
         server.close()

@@ -26,17 +26,18 @@ from conformance.peers import (
     turns,
 )
 from conformance.tls_peers import (
+    MIB,
     NAME,
+    SMALL_BUFFERS,
     client_context,
     dial_tls,
     read_tls_exactly,
     say_goodbye,
     server_context,
+    tls_client,
     tls_connected,
+    tls_server,
 )
-
-MIB = 1024 * 1024
-SMALL_BUFFERS = {"send_buffer": 8192, "receive_buffer": 8192}
 
 
 async def end(protocol: Any, peer: Any) -> None:
@@ -49,11 +50,9 @@ async def end(protocol: Any, peer: Any) -> None:
 def test_echo_of_each_size(run: Any, size: int) -> None:
     async def main() -> None:
         clients = Clients(data_received=echo)
-        server = await asyncio.get_running_loop().create_server(clients, LOCALHOST, 0, ssl=server_context())
+        server = await tls_server(clients)
         protocol = Recorder()
-        transport, _ = await asyncio.get_running_loop().create_connection(
-            lambda: protocol, *address_of(server), ssl=client_context(), server_hostname=NAME
-        )
+        transport = await tls_client(protocol, server)
         data = pattern(size)
         transport.write(data)
         assert await protocol.until_received(size) == data
@@ -467,7 +466,7 @@ def test_trap_23_an_idle_connection_holds_no_buffers(run: Any, loop_name: str) -
 
     async def main() -> None:
         clients = Clients(data_received=echo)
-        server = await asyncio.get_running_loop().create_server(clients, LOCALHOST, 0, ssl=server_context())
+        server = await tls_server(clients)
         peer = await off_loop(dial_tls, address_of(server))
         data = pattern(300_000)
         reading = asyncio.ensure_future(off_loop(read_tls_exactly, peer, len(data)))
@@ -508,7 +507,7 @@ def test_trap_23_idle_connections_cost_little(run: Any, loop_name: str) -> None:
 
     async def main() -> None:
         clients = Clients(data_received=lambda protocol, data: protocol.data.clear())
-        server = await asyncio.get_running_loop().create_server(clients, LOCALHOST, 0, ssl=server_context())
+        server = await tls_server(clients)
         context = client_context()
         peers = [await off_loop(dial_tls, address_of(server), context)]
         tracemalloc.start()

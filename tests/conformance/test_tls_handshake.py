@@ -32,13 +32,16 @@ from conformance.peers import (
 from conformance.tls_peers import (
     NAME,
     OTHER_NAME,
+    all_closed,
     certificate,
     client_context,
     dial_tls,
     read_tls_exactly,
     say_goodbye,
     server_context,
+    tls_client,
     tls_connected,
+    tls_server,
     trusting_context,
     untrusted_certificate,
     wrap_client,
@@ -46,11 +49,6 @@ from conformance.tls_peers import (
 )
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
-
-
-async def tls_server(clients: Any, context: ssl.SSLContext | None = None, **arguments: Any) -> Any:
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(clients, LOCALHOST, 0, ssl=context or server_context(), **arguments)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -108,16 +106,11 @@ def test_trap_24_alpn(run: Any) -> None:
         ours = client_context()
         ours.set_alpn_protocols(["http/1.1"])
         protocol = Recorder()
-        transport, _ = await asyncio.get_running_loop().create_connection(
-            lambda: protocol, *address_of(server), ssl=ours, server_hostname=NAME
-        )
+        transport = await tls_client(protocol, server, ours)
         assert transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
         serving = await clients.until_made()
         assert serving.transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
-        transport.close()
-        await protocol.until_lost()
-        await serving.until_lost()
-        server.close()
+        await all_closed(transport, server, protocol, serving)
 
     run(main())
 
@@ -206,21 +199,14 @@ def test_trap_24_client_certificate(run: Any, version: ssl.TLSVersion) -> None:
         clients = Clients(data_received=echo)
         server = await tls_server(clients, server_context(asks_client=True))
         protocol = Recorder()
-        transport, _ = await asyncio.get_running_loop().create_connection(
-            lambda: protocol,
-            *address_of(server),
-            ssl=client_context(certificate("client.example"), version=version),
-            server_hostname=NAME,
-        )
+        context = client_context(certificate("client.example"), version=version)
+        transport = await tls_client(protocol, server, context)
         transport.write(b"it is me")
         assert await protocol.until_received(8) == b"it is me"
         (serving,) = clients.protocols
         cert = serving.transport.get_extra_info("peercert")
         assert ("DNS", "client.example") in cert["subjectAltName"]
-        transport.close()
-        await protocol.until_lost()
-        await serving.until_lost()
-        server.close()
+        await all_closed(transport, server, protocol, serving)
 
     run(main())
 
@@ -587,9 +573,7 @@ def test_trap_45_banner_after_the_handshake_waits_for_create_connection(run: Any
         server = await tls_server(clients)
         for _ in range(20):
             protocol = Recorder()
-            transport, _ = await asyncio.get_running_loop().create_connection(
-                lambda protocol=protocol: protocol, *address_of(server), ssl=client_context(), server_hostname=NAME
-            )
+            transport = await tls_client(protocol, server)
             assert not protocol.data
             assert await protocol.until_received(9) == b"220 hello"
             transport.abort()

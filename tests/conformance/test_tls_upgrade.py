@@ -36,6 +36,7 @@ from conformance.tls_peers import (
     read_tls_exactly,
     say_goodbye,
     server_context,
+    tls_server,
     trusting_context,
     upgraded,
     wrap_client,
@@ -410,7 +411,7 @@ def test_tls_in_tls(run: Any) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Recorder(data_received=echo), LOCALHOST, 0, ssl=server_context())
+        server = await tls_server(lambda: Recorder(data_received=echo))
         listener = socket.create_server((LOCALHOST, 0))
         proxying = asyncio.ensure_future(off_loop(proxy_once, listener, address_of(server)))
         protocol = Recorder()

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import trustme
-from conformance.peers import DEADLINE_S, Recorder, connected, off_loop, soon, tcp_pair
+from conformance.peers import DEADLINE_S, LOCALHOST, Recorder, address_of, connected, off_loop, soon, tcp_pair
 
+MIB = 1024 * 1024
+SMALL_BUFFERS = {"send_buffer": 8192, "receive_buffer": 8192}  # of the kernel: `sizes` of tls_connected()
 NAME = "localhost"
 OTHER_NAME = "other.example"
 
@@ -94,6 +96,28 @@ def dial_tls(
 ) -> ssl.SSLSocket:
     """Blocking: a client's connection to a server of the loop under test."""
     return wrap_client(socket.create_connection(address[:2], timeout=DEADLINE_S), context, name, **arguments)
+
+
+async def tls_server(clients: Any, context: ssl.SSLContext | None = None, **arguments: Any) -> Any:
+    """A server of the running loop for the protocols that clients() makes."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(clients, LOCALHOST, 0, ssl=context or server_context(), **arguments)
+
+
+async def tls_client(protocol: Any, server: Any, context: ssl.SSLContext | None = None) -> Any:
+    """A transport of the running loop, connected to a server that may be the same loop's."""
+    transport, _ = await asyncio.get_running_loop().create_connection(
+        lambda: protocol, *address_of(server), ssl=context or client_context(), server_hostname=NAME
+    )
+    return transport
+
+
+async def all_closed(transport: Any, server: Any, *protocols: Recorder) -> None:
+    """End a connection of tls_client() and its server; the protocols at both ends have been told."""
+    transport.close()
+    for protocol in protocols:
+        await protocol.until_lost()
+    server.close()
 
 
 async def tls_connected(
