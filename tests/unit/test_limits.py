@@ -7,13 +7,13 @@ import contextlib
 import gc
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conformance.peers import off_loop, read_exactly, read_until_gone, turns
-from limited import KINDS, Clock, peers, run_with_clock, serving
+from limited import KINDS, Clock, Served, peers, run_with_clock, serving
 
 import hoop
 
@@ -348,23 +348,37 @@ def test_a_peer_that_reads_may_be_sent_any_amount(kind: str) -> None:
 # ---- floods ---------------------------------------------------------------------------------------------------------
 
 
+@contextlib.asynccontextmanager
+async def flood(served: Served, room: int, more: int) -> AsyncIterator[tuple[list[Any], list[socket.socket]]]:
+    """The peers that there is room for, with their connections, and those that come on top of them."""
+    inside = [await served.peer() for _ in range(room)]
+    outside = [served.connect() for _ in range(more)]
+    with peers(*(peer for peer, _ in inside), *outside):
+        yield inside, outside
+
+
+async def check_refused(served: Served, inside: list[Any], outside: list[socket.socket], **refused: int) -> None:
+    """Who is outside is turned away, the others are left alone; when one of these goes there is room for another."""
+    count = len(inside)
+    for peer in outside:
+        assert await gone(peer) == b""
+    assert served.stats() == stats(accepted=count, active=count, **refused)
+    assert len(served.connections) == count
+    assert all(not connection.lost for _, connection in inside)
+    leaving, left = inside[0]
+    leaving.close()
+    await served.until(lambda: bool(left.lost))
+    late, _ = await served.peer()
+    with peers(late):
+        assert served.stats() == stats(accepted=count + 1, active=count, **refused)
+
+
 @every_kind
 def test_a_flood_beyond_max_connections_is_refused(kind: str) -> None:
     async def main(clock: Clock) -> None:
         async with serving(kind, hoop.Limits(max_connections=3)) as served:
-            inside = [await served.peer() for _ in range(3)]
-            outside = [served.connect() for _ in range(7)]
-            with peers(*(peer for peer, _ in inside), *outside):
-                for peer in outside:
-                    assert await gone(peer) == b""
-                assert served.stats() == stats(accepted=3, active=3, refused_full=7)
-                assert len(served.connections) == 3
-                assert all(not connection.lost for _, connection in inside)
-                inside[1][0].close()
-                await served.until(lambda: bool(inside[1][1].lost))
-                late, _ = await served.peer()
-                with peers(late):
-                    assert served.stats() == stats(accepted=4, active=3, refused_full=7)
+            async with flood(served, 3, 7) as (inside, outside):
+                await check_refused(served, inside, outside, refused_full=7)
 
     run_with_clock(main)
 
@@ -373,9 +387,7 @@ def test_a_flood_beyond_max_connections_is_refused(kind: str) -> None:
 def test_connections_beyond_the_limit_can_wait_for_room(kind: str) -> None:
     async def main(clock: Clock) -> None:
         async with serving(kind, hoop.Limits(max_connections=2, when_full="wait")) as served:
-            inside = [await served.peer() for _ in range(2)]
-            waiting = [served.connect() for _ in range(3)]
-            with peers(*(peer for peer, _ in inside), *waiting):
+            async with flood(served, 2, 3) as (inside, waiting):
                 await turns()
                 assert served.stats() == stats(accepted=2, active=2, pauses=1)
                 for count, (peer, connection) in enumerate(inside, 3):
@@ -393,18 +405,10 @@ def test_connections_beyond_the_limit_can_wait_for_room(kind: str) -> None:
 def test_a_flood_from_one_host_leaves_room_for_others(kind: str) -> None:
     async def main(clock: Clock) -> None:
         async with serving(kind, hoop.Limits(max_connections_per_host=2, max_connections=10)) as served:
-            inside = [await served.peer() for _ in range(2)]
-            outside = [served.connect() for _ in range(5)]
-            other, _ = await served.peer("127.0.0.2")
-            with peers(*(peer for peer, _ in inside), *outside, other):
-                for peer in outside:
-                    assert await gone(peer) == b""
-                assert served.stats() == stats(accepted=3, active=3, refused_per_host=5)
-                inside[0][0].close()
-                await served.until(lambda: bool(inside[0][1].lost))
-                late, _ = await served.peer()
-                with peers(late):
-                    assert served.stats() == stats(accepted=4, active=3, refused_per_host=5)
+            async with flood(served, 2, 5) as (inside, outside):
+                other = await served.peer("127.0.0.2")
+                with peers(other[0]):
+                    await check_refused(served, [*inside, other], outside, refused_per_host=5)
 
     run_with_clock(main)
 
