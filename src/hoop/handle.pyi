@@ -2,14 +2,17 @@
 
 import asyncio
 from types import TracebackType
-from typing import Self
+from typing import Self, type_check_only
 
 class TimerHandle(asyncio.TimerHandle):
     def ref(self) -> Self: ...
     def unref(self) -> Self: ...
     def has_ref(self) -> bool: ...
 
-class Immediate(asyncio.Handle):
+@type_check_only
+class Closable(asyncio.Handle):
+    """What immediates and hoop's own timers have in common."""
+
     @property
     def active(self) -> bool: ...
     def close(self) -> None: ...
@@ -20,3 +23,5 @@ class Immediate(asyncio.Handle):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
+
+class Immediate(Closable): ...
