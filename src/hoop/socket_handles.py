@@ -80,17 +80,10 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         address should not depend on DNS), a port that is none, and for arguments that do not go together.
         (Node: net.createServer; uv_listen)
         """
-        check_tls_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        tls = (ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        check_tls_options(*tls)
         listening = bound_tcp(host, port, reuse_port) if sock is None else stream_socket(sock)
-        return self._listen(
-            on_connection,
-            listening,
-            backlog,
-            limits,
-            allow_half_open,
-            (ssl, ssl_handshake_timeout, ssl_shutdown_timeout),
-            None,
-        )
+        return self._listen(on_connection, listening, backlog, limits, allow_half_open, tls, None)
 
     def listen_unix(
         self,
@@ -106,17 +99,11 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         cleanup_socket: bool = CLEANS_UP,
     ) -> SocketServer:
         """As listen_tcp, on the UNIX socket path (Linux: an abstract name begins with a NUL); see create_unix_server."""
-        check_tls_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        tls = (ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        check_tls_options(*tls)
         listening = bound_to(os.fspath(path))
-        return self._listen(
-            on_connection,
-            listening,
-            backlog,
-            limits,
-            allow_half_open,
-            (ssl, ssl_handshake_timeout, ssl_shutdown_timeout),
-            file_remover(listening) if cleanup_socket else None,
-        )
+        cleanup = file_remover(listening) if cleanup_socket else None
+        return self._listen(on_connection, listening, backlog, limits, allow_half_open, tls, cleanup)
 
     def _listen(
         self,
