@@ -426,7 +426,7 @@ cdef class Reactor(Scheduler):
             self.run_handle(handle)
         finally:
             self._current_handle = None
-        cdef double took_s = <double>(hoop_clock_ns() - began_ns) / 1e9
+        cdef double took_s = seconds_since(began_ns)
         if took_s >= self.slow_callback_duration:
             logger.warning("Executing %s took %.3f seconds", described(handle), took_s)
         return 0
@@ -483,7 +483,7 @@ cdef class Reactor(Scheduler):
     cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1:
         cdef int64_t began_ns = hoop_clock_ns()
         watcher.on_events(events)
-        cdef double took_s = <double>(hoop_clock_ns() - began_ns) / 1e9
+        cdef double took_s = seconds_since(began_ns)
         if took_s >= self.slow_callback_duration:
             logger.warning("Executing %r took %.3f seconds", watcher, took_s)
         return 0
@@ -583,6 +583,10 @@ cdef inline int call_one(Reactor reactor, Handle handle) except -1:
     if reactor.debug:
         return reactor.run_handle_timed(handle)
     return call_handle(reactor, handle)
+
+
+cdef double seconds_since(int64_t began_ns) noexcept:
+    return <double>(hoop_clock_ns() - began_ns) / 1e9
 
 
 cdef inline int run_one(Reactor reactor, Handle handle) except -1:
