@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from hoop.pool import Pool, python_pool
+from hoop.pool import Pool, disown_jobs, python_pool
 from hoop.stats import PoolStats
 
 T = TypeVar("T")
@@ -165,7 +165,6 @@ class Executing(asyncio.AbstractEventLoop):
                 self._pool.stop()
         self._executor_shutdown_called = True
         executor, self._default_executor = self._default_executor, None
-        if isinstance(executor, DefaultExecutor):
-            executor._pool.disown(self)
+        disown_jobs(self)
         if executor is not None:
             executor.shutdown(wait=False)

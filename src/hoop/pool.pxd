@@ -37,6 +37,7 @@ cdef class Crew:
     cdef list empty_queue(self, Reactor reactor)
     cdef int give_back(self, bint if_stranded) except -1
     cdef int stop(self) except -1
+    cdef bint is_over(self) except -1
     cdef int join(self) except -1
 
 

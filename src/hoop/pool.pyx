@@ -189,6 +189,8 @@ cdef class Crew:
         future.add_done_callback(job)
         reactor.jobs_in_flight += 1
         reactor.spin.limit_ns = self.spin_ns
+        if reactor.crews is None or self not in reactor.crews:
+            note_crew(reactor, self)
         try:
             self.start(job)
         except BaseException:
@@ -317,6 +319,14 @@ cdef class Crew:
             hoop_pool_stop(self.core)
         return 0
 
+    cdef bint is_over(self) except -1:
+        """Whether it is stopped and the last thread has left."""
+        cdef hoop_pool_stats stats
+        if self.forked:
+            return True
+        hoop_pool_get_stats(self.core, &stats)
+        return self.stopped and stats.threads == 0
+
     cdef int join(self) except -1:
         if self.forked:
             return 0
@@ -326,6 +336,14 @@ cdef class Crew:
             if thread is not threading.current_thread():
                 thread.join()
         return 0
+
+
+cdef int note_crew(Reactor reactor, Crew crew) except -1:
+    """It has jobs of this loop from now on. Those whose last thread has left have none any more."""
+    cdef Crew former
+    reactor.crews = {former for former in reactor.crews or () if not former.is_over()}
+    reactor.crews.add(crew)
+    return 0
 
 
 cdef list taken_jobs(hoop_job *job):
@@ -458,12 +476,6 @@ cdef class Pool:
                 is_quiet = hoop_pool_wait_quiet(self.crew.core, &loop.inbox, MOST_MS_WITHOUT_SIGNALS)
             PyErr_CheckSignals()
 
-    def disown(self, Reactor loop not None):
-        """For a loop that closes: let its jobs, queued or running, go on without it."""
-        if not self.its_crew().forked:
-            with nogil:
-                hoop_pool_disown(self.crew.core, &loop.inbox)
-
     def cancel_queued(self):
         """Cancel every job that does not run yet, each on its loop's thread."""
         if not self.its_crew().forked:
@@ -491,6 +503,16 @@ cdef class Pool:
 
     def __repr__(self):
         return f"<hoop.Pool size={self.size}{' closed' if self.closed else ''}>"
+
+
+def disown_jobs(Reactor loop not None):
+    """For a loop that closes: let its jobs, queued or running, go on without it, in whatever pool they are."""
+    cdef Crew crew
+    crews_of_loop, loop.crews = loop.crews, None
+    for crew in crews_of_loop or ():
+        if not crew.forked:
+            with nogil:
+                hoop_pool_disown(crew.core, &loop.inbox)
 
 
 def python_pool(int size, str name):

@@ -48,6 +48,7 @@ cdef class Reactor(Scheduler):
     cdef size_t last_batch      # callbacks run by the latest turn
     cdef int stale_waits        # waits in a row that reported a registration nobody holds
     cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
+    cdef set crews              # of the pools that were given jobs; None until the first
     cdef public double slow_callback_duration
     cdef public object _current_handle
 

@@ -444,6 +444,23 @@ def test_a_pool_that_nobody_holds_ends_its_threads() -> None:
     end_of(threads)
 
 
+def test_a_loop_forgets_pools_that_are_over() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        before = len(crews)
+        for _ in range(20):
+            with hoop.Pool(1) as pool:
+                assert await pool.run(int) == 0
+            assert await loop.pool.run(int) == 0
+        del pool
+        gc.collect()
+        assert len(crews) <= before + 2  # the loop's own, and the latest
+
+    module: Any = hoop.pool
+    crews = module.crews  # of the process
+    hoop.run(main())
+
+
 def test_a_job_that_collects_garbage_may_end_other_pools() -> None:
     """Finalizers run on any thread, also on one of a pool: nobody may wait for threads there."""
 
