@@ -79,7 +79,7 @@ cdef class UdpSocket:
                 raise TypeError(f"data must be bytes, bytearray or memoryview, not {type(data).__name__!r}")
             return False
         self.transport.sendto(data, address)
-        self.bytes_written += len(data)
+        self.bytes_written += data.nbytes if isinstance(data, memoryview) else len(data)
         if self.is_write_paused:
             self.is_drain_due = True
             return False
