@@ -60,6 +60,7 @@ class Endpoints(BaseLoop, Resolving):
             sock, remote_address = await self._open_endpoint(candidates, reuse_port, allow_broadcast)
         try:
             protocol = protocol_factory()
+            _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
             waiter = self.create_future()
             transport = self._make_datagram(sock, protocol, remote_address, waiter)
         except BaseException:

@@ -24,6 +24,7 @@ class Piping(BaseLoop, asyncio.AbstractEventLoop):
         ValueError unless it is a pipe, a socket or a character device; then pipe stays open.
         """
         protocol = protocol_factory()
+        _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
         waiter = self.create_future()
         transport = make_read_pipe(self, pipe, protocol, waiter)
         await made(transport, waiter)
@@ -36,6 +37,7 @@ class Piping(BaseLoop, asyncio.AbstractEventLoop):
     ) -> tuple[asyncio.WriteTransport, ProtocolT]:
         """Write to pipe; as connect_read_pipe. The protocol's connection_lost also tells that the reader has left."""
         protocol = protocol_factory()
+        _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
         waiter = self.create_future()
         transport = make_write_pipe(self, pipe, protocol, waiter)
         await made(transport, waiter)

@@ -277,6 +277,19 @@ def test_factory_that_raises_leaves_only_the_socket_handed_in(run: Any) -> None:
     run(main())
 
 
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")  # asyncio leaves it to the collector
+def test_factory_that_returns_nothing(run: Any) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        before = open_descriptors()
+        with pytest.raises(AttributeError, match="connection_made"):
+            await loop.create_datagram_endpoint(lambda: None, (LOCALHOST, 0))
+        gc.collect()
+        assert open_descriptors() == before
+
+    run(main())
+
+
 def test_hoop_closes_its_socket_at_once_when_the_factory_raises(run: Any, loop_name: str) -> None:
     if loop_name != "hoop":
         pytest.skip("std leaves its socket to the collector")

@@ -592,6 +592,22 @@ def test_a_failing_factory_leaves_the_pipe_alone(run: Any, pipe: Pipe, is_reader
     run(main())
 
 
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")  # asyncio leaves it to the collector
+@pytest.mark.parametrize("is_reader", [True, False])
+def test_a_factory_that_returns_nothing(run: Any, pipe: Pipe, is_reader: bool) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        log = HandlerLog(loop)
+        connect = loop.connect_read_pipe if is_reader else loop.connect_write_pipe
+        with pytest.raises(AttributeError, match="connection_made"):
+            await connect(lambda: None, pipe[0 if is_reader else 1])
+        await turns()
+        gc.collect()
+        assert list(log) == []
+
+    run(main())
+
+
 def test_many_pipes_leave_nothing(run: Any) -> None:
     async def main() -> None:
         before = open_descriptors()
