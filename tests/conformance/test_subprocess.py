@@ -153,7 +153,8 @@ def test_an_exit_by_signal(run: Any) -> None:
             (lambda child: child.terminate(), -signal.SIGTERM),
             (lambda child: child.send_signal(signal.SIGHUP), -signal.SIGHUP),
         ):
-            child = await asyncio.create_subprocess_exec("cat", stdin=PIPE)
+            # Without a pipe: wait() does not wait for pipes, and until the last has closed kill() is silently in vain.
+            child = await asyncio.create_subprocess_exec("sleep", "60")
             send(child)
             assert await soon(child.wait()) == expected
             with pytest.raises(ProcessLookupError):
