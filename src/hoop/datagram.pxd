@@ -1,3 +1,4 @@
+from hoop.flag cimport flag
 from hoop.reactor cimport Reactor
 from hoop.transport cimport RawAddress, Transport
 
@@ -10,9 +11,9 @@ cdef enum Route:
 cdef class DatagramTransport(Transport):
     cdef object address         # what sendto() is bound to, or None
     cdef int family
-    cdef bint is_connected      # the kernel knows the peer
-    cdef bint is_peer_named
-    cdef bint is_backing_off    # the poller said writable, the kernel still refused: a timer is set
+    cdef flag is_connected      # the kernel knows the peer
+    cdef flag is_peer_named
+    cdef flag is_backing_off    # the poller said writable, the kernel still refused: a timer is set
     cdef int refusals           # of that kind, in a row
     cdef object held            # deque of (bytes, address) that the kernel refused; None when nothing is held
     cdef Py_ssize_t held_size

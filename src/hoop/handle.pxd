@@ -1,5 +1,6 @@
 from cpython.object cimport PyObject
 from hoop.csrc cimport hoop_inbox_node, hoop_timer, hoop_timers
+from hoop.flag cimport flag
 from libc.stdint cimport int64_t
 
 
@@ -12,8 +13,8 @@ cdef class Handle:
     cdef tuple rest
     cdef object source_traceback
     cdef int argument_count
-    cdef bint is_cancelled
-    cdef bint is_guarded        # a ThreadSafeHandle: to be run between begin() and end()
+    cdef flag is_cancelled
+    cdef flag is_guarded        # a ThreadSafeHandle: to be run between begin() and end()
     cdef hoop_inbox_node node   # while it travels through the inbox
     cdef object __weakref__
 
@@ -33,8 +34,8 @@ cdef class ScheduledHandle(Handle):
     cdef hoop_timer timer
     cdef hoop_timers *timers    # the heap that the timer is in; it lives as long as `loop`
     cdef double when_s
-    cdef bint is_scheduled      # as asyncio's _scheduled: in the heap, or taken out of it and about to run
-    cdef bint is_repeating      # is_scheduled also while it runs; repeat() is called when it has
+    cdef flag is_scheduled      # as asyncio's _scheduled: in the heap, or taken out of it and about to run
+    cdef flag is_repeating      # is_scheduled also while it runs; repeat() is called when it has
 
     cdef int repeat(self) except -1
 
@@ -44,8 +45,8 @@ cdef class TimerHandle(ScheduledHandle):
 
 
 cdef class Immediate(Handle):
-    cdef bint is_pending
-    cdef bint is_unreferenced
+    cdef flag is_pending
+    cdef flag is_unreferenced
 
 
 cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)

@@ -1,10 +1,11 @@
+from hoop.flag cimport flag
 from hoop.transport cimport Transport
 from hoop.writing cimport WritingTransport
 
 
 cdef class ReadPipeTransport(Transport):
-    cdef bint is_always_ready   # a device that the poller cannot watch, since it never blocks: read it turn by turn
-    cdef bint is_read_scheduled
+    cdef flag is_always_ready   # a device that the poller cannot watch, since it never blocks: read it turn by turn
+    cdef flag is_read_scheduled
 
     cdef bint wants_data(self) noexcept
     cdef int read_soon(self) except -1
@@ -12,6 +13,6 @@ cdef class ReadPipeTransport(Transport):
 
 
 cdef class WritePipeTransport(WritingTransport):
-    cdef bint is_socket
-    cdef bint is_reader_visible # the poller tells when the reader leaves: pipes and sockets, not terminals
-    cdef bint is_begun          # connection_made has been called
+    cdef flag is_socket
+    cdef flag is_reader_visible # the poller tells when the reader leaves: pipes and sockets, not terminals
+    cdef flag is_begun          # connection_made has been called

@@ -1,5 +1,6 @@
 from cpython.object cimport PyObject
 from hoop.csrc cimport hoop_datagram_reader, hoop_event, hoop_poller, hoop_ring, hoop_spin
+from hoop.flag cimport flag
 from hoop.handle cimport Handle
 from hoop.scheduler cimport Scheduler
 
@@ -15,12 +16,12 @@ cdef class Watcher:
     """
     cdef Reactor reactor
     cdef int fd                 # -1 when it owns or watches none (any more)
-    cdef bint is_watched        # it stands in the reactor's table under fd
-    cdef bint is_held           # and the table owns a reference to it
-    cdef bint is_kept_idle      # the table keeps its reference while the interest is 0
-    cdef bint is_flush_due      # it stands in the reactor's queue of flushes
-    cdef bint is_unreferenced   # the user's wish: run() does not wait for it
-    cdef bint is_counted        # in the reactor's references: it has an interest and is referenced
+    cdef flag is_watched        # it stands in the reactor's table under fd
+    cdef flag is_held           # and the table owns a reference to it
+    cdef flag is_kept_idle      # the table keeps its reference while the interest is 0
+    cdef flag is_flush_due      # it stands in the reactor's queue of flushes
+    cdef flag is_unreferenced   # the user's wish: run() does not wait for it
+    cdef flag is_counted        # in the reactor's references: it has an interest and is referenced
 
     cdef int set_referenced(self, bint is_referenced) except -1  # what ref() and unref() do; at any time, idempotent
 

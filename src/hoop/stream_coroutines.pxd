@@ -1,3 +1,6 @@
+from hoop.flag cimport flag
+
+
 cdef enum StepOutcome:
     STEP_ENDS                   # `result` is the value of the await expression
     STEP_WAITS                  # for `target`, a future
@@ -10,9 +13,9 @@ cdef class StreamCoroutine:
     cdef Py_ssize_t size        # an argument
     cdef object target          # what it waits for, or goes on with
     cdef object result
-    cdef bint is_started
-    cdef bint is_delegating     # target is the iterator of another coroutine
-    cdef bint is_over
+    cdef flag is_started
+    cdef flag is_delegating     # target is the iterator of another coroutine
+    cdef flag is_over
 
     cdef StepOutcome begin(self) except *       # the first step
     cdef StepOutcome wake(self, object future) except *  # the step after the future is done

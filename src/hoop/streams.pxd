@@ -1,3 +1,4 @@
+from hoop.flag cimport flag
 from hoop.stream cimport StreamFilter, StreamTransport
 from hoop.stream_coroutines cimport StepOutcome, StreamCoroutine
 
@@ -11,8 +12,8 @@ cdef class StreamReader:
     cdef Py_ssize_t consumed    # bytes of chunk that were read
     cdef bytearray joined       # the rest; None when empty
     cdef readonly Py_ssize_t _limit
-    cdef readonly bint _eof
-    cdef bint is_paused
+    cdef readonly flag _eof
+    cdef flag is_paused
     cdef object source_traceback
     cdef dict __dict__
     cdef object __weakref__
@@ -37,9 +38,9 @@ cdef class StreamReaderProtocol(StreamFilter):
     cdef object drain_waiters   # list of futures, or None
     cdef object close_waiter    # future, or None while nobody asked
     cdef object lost_with
-    cdef bint is_paused
-    cdef bint is_lost
-    cdef bint is_over_tls
+    cdef flag is_paused
+    cdef flag is_lost
+    cdef flag is_over_tls
     cdef dict __dict__
     cdef object __weakref__
 

@@ -1,3 +1,4 @@
+from hoop.flag cimport flag
 from hoop.stream cimport StreamFilter, StreamTransport
 from hoop.tls_engine cimport TlsEngine
 from libc.stdint cimport int64_t
@@ -32,18 +33,18 @@ cdef class TlsSession(StreamFilter):
     cdef Py_ssize_t high_water
     cdef Py_ssize_t low_water
     cdef TlsState state
-    cdef bint is_connected      # the protocol's connection_made was called
-    cdef bint is_handshaken
-    cdef bint is_buffered       # the protocol is a BufferedProtocol
-    cdef bint is_paused         # the protocol was told to pause writing
-    cdef bint is_reading_paused
-    cdef bint is_lower_paused   # the transport below wants no more for now
-    cdef bint is_blocked        # the engine takes no plaintext before the peer has sent something
-    cdef bint is_continue_due   # continue_reading is scheduled
-    cdef bint is_eof            # nothing more comes from below
-    cdef bint has_peer_ended    # the peer has sent close_notify
-    cdef bint is_eof_told       # eof_received was called
-    cdef bint is_timeout_given  # the application chose how long a shutdown may take
+    cdef flag is_connected      # the protocol's connection_made was called
+    cdef flag is_handshaken
+    cdef flag is_buffered       # the protocol is a BufferedProtocol
+    cdef flag is_paused         # the protocol was told to pause writing
+    cdef flag is_reading_paused
+    cdef flag is_lower_paused   # the transport below wants no more for now
+    cdef flag is_blocked        # the engine takes no plaintext before the peer has sent something
+    cdef flag is_continue_due   # continue_reading is scheduled
+    cdef flag is_eof            # nothing more comes from below
+    cdef flag has_peer_ended    # the peer has sent close_notify
+    cdef flag is_eof_told       # eof_received was called
+    cdef flag is_timeout_given  # the application chose how long a shutdown may take
     cdef int dropped_writes
     cdef object handshake_timeout  # as it was given, for the error's text
     cdef double handshake_timeout_s

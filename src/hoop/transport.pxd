@@ -1,4 +1,5 @@
 from hoop.csrc cimport sockaddr, sockaddr_in6, socklen_t
+from hoop.flag cimport flag
 from hoop.reactor cimport Reactor, Watcher
 from hoop.timeouts cimport Guard
 
@@ -25,12 +26,12 @@ cdef class Transport(Watcher):
     cdef RawAddress peer
     cdef RawAddress local
     cdef TransportState state
-    cdef bint is_sock_borrowed  # sock was made lazily around fd: it must not close it
-    cdef bint is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
-    cdef bint is_reading_started
-    cdef bint is_reading_paused
-    cdef bint is_protocol_paused
-    cdef bint is_protocol_connected
+    cdef flag is_sock_borrowed  # sock was made lazily around fd: it must not close it
+    cdef flag is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
+    cdef flag is_reading_started
+    cdef flag is_reading_paused
+    cdef flag is_protocol_paused
+    cdef flag is_protocol_connected
     cdef int dropped_writes     # writes after the connection was lost
     cdef Py_ssize_t high_water
     cdef Py_ssize_t low_water

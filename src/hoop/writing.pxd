@@ -1,4 +1,5 @@
 from hoop.csrc cimport hoop_ring, iovec
+from hoop.flag cimport flag
 from hoop.transport cimport Transport
 
 
@@ -7,9 +8,9 @@ cdef class WritingTransport(Transport):
     cdef hoop_ring chunks       # the chunks behind it, owned; empty when head is None
     cdef Py_ssize_t head_sent   # bytes of head that the kernel has taken
     cdef Py_ssize_t held        # bytes in all that it has not
-    cdef bint is_refused        # the kernel took less than it was given: wait until writable
-    cdef bint is_eof_wanted     # write_eof() was called
-    cdef bint is_lent           # sendfile() writes past write(), which is refused meanwhile
+    cdef flag is_refused        # the kernel took less than it was given: wait until writable
+    cdef flag is_eof_wanted     # write_eof() was called
+    cdef flag is_lent           # sendfile() writes past write(), which is refused meanwhile
     cdef object lease_waiter    # the future that sendfile() awaits: nothing is held and the descriptor is writable
 
     cdef Py_ssize_t transmit(self, const iovec *buffers, int count, Py_ssize_t total) except? -2

@@ -26,7 +26,8 @@ CSRC_FLOORS: Floors = (
     ("poller_epoll", "poller_kqueue", "poller_poll"),
 )
 PACKAGE_FLOORS: Floors = (
-    ("csrc", "cpython_api", "stream_coroutines", "tls_engine", "stats", "limits"),
+    ("csrc", "cpython_api", "flag"),
+    ("stream_coroutines", "tls_engine", "stats", "limits"),
     ("errors", "rings"),
     ("handle",),
     ("scheduler",),
