@@ -52,13 +52,14 @@ def test_idle_loops_take_turns() -> None:
         if loop.poller_name != "epoll":
             pytest.skip("only epoll wakes one waiter; elsewhere all of them run for each connection")
     accepted: queue.Queue[str] = queue.Queue()
-    with socket.create_server(("127.0.0.1", 0)) as first:
+    with socket.create_server(("127.0.0.1", 0)) as first, contextlib.ExitStack() as clients:
         workers = [Worker("first", first, accepted), Worker("second", first.dup(), accepted)]
         share: collections.Counter[str] = collections.Counter()
         try:
             for _ in range(CONNECTIONS):
-                with socket.create_connection(first.getsockname(), timeout=20):
-                    share[accepted.get(timeout=20)] += 1
+                # Open to the end: the end of one would wake its loop, which is no longer idle and finds the next one first.
+                clients.enter_context(socket.create_connection(first.getsockname(), timeout=20))
+                share[accepted.get(timeout=20)] += 1
         finally:
             for worker in workers:
                 worker.stop()
