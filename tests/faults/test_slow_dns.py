@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from preloaded import built_shim, run_under
 
 SHIM = Path(__file__).with_name("slow_getaddrinfo.c")
 LOOKUPS = 8
@@ -77,26 +74,9 @@ with asyncio.Runner(loop_factory=lambda: hoop.Loop(pool_size=SIZE)) as runner:
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    if not sys.platform.startswith("linux") or compiler is None:
-        pytest.skip("needs LD_PRELOAD and a C compiler")
-    library = tmp_path_factory.mktemp("shim") / "slow_getaddrinfo.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", str(SHIM), "-o", str(library), "-ldl"]
-    subprocess.run(command, check=True, timeout=60)
-    return library
+    return built_shim(SHIM, tmp_path_factory.mktemp("shim"))
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 7])
 def test_trap_39_slow_dns_holds_half_of_the_threads_and_no_more(shim: Path, tmp_path: Path, size: int) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    finished = subprocess.run(
-        [sys.executable, str(program), str(size), str(LOOKUPS)],
-        env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-    )
-    assert finished.stdout == "proceeded\n", finished.stdout
-    assert finished.returncode == 0
+    assert run_under(shim, PROGRAM, tmp_path, str(size), str(LOOKUPS)) == (0, "proceeded\n")

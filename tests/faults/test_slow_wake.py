@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from preloaded import built_shim, run_under
 
 SHIM = Path(__file__).with_name("slow_wake.c")
 
@@ -68,27 +65,10 @@ print("closed")
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    if not sys.platform.startswith("linux") or compiler is None:
-        pytest.skip("needs LD_PRELOAD and a C compiler")
-    library = tmp_path_factory.mktemp("shim") / "slow_wake.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", str(SHIM), "-o", str(library)]
-    subprocess.run(command, check=True, timeout=60)
-    return library
+    return built_shim(SHIM, tmp_path_factory.mktemp("shim"))
 
 
 @pytest.mark.parametrize("whose", ["own", "another"])
 def test_trap_32_a_loop_closes_while_a_thread_wakes_it(shim: Path, tmp_path: Path, whose: str) -> None:
     """Whether the pool is the loop's own or was only handed a job."""
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    finished = subprocess.run(
-        [sys.executable, str(program), whose],
-        env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-    )
-    assert finished.stdout == "closed\n", finished.stdout
-    assert finished.returncode == 0
+    assert run_under(shim, PROGRAM, tmp_path, whose) == (0, "closed\n")

@@ -1,0 +1,37 @@
+"""Programs under a shim: a small C library that stands in front of libc's functions (LD_PRELOAD)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def built_shim(source: Path, folder: Path) -> Path:
+    """The library made of source, in folder; skips the test where that cannot be."""
+    compiler = shutil.which("cc")
+    if not sys.platform.startswith("linux") or compiler is None:
+        pytest.skip("needs LD_PRELOAD and a C compiler")
+    library = folder / source.with_suffix(".so").name
+    command = [compiler, "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", str(source), "-o", str(library), "-ldl"]
+    subprocess.run(command, check=True, timeout=60)
+    return library
+
+
+def run_under(shim: Path, program: str, folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run program, written to a file in folder; its exit status and what it wrote."""
+    path = folder / "program.py"
+    path.write_text(program)
+    finished = subprocess.run(
+        [sys.executable, str(path), *arguments],
+        env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    return finished.returncode, finished.stdout
