@@ -214,10 +214,12 @@ class Loop(
     def __del__(self) -> None:
         if self.is_closed():
             return
-        warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
-        if not self.is_running():
-            self._is_abandoned = True
-            self.close()
+        try:
+            warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+        finally:  # under -W error that raises
+            if not self.is_running():
+                self._is_abandoned = True
+                self.close()
 
     # ---- tasks -------------------------------------------------------------------------------------------------------
 

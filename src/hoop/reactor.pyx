@@ -105,13 +105,19 @@ cdef class Reactor(Scheduler):
         self.closed = False
 
     def __dealloc__(self):
+        # The collector may look once more before the object is gone (a debug build does): what is freed is out of its sight
+        # first.
+        cdef PyObject **watchers
         self.release_everything()
+        watchers = self.watchers
+        self.watchers = NULL
+        self.watcher_capacity = 0
+        PyMem_Free(watchers)
         hoop_waker_close(&self.waker)
         hoop_poller_close(&self.poller)
         PyMem_Free(self.events)
         PyMem_Free(self.read_buffer)
         hoop_datagram_reader_close(self.datagram_reader)
-        PyMem_Free(self.watchers)
 
     cdef int report(self, dict context) except -1:
         """Hand a problem to the loop's exception handler: the one overridable method that is called from inside."""

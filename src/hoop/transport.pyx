@@ -230,8 +230,11 @@ cdef class Transport(Watcher):
                           "Fatal error on transport")
 
     def __del__(self):
-        if self.state != TRANSPORT_CLOSED:
+        if self.state == TRANSPORT_CLOSED:
+            return
+        try:
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        finally:  # under -W error that raises
             if self.reactor is None or self.reactor.closed or self.reactor.may_touch():
                 self.release()
             else:
