@@ -141,6 +141,7 @@ cdef class DatagramTransport(Transport):
         cdef Route route = self.route(addr, &raw)
         if route == ROUTE_SOCKET:
             return 1
+        self.reactor.must_poll = True  # the receiver may be watched by this very loop
         datagram.data = start
         datagram.size = size
         set_target(&datagram, route, &raw)
@@ -148,6 +149,7 @@ cdef class DatagramTransport(Transport):
 
     cdef int send_through_socket(self, object data, object addr) except -1:
         """Whatever the socket object makes of addr. A host name blocks while it is looked up, as with asyncio."""
+        self.reactor.must_poll = True
         try:
             if addr is None and self.is_connected:
                 self.sock.send(data)
@@ -205,6 +207,7 @@ cdef class DatagramTransport(Transport):
         cdef Route route
         cdef int count = 0
         cdef int result
+        self.reactor.must_poll = True
         for data, addr in self.held:
             route = self.route(addr, &raws[count])
             if route == ROUTE_SOCKET:

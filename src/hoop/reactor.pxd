@@ -44,7 +44,7 @@ cdef class Reactor(Scheduler):
     cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
     cdef bint forked            # this is a child's copy: the kernel's poller belongs to the parent
     cdef bint poll_every_turn
-    cdef bint must_poll
+    cdef bint must_poll         # the next turn polls: the loop has changed an interest, or written to or closed a descriptor
     cdef int skipped_polls
     cdef size_t last_batch      # callbacks run by the latest turn
     cdef int stale_waits        # waits in a row that reported a registration nobody holds

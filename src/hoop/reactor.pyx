@@ -32,7 +32,8 @@ from asyncio.log import logger
 
 cdef enum:
     EVENT_CAPACITY = 256
-    MOST_SKIPPED_POLLS = 7     # turns in a row without a poll, while callbacks are ready
+    MOST_SKIPPED_POLLS = 1     # turns in a row without a poll, while callbacks are ready
+    MOST_SKIPPED_UNWATCHED = 7 # the same while no descriptor is watched but the waker: a poll could find nothing
     SHORT_BATCH = 2            # a poll is skipped only after a turn of at most this many callbacks
     STALE_WAITS_ALLOWED = 8    # then the kernel's set holds a registration that cannot be removed: rebuild it
 
@@ -181,6 +182,7 @@ cdef class Reactor(Scheduler):
         else:
             hoop_poller_remove(&self.poller, watcher.fd)  # -ENOENT only: it had already been refused
         self.drop_watcher(watcher.fd)
+        self.must_poll = True  # it is likely to be closed now, and its peer may be watched here
         return 0
 
     cdef int set_interest(self, Watcher watcher, unsigned interest) except -1:
@@ -293,7 +295,8 @@ cdef class Reactor(Scheduler):
         if not hoop_inbox_is_empty(&self.inbox) or self.arrived != NULL:
             self.take_inbox()
         batch = hoop_ring_size(&self.ready)
-        if (batch == 0 or self.must_poll or self.last_batch > SHORT_BATCH or self.skipped_polls >= MOST_SKIPPED_POLLS
+        if (batch == 0 or self.must_poll or self.last_batch > SHORT_BATCH
+                or self.skipped_polls >= (MOST_SKIPPED_POLLS if self.poller.live_count > 1 else MOST_SKIPPED_UNWATCHED)
                 or self.stopping or self.debug or self.poll_every_turn):
             count = self.poll(batch == 0)
             self.skipped_polls = 0

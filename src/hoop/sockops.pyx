@@ -264,6 +264,8 @@ cdef class SendAll(SockOperation):
             if result < 0:
                 raise os_error(result)
             self.sent += result
+            if self.watcher is not None:
+                self.watcher.reactor.must_poll = True
         return None
 
 
@@ -272,6 +274,7 @@ cdef class Connect(SockOperation):
 
     cdef object attempt(self):
         cdef int result = hoop_net_socket_error(self.watcher.fd)
+        self.watcher.reactor.must_poll = True
         if result < 0:
             raise OSError(-result, f"Connect call failed {self.address}")
         return None
@@ -283,6 +286,7 @@ cdef class Call(SockOperation):
     cdef tuple arguments
 
     cdef object attempt(self):
+        self.watcher.reactor.must_poll = True
         try:
             return self.function(*self.arguments)
         except (BlockingIOError, InterruptedError):
@@ -311,6 +315,7 @@ cdef int check_socket(Reactor reactor, object sock) except? -1:
         raise TypeError("Socket cannot be of type SSLSocket")
     if reactor.debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
+    reactor.must_poll = True  # the other end may be watched by this very loop
     return sock.fileno()
 
 

@@ -86,6 +86,7 @@ cdef class StreamTransport(WritingTransport):
             return self.lose(None)
         if self.is_eof_wanted and not self.is_lent:
             result = hoop_net_shutdown_write(self.fd)
+            self.reactor.must_poll = True
             if result < 0:
                 return self.fatal(os_error(result), "Fatal error on transport: shutdown failed")
         return 0

@@ -197,6 +197,7 @@ cdef class Transport(Watcher):
         self.discard_held()
         if self.reactor is not None:
             self.reactor.unwatch(self)
+            self.reactor.must_poll = True
         self.fd = -1
         self.server = None
         self.bind_protocol(None)

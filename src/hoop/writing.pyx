@@ -131,6 +131,7 @@ cdef class WritingTransport(Transport):
                 self.fatal(os_error(sent), self.write_failure())
                 return 0
             self.take_sent(sent)
+            self.reactor.must_poll = True  # the peer may be watched by this very loop
             if self.guard is not None:
                 self.guard.on_sent()
             if self.held > 0 and is_all:
@@ -233,6 +234,7 @@ cdef class WritingTransport(Transport):
         """Where to write. ConnectionError once the connection is lost: the number may be somebody else's by then."""
         if self.state >= TRANSPORT_LOST:
             raise ConnectionError("the connection was closed while a file was being sent")
+        self.reactor.must_poll = True
         return self.fd
 
     def _when_writable(self, waiter):

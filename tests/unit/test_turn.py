@@ -19,7 +19,7 @@ import pytest
 from stepping import one_turn, run_guarded
 
 DEADLINE_S = 30.0
-MOST_TURNS_WITHOUT_A_POLL = 7
+MOST_TURNS_WITHOUT_A_POLL = 1
 MILLISECOND_NS = 1_000_000
 
 
@@ -436,9 +436,46 @@ def turns_until_seen(loop: hoop.Loop, pair: Pair, start: int, chain_width: int) 
 @pytest.mark.parametrize("chain_width", [1, 2, 3, 10])
 @pytest.mark.parametrize("start", [1, 2, 8, 9, 100, 101, 103, 107])
 def test_a_busy_loop_polls_often_enough(loop, pair, start, chain_width):
-    """At most 7 turns in a row go without a poll, and only after turns of one or two callbacks."""
+    """At most one turn in a row goes without a poll, and only after turns of one or two callbacks."""
     waited = turns_until_seen(loop, pair, start, chain_width)
     assert 0 <= waited <= (MOST_TURNS_WITHOUT_A_POLL + 1 if chain_width <= 2 else 1)
+
+
+def polls_of_a_chain(loop: hoop.Loop, turns: int) -> int:
+    """How often the loop polls while one callback after the other is ready, `turns` times."""
+    left = [turns]
+
+    def link() -> None:
+        left[0] -= 1
+        if left[0] > 0:
+            loop.call_soon(link)
+        else:
+            loop.stop()
+
+    loop.call_soon(link)
+    before = loop._turn_counts()[1]
+    loop._run_turns()
+    return loop._turn_counts()[1] - before
+
+
+def test_a_chain_polls_in_every_second_turn(pair):
+    loop = hoop.Loop()
+    own = Pair(loop)
+    try:
+        own.watch(own.drain)
+        assert polls_of_a_chain(loop, 1000) in range(500, 503)
+    finally:
+        own.close()
+        loop.close()
+
+
+def test_a_loop_that_watches_nothing_polls_less_often():
+    """Nothing could be found: what other threads post is looked at in every turn, poll or not."""
+    loop = hoop.Loop()
+    try:
+        assert polls_of_a_chain(loop, 1000) in range(124, 129)
+    finally:
+        loop.close()
 
 
 def test_poll_every_turn_is_exact(pair):
