@@ -6,7 +6,7 @@ import asyncio
 import sys
 import warnings
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 Hooks = tuple[Any, Any]
@@ -32,8 +32,12 @@ class AsyncGenerators(asyncio.AbstractEventLoop):
             )
         self._asyncgens.add(generator)
 
-    def _asyncgen_finalizer(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Runs in whichever thread collects the garbage."""
+    def _asyncgen_finalizer(
+        self, generator: AsyncGenerator[Any, Any], _is_finalizing: Callable[[], bool] = sys.is_finalizing
+    ) -> None:
+        """Runs in whichever thread collects the garbage. At the interpreter's end no loop will run again to close it."""
+        if _is_finalizing():
+            return
         self._asyncgens.discard(generator)
         if not self.is_closed():
             self.call_soon_threadsafe(self.create_task, generator.aclose())

@@ -155,7 +155,7 @@ class Executing(asyncio.AbstractEventLoop):
         if not self.is_closed():
             self.call_soon_threadsafe(tell)
 
-    def _close_threads(self, may_wait: bool) -> None:
+    def _close_threads(self, may_wait: bool, _disown_jobs: Callable[[Any], None] = disown_jobs) -> None:
         """Of close(), before the core is closed. may_wait: not when a finalizer calls, in whatever thread and moment."""
         if self._pool is not None:
             self._pool.detach(self)
@@ -165,6 +165,6 @@ class Executing(asyncio.AbstractEventLoop):
                 self._pool.stop()
         self._executor_shutdown_called = True
         executor, self._default_executor = self._default_executor, None
-        disown_jobs(self)
+        _disown_jobs(self)
         if executor is not None:
             executor.shutdown(wait=False)

@@ -204,18 +204,20 @@ class Loop(
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
-        if self.get_debug():
+        if self.get_debug() and not self._is_abandoned:  # an interpreter that ends may have no logging any more
             logger.debug("Close %r", self)
         self._close_threads(may_wait=not self._is_abandoned)
         self._close_signals()
         self._cached_files.close()
         self._close_reactor()
 
-    def __del__(self) -> None:
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        # At the interpreter's end modules are emptied, perhaps before this runs: what it needs, and close(), is kept as
+        # default arguments, as asyncio does.
         if self.is_closed():
             return
         try:
-            warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+            _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
         finally:  # under -W error that raises
             if not self.is_running():
                 self._is_abandoned = True
@@ -284,9 +286,12 @@ def reads_cached_files(wanted: bool | None) -> bool:
 loops_of_this_process: weakref.WeakSet[Loop] = weakref.WeakSet()
 
 
-def mark_loops_forked() -> None:
-    for loop in list(loops_of_this_process):
-        BaseLoop._mark_forked(loop)
+def mark_loops_forked(
+    loops: weakref.WeakSet[Loop] = loops_of_this_process, mark: Callable[[Loop], None] = BaseLoop._mark_forked
+) -> None:
+    """Default arguments: a finalizer may fork when this module is emptied already."""
+    for loop in list(loops):
+        mark(loop)
 
 
 os.register_at_fork(after_in_child=mark_loops_forked)

@@ -36,6 +36,9 @@ cdef enum:
     JOBS_PER_GIL_RELEASE = 16  # a C function never looks whether another thread wants the GIL
 
 
+# For the hooks at the end of this file. No attribute of the module: they may run when that has been emptied.
+cdef object crews = weakref.WeakSet()
+
 cdef str NO_THREADS = "can't start new thread"  # as Python says it
 
 
@@ -581,9 +584,6 @@ cdef object checked_number(str name, object number, least, most):
 
 
 # ---- the process --------------------------------------------------------------------------------------------------
-
-crews = weakref.WeakSet()
-
 
 def mark_crews_forked():
     """In the child: the threads are not there, and the locks may be held by one of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import traceback
 from asyncio.log import logger
 from collections.abc import Callable
@@ -17,6 +18,7 @@ class Problems(asyncio.AbstractEventLoop):
     _exception_handler: ExceptionHandler | None
     _current_handle: Any
     _is_entered: Callable[[Any], bool]
+    _logger = logger
 
     def get_exception_handler(self) -> ExceptionHandler | None:
         """The handler set, or None for the default one."""
@@ -41,7 +43,7 @@ class Problems(asyncio.AbstractEventLoop):
             if key in ("message", "exception"):
                 continue
             lines.append(f"{key}: {shown(key, context[key])}")
-        logger.error("\n".join(lines), exc_info=exc_info)
+        self._logger.error("\n".join(lines), exc_info=exc_info)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Tell the exception handler. A handler that raises is itself reported, and the loop goes on.
@@ -68,14 +70,22 @@ class Problems(asyncio.AbstractEventLoop):
                 {"message": "Unhandled error in exception handler", "exception": error, "context": context}
             )
 
-    def _log_problem(self, context: dict[str, Any]) -> None:
+    def _log_problem(self, context: dict[str, Any], _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         try:
             self.default_exception_handler(context)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:
             # default_exception_handler may be overridden, so it may raise
-            logger.error("Exception in default exception handler", exc_info=True)
+            if not _is_finalizing():
+                self._logger.error("Exception in default exception handler", exc_info=True)
+                return
+        else:
+            return
+        # The interpreter ends, and logging with it. What is left to show the problem is who called: a finalizer.
+        exception = context.get("exception")
+        if exception is not None:
+            raise exception
 
 
 def shown(key: str, value: Any) -> str:

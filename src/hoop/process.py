@@ -170,6 +170,12 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
         )
 
+    def close(self) -> None:
+        """Close the pipes and kill the child if it runs. On a closed loop the pipes are left to its close()."""
+        if self._loop is not None and self._loop.is_closed():  # cpython#114177: asyncio's own closes them all the same up to Python 3.13
+            self._pipes = {}
+        super().close()
+
     def send_signal(self, signal: int) -> None:
         """Send a signal; nothing happens if the child has ended. ProcessLookupError once its connection is lost."""
         self._check_proc()
@@ -246,10 +252,10 @@ class PidWatch:
         self._close()
         self._transport._process_exited(reap(self._transport._proc))
 
-    def _close(self) -> None:
+    def _close(self, _close_fd: Callable[[int], None] = os.close) -> None:  # kept: a finalizer may find `os` gone
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            _close_fd(fd)
 
     def __del__(self) -> None:
         self._close()

@@ -34,11 +34,13 @@ class Server(asyncio.AbstractServer):
         backlog: int,
         cleanup: Callable[[], None] | None = None,  # called once, when the listening sockets are closed
         limits: Limits | None = None,
+        ssl_context: ssl_module.SSLContext | None = None,
     ) -> None:
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets
         self._protocol_factory = protocol_factory
         self._backlog = backlog
+        self._ssl_context = ssl_context  # for those who look there, as with asyncio's: the factory knows it, too
         self._cleanup = cleanup
         self._admission = Admission(loop, limits)
         self._listeners: list[Any] = []
@@ -258,7 +260,7 @@ class Serving(BaseLoop, Resolving):
             raise
         if ssl is not None:
             protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-        server = Server(self, sockets, protocol_factory, backlog, limits=limits)
+        server = Server(self, sockets, protocol_factory, backlog, limits=limits, ssl_context=ssl)
         if start_serving:
             await server._begin(sock is None)
         if self.get_debug():

@@ -90,14 +90,15 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
         if former is not None and threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(former)
 
-    def _close_signals(self) -> None:
-        if not sys.is_finalizing() and threading.current_thread() is threading.main_thread():
-            for sig in list(self._signal_handlers):
-                self.remove_signal_handler(sig)
-        self._signal_handlers.clear()
+    def _close_signals(self, _close_fd: Callable[[int], None] = os.close) -> None:
+        if self._signal_handlers:
+            if not sys.is_finalizing() and threading.current_thread() is threading.main_thread():
+                for sig in list(self._signal_handlers):
+                    self.remove_signal_handler(sig)
+            self._signal_handlers.clear()
         if self._signal_pipe is not None:
             for fd in self._signal_pipe:
-                os.close(fd)
+                _close_fd(fd)
             self._signal_pipe = None
 
 

@@ -124,7 +124,7 @@ class SocketHandles(UnixSockets, Connecting, Serving):
             context, handshake_timeout, shutdown_timeout = tls
             if context is not None:
                 factory = self._tls_factory(factory, context, handshake_timeout, shutdown_timeout)
-            server = SocketServer(self, [listening], factory, backlog, cleanup, limits)
+            server = SocketServer(self, [listening], factory, backlog, cleanup, limits, context)
             server._start_serving()
         except BaseException:
             listening.close()

@@ -21,6 +21,9 @@ from libc.errno cimport EAGAIN
 import asyncio
 import sys
 
+# Finalizers ask for it, too: no attribute of this module, which the interpreter's end may have emptied by then.
+cdef object BufferedProtocol = asyncio.BufferedProtocol
+
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **bytes_object, Py_ssize_t size) except -1
     PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *text, Py_ssize_t size) except NULL
@@ -49,7 +52,7 @@ cdef class StreamTransport(WritingTransport):
         self.filter = None
         if isinstance(protocol, StreamFilter) and (<StreamFilter>protocol).is_filter:
             self.filter = <StreamFilter>protocol
-        self.is_buffered_protocol = self.filter is None and isinstance(protocol, asyncio.BufferedProtocol)
+        self.is_buffered_protocol = self.filter is None and isinstance(protocol, BufferedProtocol)
         return 0
 
     # ---- writing -------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ cdef extern from "Python.h":
     void PyType_Modified(PyTypeObject *type)
 
 cdef object over = object()
+cdef object warn = warnings.warn  # no attribute of this module, which may be emptied when the last coroutines go
 
 
 @cython.freelist(128)
@@ -154,7 +155,7 @@ cdef class StreamCoroutine:
 
 
 cdef int warn_never_awaited(str name) except -1:
-    warnings.warn(f"coroutine '{name}' was never awaited", RuntimeWarning, stacklevel=1)
+    warn(f"coroutine '{name}' was never awaited", RuntimeWarning, stacklevel=1)
     return 0
 
 

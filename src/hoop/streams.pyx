@@ -19,6 +19,9 @@ import sys
 import warnings
 from asyncio import format_helpers
 
+# Finalizers may run when the interpreter's end has emptied this module, so what they call is no attribute of it.
+cdef object warn = warnings.warn
+
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
     Py_ssize_t PyNumber_AsSsize_t(object number, PyObject *overflow) except? -1  # NULL: cut what does not fit
@@ -619,10 +622,10 @@ cdef class StreamWriter:
         if self.stream_transport is None or self.stream_transport.is_closing():
             return
         if self._loop.is_closed():
-            warnings.warn("loop is closed", ResourceWarning)
+            warn("loop is closed", ResourceWarning)
         else:
             self.close()
-            warnings.warn(f"unclosed {self!r}", ResourceWarning)
+            warn(f"unclosed {self!r}", ResourceWarning)
 
 
 cdef class Draining(StreamCoroutine):

@@ -8,6 +8,9 @@ from hoop.writing cimport owned_chunk
 import asyncio
 import warnings
 
+# Finalizers may run when the interpreter's end has emptied this module, so what they call is no attribute of it.
+cdef object warn = warnings.warn
+
 cdef enum:
     DEFAULT_READ_HIGH_WATER = 256 * 1024  # asyncio.constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
 
@@ -212,7 +215,7 @@ cdef class TlsTransport:
 
     def __del__(self):
         if self.session is not None and TLS_HANDSHAKE < self.session.state < TLS_LOST:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
 
     def __repr__(self):
         cdef TlsSession session = self.session

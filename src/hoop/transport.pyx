@@ -25,6 +25,9 @@ import warnings
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 
+# Finalizers may run when the interpreter's end has emptied this module, so what they call is no attribute of it.
+cdef object warn = warnings.warn
+
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
 
@@ -234,7 +237,7 @@ cdef class Transport(Watcher):
         if self.state == TRANSPORT_CLOSED:
             return
         try:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
         finally:  # under -W error that raises
             if self.reactor is None or self.reactor.closed or self.reactor.may_touch():
                 self.release()

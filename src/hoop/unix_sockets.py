@@ -102,7 +102,7 @@ class UnixSockets(Connecting, Serving):
         if ssl is not None:
             protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         cleanup = file_remover(sock) if cleanup_socket else None
-        server = Server(self, [sock], protocol_factory, backlog, cleanup, limits)
+        server = Server(self, [sock], protocol_factory, backlog, cleanup, limits, ssl)
         if start_serving:
             await server._begin(path is not None)
         if self.get_debug():

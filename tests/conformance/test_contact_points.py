@@ -33,7 +33,7 @@ from conformance.peers import (
     tcp_pair,
     turns,
 )
-from conformance.tls_peers import tls_connected
+from conformance.tls_peers import server_context, tls_connected
 
 # start_tls asks the transport
 
@@ -55,6 +55,24 @@ def test_transports_say_that_start_tls_can_use_them(run: Any, kind: str) -> None
         transport.abort()
         await protocol.until_lost()
         peer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("family", ["TCP", "UNIX"])
+@pytest.mark.parametrize("is_secure", [True, False])
+def test_a_server_shows_its_tls_context_to_those_who_look(run: Any, tmp_path: Any, family: str, is_secure: bool) -> None:
+    """websockets' own test helper reads Server._ssl_context to know the scheme of its URL."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        context = server_context() if is_secure else None
+        if family == "TCP":
+            server = await loop.create_server(Recorder, LOCALHOST, 0, ssl=context)
+        else:
+            server = await loop.create_unix_server(Recorder, tmp_path / "socket", ssl=context)
+        assert server._ssl_context is context
+        server.close()
 
     run(main())
 
