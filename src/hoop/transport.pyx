@@ -58,21 +58,41 @@ cdef class Transport(Watcher):
 
     cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
                    dict extra) except -1:
-        """Take over fd (and sock, the object around it, if there is one). It must be non-blocking."""
-        self.bind_protocol(protocol)  # isinstance() asks it: if that raises, nothing is ours yet
+        """Take over fd (and sock, the object around it, if there is one). It must be non-blocking.
+
+        If that raises, nothing is ours, and the caller has to close what it brought. So what may fail comes first.
+        """
+        cdef object peer = None
+        if context is None:
+            context = PyContext_CopyCurrent()
+        if self.peer.length == 0 and (extra is None or "peername" not in extra):
+            peer = read_address(getpeername, fd, &self.peer)
+        local = read_address(getsockname, fd, &self.local)
+        if peer is not None or local is not None:
+            extra = {"peername": peer, "sockname": local, **(extra or {})}
+        self.bind_protocol(protocol)  # isinstance() asks it
+        if server is not None:
+            server._attach(self)
         self.reactor = reactor
         self.fd = fd
         self.sock = sock
         self.server = server
         self.extra = extra
-        self.context = PyContext_CopyCurrent() if context is None else context
+        self.context = context
         self.state = TRANSPORT_OPEN
-        peer = read_address(getpeername, fd, &self.peer)
-        local = read_address(getsockname, fd, &self.local)
-        if peer is not None or local is not None:
-            self.extra = {"peername": peer, "sockname": local, **(extra or {})}
-        if server is not None:
-            server._attach(self)
+        return 0
+
+    cdef int offer_peer(self, const sockaddr *address, socklen_t length) except -1:
+        """Before adopt(): what accept(2) has said. Asked later, a socket that was reset no longer knows its peer."""
+        cdef object name = keep_address(address, length, &self.peer)
+        if name is not None:
+            self.extra = {"peername": name}
+        return 0
+
+    cdef int know_peer(self, object address) except -1:
+        """After adopt(): the address that was connected to, for a connection that was reset before anybody asked."""
+        if self.peer.length == 0 and (self.extra is None or self.extra.get("peername") is None):
+            self.extra = {**(self.extra or {}), "peername": address}
         return 0
 
     # ---- what kinds of transport define --------------------------------------------------------------------------
@@ -102,7 +122,7 @@ cdef class Transport(Watcher):
             return self.reactor.set_interest(self, interest)
         try:
             self.reactor.watch(self, interest)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self.fatal(error, "Fatal error on transport: the poller refused its descriptor")
         return 0
 
@@ -119,6 +139,8 @@ cdef class Transport(Watcher):
 
     def _connection_made(self):
         """connection_made, as a callback of its own; an exception is its caller's to report."""
+        if self.state == TRANSPORT_CLOSED:
+            return  # what was to follow could not be scheduled
         self.is_protocol_connected = True
         try:
             self.protocol.connection_made(self)
@@ -378,8 +400,10 @@ cdef class Transport(Watcher):
         if self.sock is None:
             if self.fd < 0:
                 return closed_socket(&self.local)
-            self.sock = socket_module.socket(fileno=self.fd)
+            sock = socket_module.socket(fileno=self.fd)
+            self.sock = sock
             self.is_sock_borrowed = True
+            sock.setblocking(False)  # it asks nobody: dup() would hand its timeout, None, to the open file that both share
         return TransportSocket(self.sock)
 
     @property
@@ -440,11 +464,16 @@ cdef object read_address(address_fn ask, int fd, RawAddress *raw):
     raw.length = 0
     if ask(fd, <sockaddr *>&address, &length) != 0:
         return None
-    if address.ss_family == AF_INET or address.ss_family == AF_INET6:
+    return keep_address(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)), raw)
+
+
+cdef object keep_address(const sockaddr *address, socklen_t length, RawAddress *raw):
+    raw.length = 0
+    if length >= sizeof(address.sa_family) and (address.sa_family == AF_INET or address.sa_family == AF_INET6):
         raw.length = min(length, <socklen_t>sizeof(raw.address))
-        memcpy(&raw.address, &address, raw.length)
+        memcpy(&raw.address, address, raw.length)
         return None
-    return unix_name(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)))
+    return unix_name(address, length)
 
 
 cdef object unix_name(const sockaddr *address, socklen_t length):
@@ -463,6 +492,7 @@ cdef object closed_socket(const RawAddress *local):
         sock = socket_module.socket(local.address.sin6_family if local.length > 0 else AF_UNIX)
     except OSError:
         return None
+    sock.setblocking(False)
     sock.close()
     return TransportSocket(sock)
 
