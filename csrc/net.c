@@ -59,14 +59,15 @@ static void silence_sigpipe(int fd)
 #endif
 }
 
-int hoop_net_accept(int listener_fd)
+int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *length)
 {
     int fd;
     do {
+        *length = sizeof(*peer);
 #if HAVE_ACCEPT4
-        fd = accept4(listener_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        fd = accept4(listener_fd, (struct sockaddr *)peer, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
-        fd = accept(listener_fd, NULL, NULL);
+        fd = accept(listener_fd, (struct sockaddr *)peer, length);
 #endif
     } while (fd < 0 && errno == EINTR);
     if (fd < 0)
@@ -80,6 +81,8 @@ int hoop_net_accept(int listener_fd)
 #else
     silence_sigpipe(fd);
 #endif
+    if (*length > (socklen_t)sizeof(*peer)) /* the kernel tells how long it would have been */
+        *length = (socklen_t)sizeof(*peer);
     return fd;
 }
 
@@ -272,22 +275,22 @@ int hoop_net_format_address(const struct sockaddr *address, socklen_t length, ho
     return -EAFNOSUPPORT;
 }
 
-int hoop_net_peer_host(int fd, uint8_t host[16])
+int hoop_net_host(const struct sockaddr *address, socklen_t length, uint8_t host[16])
 {
-    struct sockaddr_storage peer;
     struct sockaddr_in6 ipv6;
     struct sockaddr_in ipv4;
-    socklen_t length = sizeof(peer);
-    if (getpeername(fd, (struct sockaddr *)&peer, &length) < 0)
-        return -errno;
-    if (peer.ss_family == AF_INET) {
-        memcpy(&ipv4, &peer, sizeof(ipv4));
+    sa_family_t family;
+    if ((size_t)length < offsetof(struct sockaddr, sa_family) + sizeof(family))
+        return 0;
+    memcpy(&family, (const char *)address + offsetof(struct sockaddr, sa_family), sizeof(family));
+    if (family == AF_INET && (size_t)length >= sizeof(ipv4)) {
+        memcpy(&ipv4, address, sizeof(ipv4));
         memcpy(host, &ipv4.sin_addr, 4);
         return 4;
     }
-    if (peer.ss_family != AF_INET6)
+    if (family != AF_INET6 || (size_t)length < sizeof(ipv6))
         return 0;
-    memcpy(&ipv6, &peer, sizeof(ipv6));
+    memcpy(&ipv6, address, sizeof(ipv6));
     if (IN6_IS_ADDR_V4MAPPED(&ipv6.sin6_addr)) {
         memcpy(host, (const uint8_t *)&ipv6.sin6_addr + 12, 4);
         return 4;

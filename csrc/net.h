@@ -16,10 +16,11 @@
 /* The most buffers that one hoop_net_sendv takes (IOV_MAX is at least 1024 wherever hoop runs). */
 #define HOOP_NET_MAX_BUFFERS 64
 
-/* A connection from the listener's queue, non-blocking and close-on-exec: its descriptor, or -errno. -EAGAIN when the
- * queue is empty. Errors of a connection that died in the queue (ECONNABORTED, EPROTO and, on Linux, the network errors
+/* A connection from the listener's queue, non-blocking and close-on-exec: its descriptor, or -errno. peer and length get
+ * its address, which is known even of a connection that was reset in the queue: getpeername(2) no longer tells it then.
+ * -EAGAIN when the queue is empty. Errors of a connection that died in the queue (ECONNABORTED, EPROTO and, on Linux, the network errors
  * that accept(2) passes on) are returned as they are; hoop_net_is_transient_accept_error tells them apart. */
-int hoop_net_accept(int listener_fd);
+int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *length);
 bool hoop_net_is_transient_accept_error(int result); /* this connection is lost, the listener is fine: try again at once */
 bool hoop_net_is_resource_error(int result);         /* -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM: wait before trying again */
 
@@ -57,9 +58,9 @@ int hoop_net_format_address(const struct sockaddr *address, socklen_t length, ho
 /* "%eth0" after the host of a link-local address, "%7" where the scope is no interface of this machine or the address is
  * not link-local; nothing for a scope of 0 and for AF_INET. As getnameinfo(NI_NUMERICHOST) does. */
 void hoop_net_append_zone(hoop_address *text);
-/* The host of a connected socket's peer, to tell hosts apart: 4 bytes for IPv4, also where it came as an IPv4-mapped IPv6
- * address, or 16. How many were written; 0 for other families; -errno (-ENOTCONN when the peer has reset it by now). */
-int hoop_net_peer_host(int fd, uint8_t host[16]);
+/* The host in an address, to tell hosts apart: 4 bytes for IPv4, also where it came as an IPv4-mapped IPv6 address, or 16.
+ * How many were written; 0 for other families and for a short length. */
+int hoop_net_host(const struct sockaddr *address, socklen_t length, uint8_t host[16]);
 /* The name of an AF_UNIX address, as it lies inside `address`: its size, or -EAFNOSUPPORT for another family. A path is as
  * long as its text (a final NUL does not count); an abstract name (Linux) begins with a NUL and keeps every byte; a socket
  * without a name has size 0. */

@@ -1,4 +1,4 @@
-from hoop.csrc cimport hoop_expiry_node
+from hoop.csrc cimport hoop_expiry_node, sockaddr, socklen_t
 from hoop.reactor cimport Reactor
 from hoop.stream cimport StreamTransport
 from hoop.timeouts cimport Guard, TimeoutQueue
@@ -29,7 +29,7 @@ cdef class Admission:
     cdef uint64_t unsent_overflows
 
     cdef bint must_wait(self) noexcept
-    cdef object host_of(self, int fd)
+    cdef object host_of(self, const sockaddr *peer, socklen_t length)
     cdef bint is_welcome(self, object host) except -1
     cdef int admit(self, StreamTransport transport, object host) except -1
     cdef int leave(self, object host) except -1

@@ -8,7 +8,8 @@ A connection that breaks a limit is lost at once: connection_lost() gets the rea
 """
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from hoop.csrc cimport hoop_expiry_leave, hoop_expiry_node, hoop_expiry_node_init, hoop_net_peer_host
+from hoop.csrc cimport hoop_expiry_leave, hoop_expiry_node, hoop_expiry_node_init, hoop_net_host, \
+    sockaddr, socklen_t
 from hoop.reactor cimport Reactor
 from hoop.stream cimport StreamFilter, StreamTransport
 from hoop.timeouts cimport Guard, TimeoutQueue, timeout_queue
@@ -45,13 +46,13 @@ cdef class Admission:
         """Whether the next connection is to stay in the kernel's queue until another one has ended."""
         return self.is_waiting_when_full and 0 < self.max_connections <= self.active
 
-    cdef object host_of(self, int fd):
-        """What tells the peer's host from others: bytes, or None where that does not matter or is not known any more."""
+    cdef object host_of(self, const sockaddr *peer, socklen_t length):
+        """What tells the peer's host from others: bytes, or None where that does not matter or there is no such thing."""
         cdef uint8_t host[16]
         cdef int size
         if self.hosts is None:
             return None
-        size = hoop_net_peer_host(fd, host)
+        size = hoop_net_host(peer, length, host)
         return PyBytes_FromStringAndSize(<char *>host, size) if size > 0 else None
 
     cdef bint is_welcome(self, object host) except -1:
@@ -65,16 +66,18 @@ cdef class Admission:
         return True
 
     cdef int admit(self, StreamTransport transport, object host) except -1:
-        """A connection begins."""
-        self.accepted += 1
+        """A connection begins. If that raises, the transport is to be released, which undoes what was done."""
+        cdef ConnectionGuard guard
         if not self.is_guarding:
+            self.accepted += 1
             return 0
-        cdef ConnectionGuard guard = new_guard(transport)
+        guard = new_guard(transport)
+        if host is not None:
+            self.hosts[host] = self.hosts.get(host, 0) + 1
         guard.admission = self
         guard.host = host
         self.active += 1
-        if host is not None:
-            self.hosts[host] = self.hosts.get(host, 0) + 1
+        self.accepted += 1
         if self.idle is not None:
             self.idle.touch(&guard.idle)
         if self.first_byte is not None:

@@ -117,6 +117,7 @@ class BaseLoop:
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        peer: Any = None,
     ) -> asyncio.Transport: ...
     def _make_datagram(
         self,

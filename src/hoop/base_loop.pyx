@@ -135,19 +135,35 @@ cdef class BaseLoop(Reactor):
 
     # ---- transports, for the cold paths --------------------------------------------------------------------------
 
-    def _make_stream(self, sock, protocol, waiter=None, extra=None, server=None):
-        """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter."""
+    def _make_stream(self, sock, protocol, waiter=None, extra=None, server=None, peer=None):
+        """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter.
+
+        peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays
+        open, if another transport owns it already; whatever else fails closes it.
+        """
         cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
-        fd_watcher(self, sock)  # RuntimeError if another transport owns it
-        transport.adopt(self, sock.fileno(), sock, protocol, None, server, extra)
-        transport.begin_life(waiter)
+        fd_watcher(self, sock)
+        try:
+            transport.adopt(self, sock.fileno(), sock, protocol, None, server, extra)
+            if peer is not None:
+                transport.know_peer(peer)
+            transport.begin_life(waiter)
+        except BaseException:
+            transport.release()  # all of it or, if not adopted, nothing
+            sock.close()
+            raise
         return transport
 
     def _make_datagram(self, sock, protocol, address, waiter=None):
-        """A transport that owns sock (non-blocking). With an address, sendto() accepts no other."""
+        """A transport that owns sock (non-blocking). With an address, sendto() accepts no other. Fails as _make_stream."""
         cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
-        fd_watcher(self, sock)  # RuntimeError if another transport owns it
-        transport.open(self, sock, protocol, address, waiter)
+        fd_watcher(self, sock)
+        try:
+            transport.open(self, sock, protocol, address, waiter)
+        except BaseException:
+            transport.release()
+            sock.close()
+            raise
         return transport
 
     def _make_listener(self, sock, protocol_factory, server, backlog, admission):

@@ -55,6 +55,7 @@ class Connecting(BaseLoop, Resolving):
         Addresses are tried in turn, or raced happy_eyeballs_delay seconds apart (RFC 8305). Raises OSError when none
         answers (with all_errors an ExceptionGroup of all), ValueError for arguments that do not go together.
         """
+        peer = None
         server_hostname = checked_hostname(ssl, host, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(sock, ssl_module.SSLSocket):
             raise TypeError("Socket cannot be of type SSLSocket")
@@ -63,7 +64,7 @@ class Connecting(BaseLoop, Resolving):
                 raise ValueError("host/port and sock can not be specified at the same time")
             if happy_eyeballs_delay is not None and interleave is None:
                 interleave = 1
-            sock = await self._connect_any(
+            sock, peer = await self._connect_any(
                 host, port, family, proto, flags, local_addr, happy_eyeballs_delay, interleave, all_errors
             )
         elif sock is None:
@@ -71,7 +72,7 @@ class Connecting(BaseLoop, Resolving):
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
         transport, protocol = await self._adopt_connection(
-            sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
+            sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout, peer
         )
         if self.get_debug():
             logger.debug("connected to %s:%r: (%r, %r)", host, port, transport, protocol)
@@ -108,10 +109,12 @@ class Connecting(BaseLoop, Resolving):
         server_side: bool,
         handshake_timeout: float | None,
         shutdown_timeout: float | None,
+        peer: Any = None,
     ) -> tuple[asyncio.Transport, ProtocolT]:
         """A transport for sock; returns once connection_made (and the TLS handshake) is done.
 
-        The socket is closed if that fails, unless it turns out to be another transport's.
+        peer is the address that sock was connected to, if that is known. The socket is closed if anything fails, unless
+        it turns out to be another transport's.
         """
         transport: asyncio.Transport
         session = None
@@ -139,9 +142,9 @@ class Connecting(BaseLoop, Resolving):
             raise
         if session is not None:
             transport = session.app_transport
-            self._make_stream(sock, session)
+            self._make_stream(sock, session, peer=peer)
         else:
-            transport = self._make_stream(sock, protocol, waiter)
+            transport = self._make_stream(sock, protocol, waiter, peer=peer)
         try:
             await waiter
         except BaseException:
@@ -162,8 +165,8 @@ class Connecting(BaseLoop, Resolving):
         delay_s: float | None,
         interleave: int | None,
         all_errors: bool,
-    ) -> socket.socket:
-        """A socket connected to one of the host's addresses."""
+    ) -> tuple[socket.socket, Any]:
+        """A socket connected to one of the host's addresses, and that address."""
         infos = await self._resolve_stream((host, port), family, proto, flags)
         local_infos = None
         if local_addr is not None:
@@ -172,26 +175,26 @@ class Connecting(BaseLoop, Resolving):
             infos = interleaved(infos, interleave)
         failures: list[list[OSError]] = []
         made: list[socket.socket] = []
-        sock: socket.socket | None = None
+        winner: tuple[socket.socket, Any] | None = None
         try:
             if delay_s is None:
                 for info in infos:
                     try:
-                        sock = await self._connect_one(made, failures, info, local_infos)
+                        winner = await self._connect_one(made, failures, info, local_infos)
                         break
                     except OSError:
                         continue
             else:
                 attempts = (functools.partial(self._connect_one, made, failures, info, local_infos) for info in infos)
                 # No names for the rest of the result: it holds the errors, whose tracebacks lead back to this frame.
-                sock = (await staggered.staggered_race(attempts, delay_s, loop=self))[0]
-            if sock is None:
+                winner = (await staggered.staggered_race(attempts, delay_s, loop=self))[0]
+            if winner is None:
                 raise combined_failure([error for attempt in failures for error in attempt], all_errors)
-            return sock
+            return winner
         finally:
             failures.clear()  # the errors' tracebacks lead back to this frame
             for loser in made:  # also one that won a race that was then cancelled
-                if loser is not sock:
+                if winner is None or loser is not winner[0]:
                     loser.close()
 
     async def _resolve_stream(self, address: Any, family: int, proto: int, flags: int) -> list[AddressInfo]:
@@ -206,8 +209,8 @@ class Connecting(BaseLoop, Resolving):
         failures: list[list[OSError]],
         info: AddressInfo,
         local_infos: list[AddressInfo] | None,
-    ) -> socket.socket:
-        """Create, bind and connect one socket. It is also added to made, and what goes wrong to failures."""
+    ) -> tuple[socket.socket, Any]:
+        """Create, bind and connect one socket; also its address. It is also added to made, and what goes wrong to failures."""
         mine: list[OSError] = []
         failures.append(mine)
         family, type_, proto, _, address = info
@@ -219,7 +222,7 @@ class Connecting(BaseLoop, Resolving):
             if local_infos is not None:
                 bind_to_one(sock, local_infos, mine)
             await self.sock_connect(sock, address)
-            return sock
+            return sock, address
         except OSError as error:
             mine.append(error)
             if sock is not None:

@@ -146,7 +146,7 @@ cdef extern from "net.h" nogil:
         uint32_t flowinfo
         uint32_t scope_id
         char *host
-    int hoop_net_accept(int listener_fd) noexcept
+    int hoop_net_accept(int listener_fd, sockaddr_storage *peer, socklen_t *length) noexcept
     bint hoop_net_is_transient_accept_error(int result) noexcept
     bint hoop_net_is_resource_error(int result) noexcept
     Py_ssize_t hoop_net_recv(int fd, void *buffer, size_t size) noexcept
@@ -160,7 +160,7 @@ cdef extern from "net.h" nogil:
     int hoop_net_socket_error(int fd) noexcept
     int hoop_net_close(int fd) noexcept
     int hoop_net_format_address(const sockaddr *address, socklen_t length, hoop_address *text) noexcept
-    int hoop_net_peer_host(int fd, uint8_t *host) noexcept
+    int hoop_net_host(const sockaddr *address, socklen_t length, uint8_t *host) noexcept
     Py_ssize_t hoop_net_unix_name(const sockaddr *address, socklen_t length, const char **name) noexcept
     int hoop_net_parse_literal(const char *host, uint16_t port, sockaddr_storage *address) noexcept
 

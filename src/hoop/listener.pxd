@@ -1,4 +1,5 @@
 from hoop.admission cimport Admission
+from hoop.csrc cimport sockaddr, socklen_t
 from hoop.reactor cimport Reactor, Watcher
 
 
@@ -12,7 +13,7 @@ cdef class Listener(Watcher):
     cdef int batch
     cdef int accepted           # since it last let others in front
 
-    cdef int accept_one(self, int fd) except -1
+    cdef int accept_one(self, int fd, const sockaddr *peer, socklen_t length) except -1
     cdef int let_others_in_front(self) except -1
     cdef int wait_for_room(self) except -1
     cdef int run_short(self, int result) except -1

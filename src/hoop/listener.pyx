@@ -2,7 +2,8 @@
 from hoop.admission cimport Admission
 from hoop.cpython_api cimport PyContext_CopyCurrent
 from hoop.csrc cimport HOOP_EXCLUSIVE, HOOP_READABLE, hoop_net_accept, hoop_net_close, \
-    hoop_net_is_resource_error, hoop_net_is_transient_accept_error, hoop_net_set_nodelay
+    hoop_net_is_resource_error, hoop_net_is_transient_accept_error, hoop_net_set_nodelay, sockaddr, sockaddr_storage, \
+    socklen_t
 from hoop.errors cimport os_error
 from hoop.reactor cimport Reactor, Watcher
 from hoop.stream cimport StreamTransport, accept_stream
@@ -55,17 +56,19 @@ cdef class Listener(Watcher):
 
     cdef int on_events(self, unsigned events) except -1:
         cdef int count, fd
+        cdef sockaddr_storage peer
+        cdef socklen_t length
         for count in range(self.batch):
             if self.admission.must_wait():
                 return self.wait_for_room()
-            fd = hoop_net_accept(self.fd)
+            fd = hoop_net_accept(self.fd, &peer, &length)
             if fd < 0:
                 if fd == -EAGAIN:
                     break
                 if hoop_net_is_transient_accept_error(fd):
                     continue
                 return self.run_short(fd)
-            self.accept_one(fd)
+            self.accept_one(fd, <sockaddr *>&peer, length)
             if not self.is_watched:
                 return 0  # the protocol closed the server
             self.accepted += 1
@@ -81,27 +84,30 @@ cdef class Listener(Watcher):
         self.accepted = 0
         return self.reactor.rewatch(self, HOOP_READABLE | HOOP_EXCLUSIVE)
 
-    cdef int accept_one(self, int fd) except -1:
-        cdef StreamTransport transport
+    cdef int accept_one(self, int fd, const sockaddr *peer, socklen_t length) except -1:
+        """Make a connection of fd. What fails ends that connection, not the listener."""
+        cdef StreamTransport transport = None
         cdef object host = None
-        if self.admission.is_guarding:
-            host = self.admission.host_of(fd)
-            if not self.admission.is_welcome(host):
-                hoop_net_close(fd)
-                return 0
-        hoop_net_set_nodelay(fd, True)
-        self.reactor.enter_context(self.context)
         try:
+            if self.admission.is_guarding:
+                host = self.admission.host_of(peer, length)
+                if not self.admission.is_welcome(host):
+                    hoop_net_close(fd)
+                    return 0
+            hoop_net_set_nodelay(fd, True)
+            self.reactor.enter_context(self.context)
             protocol = self.protocol_factory()
-            transport = accept_stream(self.reactor, fd, protocol, PyContext_CopyCurrent(), self.server)
-        except (SystemExit, KeyboardInterrupt):
-            hoop_net_close(fd)
-            raise
+            transport = accept_stream(self.reactor, fd, peer, length, protocol, PyContext_CopyCurrent(), self.server)
+            self.admission.admit(transport, host)
         except BaseException as error:
-            hoop_net_close(fd)
+            if transport is None:
+                hoop_net_close(fd)
+            else:
+                transport.release()
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise
             self.reactor.report({"message": "Error on transport creation for incoming connection", "exception": error})
             return 0
-        self.admission.admit(transport, host)
         return transport.connection_made_now()
 
     cdef int wait_for_room(self) except -1:

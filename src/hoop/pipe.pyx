@@ -50,7 +50,7 @@ cdef class ReadPipeTransport(Transport):
         except PermissionError:
             self.is_always_ready = True  # epoll refuses /dev/null and its kin
             self.read_soon()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self.fatal(error, "Fatal error on transport: the poller refused its descriptor")
         return 0
 
@@ -184,14 +184,26 @@ cdef int lose_descriptor(Transport transport) except -1:
                            "Fatal error on transport")
 
 
-cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object protocol, dict extra) except -1:
+cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object protocol, object waiter, dict extra) except -1:
+    """Have transport own pipe and begin. If that raises, pipe is still the caller's."""
     cdef int number = pipe.fileno()
     cdef int fd = number
     check(hoop_net_set_nonblocking(number))
+    extra = {"pipe": pipe, **(extra or {})}
     if reactor.watcher_of(number) is not None:
         fd = os.dup(number)
     transport.is_fd_duplicate = fd != number
-    return transport.adopt(reactor, fd, pipe, protocol, None, None, {"pipe": pipe, **(extra or {})})
+    try:
+        transport.adopt(reactor, fd, pipe, protocol, None, None, extra)
+        transport.begin_life(waiter)
+    except BaseException:
+        transport.sock = None
+        transport.fd = -1
+        transport.release()
+        if fd != number:
+            hoop_net_close(fd)
+        raise
+    return 0
 
 
 def make_read_pipe(Reactor reactor, pipe, protocol, waiter=None, extra=None):
@@ -203,8 +215,7 @@ def make_read_pipe(Reactor reactor, pipe, protocol, waiter=None, extra=None):
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
         raise ValueError("Pipe transport is for pipes/sockets only.")
     cdef ReadPipeTransport transport = ReadPipeTransport.__new__(ReadPipeTransport)
-    adopt_pipe(transport, reactor, pipe, protocol, extra)
-    transport.begin_life(waiter)
+    adopt_pipe(transport, reactor, pipe, protocol, waiter, extra)
     return transport
 
 
@@ -216,6 +227,5 @@ def make_write_pipe(Reactor reactor, pipe, protocol, waiter=None, extra=None):
     cdef WritePipeTransport transport = WritePipeTransport.__new__(WritePipeTransport)
     transport.is_socket = stat.S_ISSOCK(mode)
     transport.is_reader_visible = not stat.S_ISCHR(mode)
-    adopt_pipe(transport, reactor, pipe, protocol, extra)
-    transport.begin_life(waiter)
+    adopt_pipe(transport, reactor, pipe, protocol, waiter, extra)
     return transport

@@ -153,8 +153,8 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         protocol: Any = lambda: handle  # which has a protocol's methods
 
         async def connect() -> None:
-            sock = await self._connect_any(host, port, 0, 0, 0, local_addr, 0.25, 1, False)
-            await self._adopt_connection(sock, protocol, ssl, hostname, False, None, None)
+            sock, peer = await self._connect_any(host, port, 0, 0, 0, local_addr, 0.25, 1, False)
+            await self._adopt_connection(sock, protocol, ssl, hostname, False, None, None, peer)
 
         return self._connect(handle, connect)
 

@@ -1,3 +1,4 @@
+from hoop.csrc cimport sockaddr, socklen_t
 from hoop.flag cimport flag
 from hoop.reactor cimport Reactor, Watcher
 from hoop.writing cimport WritingTransport
@@ -27,4 +28,5 @@ cdef class StreamTransport(WritingTransport):
     cdef int on_eof(self) except -1
 
 
-cdef StreamTransport accept_stream(Reactor reactor, int fd, object protocol, object context, object server)
+cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer, socklen_t length, object protocol,
+                                   object context, object server)

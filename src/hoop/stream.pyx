@@ -279,8 +279,10 @@ cdef int deliver(PyObject *protocol, PyObject *data) noexcept:
     return 0
 
 
-cdef StreamTransport accept_stream(Reactor reactor, int fd, object protocol, object context, object server):
-    """A transport for a connection that a listener has accepted."""
+cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer, socklen_t length, object protocol,
+                                   object context, object server):
+    """A transport for a connection that a listener has accepted. If that raises, fd is still the caller's."""
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
-    transport.adopt(reactor, fd, None, protocol, context, server, None)
+    transport.offer_peer(peer, length)
+    transport.adopt(reactor, fd, None, protocol, context, server, transport.extra)
     return transport

@@ -40,6 +40,8 @@ cdef class Transport(Watcher):
 
     cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
                    dict extra) except -1
+    cdef int offer_peer(self, const sockaddr *address, socklen_t length) except -1
+    cdef int know_peer(self, object address) except -1
     cdef int bind_protocol(self, object protocol) except -1
     cdef Py_ssize_t held_bytes(self) noexcept
     cdef int flush_deferred(self) except -1

@@ -55,11 +55,13 @@ TEST(accept_gives_what_the_loop_wants)
 {
     struct sockaddr_in address;
     int listener = open_listener(&address);
-    CHECK_EQ(hoop_net_accept(listener), -EAGAIN);
+    struct sockaddr_storage peer;
+    socklen_t length;
+    CHECK_EQ(hoop_net_accept(listener, &peer, &length), -EAGAIN);
     int client = connect_to(&address);
-    int server = hoop_net_accept(listener);
+    int server = hoop_net_accept(listener, &peer, &length);
     REQUIRE(server >= 0);
-    CHECK_EQ(hoop_net_accept(listener), -EAGAIN);
+    CHECK_EQ(hoop_net_accept(listener, &peer, &length), -EAGAIN);
     CHECK(fcntl(server, F_GETFL) & O_NONBLOCK);
     CHECK(fcntl(server, F_GETFD) & FD_CLOEXEC);
     char byte;
@@ -67,8 +69,36 @@ TEST(accept_gives_what_the_loop_wants)
     CHECK_EQ(hoop_net_close(client), 0);
     CHECK_EQ(hoop_net_close(server), 0);
     CHECK_EQ(hoop_net_close(listener), 0);
-    CHECK_EQ(hoop_net_accept(listener), -EBADF);
+    CHECK_EQ(hoop_net_accept(listener, &peer, &length), -EBADF);
     CHECK_EQ(hoop_net_close(listener), -EBADF);
+}
+
+/* uvloop#560: getpeername(2) is too late for a connection that was reset while it stood in the queue. */
+TEST(accept_tells_the_peer_of_a_connection_that_was_reset)
+{
+    struct sockaddr_in address, own, seen;
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof(own);
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    int listener = open_listener(&address);
+    int client = connect_to(&address);
+    REQUIRE(getsockname(client, (struct sockaddr *)&own, &length) == 0);
+    REQUIRE(setsockopt(client, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)) == 0);
+    CHECK_EQ(hoop_net_close(client), 0);
+    int server = hoop_net_accept(listener, &peer, &length);
+#if defined(__linux__)
+    REQUIRE(server >= 0);
+#endif
+    if (server >= 0) {
+        CHECK_EQ(length, sizeof(own));
+        memcpy(&seen, &peer, sizeof(seen));
+        CHECK_EQ(seen.sin_port, own.sin_port);
+        CHECK_EQ(seen.sin_addr.s_addr, own.sin_addr.s_addr);
+        length = sizeof(peer);
+        CHECK(getpeername(server, (struct sockaddr *)&peer, &length) < 0 && errno == ENOTCONN);
+        CHECK_EQ(hoop_net_close(server), 0);
+    }
+    CHECK_EQ(hoop_net_close(listener), 0);
 }
 
 TEST(accept_errors_fall_in_three_classes)
@@ -472,22 +502,30 @@ TEST(a_unix_name_is_a_path_or_abstract_or_nothing)
     CHECK(hoop_net_unix_name(any, sizeof(address), &name) == -EAFNOSUPPORT);
 }
 
+static int host_of_peer(int fd, uint8_t host[16])
+{
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof(peer);
+    REQUIRE(getpeername(fd, (struct sockaddr *)&peer, &length) == 0);
+    return hoop_net_host((const struct sockaddr *)&peer, length, host);
+}
+
 TEST(a_peer_s_host_is_its_address)
 {
     uint8_t host[16];
     struct sockaddr_in address;
     int listener = open_listener(&address);
     int client = connect_to(&address);
-    CHECK_EQ(hoop_net_peer_host(client, host), 4);
+    CHECK_EQ(host_of_peer(client, host), 4);
     CHECK(memcmp(host, "\x7f\0\0\1", 4) == 0);
-    CHECK_EQ(hoop_net_peer_host(listener, host), -ENOTCONN);
     CHECK_EQ(close(client), 0);
     CHECK_EQ(close(listener), 0);
     int pair[2];
     open_pair(pair);
-    CHECK_EQ(hoop_net_peer_host(pair[0], host), 0); /* a UNIX socket */
+    CHECK_EQ(host_of_peer(pair[0], host), 0); /* a UNIX socket */
     close_pair(pair);
-    CHECK_EQ(hoop_net_peer_host(-1, host), -EBADF);
+    CHECK_EQ(hoop_net_host((const struct sockaddr *)&address, 0, host), 0);
+    CHECK_EQ(hoop_net_host((const struct sockaddr *)&address, sizeof(address) - 1, host), 0);
 }
 
 TEST(an_ipv6_peer_s_host_is_16_bytes_unless_it_is_ipv4)
@@ -517,7 +555,7 @@ TEST(an_ipv6_peer_s_host_is_16_bytes_unless_it_is_ipv4)
         int client = socket(AF_INET6, SOCK_STREAM, 0);
         REQUIRE(client >= 0);
         if (CHECK(connect(client, (const struct sockaddr *)targets[i], sizeof(any)) == 0)) {
-            CHECK_EQ(hoop_net_peer_host(client, host), i == 0 ? 16 : 4);
+            CHECK_EQ(host_of_peer(client, host), i == 0 ? 16 : 4);
             CHECK(memcmp(host, i == 0 ? (const void *)&in6addr_loopback : "\x7f\0\0\1", i == 0 ? 16 : 4) == 0);
         }
         CHECK_EQ(close(client), 0);
@@ -528,6 +566,7 @@ TEST(an_ipv6_peer_s_host_is_16_bytes_unless_it_is_ipv4)
 int main(void)
 {
     RUN(accept_gives_what_the_loop_wants);
+    RUN(accept_tells_the_peer_of_a_connection_that_was_reset);
     RUN(accept_errors_fall_in_three_classes);
     RUN(sending_to_nobody_is_an_error_and_no_signal);
     RUN(buffers_leave_in_order);
