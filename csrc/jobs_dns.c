@@ -6,6 +6,8 @@
  *   - The BSDs show NI_MAXHOST and EAI_SYSTEM unless a standard is asked for; glibc shows them with _GNU_SOURCE. */
 #include "jobs_dns.h"
 
+#include "local_names.h"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -54,6 +56,10 @@ static int copy_infos(hoop_getaddrinfo_job *job, const struct addrinfo *first)
 void hoop_getaddrinfo_job_run(hoop_getaddrinfo_job *job)
 {
     struct addrinfo hints, *found = NULL;
+    job->is_elsewhere = job->job.lane == HOOP_LANE_LOCAL_NAMES &&
+                        !hoop_name_is_local(job->host, job->family, job->flags, HOOP_HOSTS_PATH);
+    if (job->is_elsewhere)
+        return;
     memset(&hints, 0, sizeof(hints));
     hints.ai_family = job->family;
     hints.ai_socktype = job->type;
@@ -74,11 +80,11 @@ static void run_getaddrinfo(hoop_job *base)
     hoop_getaddrinfo_job_run(HOOP_CONTAINER_OF(base, hoop_getaddrinfo_job, job));
 }
 
-void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, const char *host, const char *service, int family, int type,
-                               int protocol, int flags)
+void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, hoop_lane lane, const char *host, const char *service, int family,
+                               int type, int protocol, int flags)
 {
     memset(job, 0, sizeof(*job));
-    hoop_job_init(&job->job, run_getaddrinfo, HOOP_LANE_DNS);
+    hoop_job_init(&job->job, run_getaddrinfo, lane);
     job->host = host;
     job->service = service;
     job->family = family;
@@ -126,6 +132,10 @@ static enum hoop_name_problem complete_address(const hoop_getnameinfo_job *job, 
 static void run_getnameinfo(hoop_job *base)
 {
     hoop_getnameinfo_job *job = HOOP_CONTAINER_OF(base, hoop_getnameinfo_job, job);
+    job->is_elsewhere =
+        base->lane == HOOP_LANE_LOCAL_NAMES && !hoop_address_is_local(job->host, job->flags, HOOP_HOSTS_PATH);
+    if (job->is_elsewhere)
+        return;
     struct addrinfo *info = parse_numeric(job);
     if (info == NULL)
         return;
@@ -138,11 +148,11 @@ static void run_getnameinfo(hoop_job *base)
     freeaddrinfo(info);
 }
 
-void hoop_getnameinfo_job_init(hoop_getnameinfo_job *job, const char *host, int port, uint32_t flowinfo,
+void hoop_getnameinfo_job_init(hoop_getnameinfo_job *job, hoop_lane lane, const char *host, int port, uint32_t flowinfo,
                                uint32_t scope_id, bool is_pair, int flags)
 {
     memset(job, 0, sizeof(*job));
-    hoop_job_init(&job->job, run_getnameinfo, HOOP_LANE_DNS);
+    hoop_job_init(&job->job, run_getnameinfo, lane);
     job->host = host;
     job->port = port;
     job->flowinfo = flowinfo;

@@ -1,5 +1,6 @@
-/* jobs_dns.h: getaddrinfo(3) and getnameinfo(3) as jobs of the pool. They stand in its DNS lane: a slow name server may
- * hold only half of the threads.
+/* jobs_dns.h: getaddrinfo(3) and getnameinfo(3) as jobs of the pool, in one of its lanes for names: a slow name server may
+ * hold only half of the threads. In HOOP_LANE_LOCAL_NAMES libc is asked only if the name is local (local_names.h); if not,
+ * the job ends as `is_elsewhere`, and nobody was asked.
  *
  * A job's inputs belong to the caller and stay until it has run. What libc answers is copied into memory of the job's
  * own, so that whoever reads it, on the loop's thread, needs nothing of libc's. */
@@ -28,6 +29,7 @@ typedef struct hoop_getaddrinfo_job {
     int type;
     int protocol;
     int flags;
+    bool is_elsewhere;
     int status;       /* 0, or an EAI_ code, whose sign differs between systems */
     int system_error; /* with EAI_SYSTEM: errno, positive */
     int count;
@@ -35,8 +37,8 @@ typedef struct hoop_getaddrinfo_job {
 } hoop_getaddrinfo_job;
 
 /* Inputs as getaddrinfo(3) takes them. */
-void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, const char *host, const char *service, int family, int type,
-                               int protocol, int flags);
+void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, hoop_lane lane, const char *host, const char *service, int family,
+                               int type, int protocol, int flags);
 /* What the pool runs, for a caller who knows that it will not block. */
 void hoop_getaddrinfo_job_run(hoop_getaddrinfo_job *job);
 /* Gives the answers back. Idempotent; not while the job runs. */
@@ -57,14 +59,15 @@ typedef struct hoop_getnameinfo_job {
     uint32_t scope_id; /* for IPv6 */
     bool is_pair;      /* host and port only */
     int flags;
-    int status;       /* as above */
-    int system_error; /* as above */
+    bool is_elsewhere; /* this and the next two as above */
+    int status;
+    int system_error;
     enum hoop_name_problem problem;
     char host_name[NI_MAXHOST];
     char service_name[NI_MAXSERV];
 } hoop_getnameinfo_job;
 
-void hoop_getnameinfo_job_init(hoop_getnameinfo_job *job, const char *host, int port, uint32_t flowinfo,
+void hoop_getnameinfo_job_init(hoop_getnameinfo_job *job, hoop_lane lane, const char *host, int port, uint32_t flowinfo,
                                uint32_t scope_id, bool is_pair, int flags);
 
 #endif

@@ -20,8 +20,14 @@ typedef struct lane {
     hoop_job *newest;
     size_t queued;
     size_t running;
-    size_t limit; /* most that run at a time */
+    size_t own; /* places that are nobody else's */
 } lane;
+
+/* Places that are free. */
+typedef struct room {
+    size_t shared; /* by all lanes */
+    size_t names;  /* of these, for names */
+} room;
 
 struct hoop_pool {
     pthread_mutex_t lock;
@@ -35,7 +41,8 @@ struct hoop_pool {
     size_t waking;   /* called, but not yet back from their sleep */
     size_t starting; /* asked for, but not yet here */
     int size;
-    int threads; /* here or starting */
+    int threads; /* here or starting; with the own places this may be more than size */
+    size_t names_limit; /* most shared places that names hold */
     bool stopping;
     size_t queue_limit;
     hoop_job_fn abandon;
@@ -82,16 +89,50 @@ static size_t queued(const hoop_pool *pool)
     return sum;
 }
 
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t own_room(const lane *lane)
+{
+    return lane->own - smaller(lane->own, lane->running);
+}
+
+static room shared_room(const hoop_pool *pool)
+{
+    room taken = {0, 0};
+    for (int i = 0; i < HOOP_LANES; i++) {
+        const lane *lane = &pool->lanes[i];
+        size_t shared = lane->running - smaller(lane->own, lane->running);
+        taken.shared += shared;
+        taken.names += i == HOOP_LANE_FILES ? 0 : shared;
+    }
+    return (room){(size_t)pool->size - taken.shared, pool->names_limit - taken.names};
+}
+
 /* How many of the queued jobs could run now, were there threads enough. */
 static size_t runnable(const hoop_pool *pool)
 {
     size_t sum = 0;
+    room room = shared_room(pool);
     for (int i = 0; i < HOOP_LANES; i++) {
         const lane *lane = &pool->lanes[i];
-        size_t room = lane->limit - lane->running;
-        sum += lane->queued < room ? lane->queued : room;
+        size_t own = smaller(lane->queued, own_room(lane));
+        size_t shared = smaller(lane->queued - own, room.shared);
+        if (i != HOOP_LANE_FILES) {
+            shared = smaller(shared, room.names);
+            room.names -= shared;
+        }
+        room.shared -= shared;
+        sum += own + shared;
     }
     return sum;
+}
+
+static bool may_run(const hoop_pool *pool, hoop_lane lane, room room)
+{
+    return own_room(&pool->lanes[lane]) > 0 || (room.shared > 0 && (lane == HOOP_LANE_FILES || room.names > 0));
 }
 
 static void append(hoop_pool *pool, hoop_job *job)
@@ -127,10 +168,11 @@ static void unlink_job(hoop_pool *pool, hoop_job *job)
 static hoop_job *take(hoop_pool *pool, int64_t now_ns)
 {
     hoop_job *job = NULL;
+    room room = shared_room(pool);
     for (int i = 0; i < HOOP_LANES; i++) {
-        const lane *lane = &pool->lanes[i];
-        if (lane->oldest != NULL && lane->running < lane->limit && (job == NULL || lane->oldest->number < job->number))
-            job = lane->oldest;
+        hoop_job *oldest = pool->lanes[i].oldest;
+        if (oldest != NULL && may_run(pool, i, room) && (job == NULL || oldest->number < job->number))
+            job = oldest;
     }
     if (job == NULL)
         return NULL;
@@ -181,7 +223,7 @@ int hoop_pool_submit(hoop_pool *pool, hoop_job *job, hoop_inbox *inbox, const ho
         job->number = pool->submitted++;
         append(pool, job);
         call_if_useful(pool);
-        if (pool->threads < pool->size && runnable(pool) > pool->idle_count + pool->waking + pool->starting) {
+        if (pool->threads < pool->size + HOOP_POOL_OWN_PLACES && runnable(pool) > pool->idle_count + pool->waking + pool->starting) {
             pool->threads++;
             pool->starting++;
             result = 1;
@@ -533,8 +575,10 @@ int hoop_pool_open(hoop_pool **result, int size, size_t queue_limit, hoop_job_fn
     pool->size = size;
     pool->queue_limit = queue_limit;
     pool->abandon = abandon;
-    pool->lanes[HOOP_LANE_FILES].limit = (size_t)size;
-    pool->lanes[HOOP_LANE_DNS].limit = size < 2 ? 1 : (size_t)size / 2;
+    pool->names_limit = size < 2 ? 1 : (size_t)size / 2;
+    pool->lanes[HOOP_LANE_LOCAL_NAMES].own = 1;
+    pool->lanes[HOOP_LANE_ANSWERED_NAMES].own = 1;
+    _Static_assert(HOOP_POOL_OWN_PLACES == 2, "one for each of these lanes");
     hoop_histogram_init(&pool->wait);
     hoop_histogram_init(&pool->run);
     *result = pool;
@@ -581,8 +625,10 @@ void hoop_pool_get_stats(hoop_pool *pool, hoop_pool_stats *stats)
     stats->threads = pool->threads;
     stats->idle = (int)pool->idle_count;
     stats->queued = queued(pool);
-    stats->dns_queued = pool->lanes[HOOP_LANE_DNS].queued;
-    stats->dns_running = pool->lanes[HOOP_LANE_DNS].running;
+    stats->dns_queued = stats->queued - pool->lanes[HOOP_LANE_FILES].queued;
+    stats->dns_running = 0;
+    for (int i = 0; i < HOOP_LANES; i++)
+        stats->dns_running += i == HOOP_LANE_FILES ? 0 : pool->lanes[i].running;
     stats->running = pool->lanes[HOOP_LANE_FILES].running + stats->dns_running;
     stats->done = pool->done;
     stats->cancelled = pool->cancelled;

@@ -14,8 +14,11 @@
  * worker by hand (enter, next, wait, leave) as whoever must hold some lock while jobs run does. Threads stay until
  * hoop_pool_stop().
  *
- * Lanes: jobs leave a lane first in, first out, the older lane head first; no more than the lane's limit run at a time.
- * HOOP_LANE_DNS gets half of the threads, at least one: name servers that do not answer leave the other half to files.
+ * Lanes: jobs leave a lane first in, first out, the older lane head first. As many jobs run at a time as the pool is large,
+ * and names hold no more than half of these places, at least one: name servers that do not answer leave the rest to files.
+ * Names that are thought not to wait for a name server have a lane each for what makes one think so, and each of these
+ * lanes has one place of its own besides, so that neither a name server nor a file keeps all of them waiting; for these
+ * there may be HOOP_POOL_OWN_PLACES threads more than the pool is large, which are started only when such a name finds none.
  *
  * Wake-ups are rationed. Submitting wakes at most one sleeping worker, and none while another is still on its way; a worker
  * that finds more than it can take wakes the next. The latest to fall asleep is the first to be woken: its cache is warm.
@@ -34,10 +37,13 @@
 #include <stdatomic.h>
 
 #define HOOP_POOL_MAX_SIZE 1024
+#define HOOP_POOL_OWN_PLACES 2
 
 typedef enum hoop_lane {
     HOOP_LANE_FILES, /* whatever is neither DNS nor unbounded: files, hashes, compression */
-    HOOP_LANE_DNS,
+    HOOP_LANE_DNS,            /* names of which nothing is known, or no good */
+    HOOP_LANE_LOCAL_NAMES,    /* this machine answers by itself, or says that it does not (local_names.h) */
+    HOOP_LANE_ANSWERED_NAMES, /* a name server answered a moment ago */
     HOOP_LANES
 } hoop_lane;
 
@@ -85,12 +91,12 @@ struct hoop_worker {
 typedef struct hoop_pool hoop_pool;
 
 typedef struct hoop_pool_stats {
-    int size;           /* most threads */
+    int size;           /* most threads, but for those of the own places */
     int threads;        /* started so far */
     int idle;           /* of them, waiting for jobs */
     size_t queued;
     size_t running;
-    size_t dns_queued;  /* of the queued */
+    size_t dns_queued;  /* of the queued, names in any lane */
     size_t dns_running; /* of the running */
     uint64_t done;
     uint64_t cancelled; /* while queued */

@@ -13,7 +13,7 @@ from cpython.long cimport PyLong_AsLong, PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact
 from hoop.cpython_api cimport PySys_Audit
 from hoop.csrc cimport AF_INET, AF_INET6, AF_UNIX, AI_NUMERICHOST, AI_NUMERICSERV, AI_PASSIVE, EAI_SYSTEM, \
-    gai_strerror, hoop_address, hoop_address_info, hoop_getaddrinfo_job, hoop_getaddrinfo_job_free, \
+    HOOP_LANE_DNS, gai_strerror, hoop_address, hoop_address_info, hoop_getaddrinfo_job, hoop_getaddrinfo_job_free, \
     hoop_getaddrinfo_job_init, hoop_getaddrinfo_job_run, hoop_net_format_address, hoop_net_parse_literal, sockaddr, \
     sockaddr_in6, sockaddr_storage
 from hoop.errors cimport os_error
@@ -204,7 +204,7 @@ cdef tuple ask_template(bytes sample, int family, int type, int proto, int flags
     cdef const char *service = NULL
     if not no_port:
         service = SAMPLE_PORT
-    hoop_getaddrinfo_job_init(&job, host, service, family, type, proto, flags | AI_NUMERICHOST)
+    hoop_getaddrinfo_job_init(&job, HOOP_LANE_DNS, host, service, family, type, proto, flags | AI_NUMERICHOST)
     hoop_getaddrinfo_job_run(&job)
     try:
         if job.status != 0:

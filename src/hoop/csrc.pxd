@@ -206,6 +206,8 @@ cdef extern from "pool.h" nogil:
     ctypedef enum hoop_lane:
         HOOP_LANE_FILES
         HOOP_LANE_DNS
+        HOOP_LANE_LOCAL_NAMES
+        HOOP_LANE_ANSWERED_NAMES
     ctypedef enum hoop_job_state:
         HOOP_JOB_IDLE
         HOOP_JOB_QUEUED
@@ -383,12 +385,13 @@ cdef extern from "jobs_dns.h" nogil:
         sockaddr_storage address
     ctypedef struct hoop_getaddrinfo_job:
         hoop_job job
+        bint is_elsewhere
         int status
         int system_error
         int count
         hoop_address_info *infos
-    void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, const char *host, const char *service, int family,
-                                   int type, int protocol, int flags) noexcept
+    void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, hoop_lane lane, const char *host, const char *service,
+                                   int family, int type, int protocol, int flags) noexcept
     void hoop_getaddrinfo_job_run(hoop_getaddrinfo_job *job) noexcept
     void hoop_getaddrinfo_job_free(hoop_getaddrinfo_job *job) noexcept
     enum:
@@ -396,13 +399,14 @@ cdef extern from "jobs_dns.h" nogil:
         HOOP_NAME_NOT_A_PAIR
     ctypedef struct hoop_getnameinfo_job:
         hoop_job job
+        bint is_elsewhere
         int status
         int system_error
         int problem
         char *host_name
         char *service_name
-    void hoop_getnameinfo_job_init(hoop_getnameinfo_job *job, const char *host, int port, uint32_t flowinfo,
-                                   uint32_t scope_id, bint is_pair, int flags) noexcept
+    void hoop_getnameinfo_job_init(hoop_getnameinfo_job *job, hoop_lane lane, const char *host, int port,
+                                   uint32_t flowinfo, uint32_t scope_id, bint is_pair, int flags) noexcept
 
 cdef extern from "meter.h" nogil:
     ctypedef struct hoop_meter:

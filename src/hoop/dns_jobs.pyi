@@ -5,16 +5,29 @@ from typing import Any
 
 from hoop.pool import Pool
 
-def getaddrinfo(
-    pool: Pool,
-    loop: asyncio.AbstractEventLoop,
-    host: bytes | str | None,
-    port: bytes | str | int | None,
-    family: int,
-    type: int,
-    proto: int,
-    flags: int,
-) -> asyncio.Future[list[tuple[Any, Any, int, str, Any]]]: ...
-def getnameinfo(
-    pool: Pool, loop: asyncio.AbstractEventLoop, sockaddr: tuple[Any, ...], flags: int
-) -> asyncio.Future[tuple[str, str]]: ...
+LOCAL_NAMES: int
+ANSWERED_NAMES: int
+OTHER_NAMES: int
+ELSEWHERE: None
+
+class AddressQuestion:
+    key: tuple[Any, ...]
+    def __init__(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        family: int,
+        type: int,
+        proto: int,
+        flags: int,
+    ) -> None: ...
+    def ask(
+        self, pool: Pool, loop: asyncio.AbstractEventLoop, lane: int
+    ) -> asyncio.Future[list[tuple[Any, Any, int, str, Any]] | None]: ...
+
+class NameQuestion:
+    key: tuple[Any, ...]
+    def __init__(self, sockaddr: tuple[Any, ...], flags: int) -> None: ...
+    def ask(
+        self, pool: Pool, loop: asyncio.AbstractEventLoop, lane: int
+    ) -> asyncio.Future[tuple[str, str] | None]: ...

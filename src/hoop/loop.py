@@ -20,6 +20,7 @@ from hoop.endpoint import Endpoints
 from hoop.executor import Executing
 from hoop.fs_jobs import CachedFiles
 from hoop.metrics import Measuring
+from hoop.name_history import NameHistory
 from hoop.pipe_connect import Piping
 from hoop.pool import Pool, size_of_pool
 from hoop.problems import Problems
@@ -82,6 +83,7 @@ class Loop(
         "_former_origin_depth",
         "_is_abandoned",
         "_literals",
+        "_name_history",
         "_owns_pool",
         "_pid",
         "_pool",
@@ -115,6 +117,7 @@ class Loop(
         self._default_executor = None
         self._executor_shutdown_called = False
         self._literals = Literals()
+        self._name_history = NameHistory()
         self._resolver = None
         self._asyncgens = weakref.WeakSet()
         self._asyncgens_shutdown_called = False

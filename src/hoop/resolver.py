@@ -7,9 +7,10 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from hoop import dns_jobs
 from hoop.address_info import Literals
+from hoop.dns_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES, AddressQuestion, NameQuestion
 from hoop.executor import Executing
+from hoop.name_history import NameHistory
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 
@@ -56,6 +57,7 @@ class Resolving(Executing):
     """getaddrinfo and getnameinfo for a loop."""
 
     _literals: Literals
+    _name_history: NameHistory
     _resolver: Any  # a hoop.dns.Resolver, made by that module at first use
 
     async def getaddrinfo(
@@ -78,13 +80,32 @@ class Resolving(Executing):
         answer = self._literals.answer(host, port, family, type, proto, flags)
         if answer is not None:
             return answer
-        return await dns_jobs.getaddrinfo(self.pool, self, host, port, family, type, proto, flags)
+        found: list[AddressInfo] = await self._ask_libc(AddressQuestion(host, port, family, type, proto, flags))
+        return found
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
         """As socket.getnameinfo, in a thread of the pool. Raises socket.gaierror. A replaced one is called, as above."""
         if socket.getnameinfo is not ORIGINAL_GETNAMEINFO:
             return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
-        return await dns_jobs.getnameinfo(self.pool, self, sockaddr, flags)
+        name: tuple[str, str] = await self._ask_libc(NameQuestion(sockaddr, flags))
+        return name
+
+    async def _ask_libc(self, question: AddressQuestion | NameQuestion) -> Any:
+        """In the pool, in the lane that the name has deserved: those that are answered do not wait behind those that are
+        not. Unless a name server was asked about it a moment ago, it is first seen whether this machine answers by itself.
+        """
+        history, key = self._name_history, question.key
+        lane = history.lane(key, self.time())
+        try:
+            answer = await question.ask(self.pool, self, lane)
+            if answer is ELSEWHERE and lane == LOCAL_NAMES:
+                lane = OTHER_NAMES
+                answer = await question.ask(self.pool, self, lane)
+        except OSError as error:
+            history.note_error(key, lane, error, self.time())
+            raise
+        history.note_answer(key, lane, self.time())
+        return answer
 
     def _answer_literal(
         self, host: object, port: object, family: int, type: int, proto: int, flags: int

@@ -21,7 +21,7 @@ class PoolStats:
     """The state of a pool at one moment, and what it has done since it was made."""
 
     size: int
-    """The most threads that it starts."""
+    """The most threads that it starts, but for two that names may have besides (docs/pool.md)."""
     threads: int
     """Those that it has started."""
     idle: int

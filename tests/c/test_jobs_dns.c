@@ -13,7 +13,7 @@ static void run(hoop_job *job)
 
 static void ask(hoop_getaddrinfo_job *job, const char *host, const char *service, int family, int type, int flags)
 {
-    hoop_getaddrinfo_job_init(job, host, service, family, type, 0, flags);
+    hoop_getaddrinfo_job_init(job, HOOP_LANE_DNS, host, service, family, type, 0, flags);
     CHECK_EQ(job->job.lane, HOOP_LANE_DNS);
     run(&job->job);
 }
@@ -73,7 +73,7 @@ TEST(answers_are_those_of_libc)
 static void ask_name(hoop_getnameinfo_job *job, const char *host, int port, uint32_t flowinfo, uint32_t scope_id,
                      bool is_pair)
 {
-    hoop_getnameinfo_job_init(job, host, port, flowinfo, scope_id, is_pair, NI_NUMERICHOST | NI_NUMERICSERV);
+    hoop_getnameinfo_job_init(job, HOOP_LANE_DNS, host, port, flowinfo, scope_id, is_pair, NI_NUMERICHOST | NI_NUMERICSERV);
     CHECK_EQ(job->job.lane, HOOP_LANE_DNS);
     run(&job->job);
 }
@@ -118,9 +118,33 @@ TEST(what_has_no_name_is_told_apart)
     ask_name(&job, "no address", 80, 0, 0, true);
     CHECK_EQ(job.status, EAI_NONAME);
     CHECK_EQ(job.problem, HOOP_NAME_OK);
-    hoop_getnameinfo_job_init(&job, "127.0.0.1", 80, 0, 0, true, -1);
+    hoop_getnameinfo_job_init(&job, HOOP_LANE_DNS, "127.0.0.1", 80, 0, 0, true, -1);
     run(&job.job);
     CHECK(job.status != 0);
+}
+
+TEST(in_the_local_lane_nobody_else_is_asked)
+{
+    hoop_getaddrinfo_job job;
+    hoop_getaddrinfo_job_init(&job, HOOP_LANE_LOCAL_NAMES, "no.such.name.invalid", "80", AF_UNSPEC, SOCK_STREAM, 0, 0);
+    run(&job.job);
+    CHECK(job.is_elsewhere);
+    CHECK_EQ(job.status, 0);
+    CHECK_EQ(job.count, 0);
+    hoop_getaddrinfo_job_init(&job, HOOP_LANE_LOCAL_NAMES, "127.1", "80", AF_UNSPEC, SOCK_STREAM, 0, 0);
+    run(&job.job);
+    CHECK(!job.is_elsewhere);
+    CHECK_EQ(job.count, 1);
+    hoop_getaddrinfo_job_free(&job);
+
+    hoop_getnameinfo_job name;
+    hoop_getnameinfo_job_init(&name, HOOP_LANE_LOCAL_NAMES, "192.0.2.77", 80, 0, 0, true, 0);
+    run(&name.job);
+    CHECK(name.is_elsewhere);
+    hoop_getnameinfo_job_init(&name, HOOP_LANE_LOCAL_NAMES, "192.0.2.77", 80, 0, 0, true, NI_NUMERICHOST);
+    run(&name.job);
+    CHECK(!name.is_elsewhere);
+    CHECK(strcmp(name.host_name, "192.0.2.77") == 0);
 }
 
 int main(void)
@@ -129,5 +153,6 @@ int main(void)
     RUN(an_address_has_its_name);
     RUN(a_scope_becomes_a_zone);
     RUN(what_has_no_name_is_told_apart);
+    RUN(in_the_local_lane_nobody_else_is_asked);
     return check_finish();
 }

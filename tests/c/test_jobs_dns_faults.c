@@ -81,7 +81,7 @@ TEST(every_field_is_copied)
                              .ai_canonname = long_name};
     prepare(&first, 0, 0);
     hoop_getaddrinfo_job job;
-    hoop_getaddrinfo_job_init(&job, "host", NULL, AF_INET6, SOCK_STREAM, 6, AI_PASSIVE);
+    hoop_getaddrinfo_job_init(&job, HOOP_LANE_DNS, "host", NULL, AF_INET6, SOCK_STREAM, 6, AI_PASSIVE);
     job.job.run(&job.job);
     CHECK_EQ(freed, 1);
     CHECK_EQ(asked.ai_family, AF_INET6);
@@ -112,7 +112,7 @@ TEST(no_memory_is_a_status_and_libcs_memory_is_freed)
     struct addrinfo info = {.ai_family = AF_INET, .ai_addr = (struct sockaddr *)&ipv4, .ai_addrlen = sizeof(ipv4)};
     prepare(&info, 0, 0);
     hoop_getaddrinfo_job job;
-    hoop_getaddrinfo_job_init(&job, "host", "80", 0, 0, 0, 0);
+    hoop_getaddrinfo_job_init(&job, HOOP_LANE_DNS, "host", "80", 0, 0, 0, 0);
     alloc_fault_after(0);
     job.job.run(&job.job);
     alloc_fault_after(-1);
@@ -127,7 +127,7 @@ TEST(a_system_error_brings_its_errno)
 {
     hoop_getaddrinfo_job job;
     prepare(NULL, EAI_SYSTEM, EMFILE);
-    hoop_getaddrinfo_job_init(&job, "host", "80", 0, 0, 0, 0);
+    hoop_getaddrinfo_job_init(&job, HOOP_LANE_DNS, "host", "80", 0, 0, 0, 0);
     job.job.run(&job.job);
     CHECK_EQ(job.status, EAI_SYSTEM);
     CHECK_EQ(job.system_error, EMFILE);
@@ -145,7 +145,7 @@ TEST(getnameinfo_asks_for_a_numeric_host_and_passes_errors_on)
     struct addrinfo info = {.ai_family = AF_INET6, .ai_addr = (struct sockaddr *)&ipv6, .ai_addrlen = sizeof(ipv6)};
     hoop_getnameinfo_job job;
     prepare(&info, 0, 0);
-    hoop_getnameinfo_job_init(&job, "::1", -2147483647 - 1, 0xfffff, 9, false, 0);
+    hoop_getnameinfo_job_init(&job, HOOP_LANE_DNS, "::1", -2147483647 - 1, 0xfffff, 9, false, 0);
     job.job.run(&job.job);
     CHECK_EQ(asked.ai_flags, AI_NUMERICHOST);
     CHECK_EQ(asked.ai_socktype, SOCK_DGRAM);
@@ -157,12 +157,12 @@ TEST(getnameinfo_asks_for_a_numeric_host_and_passes_errors_on)
     CHECK_EQ(freed, 1);
     info.ai_next = &second;
     prepare(&info, 0, 0);
-    hoop_getnameinfo_job_init(&job, "::1", 0, 0, 0, true, 0);
+    hoop_getnameinfo_job_init(&job, HOOP_LANE_DNS, "::1", 0, 0, 0, true, 0);
     job.job.run(&job.job);
     CHECK_EQ(job.problem, HOOP_NAME_SEVERAL_ADDRESSES);
     CHECK_EQ(freed, 1);
     prepare(NULL, EAI_SYSTEM, ENFILE);
-    hoop_getnameinfo_job_init(&job, "::1", 0, 0, 0, true, 0);
+    hoop_getnameinfo_job_init(&job, HOOP_LANE_DNS, "::1", 0, 0, 0, true, 0);
     job.job.run(&job.job);
     CHECK_EQ(job.status, EAI_SYSTEM);
     CHECK_EQ(job.system_error, ENFILE);

@@ -107,6 +107,94 @@ TEST(trap_39_slow_dns_leaves_half_of_the_threads_to_files)
     close_stage(&stage);
 }
 
+/* node#8436. A name that is thought to be answered finds a place, whatever else does not end. */
+static void check_names_with_places_of_their_own(int size, int held_files)
+{
+    enum { SLOW = 20, LOCAL = 30, MOST = 8 };
+    static task slow[SLOW], files[MOST], local[LOCAL], answered[LOCAL];
+    stage stage;
+    int dns_limit = size < 2 ? 1 : size / 2;
+    open_stage(&stage, size, 0);
+    for (int i = 0; i < SLOW; i++) {
+        init_held(&stage, &slow[i], HOOP_LANE_DNS);
+        put(&stage, &slow[i]);
+    }
+    await(&stage.started, dns_limit);
+    for (int i = 0; i < held_files; i++) {
+        init_held(&stage, &files[i], HOOP_LANE_FILES);
+        put(&stage, &files[i]);
+    }
+    await(&stage.started, held_files);
+    for (int i = 0; i < LOCAL; i++) {
+        init_task(&local[i], HOOP_LANE_LOCAL_NAMES);
+        put(&stage, &local[i]);
+        init_task(&answered[i], HOOP_LANE_ANSWERED_NAMES);
+        put(&stage, &answered[i]);
+    }
+    receive_all(&stage.home, 2 * LOCAL); /* hangs if they wait for the others */
+    task stuck; /* a name server that has fallen silent, now */
+    init_held(&stage, &stuck, HOOP_LANE_ANSWERED_NAMES);
+    put(&stage, &stuck);
+    await(&stage.started, 1);
+    init_task(&local[0], HOOP_LANE_LOCAL_NAMES);
+    put(&stage, &local[0]);
+    receive_all(&stage.home, 1);
+    hoop_pool_stats stats = stats_of(&stage.crew);
+    CHECK_EQ(stats.dns_running, dns_limit + 1);
+    CHECK_EQ(stats.dns_queued, SLOW - dns_limit);
+    CHECK_EQ(stats.running, dns_limit + 1 + held_files);
+    CHECK(stats.threads <= size + HOOP_POOL_OWN_PLACES);
+    give(&stage.go, SLOW + held_files + 1);
+    receive_all(&stage.home, SLOW + held_files + 1);
+    close_stage(&stage);
+}
+
+TEST(trap_39_names_that_are_answered_do_not_wait_for_those_that_are_not)
+{
+    check_names_with_places_of_their_own(4, 2);
+    check_names_with_places_of_their_own(4, 0);
+    check_names_with_places_of_their_own(3, 2);
+    check_names_with_places_of_their_own(2, 1);
+    check_names_with_places_of_their_own(1, 0);
+    check_names_with_places_of_their_own(8, 4);
+}
+
+/* One place is the lane's own, the rest are those that all names share. */
+TEST(local_names_that_do_not_end_leave_files_alone)
+{
+    enum { SIZE = 4, COUNT = 10 };
+    stage stage;
+    task slow[COUNT], files[COUNT];
+    open_stage(&stage, SIZE, 0);
+    for (int i = 0; i < COUNT; i++) {
+        init_held(&stage, &slow[i], HOOP_LANE_LOCAL_NAMES);
+        put(&stage, &slow[i]);
+    }
+    await(&stage.started, SIZE / 2 + 1);
+    for (int i = 0; i < COUNT; i++) {
+        init_task(&files[i], HOOP_LANE_FILES);
+        put(&stage, &files[i]);
+    }
+    receive_all(&stage.home, COUNT);
+    CHECK_EQ(stats_of(&stage.crew).dns_running, SIZE / 2 + 1);
+    give(&stage.go, COUNT);
+    receive_all(&stage.home, COUNT);
+    close_stage(&stage);
+}
+
+TEST(names_that_find_a_thread_need_none_of_their_own)
+{
+    stage stage;
+    task task;
+    open_stage(&stage, 2, 0);
+    for (int i = 0; i < 100; i++) {
+        init_task(&task, i % 2 ? HOOP_LANE_LOCAL_NAMES : HOOP_LANE_ANSWERED_NAMES);
+        CHECK_EQ(put(&stage, &task), i == 0);
+        receive_all(&stage.home, 1);
+    }
+    close_stage(&stage);
+}
+
 TEST(a_pool_of_one_runs_dns_too)
 {
     stage stage;
@@ -464,6 +552,9 @@ int main(void)
     RUN(threads_are_asked_for_up_to_the_size);
     RUN(a_burst_gets_every_sleeping_worker);
     RUN(trap_39_slow_dns_leaves_half_of_the_threads_to_files);
+    RUN(trap_39_names_that_are_answered_do_not_wait_for_those_that_are_not);
+    RUN(local_names_that_do_not_end_leave_files_alone);
+    RUN(names_that_find_a_thread_need_none_of_their_own);
     RUN(a_pool_of_one_runs_dns_too);
     RUN(lanes_take_turns_by_age);
     RUN(trap_40_cancel_while_queued_running_and_done);

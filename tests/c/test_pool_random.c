@@ -1,15 +1,15 @@
 /* Random submitting, cancelling and closing by several loops at once, against a model.
  *
  * The model of a job: refused, cancelled, or else run once and then arrived once. A loop knows which of its jobs are in
- * flight; the pool never runs more than its size, nor more lookups than their lane allows, nor any job of a loop that has
- * waited for it to be quiet. */
+ * flight; the pool never runs more than its size and the own places, nor more lookups than their lanes allow, nor any job of a
+ * loop that has waited for it to be quiet. */
 #include "check.h"
 #include "pool.h"
 #include "pool_fixture.h"
 
 #include <sched.h>
 
-enum { LOOPS = 4, JOBS = 24, STEPS = 4000, SIZE = 3, DNS_LIMIT = 1 };
+enum { LOOPS = 4, JOBS = 24, STEPS = 4000, SIZE = 3, DNS_LIMIT = 1, OWN = HOOP_POOL_OWN_PLACES };
 
 typedef enum fate { FREE, IN_FLIGHT } fate;
 
@@ -34,19 +34,23 @@ struct player {
     atomic_bool is_quiet; /* none of its jobs may run */
 };
 
-static atomic_int running, lookups;
+static atomic_int running, lookups, names;
 
 static void run_piece(hoop_job *job)
 {
     piece *piece = HOOP_CONTAINER_OF(job, struct piece, task.job);
     CHECK(!atomic_load(&piece->owner->is_quiet));
-    CHECK(atomic_fetch_add(&running, 1) < SIZE);
+    CHECK(atomic_fetch_add(&running, 1) < SIZE + OWN);
     if (job->lane == HOOP_LANE_DNS)
         CHECK(atomic_fetch_add(&lookups, 1) < DNS_LIMIT);
+    if (job->lane != HOOP_LANE_FILES)
+        CHECK(atomic_fetch_add(&names, 1) < DNS_LIMIT + OWN);
     if (atomic_fetch_add(&piece->task.runs, 1) % 3 == 0)
         sched_yield();
     if (job->lane == HOOP_LANE_DNS)
         atomic_fetch_sub(&lookups, 1);
+    if (job->lane != HOOP_LANE_FILES)
+        atomic_fetch_sub(&names, 1);
     atomic_fetch_sub(&running, 1);
 }
 
@@ -54,7 +58,8 @@ static void submit_piece(player *player, piece *piece)
 {
     if (piece->fate == IN_FLIGHT)
         return;
-    hoop_lane lane = check_random_below(&player->random, 3) == 0 ? HOOP_LANE_DNS : HOOP_LANE_FILES;
+    uint64_t choice = check_random_below(&player->random, 2 * HOOP_LANES);
+    hoop_lane lane = choice < HOOP_LANES ? (hoop_lane)choice : HOOP_LANE_FILES;
     hoop_job_init(&piece->task.job, run_piece, lane);
     int result = submit(player->crew, &player->home, &piece->task);
     if (result == -ENOBUFS) {
@@ -123,7 +128,7 @@ static void *play(void *arg)
             take_arrivals(player);
         } else if (choice < 62) {
             hoop_pool_stats stats = stats_of(player->crew);
-            CHECK(stats.running <= SIZE && stats.dns_running <= DNS_LIMIT && stats.threads <= SIZE);
+            CHECK(stats.running <= SIZE + OWN && stats.dns_running <= DNS_LIMIT + OWN && stats.threads <= SIZE + OWN);
         } else if (choice < 63) {
             sched_yield();
         } else {

@@ -18,7 +18,7 @@ Floors = tuple[tuple[str, ...], ...]
 CSRC_FLOORS: Floors = (
     ("base",),
     ("clock",),
-    ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams", "expiry", "histogram"),
+    ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams", "expiry", "histogram", "local_names"),
     ("spin",),
     ("pool", "meter"),
     ("fs_contents", "fs_directory", "fs_cached"),
@@ -42,6 +42,7 @@ PACKAGE_FLOORS: Floors = (
     ("tls", "udp_socket"),
     ("sockets",),
     ("executor", "dns_jobs"),
+    ("name_history",),
     ("resolver", "signals", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process", "metrics"),
     ("connect",),
     ("server",),
