@@ -319,7 +319,10 @@ cdef class DatagramTransport(Transport):
             interest = HOOP_READABLE
         if self.held is not None and not self.is_backing_off:
             interest |= HOOP_WRITABLE
-        return self.want(interest) if self.is_watched or interest != 0 else 0
+        # also when it waits for nothing yet: whom the table is to own must stand in it
+        if self.is_watched or interest != 0 or (self.is_kept_idle and self.state == TRANSPORT_OPEN):
+            return self.want(interest)
+        return 0
 
     cdef int on_events(self, unsigned events) except -1:
         if events & HOOP_READABLE:

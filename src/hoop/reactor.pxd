@@ -60,6 +60,7 @@ cdef class Reactor(Scheduler):
     cdef unsigned interest(self, Watcher watcher) noexcept
     cdef Watcher watcher_of(self, int fd)
     cdef int drop_watcher(self, int fd) except -1
+    cdef int keep_idle(self, Watcher watcher) except -1
     cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1
     cdef int grow_watchers(self, int fd) except -1
     cdef int defer_flush(self, Watcher watcher) except -1

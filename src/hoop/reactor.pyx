@@ -213,6 +213,13 @@ cdef class Reactor(Scheduler):
         hold(watcher, False)
         return 0
 
+    cdef int keep_idle(self, Watcher watcher) except -1:
+        """From now on the table owns watcher also while it waits for nothing: until it is unwatched."""
+        watcher.is_kept_idle = True
+        if watcher.is_watched:
+            hold(watcher, True)
+        return 0
+
     cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1:
         cdef bint counts = is_waiting and not watcher.is_unreferenced
         if counts != watcher.is_counted:

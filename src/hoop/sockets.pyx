@@ -19,22 +19,27 @@ from hoop.tls cimport TlsTransport
 from hoop.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN
 from hoop.writing cimport owned_chunk
 
-import asyncio
+import collections
 import socket as socket_module
 
 from hoop.limits import check_seconds, set_keepalive
 
 cdef enum:
     CONNECTING_HIGH_WATER = 64 * 1024  # bytes written before there is a connection, until write() says False
+    UNREAD_HIGH_WATER = 64 * 1024      # bytes that nobody wants yet, until no more are taken from the kernel
 
 
 cdef class Socket:
     """One TCP or UNIX connection. Made by loop.connect_tcp() and its kin, or handed to a server's on_connection.
 
-    Nothing is read before on_data is set or resume() is called. (Node: net.Socket; libuv: uv_stream_t)
+    What comes before on_data is set or resume() is called, or during pause(), is kept, 64 KiB and the read that
+    reaches them; the rest stays with the kernel. An open socket is its loop's: it lives until it is closed, whoever else
+    holds it. docs/handles.md has a table of what ends it. (Node: net.Socket; libuv: uv_stream_t)
     """
 
-    def __init__(self, Reactor loop, on_connection=None, *, bint allow_half_open=False):
+    def __init__(self, Reactor loop not None, on_connection=None, *, bint allow_half_open=False):
+        if self.reactor is not None:
+            raise RuntimeError("a Socket is initialised once")
         self.reactor = loop
         self.on_connection = on_connection
         self.is_half_open_allowed = allow_half_open
@@ -58,12 +63,17 @@ cdef class Socket:
 
     def connection_made(self, transport):
         """The transport's: the connection stands, with TLS after the handshake."""
+        cdef StreamTransport stream = stream_below(transport)
+        self.check_made()
+        if stream is None:
+            raise TypeError(f"a Socket is the protocol of a stream connection or of TLS over one, not of {transport!r}")
         if self.state != SOCKET_CONNECTING:
             transport.abort()  # destroyed in the meantime
             return
         self.transport = transport
-        self.is_tls = not isinstance(transport, StreamTransport)
-        self.stream = (<TlsTransport>transport).session.stream if self.is_tls else <StreamTransport>transport
+        self.is_tls = transport is not stream
+        self.stream = stream
+        self.reactor.keep_idle(stream)
         self.state = SOCKET_OPEN
         if self.is_unreferenced:
             transport.unref()
@@ -84,18 +94,27 @@ cdef class Socket:
                 self.reactor.settle()
             self.resume_writing()
 
-    def data_received(self, data):
+    def data_received(self, bytes data not None):
         """The transport's: bytes have come."""
         self.bytes_read += PyBytes_GET_SIZE(data)
-        if self.data_callback is not None:
+        if not self.is_flowing:
+            self.keep_unread(data)
+        elif self.data_callback is not None:
             self.data_callback(self, data)
 
     def eof_received(self):
         """The transport's: the peer sends no more. Whether the connection stays open for writing."""
+        if self.unread is not None:
+            self.is_end_unread = True
+            return True
+        self.tell_end()
+        return self.is_half_open_allowed and not self.is_ended and not self.is_tls
+
+    cdef int tell_end(self) except -1:
         self.is_peer_ended = True
         if self.on_end is not None:
             self.on_end(self)
-        return self.is_half_open_allowed and not self.is_ended and not self.is_tls
+        return 0
 
     def pause_writing(self):
         """The transport's: the kernel refuses more than the high-water mark."""
@@ -111,10 +130,12 @@ cdef class Socket:
 
     def connection_lost(self, error):
         """The transport's, or a failed attempt to connect: on_error if there was one, then on_close."""
+        self.check_made()
         if self.state == SOCKET_CLOSED:
             return
         self.state = SOCKET_CLOSED
-        self.connecting = self.waiting = self.wishes = None
+        self.connecting = self.waiting = self.wishes = self.unread = None
+        self.is_flowing = False
         if error is not None:
             self.error = error
             if self.on_error is not None:
@@ -125,6 +146,11 @@ cdef class Socket:
                 self.reactor.settle()
         if self.on_close is not None:
             self.call(self.on_close, (self,), "on_close")
+
+    cdef int check_made(self) except -1:
+        if self.reactor is None:  # a subclass that forgot super().__init__()
+            raise RuntimeError("Socket.__init__() was not called")
+        return 0
 
     cdef int call(self, object callback, tuple arguments, str name) except -1:
         """Call one of the last two; whatever it raises, the socket is closed all the same."""
@@ -158,6 +184,7 @@ cdef class Socket:
 
     cdef int wish(self, object method, tuple arguments) except -1:
         """Call method once there is a connection."""
+        self.check_made()
         if self.state == SOCKET_CONNECTING:
             if self.wishes is None:
                 self.wishes = []
@@ -206,6 +233,7 @@ cdef class Socket:
             if self.waiting_size <= CONNECTING_HIGH_WATER:
                 return True
         else:
+            self.check_made()
             return False
         self.is_drain_due = True
         return False
@@ -243,11 +271,13 @@ cdef class Socket:
             self.schedule_lost(error)
             if task is not None:
                 task.cancel()
+        else:
+            self.check_made()
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def pause(self):
-        """Call on_data no more until resume(). Idempotent."""
+        """Call on_data no more until resume(); what comes meanwhile is kept, up to a limit. Idempotent."""
         self.is_paused = True
         self.update_flow()
 
@@ -257,13 +287,61 @@ cdef class Socket:
         self.is_flow_wanted = True
         self.update_flow()
 
+    # The transport reads on while nothing is wanted: else the peer's end or a reset would never be seen (as Node does).
+
+    cdef bint is_wanting(self) except -1:
+        return self.is_flow_wanted and not self.is_paused and self.state == SOCKET_OPEN and not self.is_closing()
+
     cdef int update_flow(self) except -1:
-        if self.state == SOCKET_OPEN:
-            if self.is_flow_wanted and not self.is_paused:
-                self.transport.resume_reading()
-            else:
-                self.transport.pause_reading()
+        self.check_made()
+        if not self.is_wanting():
+            self.is_flowing = False
+        elif self.unread is None and not self.is_end_unread:
+            self.is_flowing = True
+            self.transport.resume_reading()
+        elif not self.is_show_due:
+            self.is_show_due = True
+            self.reactor.schedule(self._show_unread, NULL, 0, self.stream.context)
         return 0
+
+    cdef int keep_unread(self, object data) except -1:
+        if self.state != SOCKET_OPEN:
+            return 0
+        if self.unread is None:
+            self.unread = collections.deque()
+        self.unread.append(data)
+        self.unread_size += len(data)
+        if self.is_tls or self.unread_size >= UNREAD_HIGH_WATER:  # TLS ends as a whole: its end must stay behind the data
+            self.transport.pause_reading()
+        return 0
+
+    def _show_unread(self):
+        """What came before it was wanted, then the end if that has come, too."""
+        self.is_show_due = False
+        try:
+            while self.unread is not None and self.is_wanting():
+                data = self.unread.popleft()
+                self.unread_size -= len(data)
+                if not self.unread:
+                    self.unread = None
+                if self.data_callback is not None:
+                    self.data_callback(self, data)
+                if self.reactor.after_is_due:
+                    self.reactor.settle()
+            if self.unread is None and self.is_end_unread and self.state == SOCKET_OPEN and not self.is_closing():
+                self.is_end_unread = False
+                self.tell_end()
+                if not self.is_half_open_allowed or self.is_ended:
+                    self.transport.close()
+        except (SystemExit, KeyboardInterrupt):
+            self.update_flow()  # the rest comes when the loop runs again
+            raise
+        except BaseException as error:
+            self.reactor.report({"message": "Fatal error: on_data or on_end of a socket failed.", "exception": error,
+                                 "transport": self.transport, "protocol": self})
+            if self.state == SOCKET_OPEN:
+                self.transport._force_close(error)
+        self.update_flow()
 
     # ---- options -------------------------------------------------------------------------------------------------
 
@@ -340,7 +418,7 @@ cdef class Socket:
         return self
 
     def has_ref(self):
-        """Whether loop.run() waits for this socket while it reads or has something to send."""
+        """Whether loop.run() waits for this socket while it is open."""
         return not self.is_unreferenced
 
     # ---- state ---------------------------------------------------------------------------------------------------
@@ -382,7 +460,18 @@ cdef class Socket:
         return f"<Socket over {self.transport!r}>"
 
 
-def new_client_socket(Reactor loop, bint allow_half_open):
+cdef StreamTransport stream_below(object transport):
+    """The stream that carries it; None for what a Socket cannot be the protocol of."""
+    cdef TlsTransport tls
+    if isinstance(transport, StreamTransport):
+        return transport
+    if isinstance(transport, TlsTransport):
+        tls = transport
+        return None if tls.session is None else tls.session.stream
+    return None
+
+
+def new_client_socket(Reactor loop not None, bint allow_half_open):
     """A Socket that is not connected yet."""
     cdef Socket socket = Socket(loop, None, allow_half_open=allow_half_open)
     socket.context = PyContext_CopyCurrent()

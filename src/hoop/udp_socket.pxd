@@ -12,3 +12,5 @@ cdef class UdpSocket:
     cdef bint is_write_paused
     cdef bint is_drain_due      # send() has returned False
     cdef object __weakref__
+
+    cdef DatagramTransport its_transport(self)

@@ -15,9 +15,17 @@ cdef class UdpSocket:
     last on_close. Microtasks run after each.
     """
 
-    def __init__(self, BaseLoop loop, sock, on_message, remote_address=None):
+    def __init__(self, BaseLoop loop not None, sock, on_message, remote_address=None):
+        if self.transport is not None:
+            raise RuntimeError("a UdpSocket is initialised once")
         self.on_message = on_message
         self.transport = loop._make_datagram(sock, self, remote_address)
+        self.transport.reactor.keep_idle(self.transport)  # open, it is its loop's, whether or not it reads
+
+    cdef DatagramTransport its_transport(self):
+        if self.transport is None:  # a subclass that forgot super().__init__()
+            raise RuntimeError("UdpSocket.__init__() was not called")
+        return self.transport
 
     # ---- called by the transport ---------------------------------------------------------------------------------
 
@@ -65,7 +73,7 @@ cdef class UdpSocket:
         TypeError for other data than bytes, bytearray and memoryview; ValueError without an address or with a wrong one.
         After close() or destroy() the datagram is dropped, and the answer is False.
         """
-        cdef DatagramTransport transport = self.transport
+        cdef DatagramTransport transport = self.its_transport()
         cdef RawAddress raw
         if address is None:
             if transport.address is None and not transport.is_connected:
@@ -78,7 +86,7 @@ cdef class UdpSocket:
             if not isinstance(data, (bytes, bytearray, memoryview)):
                 raise TypeError(f"data must be bytes, bytearray or memoryview, not {type(data).__name__!r}")
             return False
-        self.transport.sendto(data, address)
+        transport.sendto(data, address)
         self.bytes_written += data.nbytes if isinstance(data, memoryview) else len(data)
         if self.is_write_paused:
             self.is_drain_due = True
@@ -87,55 +95,55 @@ cdef class UdpSocket:
 
     def close(self):
         """Send what is kept, then close; on_close follows. Idempotent."""
-        self.transport.close()
+        self.its_transport().close()
 
     def destroy(self):
         """Close at once; on_close follows. Idempotent."""
-        self.transport.abort()
+        self.its_transport().abort()
 
     def pause(self):
         """Call on_message no more until resume(). Idempotent."""
-        self.transport.pause_reading()
+        self.its_transport().pause_reading()
 
     def resume(self):
         """Undo pause(). Idempotent."""
-        self.transport.resume_reading()
+        self.its_transport().resume_reading()
 
     def set_broadcast(self, enabled=True):
         """Allow sending to broadcast addresses (socket(7): SO_BROADCAST)."""
-        cdef DatagramTransport transport = self.transport
+        cdef DatagramTransport transport = self.its_transport()
         if transport.fd >= 0:  # else it is closed, and there is nothing to allow
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_BROADCAST, int(bool(enabled)))
 
     def ref(self):
         """Have loop.run() wait for this socket again, as it does by default. Returns self."""
-        self.transport.ref()
+        self.its_transport().ref()
         return self
 
     def unref(self):
         """Let loop.run() return although this socket is open. Returns self."""
-        self.transport.unref()
+        self.its_transport().unref()
         return self
 
     def has_ref(self):
         """Whether loop.run() waits for this socket."""
-        return self.transport.has_ref()
+        return self.its_transport().has_ref()
 
     @property
     def is_closed(self):
         """Whether close() or destroy() was called."""
-        return self.transport.is_closing()
+        return self.its_transport().is_closing()
 
     @property
     def local_address(self):
         """Our address, as the socket module shows it."""
-        return self.transport.get_extra_info("sockname")
+        return self.its_transport().get_extra_info("sockname")
 
     @property
     def remote_address(self):
         """The address that datagrams go to and come from, if the socket was made with one; else None."""
-        return self.transport.get_extra_info("peername")
+        return self.its_transport().get_extra_info("peername")
 
     def __repr__(self):
         return f"<UdpSocket over {self.transport!r}>"
