@@ -24,12 +24,17 @@ async def application(
     await send({"type": "http.response.body", "body": BODY})
 
 
-async def serve(listener: socket.socket) -> None:
-    """Serve for ever with uvicorn's defaults, but without a log line for each request."""
+def make_server() -> uvicorn.Server:
+    """A server with uvicorn's defaults, but without a log line for each request."""
     config = uvicorn.Config(
         application, http="httptools", ws="none", lifespan="off", log_level="warning", access_log=False, backlog=BACKLOG
     )
-    await uvicorn.Server(config).serve(sockets=[listener])
+    return uvicorn.Server(config)
+
+
+async def serve(listener: socket.socket) -> None:
+    """Serve for ever."""
+    await make_server().serve(sockets=[listener])
 
 
 if __name__ == "__main__":
