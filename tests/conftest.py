@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -78,3 +79,32 @@ def run(loop_factory: LoopFactory) -> Callable[..., Any]:
             return runner.run(guarded())
 
     return run
+
+
+HANDLED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+@pytest.fixture
+def signal_dispositions() -> Iterator[None]:
+    """Whatever a test does, the handlers and the wake-up descriptor of this process are put back."""
+    saved = {number: signal.getsignal(number) for number in HANDLED}
+    wakeup_fd = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in saved.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup_fd)
+
+
+@pytest.fixture
+def wakeup_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected sockets, the second of which is the wake-up descriptor of somebody who has one of his own."""
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        right.setblocking(False)
+        signal.set_wakeup_fd(right.fileno(), warn_on_full_buffer=False)
+        yield left, right
+        signal.set_wakeup_fd(-1)

@@ -154,17 +154,16 @@ class Loop(
     def _run(self, *, until_idle: bool) -> None:
         self._check_runnable()
         former_hooks = self._install_asyncgen_hooks()
-        former_wakeup: int | None = None
-        self._track_coroutine_origins(self.get_debug())
-        events._set_running_loop(self)
         try:
-            former_wakeup = self._install_wakeup()
+            self._track_coroutine_origins(self.get_debug())
+            events._set_running_loop(self)
+            self._begin_signals()
             self._run_turns(until_idle)
         finally:
-            self._restore_wakeup(former_wakeup)
             events._set_running_loop(None)
             self._track_coroutine_origins(False)
             sys.set_asyncgen_hooks(*former_hooks)
+            self._end_signals()
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until future is done and return its result; a coroutine becomes a task first.
@@ -295,6 +294,7 @@ def mark_loops_forked(
     """Default arguments: a finalizer may fork when this module is emptied already."""
     for loop in list(loops):
         mark(loop)
+        loop._forget_signals()
 
 
 os.register_at_fork(after_in_child=mark_loops_forked)

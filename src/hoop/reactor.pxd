@@ -73,6 +73,7 @@ cdef class Reactor(Scheduler):
     cdef int run_turns(self, bint until_idle) except -1
     cdef int turn(self) except -1
     cdef int poll(self, bint may_block) except -1
+    cdef int hear_signals(self) except -1
     cdef int sleep(self) except -1
     cdef int run_ready(self, size_t count) except -1
     cdef int run_due(self, size_t count) except -1

@@ -336,25 +336,36 @@ cdef class Reactor(Scheduler):
         back from a busy thread costs up to a switch interval, and under load there always is an event."""
         cdef int count
         self.meter.polls += 1
+        self.hear_signals()  # before events are taken: it may raise
         count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         if count == 0 and may_block:
             count = self.sleep()
         else:
             hoop_meter_looked(&self.meter, self.now_ns())
         if count == -EINTR:
-            PyErr_CheckSignals()
+            self.hear_signals()
             return 0
         check(count)
         return count
+
+    cdef int hear_signals(self) except -1:
+        """Run Python's own signal handlers, where no Python code runs that they would interrupt by themselves: a signal that
+        has come while compiled code ran would otherwise wait until the loop has slept."""
+        PyErr_CheckSignals()
+        if self.after_is_due:
+            self.settle()
+        return 0
 
     cdef int sleep(self) except -1:
         """As poll, blocking until something happens or is due; also -EINTR. What the meter then counts as busy includes
         the wait for the GIL."""
         cdef int count = 0
         cdef bint has_own_clock = self.clock is not None
-        cdef int64_t now_ns = self.now_ns()
-        cdef int64_t limit_ns = self.sleep_limit_ns(now_ns)
-        if limit_ns == 0:
+        cdef int64_t now_ns, limit_ns
+        self.hear_signals()
+        now_ns = self.now_ns()
+        limit_ns = self.sleep_limit_ns(now_ns)
+        if limit_ns == 0 or hoop_ring_size(&self.ready) > 0:
             hoop_meter_looked(&self.meter, now_ns)
             return 0
         hoop_meter_asleep(&self.meter, now_ns)
@@ -364,7 +375,9 @@ cdef class Reactor(Scheduler):
                 count = hoop_spin_for_inbox(&self.spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
                                             &limit_ns)
                 now_ns = hoop_clock_ns()
-        if count == 0 and hoop_inbox_prepare_sleep(&self.inbox):
+            if count == 0:
+                self.hear_signals()
+        if count == 0 and hoop_ring_size(&self.ready) == 0 and hoop_inbox_prepare_sleep(&self.inbox):
             self.meter.sleeps += 1
             with nogil:
                 count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)

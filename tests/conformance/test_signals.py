@@ -1,7 +1,7 @@
 """Signals: handlers, signals while the loop sleeps or does not run, the interpreter's wake-up descriptor (trap 37).
 
 asyncio leaves its own descriptor as the interpreter's wake-up descriptor between runs, and -1 after the last handler is
-removed. hoop installs one for each run in the main thread and puts back what was there: marked by the name of the loop.
+removed. hoop puts back what was there: marked by the name of the loop. test_wakeup_fd.py has those who share it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,8 @@ import pytest
 from stepping import run_guarded
 
 DEADLINE_S = 30.0
-HANDLED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP)
 
-
-@pytest.fixture(autouse=True)
-def dispositions() -> Iterator[None]:
-    """Whatever a test does, the handlers and the wake-up descriptor of this process are put back."""
-    saved = {number: signal.getsignal(number) for number in (*HANDLED, signal.SIGINT)}
-    wakeup_fd = signal.set_wakeup_fd(-1)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in saved.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup_fd)
+pytestmark = pytest.mark.usefixtures("signal_dispositions")
 
 
 def kill_from_a_thread(number: int) -> Callable[[], None]:
@@ -314,17 +301,6 @@ def test_trap_37_two_open_loops_in_turn(loop_factory, loop_name):
 
 
 # The interpreter's wake-up descriptor.
-
-
-@pytest.fixture
-def wakeup_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    left, right = socket.socketpair()
-    with left, right:
-        left.setblocking(False)
-        right.setblocking(False)
-        signal.set_wakeup_fd(right.fileno(), warn_on_full_buffer=False)
-        yield left, right
-        signal.set_wakeup_fd(-1)
 
 
 def test_trap_37_a_run_without_handlers_keeps_the_wakeup_fd(loop, wakeup_pair):

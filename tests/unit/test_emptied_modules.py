@@ -14,7 +14,7 @@ import pytest
 # the interpreter does it: all names are None. What they could not do goes to sys.unraisablehook; what they left open is
 # still in /dev/fd.
 LEFT_TO_FINALIZERS = """
-import asyncio, gc, os, sys, warnings, weakref
+import asyncio, gc, os, signal, sys, warnings, weakref
 import hoop
 
 problems = []
@@ -78,6 +78,7 @@ MADE = {
     failed.set_exception(ValueError())
     loop.set_exception_handler(lambda loop, context: None)
     return failed, loop.create_future()""",
+    "a signal handler": "return loop.add_signal_handler(signal.SIGUSR1, print)",
     "a default executor": "return await loop.run_in_executor(None, len, 'a')",
     "a pool and a cached file": "return await hoop.fs.read_file('/etc/hosts'), await hoop.fs.read_file('/etc/hosts')",
     "a handle of each kind": """

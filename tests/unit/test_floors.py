@@ -41,7 +41,7 @@ PACKAGE_FLOORS: Floors = (
     ("base_loop",),
     ("tls", "udp_socket"),
     ("sockets",),
-    ("executor", "dns_jobs"),
+    ("executor", "dns_jobs", "signal_pipe"),
     ("name_history",),
     ("resolver", "signals", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process", "metrics"),
     ("connect",),
