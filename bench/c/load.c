@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60 };
+enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60, ANSWER_LIMIT_SECONDS = 10 };
 
 enum option_code { HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, RATE, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, PATH,
                    BODY };
@@ -150,6 +150,7 @@ int load_run(int epoll_fd, const struct load_options *options, struct measuremen
              load_ready *ready, void *context)
 {
     struct epoll_event events[EVENTS_AT_ONCE];
+    const int64_t answer_limit_ns = seconds_to_ns(ANSWER_LIMIT_SECONDS);
     int64_t deadline_ns = monotonic_ns() + seconds_to_ns(options->warmup);
     while (*alive > 0) {
         int count = epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, options->block ? 10 : 0);
@@ -157,7 +158,8 @@ int load_run(int epoll_fd, const struct load_options *options, struct measuremen
             return -errno;
         for (int i = 0; i < count; i++)
             ready(context, &events[i]);
-        if (monotonic_ns() < deadline_ns)
+        int64_t now_ns = monotonic_ns();
+        if (now_ns < deadline_ns || (measurement->requests == 0 && now_ns < deadline_ns + answer_limit_ns))
             continue;
         if (measurement->begin_ns != 0)
             break;
