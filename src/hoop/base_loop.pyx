@@ -17,7 +17,7 @@ from hoop.garbage cimport show_to_collector
 from hoop.handle cimport Handle, new_handle
 from hoop.native_timers cimport set_interval, set_timeout
 from hoop.pool cimport durations
-from hoop.reactor cimport Reactor
+from hoop.reactor cimport Reactor, flush_if_deferred
 from hoop.scheduler cimport deadline_after
 from hoop.sockops cimport add_callback, fd_watcher, receive, remove_callback, send_all
 from hoop.stream cimport StreamTransport
@@ -214,6 +214,11 @@ cdef class BaseLoop(Reactor):
         hoop_poller_close(&self.poller)
         hoop_waker_close(&self.waker)
 
+    def _flush_deferred(self):
+        """Send what the running callback has written: something is about to be done that others can see. Cheap when there is
+        nothing, and no operation at all in another thread."""
+        flush_if_deferred(self)
+
     def _is_entered(self, context):
         """Whether the callback that runs now was called inside this very Context."""
         return self.entered is context
@@ -221,6 +226,7 @@ cdef class BaseLoop(Reactor):
     def _mark_forked(self):
         """In a child after fork(): the kernel's poller is the parent's, it must not be changed from here."""
         self.forked = True
+        self.in_callback = False  # it may end by os._exit(), which no hook sees: writes are not deferred any more
 
     def _measured(self):
         """The fields of hoop.stats.Metrics but for the pool's."""

@@ -25,7 +25,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from hoop.csrc cimport *
 from hoop.errors cimport datagram_error
 from hoop.handle cimport new_handle
-from hoop.reactor cimport Reactor
+from hoop.reactor cimport Reactor, flush_if_deferred
 from hoop.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, RawAddress, Transport, unix_name
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int64_t, uint16_t, uint32_t
@@ -141,6 +141,7 @@ cdef class DatagramTransport(Transport):
         cdef Route route = self.route(addr, &raw)
         if route == ROUTE_SOCKET:
             return 1
+        flush_if_deferred(self.reactor)
         self.reactor.must_poll = True  # the receiver may be watched by this very loop
         datagram.data = start
         datagram.size = size

@@ -70,6 +70,7 @@ def _fulfil(
 class Executing(asyncio.AbstractEventLoop):
     """The pool, and run_in_executor. Both pool and default executor are made at first use."""
 
+    _flush_deferred: Callable[[], None]
     _pool: Pool | None
     _pool_size: int
     _owns_pool: bool
@@ -96,6 +97,7 @@ class Executing(asyncio.AbstractEventLoop):
             raise RuntimeError("Event loop is closed")
         if not callable(func) or (self.get_debug() and (asyncio.iscoroutine(func) or inspect.iscoroutinefunction(func))):
             raise TypeError(f"a plain callable was expected by run_in_executor(), got {func!r}")
+        self._flush_deferred()  # the call may ask somebody who waits for what was written
         if executor is None:
             if self._executor_shutdown_called:
                 raise RuntimeError("Executor shutdown has been called")

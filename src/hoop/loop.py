@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import sys
 import warnings
@@ -69,6 +70,8 @@ class Loop(
     numbers; pool: a hoop.Pool to use instead, which is not closed with the loop (see docs/pool.md).
     cached_reads: whether hoop.fs may read small files that the page cache holds on the loop's own thread (default: yes,
     unless HOOP_CACHED_READS is 0; see docs/files.md).
+    defer_writes: whether what a callback writes to a transport may be held until it has ended (default: yes, unless
+    HOOP_DEFER_WRITES is 0; see docs/writes.md).
     """
 
     # In slots, so that the instance's __dict__ is not made before somebody sets an attribute of his own: until then the
@@ -103,6 +106,7 @@ class Loop(
         pool_size: int | None = None,
         pool: Pool | None = None,
         cached_reads: bool | None = None,
+        defer_writes: bool | None = None,
     ) -> None:
         if pool is not None and not isinstance(pool, Pool):
             raise TypeError(f"pool must be a hoop.Pool, not {pool!r}")
@@ -127,7 +131,9 @@ class Loop(
         self._timeout_queues: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._signal_pipe = None
         self._former_origin_depth: int | None = None
-        super().__init__(poller=poller, clock=clock, poll_every_turn=poll_every_turn)
+        super().__init__(
+            poller=poller, clock=clock, poll_every_turn=poll_every_turn, defer_writes=may_defer_writes(defer_writes)
+        )
         self._set_debug_flag(coroutines._is_debug_mode())  # type: ignore[attr-defined]
         loops_of_this_process.add(self)
 
@@ -284,6 +290,11 @@ def reads_cached_files(wanted: bool | None) -> bool:
     return os.environ.get("HOOP_CACHED_READS") != "0" if wanted is None else bool(wanted)
 
 
+def may_defer_writes(wanted: bool | None) -> bool:
+    """The keyword, else the environment variable, else yes."""
+    return os.environ.get("HOOP_DEFER_WRITES") != "0" if wanted is None else bool(wanted)
+
+
 # For the children of fork(2): they must leave the poller of the parent's loops alone.
 loops_of_this_process: weakref.WeakSet[Loop] = weakref.WeakSet()
 
@@ -297,4 +308,12 @@ def mark_loops_forked(
         loop._forget_signals()
 
 
-os.register_at_fork(after_in_child=mark_loops_forked)
+def flush_running_loop() -> None:
+    """Send what the callback that runs in this thread has written: the process is about to fork, or to end."""
+    loop = events._get_running_loop()
+    if isinstance(loop, BaseLoop):
+        loop._flush_deferred()
+
+
+os.register_at_fork(before=flush_running_loop, after_in_child=mark_loops_forked)
+atexit.register(flush_running_loop)

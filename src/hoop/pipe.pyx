@@ -220,7 +220,7 @@ def make_read_pipe(Reactor reactor, pipe, protocol, waiter=None, extra=None):
 
 
 def make_write_pipe(Reactor reactor, pipe, protocol, waiter=None, extra=None):
-    """A transport that writes to pipe; as make_read_pipe."""
+    """A transport that writes to pipe, at once; as make_read_pipe."""
     mode = os.fstat(pipe.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
         raise ValueError("Pipe transport is only for pipes, sockets and character devices")
@@ -228,4 +228,5 @@ def make_write_pipe(Reactor reactor, pipe, protocol, waiter=None, extra=None):
     transport.is_socket = stat.S_ISSOCK(mode)
     transport.is_reader_visible = not stat.S_ISCHR(mode)
     adopt_pipe(transport, reactor, pipe, protocol, waiter, extra)
+    transport.is_prompt = True  # mostly a child reads it: whoever signals the child, or waits for it, must not wait for ever
     return transport

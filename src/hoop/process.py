@@ -156,6 +156,7 @@ def stream_name(stream: Any) -> str:
 class ChildTransport(base_subprocess.BaseSubprocessTransport):
     """A child, its pipes, and its end. `_proc` is the Popen object, None once connection_lost has been called."""
 
+    _loop: Any  # None once connection_lost has been called
     _proc: Any
     _returncode: int | None
     _pipes: dict[int, Any]  # to the protocols that asyncio puts before the pipes; None until they are connected
@@ -166,14 +167,17 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
     def _start(
         self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
     ) -> None:
+        self._loop._flush_deferred()
         self._proc = subprocess.Popen(
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
         )
 
     def close(self) -> None:
         """Close the pipes and kill the child if it runs. On a closed loop the pipes are left to its close()."""
-        if self._loop is not None and self._loop.is_closed():  # cpython#114177: asyncio's own closes them all the same up to Python 3.13
-            self._pipes = {}
+        if self._loop is not None:
+            if self._loop.is_closed():  # cpython#114177: asyncio's own closes them all the same up to Python 3.13
+                self._pipes = {}
+            self._loop._flush_deferred()
         super().close()
 
     def send_signal(self, signal: int) -> None:
@@ -181,6 +185,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         self._check_proc()
         if self._returncode is not None or self._proc.returncode is not None:
             return  # reaped: the number may be somebody else's
+        self._loop._flush_deferred()
         try:
             os.kill(self._proc.pid, signal)
         except ProcessLookupError:

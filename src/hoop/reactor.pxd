@@ -1,11 +1,13 @@
 from cpython.object cimport PyObject
-from hoop.csrc cimport hoop_datagram_reader, hoop_event, hoop_poller, hoop_ring, hoop_spin
+from hoop.csrc cimport hoop_clock_ns, hoop_datagram_reader, hoop_event, hoop_poller, hoop_ring, hoop_ring_size, hoop_spin
 from hoop.flag cimport flag
 from hoop.handle cimport Handle
 from hoop.scheduler cimport Scheduler
+from libc.stdint cimport int64_t
 
 cdef enum:
     READ_BUFFER_SIZE = 65536
+    LONGEST_HOLD_NS = 250000    # a write that finds bytes held for longer sends
 
 
 cdef class Watcher:
@@ -27,7 +29,7 @@ cdef class Watcher:
 
     cdef int on_events(self, unsigned events) except -1    # HOOP_READABLE | HOOP_WRITABLE, masked by interest
     cdef int on_watch_failed(self, int error) except -1    # the kernel refused an interest; error is a positive errno
-    cdef int on_flush(self) except -1                      # the callback that deferred writes has ended
+    cdef int on_flush(self, bint is_loop_calling) except -1  # send what was deferred; the loop calls between callbacks
     cdef int on_descriptor_lost(self) except -1            # fd was closed behind our back and its number reused
 
 
@@ -42,6 +44,9 @@ cdef class Reactor(Scheduler):
     cdef object entered         # the context left entered between two callbacks, or None
     cdef dict future_keywords   # {"loop": self}, for the futures that are made; None until the first, and once closed
     cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
+    cdef bint defers_writes     # what a new transport does, unless it is told otherwise
+    cdef int64_t noted_ns       # a recent reading of the monotonic clock, also where the loop has a clock of its own
+    cdef int64_t held_since_ns  # the first watcher in `flushes` came there then or later
     cdef bint forked            # this is a child's copy: the kernel's poller belongs to the parent
     cdef bint poll_every_turn
     cdef bint must_poll         # the next turn polls: the loop has changed an interest, or written to or closed a descriptor
@@ -64,6 +69,7 @@ cdef class Reactor(Scheduler):
     cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1
     cdef int grow_watchers(self, int fd) except -1
     cdef int defer_flush(self, Watcher watcher) except -1
+    cdef int flush_deferred(self) except -1
 
     cdef int enter_context(self, object context) except -1
     cdef int leave_context(self) except -1
@@ -84,5 +90,27 @@ cdef class Reactor(Scheduler):
     cdef int dispatch(self, int count) except -1
     cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1
     cdef int settle(self) except -1
-    cdef int flush_writes(self) except -1
+    cdef int flush_writes(self, bint is_loop_calling) except -1
     cdef int release_everything(self) except -1
+
+
+# ---- deferred writes (docs/writes.md) ------------------------------------------------------------------------------
+
+cdef inline bint may_hold(Reactor reactor) noexcept:
+    """Whether what was just written may wait for the callback's end. No: bytes of this or of another transport have been
+    held for too long, and all are to be sent. The first to be held costs no look at the clock: what was noted last cannot
+    be later, and if it is much earlier, so that the second write is sent for nothing, the third finds it fresh."""
+    cdef int64_t now_ns
+    if hoop_ring_size(&reactor.flushes) == 0:
+        reactor.held_since_ns = reactor.noted_ns
+        return True
+    now_ns = hoop_clock_ns()
+    reactor.noted_ns = now_ns
+    return now_ns - reactor.held_since_ns <= LONGEST_HOLD_NS
+
+
+cdef inline int flush_if_deferred(Reactor reactor) except -1:
+    """Before whatever others can see: what was written before must not come after it. In the loop's thread."""
+    if hoop_ring_size(&reactor.flushes) > 0:
+        return reactor.flush_deferred()
+    return 0

@@ -51,7 +51,7 @@ cdef class Watcher:
     cdef int on_watch_failed(self, int error) except -1:
         raise os_error(-error)
 
-    cdef int on_flush(self) except -1:
+    cdef int on_flush(self, bint is_loop_calling) except -1:
         return 0
 
     cdef int on_descriptor_lost(self) except -1:
@@ -83,13 +83,14 @@ cdef class Reactor(Scheduler):
         hoop_ring_init(&self.flushes)
         self.slow_callback_duration = 0.1
 
-    def __init__(self, *, poller=None, clock=None, poll_every_turn=False):
+    def __init__(self, *, poller=None, clock=None, poll_every_turn=False, defer_writes=True):
         if clock is not None and not callable(clock):
             raise TypeError(f"clock must be a callable returning nanoseconds, not {clock!r}")
         if self.events != NULL:
             raise RuntimeError("an event loop is initialised once")
         self.clock = clock
         self.poll_every_turn = poll_every_turn
+        self.defers_writes = defer_writes
         self.events = <hoop_event *>PyMem_Malloc(EVENT_CAPACITY * sizeof(hoop_event))
         self.read_buffer = <char *>PyMem_Malloc(READ_BUFFER_SIZE)
         if self.events == NULL or self.read_buffer == NULL:
@@ -287,7 +288,7 @@ cdef class Reactor(Scheduler):
                     break
         finally:
             self.in_callback = False
-            self.flush_writes()
+            self.flush_writes(True)
             self.stopping = False
             self.thread_id = 0
             self._current_handle = None
@@ -335,13 +336,16 @@ cdef class Reactor(Scheduler):
         """Fill self.events; their number. Asks without blocking first, under the GIL: giving the GIL away and getting it
         back from a busy thread costs up to a switch interval, and under load there always is an event."""
         cdef int count
+        cdef int64_t now_ns
         self.meter.polls += 1
         self.hear_signals()  # before events are taken: it may raise
         count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         if count == 0 and may_block:
             count = self.sleep()
         else:
-            hoop_meter_looked(&self.meter, self.now_ns())
+            now_ns = self.now_ns()
+            hoop_meter_looked(&self.meter, now_ns)
+            self.noted_ns = now_ns if self.clock is None else hoop_clock_ns()
         if count == -EINTR:
             self.hear_signals()
             return 0
@@ -364,6 +368,7 @@ cdef class Reactor(Scheduler):
         cdef int64_t now_ns, limit_ns
         self.hear_signals()
         now_ns = self.now_ns()
+        self.noted_ns = hoop_clock_ns() if has_own_clock else now_ns
         limit_ns = self.sleep_limit_ns(now_ns)
         if limit_ns == 0 or hoop_ring_size(&self.ready) > 0:
             hoop_meter_looked(&self.meter, now_ns)
@@ -383,7 +388,9 @@ cdef class Reactor(Scheduler):
                 count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)
                 now_ns = hoop_clock_ns()
             hoop_inbox_awake(&self.inbox)
-        self.in_callback = True
+        self.in_callback = not self.forked  # a child that goes on in here may be gone before the callback ends
+        if not has_own_clock:
+            self.noted_ns = now_ns
         hoop_meter_woke(&self.meter, self.now_ns() if has_own_clock else now_ns)
         return count
 
@@ -527,18 +534,24 @@ cdef class Reactor(Scheduler):
                     run_queued(self, &self.microtasks)
             if hoop_ring_size(&self.flushes) == 0:
                 break
-            self.flush_writes()
+            self.flush_writes(True)
         self.after_is_due = False
         return 0
 
-    cdef int flush_writes(self) except -1:
+    cdef int flush_deferred(self) except -1:
+        """Send, in the order of the first writes, what the callback that is running has written: whoever is about to do
+        something that others can see calls this first, whichever transport holds the bytes. From another thread than the
+        loop's, which may look at a socket object, nothing happens."""
+        return self.flush_writes(False) if self.may_touch() else 0
+
+    cdef int flush_writes(self, bint is_loop_calling) except -1:
         cdef Watcher watcher
         cdef PyObject *entry = <PyObject *>hoop_ring_pop(&self.flushes)
         while entry != NULL:
             watcher = <Watcher>entry
             Py_DECREF(watcher)
             watcher.is_flush_due = False
-            watcher.on_flush()
+            watcher.on_flush(is_loop_calling)
             entry = <PyObject *>hoop_ring_pop(&self.flushes)
         return 0
 

@@ -364,6 +364,15 @@ cdef class Socket:
         if self.on_timeout is not None:
             self.on_timeout(self)
 
+    def set_write_deferral(self, enabled):
+        """Whether write() may hold bytes until the callback that runs has ended (docs/writes.md). If not, it sends at once;
+        what is held is sent now. The default is the loop's.
+        """
+        if self.state == SOCKET_OPEN:
+            self.transport.set_write_deferral(enabled)
+        else:
+            self.wish(self.set_write_deferral, (enabled,))
+
     def set_keepalive(self, enabled=True, *, idle=None, interval=None, count=None):
         """Have TCP probe a silent peer: after idle seconds, every interval seconds, count times. (tcp(7))
 

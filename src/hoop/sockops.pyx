@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from hoop.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_recv, hoop_net_send, hoop_net_socket_error
 from hoop.errors cimport os_error
 from hoop.handle cimport Handle
-from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher
+from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher, flush_if_deferred
 from hoop.stream_coroutines cimport STEP_ENDS, STEP_WAITS, StepOutcome, StreamCoroutine
 from hoop.transport cimport Transport
 from libc.errno cimport EAGAIN, EBADF
@@ -315,6 +315,7 @@ cdef int check_socket(Reactor reactor, object sock) except? -1:
         raise TypeError("Socket cannot be of type SSLSocket")
     if reactor.debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
+    flush_if_deferred(reactor)
     reactor.must_poll = True  # the other end may be watched by this very loop
     return sock.fileno()
 

@@ -138,6 +138,12 @@ cdef class TlsTransport:
             chunk = owned_chunk(data)
             self.session.write_chunk(chunk, len(chunk))
 
+    def set_write_deferral(self, enabled):
+        """Whether write() may hold bytes until the callback that runs has ended, and encrypt them together then
+        (docs/writes.md). If not, it encrypts and sends at once; what is held is sent now. The default is the loop's.
+        """
+        self.session.set_prompt(not enabled)
+
     def header_received(self):
         """The head of the peer's message is complete: header_timeout (hoop.Limits) no longer applies. Idempotent."""
         cdef TlsSession session = self.session

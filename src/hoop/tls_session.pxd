@@ -1,6 +1,7 @@
 from hoop.flag cimport flag
-from hoop.stream cimport StreamFilter, StreamTransport
+from hoop.stream cimport StreamTransport
 from hoop.tls_engine cimport TlsEngine
+from hoop.tls_plaintext cimport PlaintextQueue
 from libc.stdint cimport int64_t
 
 
@@ -17,7 +18,7 @@ cdef enum TlsState:
     TLS_CLOSED                  # it has called connection_lost
 
 
-cdef class TlsSession(StreamFilter):
+cdef class TlsSession(PlaintextQueue):
     cdef TlsEngine engine
     cdef object transport       # what the application's protocol has; None once closed
     cdef object protocol        # the application's
@@ -26,16 +27,13 @@ cdef class TlsSession(StreamFilter):
     cdef object sslcontext
     cdef object waiter          # a future for the handshake's end, or None
     cdef object timer           # a TimerHandle of the handshake, later of the shutdown, or None
-    cdef object head            # the first chunk of plaintext to encrypt, or None
-    cdef object rest            # a deque of those behind it; None when there are none
-    cdef Py_ssize_t head_at     # how much of head is encrypted
-    cdef Py_ssize_t queued      # bytes of plaintext in all that are not
     cdef Py_ssize_t high_water
     cdef Py_ssize_t low_water
     cdef TlsState state
     cdef flag is_connected      # the protocol's connection_made was called
     cdef flag is_handshaken
     cdef flag is_buffered       # the protocol is a BufferedProtocol
+    cdef flag is_prompt         # what is written is encrypted and sent at once, not when the callback has ended
     cdef flag is_paused         # the protocol was told to pause writing
     cdef flag is_reading_paused
     cdef flag is_lower_paused   # the transport below wants no more for now
@@ -71,17 +69,15 @@ cdef class TlsSession(StreamFilter):
     cdef int schedule_reading(self) except -1
 
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1
-    cdef int add_chunk(self, object chunk, Py_ssize_t size) except -1
     cdef int after_write(self) except -1
-    cdef object next_piece(self)
-    cdef int take_encrypted(self, Py_ssize_t count) except -1
     cdef int flush_queue(self) except -1
     cdef int send_output(self) except -1
+    cdef int send_output_now(self) except -1
+    cdef int set_prompt(self, bint is_prompt) except -1
     cdef Py_ssize_t unsent(self) except -1
     cdef int note_refused(self) except -1
     cdef int pause_protocol(self) except -1
     cdef int resume_protocol(self) except -1
-    cdef int drop_queue(self) except -1
 
     cdef int start_close(self) except -1
     cdef int begin_shutdown(self) except -1

@@ -19,16 +19,16 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from hoop.reactor cimport READ_BUFFER_SIZE, Reactor
-from hoop.stream cimport StreamFilter, StreamTransport
+from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, flush_if_deferred, may_hold
+from hoop.stream cimport StreamTransport
 from hoop.tls_engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT, TlsEngine, new_engine
+from hoop.tls_plaintext cimport PlaintextQueue
 from hoop.transport cimport TRANSPORT_LOST
 from hoop.writing cimport owned_chunk
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
 
 import asyncio
-import collections
 import ssl
 from asyncio.log import logger
 
@@ -48,7 +48,7 @@ cdef double LONGEST_TIMEOUT_S = 9.0e9
 cdef str FATAL = "Fatal error on SSL protocol"
 
 
-cdef class TlsSession(StreamFilter):
+cdef class TlsSession(PlaintextQueue):
     def __init__(self, Reactor loop, protocol, sslcontext, waiter=None, *, server_side=False, server_hostname=None,
                  handshake_timeout=None, shutdown_timeout=None, is_upgrade=False):
         """waiter: a future that is done with the handshake. is_upgrade: protocol already has its connection_made."""
@@ -66,6 +66,7 @@ cdef class TlsSession(StreamFilter):
                 sslcontext.check_hostname = False
         self.engine = new_engine(sslcontext, bool(server_side), server_hostname)
         self.reactor = loop
+        self.is_prompt = not loop.defers_writes
         self.sslcontext = sslcontext
         self.waiter = waiter
         self.is_connected = is_upgrade
@@ -116,6 +117,8 @@ cdef class TlsSession(StreamFilter):
         if isinstance(transport, StreamTransport):
             self.stream = <StreamTransport>transport
             self.is_lower_paused = self.is_paused = self.stream.is_protocol_paused
+            self.is_prompt = self.stream.is_prompt
+            self.stream.is_prompt = False  # records are collected there, and sent by us
             limit_lower(self)
         self.began_ns = self.reactor.now_ns()
         if self.reactor.debug:
@@ -193,7 +196,7 @@ cdef class TlsSession(StreamFilter):
             raise
         except BaseException as error:
             return self.handshake_failed(error)
-        self.send_output()
+        self.send_output_now()
         if is_complete and self.state == TLS_HANDSHAKE:
             self.handshake_done()
         return 0
@@ -223,7 +226,7 @@ cdef class TlsSession(StreamFilter):
         if self.state != TLS_HANDSHAKE:
             return 0  # a callback of the context has given up before
         self.stop_timer()
-        self.send_output()  # the alert that tells the peer why
+        self.send_output_now()  # the alert that tells the peer why
         self.fatal(error, message)
         return self.wake_waiter(error)
 
@@ -296,7 +299,7 @@ cdef class TlsSession(StreamFilter):
                 goes_on = self.deliver_bytes()
         if self.state >= TLS_LOST:
             return 0
-        self.send_output()  # answers of the protocol itself: key updates, tickets, alerts
+        self.send_output_now()  # answers of the protocol itself: key updates, tickets, alerts
         if self.is_blocked:
             self.is_blocked = False
             self.flush_queue()
@@ -442,65 +445,33 @@ cdef class TlsSession(StreamFilter):
         self.add_chunk(chunk, size)
         return self.after_write()
 
-    cdef int add_chunk(self, object chunk, Py_ssize_t size) except -1:
-        if self.head is None:
-            self.head = chunk
-        else:
-            if self.rest is None:
-                self.rest = collections.deque()
-            self.rest.append(chunk)
-        self.queued += size
-        return 0
-
     cdef int after_write(self) except -1:
         """Bytes were added: wait for the callback's end, or for the transport below, or encrypt now."""
+        cdef bint is_prompt = self.is_prompt
         if self.state != TLS_OPEN or self.is_lower_paused or self.is_blocked:
             return self.note_refused()
-        if self.reactor.in_callback and self.queued < DEFER_BELOW:
-            if not self.is_flush_due:
-                self.reactor.defer_flush(self)
-            return 0
-        return self.flush_queue()
+        if self.reactor.in_callback and not is_prompt and self.queued < DEFER_BELOW:
+            if may_hold(self.reactor):
+                if not self.is_flush_due:
+                    self.reactor.defer_flush(self)
+                return 0
+            is_prompt = True
+        if not is_prompt:
+            return self.flush_queue()
+        flush_if_deferred(self.reactor)  # what others have written before
+        self.flush_queue()
+        return flush_if_deferred(self.reactor)
 
-    cdef int on_flush(self) except -1:
+    cdef int set_prompt(self, bint is_prompt) except -1:
+        """What set_write_deferral(not is_prompt) does."""
+        self.is_prompt = is_prompt
+        return flush_if_deferred(self.reactor) if is_prompt else 0
+
+    cdef int on_flush(self, bint is_loop_calling) except -1:
         if self.queued > 0 and self.state < TLS_LOST:
-            if self.stream is not None:
+            if is_loop_calling and self.stream is not None:
                 self.reactor.enter_context(self.stream.context)
             self.flush_queue()
-        return 0
-
-    cdef object next_piece(self):
-        """The plaintext of one record, as far as there is so much."""
-        cdef Py_ssize_t size = len(self.head) - self.head_at
-        cdef list parts
-        if size >= TLS_RECORD_SIZE:
-            return memoryview(self.head)[self.head_at:self.head_at + TLS_RECORD_SIZE]
-        if self.rest is None:
-            return self.head if self.head_at == 0 else memoryview(self.head)[self.head_at:]
-        parts = [memoryview(self.head)[self.head_at:]]
-        for chunk in self.rest:
-            if size + len(chunk) > TLS_RECORD_SIZE:
-                parts.append(memoryview(chunk)[:TLS_RECORD_SIZE - size])
-                break
-            parts.append(chunk)
-            size += len(chunk)
-        return b"".join(parts)
-
-    cdef int take_encrypted(self, Py_ssize_t count) except -1:
-        cdef Py_ssize_t size
-        self.queued -= count
-        while self.head is not None:
-            size = len(self.head) - self.head_at
-            if count < size:
-                self.head_at += count
-                return 0
-            count -= size
-            self.head_at = 0
-            self.head = None
-            if self.rest is not None:
-                self.head = self.rest.popleft()
-                if not self.rest:
-                    self.rest = None  # an idle connection keeps no storage
         return 0
 
     cdef int flush_queue(self) except -1:
@@ -541,6 +512,11 @@ cdef class TlsSession(StreamFilter):
             return self.stream.write_chunk(output, PyBytes_GET_SIZE(output))
         self.lower.write(output)
         return 0
+
+    cdef int send_output_now(self) except -1:
+        """The same, when nothing more follows: where nothing is deferred, the transport below sends it now."""
+        self.send_output()
+        return flush_if_deferred(self.reactor) if self.is_prompt else 0
 
     cdef Py_ssize_t unsent(self) except -1:
         """Bytes that the application wrote and the kernel (or a foreign transport below) has not taken."""
@@ -584,11 +560,6 @@ cdef class TlsSession(StreamFilter):
                                  "transport": self.transport, "protocol": self.protocol})
         return 0
 
-    cdef int drop_queue(self) except -1:
-        self.head = self.rest = None
-        self.head_at = self.queued = 0
-        return 0
-
     # ---- closing -------------------------------------------------------------------------------------------------
 
     cdef int start_close(self) except -1:
@@ -616,7 +587,7 @@ cdef class TlsSession(StreamFilter):
             raise
         except BaseException:
             pass  # data of the peer's is in the way, or its end is already known; ours is in the output
-        self.send_output()
+        self.send_output_now()
         if self.state != TLS_SHUTDOWN:
             return 0
         if self.is_eof:

@@ -14,7 +14,7 @@ from hoop.csrc cimport AF_INET, AF_INET6, AF_UNIX, getpeername, getsockname, hoo
     hoop_net_format_address, hoop_net_unix_name, sockaddr, sockaddr_storage
 from hoop.errors cimport os_error
 from hoop.handle cimport new_handle
-from hoop.reactor cimport Reactor, Watcher
+from hoop.reactor cimport Reactor, Watcher, flush_if_deferred
 from hoop.timeouts cimport Guard
 from libc.string cimport memcpy
 
@@ -24,6 +24,8 @@ import socket as socket_module
 import warnings
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
+
+from hoop.connection_socket import ConnectionSocket
 
 # Finalizers may run when the interpreter's end has emptied this module, so what they call is no attribute of it.
 cdef object warn = warnings.warn
@@ -74,6 +76,7 @@ cdef class Transport(Watcher):
         if server is not None:
             server._attach(self)
         self.reactor = reactor
+        self.is_prompt = not reactor.defers_writes
         self.fd = fd
         self.sock = sock
         self.server = server
@@ -106,7 +109,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int flush_deferred(self) except -1:
-        """Hand the kernel what was only deferred, not refused."""
+        """Hand the kernel what was only deferred, not refused: of all transports of the loop, in the order of writes."""
         return 0
 
     cdef int discard_held(self) except -1:
@@ -379,6 +382,8 @@ cdef class Transport(Watcher):
     def get_extra_info(self, name, default=None):
         """"socket", "peername", "sockname", or what the transport's maker provided; else default."""
         cdef object value
+        if (name == "socket" or name == "pipe") and self.reactor is not None:
+            flush_if_deferred(self.reactor)  # what is done with it comes after what was written before
         if self.extra is not None and name in self.extra:
             return self.extra[name]
         if name == "peername":
@@ -404,7 +409,7 @@ cdef class Transport(Watcher):
             self.sock = sock
             self.is_sock_borrowed = True
             sock.setblocking(False)  # it asks nobody: dup() would hand its timeout, None, to the open file that both share
-        return TransportSocket(self.sock)
+        return ConnectionSocket(self.sock, self.reactor)
 
     @property
     def _loop(self):

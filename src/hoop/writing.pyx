@@ -1,9 +1,9 @@
 """The writing half of a byte-stream transport: the chunks that write() was given and the kernel has not taken.
 
 What one callback writes is held until the callback and its microtasks have ended, then goes out in one system call. Held
-bytes are flushed at once where waiting could be noticed: outside of the loop's callbacks, when they reach the high-water
-mark, and before close, abort, write_eof, set_protocol and get_write_buffer_size. pause_writing() is only about bytes that
-the kernel has refused.
+bytes are flushed at once where waiting could be noticed (docs/writes.md): outside of the loop's callbacks, when they reach
+the high-water mark, when a write finds that bytes were held for long, and before close, abort, write_eof, set_protocol and
+get_write_buffer_size, of this transport or of another. pause_writing() is only about bytes that the kernel has refused.
 
 A kind of transport that writes says how (transmit), what it waits for (update_interest; for writability while is_refused)
 and what comes when nothing is held any more (on_drained).
@@ -14,6 +14,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.csrc cimport *
 from hoop.errors cimport os_error
+from hoop.reactor cimport Reactor, flush_if_deferred, may_hold
 from hoop.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN, Transport
 from libc.errno cimport EAGAIN
 
@@ -87,13 +88,29 @@ cdef class WritingTransport(Transport):
 
     cdef int after_write(self) except -1:
         """Bytes were added: wait for the callback's end, or for the kernel, or send now."""
+        cdef Reactor reactor = self.reactor
         if self.is_refused:
             return self.note_refused()
-        if self.reactor.in_callback and self.held < self.high_water:
+        if reactor.in_callback and not self.is_prompt and self.held < self.high_water and may_hold(reactor):
             if not self.is_flush_due:
-                self.reactor.defer_flush(self)
+                reactor.defer_flush(self)
             return 0
-        return self.flush(False)
+        return self.send_now()
+
+    cdef int send_now(self) except -1:
+        """Send what is held, here or by others that have written before."""
+        flush_if_deferred(self.reactor)
+        if self.held > 0 and not self.is_refused:
+            self.flush(False)
+        return 0
+
+    def set_write_deferral(self, enabled):
+        """Whether write() may hold bytes until the callback that runs has ended (docs/writes.md). If not, it sends at once,
+        as asyncio's does; what is held is sent now. The default is the loop's; pipes have it switched off.
+        """
+        self.is_prompt = not enabled
+        if self.is_prompt and self.state < TRANSPORT_LOST:
+            self.flush_deferred()
 
     cdef int hold(self, object chunk, Py_ssize_t size) except -1:
         if size == 0:
@@ -107,15 +124,13 @@ cdef class WritingTransport(Transport):
         self.held += size
         return 0
 
-    cdef int on_flush(self) except -1:
+    cdef int on_flush(self, bint is_loop_calling) except -1:
         if self.held > 0 and not self.is_refused:
-            self.flush(True)
+            self.flush(is_loop_calling)
         return 0
 
     cdef int flush_deferred(self) except -1:
-        if self.held > 0 and not self.is_refused:
-            self.flush(False)
-        return 0
+        return self.send_now()
 
     cdef int flush(self, bint is_loop_calling) except -1:
         """Give the kernel what is held. What it refuses waits until the socket is writable."""

@@ -27,7 +27,7 @@ CSRC_FLOORS: Floors = (
 )
 PACKAGE_FLOORS: Floors = (
     ("csrc", "cpython_api", "flag"),
-    ("stream_coroutines", "tls_engine", "stats", "limits"),
+    ("stream_coroutines", "tls_engine", "stats", "limits", "connection_socket"),
     ("errors", "rings"),
     ("handle",),
     ("scheduler",),
@@ -36,7 +36,7 @@ PACKAGE_FLOORS: Floors = (
     ("transport",),
     ("writing", "datagram", "address_info"),
     ("stream",),
-    ("admission",),
+    ("admission", "tls_plaintext"),
     ("listener", "sockops", "pipe", "tls_session", "streams"),
     ("base_loop",),
     ("tls", "udp_socket"),
