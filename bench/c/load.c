@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60, ANSWER_LIMIT_SECONDS = 10 };
+enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60, ANSWER_LIMIT_SECONDS = 3 };
 
 enum option_code { HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, RATE, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, PATH,
                    BODY };
@@ -159,7 +159,8 @@ int load_run(int epoll_fd, const struct load_options *options, struct measuremen
         for (int i = 0; i < count; i++)
             ready(context, &events[i]);
         int64_t now_ns = monotonic_ns();
-        if (now_ns < deadline_ns || (measurement->requests == 0 && now_ns < deadline_ns + answer_limit_ns))
+        bool is_unanswered = measurement->requests == 0 && measurement->failures.count == 0;
+        if (now_ns < deadline_ns || (is_unanswered && now_ns < deadline_ns + answer_limit_ns))
             continue;
         if (measurement->begin_ns != 0)
             break;
