@@ -32,8 +32,10 @@ pytestmark = [
 
 # What asyncio itself breaks in the same storm, and why (seen on CPython 3.11 to 3.13).
 BROKEN_BY_ASYNCIO = {
-    "reports": "accept() without descriptors retries a hundred times, also on sockets closed since; resets in a TLS handshake",
+    "reports": "accept() without descriptors retries a hundred times, also on sockets closed since; resets in a TLS handshake; "
+    "the end of a stream whose reader is collected in a cycle is told as never retrieved",
     "objects": "a connection that was lost in the handshake is kept by its timer",
+    "children": "wait() waits for the end of the pipes, also of one whose reading is paused (cpython#119710)",
     "descriptors": "a child whose start was cancelled keeps its pidfd",
     "stderr": "signals at 1 kHz fill the wake-up pipe of a loop that is busy, and CPython tells of each",
 }

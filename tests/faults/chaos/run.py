@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import faulthandler
 import gc
+import importlib
 import json
 import os
 import resource
@@ -40,7 +41,8 @@ def expected_report(context: dict[str, Any]) -> bool:
 async def weather(ledger: Ledger, options: argparse.Namespace, folder: Path) -> list[Any]:
     """All of it, from the first server to the last connection; what the peers have to say."""
     loop = asyncio.get_running_loop()
-    storm = Storm(ledger, options.seed, folder, options.connections // 4)
+    streams = importlib.import_module(options.loop)
+    storm = Storm(ledger, streams, options.seed, folder, options.connections // 4)
     for entrance in ENTRANCES:
         if entrance != "out":
             await storm.open(entrance)
@@ -52,13 +54,7 @@ async def weather(ledger: Ledger, options: argparse.Namespace, folder: Path) -> 
     said: asyncio.Future[str] = loop.create_future()
     posters = Posters(ledger, loop)
     with signals(ledger, loop):
-        disturbances = [loop.create_task(begin()) for begin in storm.disturbances()]
-        done, _ = await asyncio.wait(disturbances, timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in disturbances:
-            task.cancel()
-        await asyncio.wait(disturbances)
-        for task in done:
-            ledger.violate("harness", f"a disturbance ended: {task!r}")
+        await disturb(ledger, storm, options.seconds)
         ledger.counts["connections at a time"] = ledger.most_alive
     posters.stop()
     peers.stdin.close()
@@ -73,6 +69,17 @@ async def weather(ledger: Ledger, options: argparse.Namespace, folder: Path) -> 
     if posters.arrived != posters.posted:
         ledger.violate("threads", f"{posters.arrived} arrived of {posters.posted}")
     return [json.loads(line) for line in lines]
+
+
+async def disturb(ledger: Ledger, storm: Storm, seconds: float) -> None:
+    """Every disturbance, for so long. Their tasks are let go of at the end: tracebacks keep what they held."""
+    disturbances = [asyncio.get_running_loop().create_task(begin()) for begin in storm.disturbances()]
+    done, _ = await asyncio.wait(disturbances, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in disturbances:
+        task.cancel()
+    await asyncio.wait(disturbances)
+    for task in done:
+        ledger.violate("harness", f"a disturbance ended: {task!r}")
 
 
 async def calm(ledger: Ledger, storm: Storm) -> None:

@@ -26,13 +26,15 @@ ADDRESS = "127.0.0.2"  # the peers call from 127.0.0.1, so no port of theirs can
 SIGNAL_INTERVAL_S = 0.001
 POSTING_THREADS = 2
 BACKLOG = 200
+CHILD_PATIENCE_S = 10.0
 
 
 class Storm:
     """Servers for every entrance, and the disturbances."""
 
-    def __init__(self, ledger: Ledger, seed: int, folder: Path, most_dialled: int) -> None:
+    def __init__(self, ledger: Ledger, streams: Any, seed: int, folder: Path, most_dialled: int) -> None:
         self.ledger = ledger
+        self.streams = streams  # the module that has start_server and open_connection
         self.random = random.Random(f"{seed}:storm")
         self.folder = folder
         self.most_dialled = most_dialled
@@ -63,7 +65,9 @@ class Storm:
             self.addresses[entrance] = path
         else:
             if entrance == "streams":
-                server = await asyncio.start_server(lambda r, w: converse(ledger, r, w), host, port, backlog=BACKLOG)
+                server = await self.streams.start_server(
+                    lambda reader, writer: converse(ledger, reader, writer), host, port, backlog=BACKLOG
+                )
             else:
                 make = Buffered if entrance == "buffered" else Plain
                 ssl = self.tls if entrance == "tls" else None
@@ -172,7 +176,7 @@ class Storm:
                 await asyncio.wait_for(connecting, self.random.choice((0, 0.001, 10)))
                 self.ledger.counts["connections dialled"] += 1
                 return
-            reader, writer = await asyncio.open_connection(*self.peers_address)
+            reader, writer = await self.streams.open_connection(*self.peers_address)
             self.ledger.counts["connections dialled"] += 1
             await converse(self.ledger, reader, writer)
 
@@ -190,12 +194,20 @@ class Storm:
             try:
                 output, _ = await child.communicate(data)
             finally:
-                if child.returncode is None:
-                    child.kill()
-                    await child.wait()
+                await self.end_child(child)
             if output != data or child.returncode != 0:
                 self.ledger.violate("bytes", f"cat returned {len(output)} of {size}, status {child.returncode}")
             self.ledger.counts["children"] += 1
+
+    async def end_child(self, child: asyncio.subprocess.Process) -> None:
+        """Kill a child whose caller was cancelled. wait() is about the child, not about what nobody reads (cpython#119710)."""
+        if child.returncode is None:
+            child.kill()
+        try:
+            await asyncio.wait_for(child.wait(), CHILD_PATIENCE_S)
+        except TimeoutError:
+            self.ledger.violate("children", "wait() hangs on a child that was killed, since its output is not read")
+            await child.communicate()
 
     async def send_datagrams(self) -> None:
         loop = asyncio.get_running_loop()
