@@ -3,25 +3,32 @@ from libc.errno cimport ENOMEM
 from os import strerror as os_strerror
 
 
+class OutOfMemory(OSError, MemoryError):
+    """ENOMEM, of an allocation or of the kernel: who expects an error of a system call finds it to be one, as in asyncio, and
+    who expects a MemoryError does, too."""
+
+    __module__ = "hoop"
+
+
 cdef object os_error(long result):
-    """The exception for a csrc result below 0 (MemoryError for -ENOMEM); it is returned, not raised."""
-    if result == -ENOMEM:
-        return MemoryError()
-    return OSError(<int>-result, os_strerror(<int>-result))
+    """The exception for a csrc result below 0; it is returned, not raised."""
+    return file_error(result, None, None)
 
 
 cdef object datagram_error(long result):
-    """The same for error_received(), which is told of nothing but OSErrors: -ENOMEM is one too."""
-    return OSError(<int>-result, os_strerror(<int>-result))
+    """The same for error_received()."""
+    return os_error(result)
 
 
 cdef object file_error(long result, object filename, object other_filename):
     """The same with the names that the error is about; None where there is none."""
-    if filename is None or result == -ENOMEM:
-        return os_error(result)
+    cdef int number = <int>-result
+    cdef object kind = OutOfMemory if number == ENOMEM else OSError
+    if filename is None:
+        return kind(number, os_strerror(number))
     if other_filename is None:
-        return OSError(<int>-result, os_strerror(<int>-result), filename)
-    return OSError(<int>-result, os_strerror(<int>-result), filename, None, other_filename)
+        return kind(number, os_strerror(number), filename)
+    return kind(number, os_strerror(number), filename, None, other_filename)
 
 
 cdef int check(long result) except -1:

@@ -308,11 +308,13 @@ class Serving(BaseLoop, Resolving):
         self, infos: list[AddressInfo], reuse_address: bool | None, reuse_port: bool | None, keep_alive: bool | None
     ) -> list[socket.socket]:
         sockets: list[socket.socket] = []
+        refusal: OSError | None = None
         try:
             for family, type_, proto, _, address in infos:
                 try:
                     sock = socket.socket(family, type_, proto)
-                except OSError:  # a family that this machine does not have
+                except OSError as error:  # a family that this machine does not have
+                    refusal = error
                     logger.debug("create_server() failed to create socket.socket(%r, %r, %r)", family, type_, proto)
                     continue
                 sockets.append(sock)
@@ -327,11 +329,12 @@ class Serving(BaseLoop, Resolving):
                         continue
                     raise OSError(error.errno, message) from None
             if not sockets:
-                raise OSError(f"could not bind on any address out of {[info[4] for info in infos]!r}")
+                raise OSError(f"could not bind on any address out of {[info[4] for info in infos]!r}") from refusal
         except BaseException:
             for sock in sockets:
                 sock.close()
             raise
+        refusal = None  # its traceback holds this frame
         return sockets
 
 
