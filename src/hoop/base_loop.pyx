@@ -144,6 +144,7 @@ cdef class BaseLoop(Reactor):
         cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
         fd_watcher(self, sock)
         try:
+            self.check_ours()
             transport.adopt(self, sock.fileno(), sock, protocol, None, server, extra)
             if peer is not None:
                 transport.know_peer(peer)
@@ -159,6 +160,7 @@ cdef class BaseLoop(Reactor):
         cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
         fd_watcher(self, sock)
         try:
+            self.check_ours()
             transport.open(self, sock, protocol, address, waiter)
         except BaseException:
             transport.release()
@@ -279,6 +281,17 @@ cdef class BaseLoop(Reactor):
     @property
     def _debug(self):
         return self.debug
+
+    @property
+    def _closed(self):
+        return self.closed
+
+    @property
+    def _stopping(self):
+        return self.stopping
+
+    def _check_closed(self):
+        self.check_open()
 
     @property
     def _thread_id(self):

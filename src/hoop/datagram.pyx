@@ -91,6 +91,33 @@ cdef class DatagramTransport(Transport):
         self.arrived = None
         return 0
 
+    @property
+    def _address(self):
+        return self.address
+
+    @property
+    def _buffer(self):
+        """The datagrams that wait, as asyncio's transports show them: a copy, for looking at."""
+        return collections.deque(self.held or ())
+
+    # ---- what a Transport has and datagrams have not ---------------------------------------------------------------
+
+    def can_write_eof(self):
+        """Raises NotImplementedError: a datagram endpoint is no stream."""
+        raise NotImplementedError
+
+    def write(self, data):
+        """Raises NotImplementedError: see sendto()."""
+        raise NotImplementedError
+
+    def writelines(self, list_of_data):
+        """Raises NotImplementedError: see sendto()."""
+        raise NotImplementedError
+
+    def write_eof(self):
+        """Raises NotImplementedError: a datagram endpoint is no stream."""
+        raise NotImplementedError
+
     # ---- sending -------------------------------------------------------------------------------------------------
 
     def sendto(self, data, addr=None):

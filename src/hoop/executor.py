@@ -30,7 +30,7 @@ class DefaultExecutor(concurrent.futures.Executor):
     def __init__(self) -> None:
         count = (os.process_cpu_count if hasattr(os, "process_cpu_count") else os.cpu_count)() or 1
         self._max_workers = min(MOST_THREADS, count + MORE_THAN_CPUS)
-        self._pool = python_pool(self._max_workers, "hoop")
+        self._pool = python_pool(self._max_workers, "asyncio")  # log formats show the names
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
         """As concurrent.futures.Executor.submit, for those who want no loop. RuntimeError after shutdown()."""

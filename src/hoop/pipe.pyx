@@ -31,6 +31,14 @@ cdef class ReadPipeTransport(Transport):
     def __class__(self):
         return asyncio.ReadTransport
 
+    @property
+    def _pipe(self):
+        return self.sock
+
+    @property
+    def _fileno(self):
+        return self.fd
+
     cdef bint wants_data(self) noexcept:
         return self.state == TRANSPORT_OPEN and self.is_reading_started and not self.is_reading_paused
 
@@ -113,11 +121,31 @@ cdef class ReadPipeTransport(Transport):
 cdef class WritePipeTransport(WritingTransport):
     @property
     def __class__(self):
-        return asyncio.WriteTransport
+        return asyncio.Transport  # asyncio's own is one, too, though it cannot read
+
+    @property
+    def _pipe(self):
+        return self.sock
+
+    @property
+    def _fileno(self):
+        return self.fd
+
+    def is_reading(self):
+        """Raises NotImplementedError: nothing is read here."""
+        raise NotImplementedError
+
+    def pause_reading(self):
+        """Raises NotImplementedError: nothing is read here."""
+        raise NotImplementedError
+
+    def resume_reading(self):
+        """Raises NotImplementedError: nothing is read here."""
+        raise NotImplementedError
 
     def write_eof(self):
         """The same as close(): a pipe has only this direction."""
-        self.begin_close()
+        self.close()
 
     def can_write_eof(self):
         """True: write_eof() closes the pipe."""
@@ -188,6 +216,7 @@ cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object pr
     """Have transport own pipe and begin. If that raises, pipe is still the caller's."""
     cdef int number = pipe.fileno()
     cdef int fd = number
+    reactor.check_ours()
     check(hoop_net_set_nonblocking(number))
     extra = {"pipe": pipe, **(extra or {})}
     if reactor.watcher_of(number) is not None:

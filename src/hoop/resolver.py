@@ -75,6 +75,8 @@ class Resolving(Executing):
         Raises socket.gaierror (an OSError), as getaddrinfo(3) does. Where socket.getaddrinfo has been replaced (a test's
         mock), the replacement is called, in the default executor.
         """
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
         if is_patched():
             return await self.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
         answer = self._literals.answer(host, port, family, type, proto, flags)
@@ -119,7 +121,7 @@ class Resolving(Executing):
         """The addresses behind (host, port, ...); a numeric one is itself, as the socket module would take it."""
         host, port = address[:2]
         if isinstance(host, str) and "\0" in host:
-            raise ValueError("embedded null character in host name")
+            raise ValueError("embedded null character")
         info = numeric_info(host, port, family, type, proto, tuple(address[2:]))
         if info is not None:
             return [info]

@@ -34,6 +34,7 @@ cdef class Scheduler:
 
     cdef int64_t now_ns(self) except? -1
     cdef int check_open(self) except -1
+    cdef int check_ours(self) except -1
     cdef int check_thread(self) except -1
     cdef bint may_touch(self) noexcept
     cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context)

@@ -37,6 +37,11 @@ cdef class Scheduler:
             raise RuntimeError("Event loop is closed")
         return 0
 
+    cdef int check_ours(self) except -1:
+        """RuntimeError once the loop is closed, and in debug mode in another thread than the loop's."""
+        self.check_open()
+        return self.check_thread() if self.debug else 0
+
     cdef int check_thread(self) except -1:
         """Debug mode: call_soon and its kin belong to the loop's own thread."""
         if not self.may_touch():

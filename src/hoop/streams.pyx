@@ -50,6 +50,32 @@ cdef class StreamReader:
     def __class__(self):
         return asyncio.StreamReader
 
+    # Names of asyncio's that programs read although nobody promised them.
+
+    @property
+    def _loop(self):
+        return self.loop
+
+    @property
+    def _exception(self):
+        return self.error
+
+    @property
+    def _paused(self):
+        return self.is_paused
+
+    @property
+    def _transport(self):
+        return self.transport
+
+    @property
+    def _waiter(self):
+        return self.waiter
+
+    @property
+    def _source_traceback(self):
+        return self.source_traceback
+
     # ---- what arrived --------------------------------------------------------------------------------------------
 
     cdef Py_ssize_t available(self) noexcept:
@@ -534,6 +560,10 @@ cdef class StreamWriter:
     @property
     def _transport(self):
         return self.stream_transport
+
+    @property
+    def _reader(self):
+        return self.reader
 
     @property
     def _protocol(self):

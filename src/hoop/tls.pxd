@@ -7,3 +7,5 @@ cdef class TlsTransport:
     cdef Py_ssize_t read_low_water
     cdef dict __dict__          # test suites patch instances
     cdef object __weakref__
+
+    cdef int check_caller(self) except -1

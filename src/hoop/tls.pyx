@@ -53,6 +53,24 @@ cdef class TlsTransport:
     def _protocol_paused(self):
         return self.session.is_paused
 
+    @property
+    def _closed(self):
+        return self.is_closing()
+
+    @property
+    def _high_water(self):
+        return self.session.high_water
+
+    @property
+    def _low_water(self):
+        return self.session.low_water
+
+    cdef int check_caller(self) except -1:
+        """In debug mode ending a connection that still lives is for the loop's own thread. RuntimeError for others."""
+        if self.session.state < TLS_LOST and self.session.reactor.debug:
+            self.session.reactor.check_thread()
+        return 0
+
     def get_extra_info(self, name, default=None):
         """"ssl_object", "sslcontext", "peercert", "cipher", "compression", or what the transport below knows."""
         cdef TlsSession session = self.session
@@ -85,10 +103,12 @@ cdef class TlsTransport:
 
     def close(self):
         """Deliver what was written, exchange close_notify, close; bounded by ssl_shutdown_timeout."""
+        self.check_caller()
         self.session.start_close()
 
     def abort(self):
         """Close at once."""
+        self.check_caller()
         self.session.abort(None)
 
     def _force_close(self, error):

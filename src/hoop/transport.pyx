@@ -365,12 +365,20 @@ cdef class Transport(Watcher):
         """Whether close(), abort() or an error has ended the connection or is about to."""
         return self.state != TRANSPORT_OPEN
 
+    cdef int check_caller(self) except -1:
+        """In debug mode ending a connection that still lives is for the loop's own thread. RuntimeError for others."""
+        if self.state < TRANSPORT_LOST and self.reactor.debug:
+            self.reactor.check_thread()
+        return 0
+
     def close(self):
-        """Deliver what was written, then close. No more data is received."""
+        """Deliver what was written, then close. No more data is received. RuntimeError in debug mode, in another thread."""
+        self.check_caller()
         self.begin_close()
 
     def abort(self):
-        """Close at once; what the kernel has not taken is lost."""
+        """Close at once; what the kernel has not taken is lost. RuntimeError in debug mode, in another thread."""
+        self.check_caller()
         self._force_close(None)
 
     def _force_close(self, error):
@@ -411,6 +419,8 @@ cdef class Transport(Watcher):
             sock.setblocking(False)  # it asks nobody: dup() would hand its timeout, None, to the open file that both share
         return ConnectionSocket(self.sock, self.reactor)
 
+    # Names of asyncio's that programs read although nobody promised them. For looking at, not for changing.
+
     @property
     def _loop(self):
         return self.reactor
@@ -418,6 +428,52 @@ cdef class Transport(Watcher):
     @property
     def _protocol(self):
         return self.protocol
+
+    @property
+    def _protocol_paused(self):
+        return self.is_protocol_paused
+
+    @property
+    def _protocol_connected(self):
+        return self.is_protocol_connected
+
+    @property
+    def _server(self):
+        return self.server
+
+    @property
+    def _extra(self):
+        for name in ("peername", "sockname", "socket"):
+            self.get_extra_info(name)
+        return self.extra
+
+    @property
+    def _sock(self):
+        return None if self.state == TRANSPORT_CLOSED else self.get_extra_info("socket")
+
+    @property
+    def _sock_fd(self):
+        return self.fd
+
+    @property
+    def _closing(self):
+        return self.state != TRANSPORT_OPEN
+
+    @property
+    def _paused(self):
+        return self.is_reading_paused
+
+    @property
+    def _conn_lost(self):
+        return self.dropped_writes + (self.state >= TRANSPORT_LOST)
+
+    @property
+    def _high_water(self):
+        return self.high_water
+
+    @property
+    def _low_water(self):
+        return self.low_water
 
     def __repr__(self):
         names = {TRANSPORT_OPEN: "open", TRANSPORT_CLOSING: "closing", TRANSPORT_LOST: "closing",

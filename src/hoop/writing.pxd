@@ -17,6 +17,7 @@ cdef class WritingTransport(Transport):
     cdef str write_failure(self)
     cdef int on_drained(self) except -1
 
+    cdef int check_writable(self, str method) except -1
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1
     cdef int after_write(self) except -1
     cdef int send_now(self) except -1

@@ -18,8 +18,14 @@ from hoop.reactor cimport Reactor, flush_if_deferred, may_hold
 from hoop.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN, Transport
 from libc.errno cimport EAGAIN
 
+import sys
+
 cdef enum:
     KEEP_VIEW_FROM = 4096  # bytes: below, copying a memoryview is cheaper than holding it
+
+
+# Up to Python 3.11 asyncio's writelines() is a write().
+cdef str METHOD_NAMED_FOR_LINES = "writelines" if sys.version_info >= (3, 12) else "write"
 
 
 cdef class WritingTransport(Transport):
@@ -61,24 +67,31 @@ cdef class WritingTransport(Transport):
 
     def writelines(self, list_of_data):
         """Send the items of an iterable, in one system call where possible. Nothing is sent if one has a wrong type."""
-        cdef list chunks = [owned_chunk(data) for data in list_of_data]
+        cdef list chunks
+        self.check_writable(METHOD_NAMED_FOR_LINES)
+        chunks = [owned_chunk(data) for data in list_of_data]
         for chunk in chunks:
             if self.is_eof_wanted or self.is_lent:
-                break  # write_chunk raises
+                break
             if self.state == TRANSPORT_OPEN:
                 self.hold(chunk, len(chunk))
             else:
                 self.note_dropped_write()
-        if self.is_eof_wanted or self.is_lent:
-            self.write_chunk(b"", 0)
+        self.check_writable(METHOD_NAMED_FOR_LINES)
         if self.held > 0:
             self.after_write()
 
-    cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1:
+    cdef int check_writable(self, str method) except -1:
+        """RuntimeError, in asyncio's words, after write_eof() and while sendfile() has the descriptor."""
         if self.is_eof_wanted:
-            raise RuntimeError("Cannot call write() after write_eof()")
+            raise RuntimeError(f"Cannot call {method}() after write_eof()")
         if self.is_lent:
-            raise RuntimeError("unable to write; sendfile is in progress")
+            raise RuntimeError(f"unable to {method}; sendfile is in progress")
+        return 0
+
+    cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1:
+        if self.is_eof_wanted or self.is_lent:
+            self.check_writable("write")
         if size == 0:
             return 0
         if self.state != TRANSPORT_OPEN:
@@ -232,11 +245,20 @@ cdef class WritingTransport(Transport):
             self.on_drained()
         return 0
 
-    # ---- lending the descriptor to sendfile() ----------------------------------------------------------------------
+    @property
+    def _buffer(self):
+        """What is held, as asyncio's transports show it: a copy, for looking at."""
+        cdef size_t i
+        cdef list held = [] if self.head is None else [memoryview(self.head)[self.head_sent:]]
+        for i in range(self.chunks.head, self.chunks.tail):
+            held.append(memoryview(<object><PyObject *>self.chunks.items[i & (self.chunks.capacity - 1)]))
+        return held
 
     @property
-    def _protocol_paused(self):
-        return self.is_protocol_paused
+    def _eof(self):
+        return self.is_eof_wanted
+
+    # ---- lending the descriptor to sendfile() ----------------------------------------------------------------------
 
     def _lend(self):
         """Refuse write() until _take_back(). RuntimeError if that is so already."""

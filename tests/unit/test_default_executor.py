@@ -54,7 +54,7 @@ def test_no_more_threads_than_the_cap(executor: DefaultExecutor) -> None:
     assert not started.acquire(blocking=False)
     release.set()
     names = {future.result(DEADLINE_S) for future in futures}
-    assert names == {f"hoop_{number}" for number in range(executor._max_workers)}
+    assert names == {f"asyncio_{number}" for number in range(executor._max_workers)}
     assert executor.stats().threads == executor.stats().size == executor._max_workers
     assert executor.stats().done == 2 * executor._max_workers
 
