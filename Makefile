@@ -1,12 +1,14 @@
 # make                 build hoop in place, with PYTHON (default: the clone's environment, else python3)
 # make test            all tests, as ./tests/run; make ctest: those of csrc; make check-types: mypy
+# make sanitize        hoop's half of the Python suite on modules built with ASan and UBSan (scripts/sanitized_tests.sh)
+# make debug           the same on a debug build of CPython, Debian's by default (scripts/debug_tests.sh)
 # make bench           the quick benchmark, as ./bench/run
 # make dist            an sdist and a wheel in dist/
 # make clean           removes everything that was built, but not the environments
 
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 
-.PHONY: build test ctest check-types bench dist clean
+.PHONY: build test ctest check-types sanitize debug bench dist clean
 
 build:
 	$(PYTHON) setup.py --quiet build_ext --inplace
@@ -20,6 +22,12 @@ ctest:
 
 check-types:
 	$(PYTHON) -m mypy
+
+sanitize:
+	./scripts/sanitized_tests.sh
+
+debug:
+	./scripts/debug_tests.sh
 
 bench:
 	./bench/run

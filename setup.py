@@ -24,6 +24,16 @@ csrc_flags = ["-std=c11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-O2", "-fv
 if strict:
     csrc_flags += ["-Wall", "-Wextra", "-Werror"]
 
+# HOOP_SANITIZE=address,undefined builds with those sanitizers of the compiler, apart from every other build: see make sanitize.
+sanitizers = os.environ.get("HOOP_SANITIZE", "")
+sanitize_flags = []
+build_options = {}
+if sanitizers:
+    sanitize_flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
+    sanitize_flags += ["-UNDEBUG"]  # with the assertions in CPython's headers and in Cython's code
+    folder = f"build/sanitized-{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
+    build_options = {"build": {"build_lib": f"{folder}/lib", "build_temp": f"{folder}/objects"}}
+
 sources = PORTABLE_SOURCES + POLLERS.get(platform.system(), ["poller_kqueue.c"])
 
 
@@ -35,6 +45,8 @@ class BuildModules(build_ext):
         self.parallel = self.parallel or os.cpu_count()
 
     def run(self):
+        if sanitizers and self.inplace:
+            raise SystemExit("a build with HOOP_SANITIZE does not go in place, where every other program would load it")
         self.run_command("build_clib")
         super().run()
 
@@ -45,7 +57,7 @@ core = (
         "sources": [str(CSRC / name) for name in sources],
         "obj_deps": {"": ["setup.py", *(str(path) for path in sorted(CSRC.glob("*.h")))]},
         "include_dirs": [str(CSRC)],
-        "cflags": csrc_flags,
+        "cflags": csrc_flags + sanitize_flags,
     },
 )
 
@@ -55,12 +67,14 @@ extensions = [
         [f"src/hoop/{name}.pyx"],
         include_dirs=[str(CSRC)],
         depends=["setup.py", *(str(path) for path in sorted(CSRC.glob("*.[ch]")))],
-        extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-unused-function"],
+        extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-unused-function", *sanitize_flags],
+        extra_link_args=sanitize_flags[:1],
     )
     for name in MODULES
 ]
 
 setup(
+    options=build_options,
     cmdclass={"build_ext": BuildModules},
     libraries=[core],
     ext_modules=cythonize(

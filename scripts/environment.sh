@@ -25,7 +25,7 @@ find_python() {
     if [ -n "${PYTHON:-}" ]; then
         is_new_enough "$PYTHON" || fail "PYTHON=$PYTHON is not a working Python 3.11 or newer"
         interpreter=$PYTHON
-        environment=.venv-$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        environment=.venv-$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)')
         return
     fi
     environment=.venv

@@ -22,13 +22,18 @@ def built_shim(source: Path, folder: Path) -> Path:
     return library
 
 
+def preloading(shim: Path) -> str:
+    """LD_PRELOAD with shim behind what is there already: a sanitizer's library must come first."""
+    return os.pathsep.join(filter(None, (os.environ.get("LD_PRELOAD"), str(shim))))
+
+
 def run_under(shim: Path, program: str, folder: Path, *arguments: str) -> tuple[int, str]:
     """Run program, written to a file in folder; its exit status and what it wrote."""
     path = folder / "program.py"
     path.write_text(program)
     finished = subprocess.run(
         [sys.executable, str(path), *arguments],
-        env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "LD_PRELOAD": preloading(shim), "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -16,6 +16,7 @@ from typing import Any
 import hoop
 import pytest
 from hoop import fs
+from preloaded import preloading
 from unit.mounts import mounted
 
 # ---- a full disk -----------------------------------------------------------------------------------------------------
@@ -280,7 +281,7 @@ def test_calls_that_fail_or_move_little(tmp_path: Path) -> None:
     folder.mkdir()
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True, timeout=60)
-    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    environment = {**os.environ, "LD_PRELOAD": preloading(library)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder)],
         env=environment,

@@ -1,0 +1,32 @@
+#!/bin/sh
+# hoop's half of the Python suite on a debug build of CPython (Py_DEBUG: assertions, counted references, checked memory), in
+# Python's development mode. PYTHON names the build; the default is Debian's, of the package python3-dbg.
+#
+#   scripts/debug_tests.sh                   the whole suite
+#   scripts/debug_tests.sh -k tls -x         the tests that these options of pytest choose
+#
+# Left out, because a debug build adds nothing to what they say: tests/apps, whose compiled packages would have to be built
+# for it, the benchmark's smoke tests, and mypy's verdict on the types.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+
+PYTHON=${PYTHON:-/usr/bin/python3-dbg}
+"$PYTHON" -c 'import sys; sys.gettotalrefcount' 2>/dev/null || fail "$PYTHON is no debug build (Debian: python3-dbg)"
+open_environment
+requirements_of test | grep -v '^mypy' >"$environment/test.txt"
+install --prefer-binary -r "$environment/test.txt"
+# A debug build loads modules that were compiled for the ordinary one, but does not look for their names.
+"$python" - <<'END_OF_SCRIPT'
+import pathlib, sysconfig
+
+folder = pathlib.Path(sysconfig.get_path("platlib"))
+for module in folder.rglob(f"*.cpython-{sysconfig.get_config_var('py_version_nodot')}-*.so"):
+    plain = module.with_name(module.name.split(".")[0] + ".so")
+    if "Cython" not in module.parts and not plain.exists():
+        plain.symlink_to(module.name)
+END_OF_SCRIPT
+
+[ $# -gt 0 ] || set -- -q
+HOOP_CPYTHON_SUITE=0 HOOP_TEST_LOOPS=hoop PYTHONMALLOC=debug "$python" -X dev -m pytest --timeout 180 \
+    --ignore tests/apps --ignore-glob '*/test_bench_*' --ignore tests/unit/test_types.py "$@"
