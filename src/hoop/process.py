@@ -154,12 +154,17 @@ def stream_name(stream: Any) -> str:
 
 
 class ChildTransport(base_subprocess.BaseSubprocessTransport):
-    """A child, its pipes, and its end. `_proc` is the Popen object, None once connection_lost has been called."""
+    """A child, its pipes, and its end. `_proc` is the Popen object, None once connection_lost has been called.
+
+    What asyncio's own class has learnt since Python 3.11 is here for every version (docs/asyncio_fixes.md).
+    """
 
     _loop: Any  # None once connection_lost has been called
     _proc: Any
     _returncode: int | None
     _pipes: dict[int, Any]  # to the protocols that asyncio puts before the pipes; None until they are connected
+    _pending_calls: Any  # what the protocol will be told; None once the pipes are connected
+    _end_waiters: set[asyncio.Future[int]]
     _is_referenced = True
     # The loop, or a thread, holds what waits for the end: if the loop goes first, so does that.
     _exit_watch: Callable[[], PidWatch | ThreadWatch | None] = staticmethod(lambda: None)
@@ -167,18 +172,57 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
     def _start(
         self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
     ) -> None:
+        self._end_waiters = set()
         self._loop._flush_deferred()
         self._proc = subprocess.Popen(
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
         )
 
+    async def _connect_pipes(self, waiter: asyncio.Future[None] | None) -> None:
+        await super()._connect_pipes(waiter)
+        if self._pending_calls is None:
+            return
+        # That failed, and waiter has been told. What was connected, and what was not, must not stay open.
+        for fd, file in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
+            connected = self._pipes.get(fd)
+            if connected is not None:
+                connected.pipe.close()
+            elif file is not None:
+                file.close()
+
+    def _process_exited(self, returncode: int) -> None:
+        super()._process_exited(returncode)
+        for waiter in self._end_waiters:
+            if not waiter.done():
+                waiter.set_result(returncode)
+        self._end_waiters.clear()
+
+    async def _wait(self) -> int:
+        """The return code, as soon as the child has ended: one of its own children may hold the pipes open
+        (cpython#119710)."""
+        if self._returncode is not None:
+            return self._returncode
+        waiter = self._loop.create_future()
+        self._end_waiters.add(waiter)
+        try:
+            returncode: int = await waiter
+            return returncode
+        finally:
+            self._end_waiters.discard(waiter)
+
     def close(self) -> None:
-        """Close the pipes and kill the child if it runs. On a closed loop the pipes are left to its close()."""
+        """Close the pipes and kill the child if it runs."""
+        pipes = self._pipes
         if self._loop is not None:
-            if self._loop.is_closed():  # cpython#114177: asyncio's own closes them all the same up to Python 3.13
-                self._pipes = {}
+            if self._loop.is_closed():
+                self._pipes = {}  # it has closed them, and can be told nothing (cpython#114177)
             self._loop._flush_deferred()
-        super().close()
+        try:
+            super().close()
+        except PermissionError:
+            pass  # it has become somebody else (cpython#112800)
+        finally:
+            self._pipes = pipes
 
     def send_signal(self, signal: int) -> None:
         """Send a signal; nothing happens if the child has ended. ProcessLookupError once its connection is lost."""
