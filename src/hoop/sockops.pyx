@@ -450,14 +450,21 @@ cdef object send_all(Reactor reactor, object sock, object data):
 
 
 async def sock_connected(Reactor reactor, sock, address):
-    """Connect to a resolved address."""
+    """Connect to a resolved address.
+
+    EAGAIN is no connection under way, as EINPROGRESS and EALREADY are, but a refusal: the queue of a UNIX listener is full
+    (connect(2)), and nothing will tell when it is no more.
+    """
     cdef Connect operation
     cdef int fd = check_socket(reactor, sock)
     try:
         sock.connect(address)
         return None
-    except (BlockingIOError, InterruptedError):
+    except InterruptedError:
         pass
+    except BlockingIOError as error:
+        if error.errno == EAGAIN:
+            raise
     operation = Connect.__new__(Connect)
     operation.address = address
     future = wait_for(reactor, operation, sock, fd, True)

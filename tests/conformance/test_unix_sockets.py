@@ -161,6 +161,27 @@ def test_nobody_listens(run: Any, path: str) -> None:
     run(main())
 
 
+@only_on_linux
+def test_a_full_queue_refuses(run: Any, path: str, loop_name: str) -> None:
+    """connect(2) says EAGAIN, and nothing is under way. (libuv tells the callback of it.)"""
+    if loop_name == "asyncio":
+        pytest.skip("asyncio takes it for a connection, which then ends without a reason")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as sockets:
+            listener.bind(path)
+            listener.listen(0)
+            sockets.enter_context(dial_unix(path))  # the one that has room
+            before = open_descriptors()
+            with pytest.raises(BlockingIOError) as caught:
+                await loop.create_unix_connection(Recorder, path)
+            assert caught.value.errno == errno.EAGAIN
+            assert open_descriptors() == before
+
+    run(main())
+
+
 def test_failed_and_cancelled_connects_leave_no_descriptor(run: Any, path: str) -> None:
     """Trap 1."""
 
