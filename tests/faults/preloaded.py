@@ -40,3 +40,16 @@ def run_under(shim: Path, program: str, folder: Path, *arguments: str) -> tuple[
         timeout=60,
     )
     return finished.returncode, finished.stdout
+
+
+def run_module_under(shim: Path, module: str, *arguments: str, deadline_s: float, **environment: str) -> tuple[int, str]:
+    """Run a module, as python -m does, for at most deadline_s seconds; as run_under, with more in the environment."""
+    finished = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-m", module, *arguments],
+        env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=deadline_s,
+    )
+    return finished.returncode, finished.stdout

@@ -160,14 +160,25 @@ static int refusal(enum call call, void *caller)
     return rule->error;
 }
 
+/* As refusal(), for an error that only a file of this type (S_IFREG, S_IFSOCK) can have. */
+static int refusal_of(enum call call, void *caller, int fd, int rare, mode_t type)
+{
+    struct stat status;
+    if (rules[call].error == rare && (fstat(fd, &status) < 0 || (status.st_mode & S_IFMT) != type))
+        return 0;
+    return refusal(call, caller);
+}
+
 #define REAL(symbol) ((__typeof__(&symbol))dlsym(RTLD_NEXT, #symbol))
 
 /* result name(parameters), which passes arguments on. symbol is what libc calls it. */
 #define WRAP(result, call, symbol, parameters, arguments)                                                                    \
+    WRAP_IF(refusal(CALL_##call, __builtin_return_address(0)), result, symbol, parameters, arguments)
+#define WRAP_IF(condition, result, symbol, parameters, arguments)                                                            \
     result symbol parameters                                                                                                 \
     {                                                                                                                        \
         static __typeof__(&symbol) real;                                                                                     \
-        int error = refusal(CALL_##call, __builtin_return_address(0));                                                       \
+        int error = condition;                                                                                               \
         if (error != 0) {                                                                                                    \
             errno = error;                                                                                                   \
             return -1;                                                                                                       \
@@ -177,8 +188,12 @@ static int refusal(enum call call, void *caller)
         return real arguments;                                                                                               \
     }
 
-WRAP(ssize_t, read, read, (int fd, void *to, size_t size), (fd, to, size))
-WRAP(ssize_t, write, write, (int fd, const void *from, size_t size), (fd, from, size))
+WRAP_IF(refusal_of(CALL_read, __builtin_return_address(0), fd, EIO, S_IFREG), ssize_t, read,
+        (int fd, void *to, size_t size), (fd, to, size))
+WRAP_IF(refusal_of(CALL_write, __builtin_return_address(0), fd, EIO, S_IFREG), ssize_t, write,
+        (int fd, const void *from, size_t size), (fd, from, size))
+WRAP_IF(refusal_of(CALL_sendfile, __builtin_return_address(0), to, EAGAIN, S_IFSOCK), ssize_t, sendfile64,
+        (int to, int from, off64_t *offset, size_t size), (to, from, offset, size))
 WRAP(ssize_t, writev, writev, (int fd, const struct iovec *from, int count), (fd, from, count))
 WRAP(ssize_t, send, send, (int fd, const void *from, size_t size, int flags), (fd, from, size, flags))
 WRAP(ssize_t, sendmsg, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
@@ -219,7 +234,6 @@ WRAP(ssize_t, pread, pread64, (int fd, void *to, size_t size, off64_t offset), (
 WRAP(ssize_t, pwrite, pwrite64, (int fd, const void *from, size_t size, off64_t offset), (fd, from, size, offset))
 WRAP(int, fsync, fsync, (int fd), (fd))
 WRAP(int, fstat, fstat64, (int fd, struct stat64 *status), (fd, status))
-WRAP(ssize_t, sendfile, sendfile64, (int to, int from, off64_t *offset, size_t size), (to, from, offset, size))
 
 /* After a failed close(2) the descriptor is gone all the same. */
 int close(int fd)
