@@ -18,7 +18,7 @@ import pytest
 from preloaded import built_shim, run_module_under
 
 SEED = os.environ.get("HOOP_REFUSED_SEED", "1")
-SECONDS = float(os.environ.get("HOOP_REFUSED_SECONDS", "40"))
+SECONDS = float(os.environ.get("HOOP_REFUSED_SECONDS", "30"))
 CALLS = os.environ.get("HOOP_REFUSED_CALLS", "2")
 DEADLINE_S = SECONDS + 200.0
 
