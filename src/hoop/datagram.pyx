@@ -112,7 +112,7 @@ cdef class DatagramTransport(Transport):
 
     def writelines(self, list_of_data):
         """Raises NotImplementedError: see sendto()."""
-        raise NotImplementedError
+        self.write(b"".join(list_of_data))
 
     def write_eof(self):
         """Raises NotImplementedError: a datagram endpoint is no stream."""
