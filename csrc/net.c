@@ -28,6 +28,10 @@
 #define HAVE_ACCEPT4 1
 #endif
 
+#if defined(__linux__) && !defined(TCP_NOTSENT_LOWAT)
+#define TCP_NOTSENT_LOWAT 25 /* Linux 3.12; glibc's header has it since 2.24 */
+#endif
+
 /* What every kernel takes in one call. */
 #define LARGEST_TRANSFER ((size_t)0x7ffff000)
 
@@ -85,6 +89,31 @@ int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *l
         *length = (socklen_t)sizeof(*peer);
     return fd;
 }
+
+#if defined(__linux__)
+
+int hoop_net_hand_on(int listener_fd)
+{
+    int protocol, lowat;
+    socklen_t size = sizeof(protocol);
+    if (getsockopt(listener_fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) < 0 || protocol != IPPROTO_TCP)
+        return -EOPNOTSUPP;
+    size = sizeof(lowat);
+    if (getsockopt(listener_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, &size) < 0 ||
+        setsockopt(listener_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat)) < 0)
+        return -EOPNOTSUPP;
+    return 0;
+}
+
+#else
+
+int hoop_net_hand_on(int listener_fd)
+{
+    (void)listener_fd;
+    return -EOPNOTSUPP;
+}
+
+#endif
 
 /* EOPNOTSUPP and EPERM are on accept(2)'s list too, but they can also be the listener's own fault (a datagram socket, a
  * sandbox), and then trying again at once would never end. */

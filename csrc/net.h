@@ -24,6 +24,12 @@ int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *l
 bool hoop_net_is_transient_accept_error(int result); /* this connection is lost, the listener is fine: try again at once */
 bool hoop_net_is_resource_error(int result);         /* -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM: wait before trying again */
 
+/* Wake one more of the processes that wait for connections on this listening socket with HOOP_EXCLUSIVE, as if one had just
+ * come; nothing happens where none waits in the queue. For whoever was woken and does not accept (poller_epoll.c, rules 10
+ * and 11); it must have stopped watching first, or it may be the one that is woken. 0, or -EOPNOTSUPP where that cannot be
+ * done (anything but TCP on Linux): there nobody should watch exclusively. */
+int hoop_net_hand_on(int listener_fd);
+
 /* recv(2), send(2), sendmsg(2): bytes moved, 0 at end of file, or -errno (-EAGAIN for "not now"; never -EWOULDBLOCK
  * under another number). One call moves at most about 2 GiB (XNU refuses more than an int, Linux cuts). hoop_net_sendv
  * looks at the first HOOP_NET_MAX_BUFFERS buffers; a count of 0 sends nothing and returns 0. */

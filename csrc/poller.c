@@ -210,22 +210,42 @@ void hoop_poller_forget(hoop_poller *poller, int fd)
     end_registration(poller, slot);
 }
 
+static bool lacks_room(int result)
+{
+    return result == -ENOMEM || result == -ENOSPC;
+}
+
 int hoop_poller_rebuild(hoop_poller *poller)
 {
-    if (poller->backend == NULL)
+    const hoop_poller_backend *backend = poller->backend;
+    bool refused = false;
+    if (backend == NULL)
         return -EBADF;
     hoop_poller old = *poller;
     poller->backend_fd = -1;
     poller->backend_state = NULL;
-    int result = poller->backend->open(poller);
+    int result = backend->open(poller);
     if (result < 0) {
         *poller = old;
         return result;
     }
-    old.backend->close(&old);
     for (int fd = 0; fd < poller->slot_count; fd++) {
-        poller->slots[fd].applied = 0;
-        if (poller->slots[fd].live)
+        const hoop_slot *slot = &poller->slots[fd];
+        if (!slot->live || slot->wanted == 0)
+            continue;
+        result = backend->apply(poller, fd, slot->generation, 0, slot->wanted);
+        if (lacks_room(result)) {
+            backend->close(poller);
+            *poller = old;
+            return result;
+        }
+        refused = refused || result < 0;
+    }
+    backend->close(&old);
+    for (int fd = 0; fd < poller->slot_count; fd++) {
+        hoop_slot *slot = &poller->slots[fd];
+        slot->applied = refused ? 0 : slot->wanted;
+        if (slot->live)
             note_wish(poller, fd);
     }
     return 0;

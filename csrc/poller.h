@@ -37,8 +37,9 @@
 enum {
     HOOP_READABLE = 1,  /* interest and event */
     HOOP_WRITABLE = 2,  /* interest and event */
-    HOOP_EXCLUSIVE = 4, /* interest only, with READABLE alone (else ignored), for listeners shared by processes: wake one
-                         * of them. A hint: where the kernel has nothing like it, all are woken. */
+    HOOP_EXCLUSIVE = 4, /* interest only, with READABLE alone (else ignored), for listening sockets shared by processes:
+                         * wake one of them. Whoever is woken and then does not accept calls hoop_net_hand_on(). A hint:
+                         * where the kernel has nothing like it, all are woken. */
     HOOP_FAILED = 8     /* event only: applying an interest change failed, see error */
 };
 
@@ -117,8 +118,9 @@ int hoop_poller_remove(hoop_poller *poller, int fd);
 void hoop_poller_forget(hoop_poller *poller, int fd);
 
 /* Start over with a fresh kernel object: the way out of stale registrations that cannot be removed. Every live slot keeps
- * its generation and interest; the next wait tells the new object and reports whatever it refuses as HOOP_FAILED.
- * backend_fd changes. 0, or -errno, and then the poller is as it was. */
+ * its generation and interest; whatever the new object refuses, the next wait reports as HOOP_FAILED. backend_fd changes.
+ * 0, or -errno, and then the poller is as it was: also where the new object has no room for all that the old one holds
+ * (ENOMEM, ENOSPC), since that is no fault of those it would refuse. */
 int hoop_poller_rebuild(hoop_poller *poller);
 
 /* Apply wishes, then the back end's wait. The number of events, or -errno (-EINTR among them; -EINVAL when capacity is

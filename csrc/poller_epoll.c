@@ -18,6 +18,12 @@
  *   8. Timeouts are kept by the monotonic clock and never end early. Ready descriptors are a list that is rotated as it
  *      is reported, so that a small array starves nobody.
  *   9. EPOLLRDHUP would report a half-closed peer for ever to an owner that has stopped reading.
+ *  10. Of the sets that watch a file with EPOLLEXCLUSIVE and in whose epoll_wait somebody sleeps, an event wakes one, the
+ *      first that was added. With that the event counts as told: if the woken process takes its registration out, has no
+ *      descriptor left, or dies, nobody else hears of the connection before the next one comes.
+ *  11. Setting TCP_NOTSENT_LOWAT on a TCP socket, also to the value that it has, tells whoever watches it for EPOLLOUT to
+ *      look. A listening socket is never found writable; whoever is woken looks at all that he watches for, reports
+ *      EPOLLIN if a connection waits, and else sleeps on inside of epoll_wait.
  *
  * What that means here:
  *
@@ -26,6 +32,8 @@
  *   - Interest 0 is DEL, never an empty mask (3). Nothing is asked for but EPOLLIN and EPOLLOUT (9); EPOLLERR and EPOLLHUP
  *     are passed on as both directions, and the owner masks.
  *   - close closes the set and nothing else (6).
+ *   - What is watched exclusively is watched for EPOLLOUT as well, so that a woken process that does not accept can wake
+ *     the next one by rule 11 (hoop_net_hand_on). That is for listening sockets alone: any other is writable for ever.
  *   - Waits that are no whole number of milliseconds use epoll_pwait2, by number (7). Refused once, this poller never asks
  *     again: a timerfd in the set then ends such waits, and if there is no timerfd to be had, they are rounded up. */
 #include "poller_internal.h"
@@ -113,7 +121,7 @@ static int put_anew(const hoop_poller *poller, int fd, uint64_t token, uint32_t 
         return result;
     result = control(poller, EPOLL_CTL_ADD, fd, token, mask);
     if (result == -EINVAL && (mask & EPOLLEXCLUSIVE) != 0)
-        result = control(poller, EPOLL_CTL_ADD, fd, token, mask & ~(uint32_t)EPOLLEXCLUSIVE);
+        result = control(poller, EPOLL_CTL_ADD, fd, token, EPOLLIN);
     return result;
 }
 
@@ -128,7 +136,7 @@ static int epoll_apply(hoop_poller *poller, int fd, uint32_t generation, unsigne
     if (to & HOOP_WRITABLE)
         mask |= EPOLLOUT;
     if (to & HOOP_EXCLUSIVE)
-        mask |= EPOLLEXCLUSIVE;
+        mask |= EPOLLEXCLUSIVE | EPOLLOUT; /* rule 11 */
     if ((to | from) & HOOP_EXCLUSIVE)
         return put_anew(poller, fd, token, mask);
 
@@ -171,6 +179,17 @@ static int set_timer(epoll_state *state, int64_t timeout_ns)
         return -errno;
     state->timer_armed = timeout_ns != 0;
     return 0;
+}
+
+/* A timer that cannot be disarmed would end a later wait early: then there is none any more. */
+static void disarm_timer(epoll_state *state)
+{
+    if (set_timer(state, 0) == 0)
+        return;
+    (void)close(state->timer_fd);
+    state->timer_fd = -1;
+    state->timer_armed = false;
+    state->mode = HOOP_EPOLL_MILLISECONDS;
 }
 
 /* epoll_wait or epoll_pwait2, for at most HOOP_POLLER_LONGEST_WAIT_NS: as many as ready, or -errno. */
@@ -228,11 +247,8 @@ static int epoll_wait_events(hoop_poller *poller, hoop_event *events, int capaci
     epoll_state *state = poller->backend_state;
     if (capacity > BATCH)
         capacity = BATCH;
-    if (HOOP_UNLIKELY(state->timer_armed)) { /* left over from a wait that something else ended */
-        int result = set_timer(state, 0);
-        if (result < 0)
-            return result;
-    }
+    if (HOOP_UNLIKELY(state->timer_armed)) /* left over from a wait that something else ended */
+        disarm_timer(state);
     while (HOOP_UNLIKELY(timeout_ns > HOOP_POLLER_LONGEST_WAIT_NS)) {
         int count = wait_once(poller, state, capacity, HOOP_POLLER_LONGEST_WAIT_NS);
         if (count != 0)

@@ -10,6 +10,11 @@
  *   6. On macOS, poll on terminals and other devices was POLLNVAL until 10.5 and is still worse served than kqueue;
  *      elsewhere regular files are always ready.
  *   7. With POLLHUP some systems leave POLLIN out although the rest of the data can be read.
+ *   8. More entries than RLIMIT_NOFILE are EINVAL (Linux, the BSDs): the limit may have been lowered since the descriptors
+ *      were opened. ENOMEM (elsewhere EAGAIN) when there is no room for a copy of the entries.
+ *   9. select(2) takes no notice of that limit, only of the table of open descriptors, and needs two bits for each number,
+ *      however large: the sets are as long as the caller makes them (macOS: with _DARWIN_UNLIMITED_SELECT). A closed number
+ *      is EBADF, without saying which.
  *
  * What that means here:
  *
@@ -20,14 +25,17 @@
  *   - A POLLNVAL entry is dropped without an event, which is what epoll and kqueue do when a number is closed (3).
  *   - Unlike them, this back end reports a reused number under the old registration until rearm or forget: it cannot see
  *     the difference.
+ *   - Where poll will not have so many entries (8), the same wait is made by select (9; joyent/libuv#1189).
  *   - apply asks fcntl(2) whether the number is open, so that a bad descriptor is an error where it was passed in.
  *   - Events are taken from a moving start, so that a small array starves nobody. */
+#define _DARWIN_UNLIMITED_SELECT 1
 #include "poller_internal.h"
 
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/select.h>
 
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__) || defined(__DragonFly__)
 #define HAVE_PPOLL 1
@@ -43,6 +51,8 @@ typedef struct poll_state {
     int start;   /* where the next wait begins to collect; any value, taken modulo count */
     int *places; /* by descriptor number: 1 + its index in entries, or 0 */
     int place_count;
+    fd_mask *bits; /* two sets for select, one after the other; NULL until they are needed */
+    size_t bit_words;
 } poll_state;
 
 static int poll_open(hoop_poller *poller)
@@ -61,6 +71,7 @@ static void poll_close(hoop_poller *poller)
     free(state->entries);
     free(state->generations);
     free(state->places);
+    free(state->bits);
     free(state);
     poller->backend_state = NULL;
 }
@@ -155,13 +166,18 @@ static int poll_apply(hoop_poller *poller, int fd, uint32_t generation, unsigned
     return result;
 }
 
+static struct timespec timespec_of(int64_t timeout_ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(timeout_ns / HOOP_NS_PER_SECOND),
+                             .tv_nsec = (long)(timeout_ns % HOOP_NS_PER_SECOND)};
+}
+
 static int call_poll(poll_state *state, int64_t timeout_ns)
 {
     int count;
 #if defined(HAVE_PPOLL)
     if (timeout_ns >= 0) {
-        struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / HOOP_NS_PER_SECOND),
-                                   .tv_nsec = (long)(timeout_ns % HOOP_NS_PER_SECOND)};
+        struct timespec timeout = timespec_of(timeout_ns);
         count = ppoll(state->entries, (nfds_t)state->count, &timeout, NULL);
     } else {
         count = ppoll(state->entries, (nfds_t)state->count, NULL, NULL);
@@ -170,6 +186,79 @@ static int call_poll(poll_state *state, int64_t timeout_ns)
     count = poll(state->entries, (nfds_t)state->count, timeout_ns < 0 ? -1 : hoop_poller_round_up_ms(timeout_ns));
 #endif
     return count < 0 ? -errno : count;
+}
+
+/* Zeroed words for two sets that reach up to the largest number: how many for each, or -ENOMEM. */
+static ssize_t clear_sets(poll_state *state)
+{
+    int largest = 0;
+    for (int i = 0; i < state->count; i++) {
+        if (state->entries[i].fd > largest)
+            largest = state->entries[i].fd;
+    }
+    size_t words = (size_t)largest / NFDBITS + 1;
+    if (words > state->bit_words) {
+        fd_mask *bits = realloc(state->bits, 2 * words * sizeof(*bits));
+        if (bits == NULL)
+            return -ENOMEM;
+        state->bits = bits;
+        state->bit_words = words;
+    }
+    memset(state->bits, 0, 2 * words * sizeof(*state->bits));
+    return (ssize_t)words;
+}
+
+static fd_mask bit_of(int fd)
+{
+    return (fd_mask)((fd_mask)1 << (fd % (int)NFDBITS));
+}
+
+/* What POLLNVAL says, for all entries: how many are closed. */
+static int find_closed(poll_state *state)
+{
+    int closed = 0;
+    for (int i = 0; i < state->count; i++) {
+        bool is_open = fcntl(state->entries[i].fd, F_GETFD) >= 0;
+        state->entries[i].revents = is_open ? 0 : POLLNVAL;
+        closed += !is_open;
+    }
+    return closed;
+}
+
+/* As call_poll. */
+static int call_select(poll_state *state, int64_t timeout_ns)
+{
+    ssize_t words = clear_sets(state);
+    if (words < 0)
+        return (int)words;
+    fd_mask *readable = state->bits;
+    fd_mask *writable = state->bits + words;
+    int largest = -1;
+    for (int i = 0; i < state->count; i++) {
+        const struct pollfd *entry = &state->entries[i];
+        size_t word = (size_t)entry->fd / NFDBITS;
+        if (entry->events & POLLIN)
+            readable[word] |= bit_of(entry->fd);
+        if (entry->events & POLLOUT)
+            writable[word] |= bit_of(entry->fd);
+        if (entry->fd > largest)
+            largest = entry->fd;
+    }
+    struct timespec timeout = timespec_of(timeout_ns < 0 ? 0 : timeout_ns);
+    int count = pselect(largest + 1, (fd_set *)(void *)readable, (fd_set *)(void *)writable, NULL,
+                        timeout_ns < 0 ? NULL : &timeout, NULL);
+    if (count < 0)
+        return errno == EBADF ? find_closed(state) : -errno;
+    for (int i = 0; i < state->count; i++) {
+        struct pollfd *entry = &state->entries[i];
+        size_t word = (size_t)entry->fd / NFDBITS;
+        entry->revents = 0;
+        if (readable[word] & bit_of(entry->fd))
+            entry->revents |= POLLIN;
+        if (writable[word] & bit_of(entry->fd))
+            entry->revents |= POLLOUT;
+    }
+    return count;
 }
 
 static uint32_t translate(short revents)
@@ -220,6 +309,8 @@ static int poll_wait(hoop_poller *poller, hoop_event *events, int capacity, int6
     for (;;) {
         int64_t wait_ns = left_ns < HOOP_POLLER_LONGEST_WAIT_NS ? left_ns : HOOP_POLLER_LONGEST_WAIT_NS;
         int count = call_poll(state, wait_ns);
+        if (HOOP_UNLIKELY(count == -EINVAL || count == -ENOMEM || count == -EAGAIN))
+            count = call_select(state, wait_ns);
         if (count < 0)
             return count;
         int filled = count > 0 ? collect(state, events, capacity) : 0;

@@ -5,24 +5,13 @@
 
 /* Tests define HOOP_WAKER_PIPE to run the pipe where eventfd(2) exists. */
 #if defined(__linux__) && !defined(HOOP_WAKER_PIPE)
-#define USE_EVENTFD 1
+#define HAVE_EVENTFD 1
 #include <sys/eventfd.h>
 #else
-#define USE_EVENTFD 0
+#define HAVE_EVENTFD 0
 #endif
 
-#if USE_EVENTFD
-
-static int open_fds(hoop_waker *waker)
-{
-    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    waker->read_fd = waker->write_fd = fd;
-    return 0;
-}
-
-#elif defined(__APPLE__)
+#if defined(__APPLE__)
 
 static int set_flags(int fd)
 {
@@ -32,7 +21,7 @@ static int set_flags(int fd)
     return 0;
 }
 
-static int open_fds(hoop_waker *waker) /* there is no pipe2(2): a fork + exec in another thread may catch the gap */
+static int open_pipe(hoop_waker *waker) /* there is no pipe2(2): a fork + exec in another thread may catch the gap */
 {
     int fds[2];
     if (pipe(fds) < 0)
@@ -49,7 +38,7 @@ static int open_fds(hoop_waker *waker) /* there is no pipe2(2): a fork + exec in
 
 #else
 
-static int open_fds(hoop_waker *waker)
+static int open_pipe(hoop_waker *waker)
 {
     int fds[2];
     if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
@@ -64,7 +53,22 @@ static int open_fds(hoop_waker *waker)
 int hoop_waker_open(hoop_waker *waker)
 {
     *waker = (hoop_waker){.read_fd = -1, .write_fd = -1};
-    return open_fds(waker);
+#if HAVE_EVENTFD
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fd >= 0) {
+        waker->read_fd = waker->write_fd = fd;
+        return 0;
+    }
+    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+        return -errno;
+    /* else there is no such call, or a sandbox refuses it: a pipe does as well */
+#endif
+    return open_pipe(waker);
+}
+
+static bool is_eventfd(const hoop_waker *waker)
+{
+    return waker->read_fd == waker->write_fd;
 }
 
 void hoop_waker_close(hoop_waker *waker)
@@ -83,7 +87,7 @@ void hoop_waker_close(hoop_waker *waker)
 int hoop_waker_wake(const hoop_waker *waker)
 {
     const uint64_t one = 1; /* an eventfd takes eight bytes; to a pipe, one says as much */
-    const size_t size = USE_EVENTFD ? sizeof(one) : 1;
+    const size_t size = is_eventfd(waker) ? sizeof(one) : 1;
     const int saved_errno = errno;
     int result = 0;
     while (write(waker->write_fd, &one, size) < 0) {
@@ -102,14 +106,14 @@ int hoop_waker_wake(const hoop_waker *waker)
 int hoop_waker_drain(const hoop_waker *waker)
 {
     char buffer[512];
-    const size_t size = USE_EVENTFD ? sizeof(uint64_t) : sizeof(buffer);
+    const size_t size = is_eventfd(waker) ? sizeof(uint64_t) : sizeof(buffer);
     for (;;) {
         ssize_t count = read(waker->read_fd, buffer, size);
         if (count < 0 && errno == EINTR)
             continue;
         if (count < 0)
             return errno == EAGAIN ? 0 : -errno;
-        if (USE_EVENTFD || (size_t)count < size)
+        if (is_eventfd(waker) || (size_t)count < size)
             return 0;
     }
 }
