@@ -23,8 +23,12 @@ cdef class SockOperation:
     cdef FdWatcher watcher
     cdef object sock
     cdef object future
+    cdef bint is_keeping        # sock, if it is closed meanwhile, keeps its descriptor until let_go()
 
     cdef object attempt(self)   # the result, or would_block
+    cdef int keep_open(self) except -1
+    cdef int let_go(self) except -1
+    cdef int check_descriptor(self) except -1
 
 
 cdef FdWatcher fd_watcher(Reactor reactor, object fileobj)

@@ -70,6 +70,7 @@ cdef class FdWatcher(Watcher):
             operation = operations[0]
             if not operation.future.done():
                 try:
+                    operation.check_descriptor()
                     result = operation.attempt()
                 except (SystemExit, KeyboardInterrupt):
                     raise
@@ -80,6 +81,7 @@ cdef class FdWatcher(Watcher):
                         return 0
                     operation.future.set_result(result)
             del operations[0]
+            operation.let_go()
         return self.rest()
 
     cdef int rest(self) except -1:
@@ -97,7 +99,11 @@ cdef class FdWatcher(Watcher):
         return 0
 
     cdef int on_watch_failed(self, int error) except -1:
-        return self.fail_all(os_error(-error))
+        cdef object failure = os_error(-error)
+        if self.reader is not None or self.writer is not None:
+            self.reactor.report({"message": "the poller refused a descriptor given to add_reader() or add_writer()",
+                                 "exception": failure})
+        return self.fail_all(failure)
 
     cdef int on_descriptor_lost(self) except -1:
         return self.fail_all(os_error(-EBADF))
@@ -118,6 +124,7 @@ cdef class FdWatcher(Watcher):
         for operation in (self.receiving or []) + (self.sending or []):
             if not operation.future.done():
                 operation.future.set_exception(error)
+            operation.let_go()
         self.receiving = None
         self.sending = None
         return 0
@@ -189,7 +196,7 @@ cdef int add_callback(Reactor reactor, object fileobj, Handle handle, bint is_wr
     else:
         try:
             reactor.rewatch(watcher, watcher.wanted())  # the number may have been closed and reused since
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             watcher.fail_all(error)
             raise
     if former is not None:
@@ -231,8 +238,40 @@ cdef bint remove_callback(Reactor reactor, object fileobj, bint is_writer) excep
 # ---- sock_* -------------------------------------------------------------------------------------------------------
 
 cdef class SockOperation:
+    def __del__(self):
+        if self.is_keeping:  # the loop is gone, or this is the collector's thread: no more than that
+            self.is_keeping = False
+            self.sock._decref_socketios()
+
     cdef object attempt(self):
         raise NotImplementedError("each operation says what it tries")
+
+    cdef int keep_open(self) except -1:
+        """As makefile() does: the descriptor of a socket object that is closed from now on lives until let_go().
+
+        Closed at once, it would leave the kernel's set without a word, and whoever waits would wait for ever.
+        """
+        if isinstance(self.sock, Socket):
+            self.sock._io_refs += 1
+            self.is_keeping = True
+        return 0
+
+    cdef int let_go(self) except -1:
+        """The operation has ended. Idempotent."""
+        cdef FdWatcher watcher = self.watcher
+        if not self.is_keeping:
+            return 0
+        self.is_keeping = False
+        if self.sock._closed and watcher.wanted() == 0:
+            watcher.reactor.unwatch(watcher)  # before the number is free
+        self.sock._decref_socketios()
+        return 0
+
+    cdef int check_descriptor(self) except -1:
+        """Raise if the socket object was detached: the descriptor is somebody else's."""
+        if self.is_keeping and self.sock.fileno() != self.watcher.fd:
+            raise os_error(-EBADF)
+        return 0
 
 
 cdef class Receive(SockOperation):
@@ -343,12 +382,18 @@ cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int 
         watcher.sending = queue
     else:
         watcher.receiving = queue
-    if not watcher.is_watched:
-        reactor.watch(watcher, watcher.wanted())
-    elif is_known:
-        reactor.set_interest(watcher, watcher.wanted())
-    else:
-        reactor.rewatch(watcher, watcher.wanted())
+    try:
+        if not watcher.is_watched:
+            reactor.watch(watcher, watcher.wanted())
+        elif is_known:
+            reactor.set_interest(watcher, watcher.wanted())
+        else:
+            reactor.rewatch(watcher, watcher.wanted())
+    except BaseException as error:
+        operation.future.cancel()  # it is nobody's: what is raised here is its answer
+        watcher.fail_all(error)
+        raise
+    operation.keep_open()
     if not is_known:
         watcher.sock_ref = weakref.ref(sock)
     return operation.future
@@ -360,7 +405,8 @@ cdef int abandon(SockOperation operation) except -1:
     for queue in (watcher.receiving, watcher.sending):
         if queue is not None and operation in queue:
             queue.remove(operation)
-    return watcher.reactor.set_interest(watcher, watcher.wanted())
+    watcher.reactor.set_interest(watcher, watcher.wanted())
+    return operation.let_go()
 
 
 cdef class SockCoroutine(StreamCoroutine):
