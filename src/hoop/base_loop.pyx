@@ -17,7 +17,7 @@ from hoop.garbage cimport show_to_collector
 from hoop.handle cimport Handle, new_handle
 from hoop.native_timers cimport set_interval, set_timeout
 from hoop.pool cimport durations
-from hoop.reactor cimport Reactor, flush_if_deferred
+from hoop.reactor cimport Reactor, Watcher, flush_if_deferred
 from hoop.scheduler cimport deadline_after
 from hoop.sockops cimport add_callback, fd_watcher, receive, remove_callback, send_all
 from hoop.stream cimport StreamTransport
@@ -211,6 +211,12 @@ cdef class BaseLoop(Reactor):
         """Release every callback and descriptor. Idempotent."""
         if self.closed:
             return
+        cdef int fd
+        cdef Watcher watcher
+        for fd in range(self.watcher_capacity):
+            watcher = self.watcher_of(fd)
+            if watcher is not None and not self.forked:
+                watcher.on_loop_closed()
         self.closed = True
         self.release_everything()
         hoop_poller_close(&self.poller)

@@ -147,6 +147,7 @@ cdef extern from "net.h" nogil:
         uint32_t scope_id
         char *host
     int hoop_net_accept(int listener_fd, sockaddr_storage *peer, socklen_t *length) noexcept
+    int hoop_net_hand_on(int listener_fd) noexcept
     bint hoop_net_is_transient_accept_error(int result) noexcept
     bint hoop_net_is_resource_error(int result) noexcept
     Py_ssize_t hoop_net_recv(int fd, void *buffer, size_t size) noexcept

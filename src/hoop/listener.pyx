@@ -1,19 +1,21 @@
 """Accepting connections: as many as the batch allows for each event, each with its transport and protocol at once."""
 from hoop.admission cimport Admission
 from hoop.cpython_api cimport PyContext_CopyCurrent
-from hoop.csrc cimport HOOP_EXCLUSIVE, HOOP_READABLE, hoop_net_accept, hoop_net_close, \
+from hoop.csrc cimport HOOP_EXCLUSIVE, HOOP_READABLE, hoop_net_accept, hoop_net_close, hoop_net_hand_on, \
     hoop_net_is_resource_error, hoop_net_is_transient_accept_error, hoop_net_set_nodelay, sockaddr, sockaddr_storage, \
     socklen_t
 from hoop.errors cimport os_error
 from hoop.reactor cimport Reactor, Watcher
 from hoop.stream cimport StreamTransport, accept_stream
-from libc.errno cimport EAGAIN
+from libc.errno cimport EAGAIN, EBADF
 
 from asyncio.trsock import TransportSocket
 
 cdef enum:
     LARGEST_BATCH = 256         # connections for one event: established ones must not wait for a flood
     TURN = 4                    # connections before another process that shares the socket is let in front
+
+cdef str WATCH_FAILED = "the poller refused a listening socket"
 
 cdef double RETRY_DELAY_S = 1.0  # asyncio.constants.ACCEPT_RETRY_DELAY
 
@@ -33,11 +35,16 @@ cdef class Listener(Watcher):
         """Accept from the next turn on. The socket must be listening and non-blocking."""
         self.context = PyContext_CopyCurrent()
         self.fd = self.sock.fileno()
-        self.reactor.watch(self, HOOP_READABLE | HOOP_EXCLUSIVE)
+        self.wanted = HOOP_READABLE
+        if hoop_net_hand_on(self.fd) == 0:
+            self.wanted |= HOOP_EXCLUSIVE  # what it does not use, it can hand on
+        self.reactor.watch(self, self.wanted)
+        self.is_started = True
 
     def stop(self):
         """Accept no more. Idempotent."""
-        self.reactor.unwatch(self)
+        self.is_started = False
+        self.step_back()
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
@@ -48,11 +55,30 @@ cdef class Listener(Watcher):
             self.retry.ref() if is_referenced else self.retry.unref()
         return 0
 
+    cdef int step_back(self) except -1:
+        """Be told of connections no more. One that this process was told of, and no other, is for a neighbour now."""
+        if self.is_watched:
+            self.reactor.unwatch(self)
+            self.hand_on()
+        return 0
+
+    cdef int hand_on(self) except -1:
+        if self.wanted & HOOP_EXCLUSIVE and self.sock.fileno() == self.fd:
+            hoop_net_hand_on(self.fd)  # it was possible when this began, and else there is nothing to be done
+        return 0
+
+    cdef int on_loop_closed(self) except -1:
+        return self.hand_on()
+
     def _resume(self):
         """Accept again, after a lack of descriptors or of room."""
         self.retry = None
-        if self.sock.fileno() >= 0 and not self.is_watched:
-            self.reactor.watch(self, HOOP_READABLE | HOOP_EXCLUSIVE)
+        if not self.is_started or self.is_watched or self.sock.fileno() != self.fd:
+            return
+        try:
+            self.reactor.watch(self, self.wanted)
+        except (OSError, MemoryError) as error:
+            self.try_later(WATCH_FAILED, error)
 
     cdef int on_events(self, unsigned events) except -1:
         cdef int count, fd
@@ -74,7 +100,7 @@ cdef class Listener(Watcher):
             self.accepted += 1
             if self.reactor.after_is_due:
                 self.reactor.settle()
-        if self.accepted >= TURN and self.is_watched:
+        if self.accepted >= TURN and self.is_watched and self.wanted & HOOP_EXCLUSIVE:
             return self.let_others_in_front()
         return 0
 
@@ -82,7 +108,12 @@ cdef class Listener(Watcher):
         """The kernel wakes the exclusive waiters of a socket in the order in which they came, and a woken one keeps its
         place: of several idle processes the first would get nearly all connections. So go to the end of the line."""
         self.accepted = 0
-        return self.reactor.rewatch(self, HOOP_READABLE | HOOP_EXCLUSIVE)
+        try:
+            self.reactor.rewatch(self, self.wanted)
+        except (OSError, MemoryError) as error:
+            self.hand_on()
+            self.try_later(WATCH_FAILED, error)
+        return 0
 
     cdef int accept_one(self, int fd, const sockaddr *peer, socklen_t length) except -1:
         """Make a connection of fd. What fails ends that connection, not the listener."""
@@ -111,23 +142,40 @@ cdef class Listener(Watcher):
         return transport.connection_made_now()
 
     cdef int wait_for_room(self) except -1:
-        """The server is full: leave what comes in the kernel's queue until a connection ends."""
-        self.reactor.unwatch(self)
-        self.admission.pauses += 1
+        """The server is full: leave what comes in the kernel's queue until a connection ends, or to a neighbour."""
         self.admission.stopped.append(self)
-        return 0
+        self.admission.pauses += 1
+        return self.step_back()
 
     cdef int run_short(self, int result) except -1:
         """accept(2) failed and will again: tell, and try later (at EMFILE the pending connection stays readable)."""
         cdef str message = "socket.accept() failed"
         if hoop_net_is_resource_error(result):
             message = "socket.accept() out of system resource"
-        self.reactor.unwatch(self)
+        return self.try_later(message, os_error(result))
+
+    cdef int try_later(self, str message, object error) except -1:
+        """This process cannot accept now. What is wrong may pass; until then the connections are the neighbours'."""
         self.retry = self.reactor.call_later(RETRY_DELAY_S, self._resume)
         if self.is_unreferenced:
             self.retry.unref()
-        return self.reactor.report({"message": message, "exception": os_error(result),
-                                    "socket": TransportSocket(self.sock)})
+        self.step_back()
+        return self.reactor.report({"message": message, "exception": error, "socket": TransportSocket(self.sock)})
+
+    cdef int on_watch_failed(self, int error) except -1:
+        """Of an interest that was noted and has only now reached the kernel: after the poller was built anew."""
+        self.step_back()
+        return self.try_later(WATCH_FAILED, os_error(-error))
+
+    cdef int on_failed(self, object error) except -1:
+        """Whatever else went wrong: nothing was accepted for certain, and nothing may be deaf for ever."""
+        if self.is_started and not self.is_watched and self.retry is None:
+            return self.try_later("Error while accepting connections", error)
+        return Watcher.on_failed(self, error)
+
+    cdef int on_descriptor_lost(self) except -1:
+        return self.reactor.report({"message": "the descriptor of a listening socket was closed behind its server's back",
+                                    "exception": os_error(-EBADF), "socket": TransportSocket(self.sock)})
 
     def __repr__(self):
         return f"<Listener {self.sock!r}>"

@@ -30,6 +30,8 @@ cdef class Watcher:
     cdef int on_events(self, unsigned events) except -1    # HOOP_READABLE | HOOP_WRITABLE, masked by interest
     cdef int on_watch_failed(self, int error) except -1    # the kernel refused an interest; error is a positive errno
     cdef int on_flush(self, bint is_loop_calling) except -1  # send what was deferred; the loop calls between callbacks
+    cdef int on_failed(self, object error) except -1       # what it is told of an event has raised this, or it was refused
+    cdef int on_loop_closed(self) except -1                # the loop closes, and lets go of it next
     cdef int on_descriptor_lost(self) except -1            # fd was closed behind our back and its number reused
 
 
@@ -52,6 +54,8 @@ cdef class Reactor(Scheduler):
     cdef bint must_poll         # the next turn polls: the loop has changed an interest, or written to or closed a descriptor
     cdef int skipped_polls
     cdef size_t last_batch      # callbacks run by the latest turn
+    cdef bint is_telling        # a watcher is being told of its event: what is raised now is its
+    cdef bint has_stale         # an event of this wait was about a registration nobody holds
     cdef int stale_waits        # waits in a row that reported a registration nobody holds
     cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
     cdef set crews              # of the pools that were given jobs; None until the first
@@ -88,6 +92,8 @@ cdef class Reactor(Scheduler):
     cdef int run_handle_timed(self, Handle handle) except -1
     cdef int handle_failed(self, Handle handle, object error) except -1
     cdef int dispatch(self, int count) except -1
+    cdef int dispatch_from(self, int *done, int count) except -1
+    cdef int event_failed(self, int index, object error) except -1
     cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1
     cdef int settle(self) except -1
     cdef int flush_writes(self, bint is_loop_calling) except -1

@@ -17,6 +17,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.csrc cimport *
 from hoop.errors cimport check, os_error, raise_what_is_set
 from hoop.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle, callback_source, described, invoke
+from hoop.poller_choice cimport open_poller
 from hoop.rings cimport drain, push
 from hoop.scheduler cimport Scheduler
 from hoop.cpython_api cimport PyContext_Exit, PyErr_CheckSignals, PyObject_Call, PyThread_get_thread_ident, \
@@ -26,8 +27,6 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 import asyncio
-import errno
-import os
 from asyncio.log import logger
 
 cdef enum:
@@ -49,7 +48,14 @@ cdef class Watcher:
         raise NotImplementedError("a watcher must handle its events")
 
     cdef int on_watch_failed(self, int error) except -1:
-        raise os_error(-error)
+        return self.on_failed(os_error(-error))
+
+    cdef int on_failed(self, object error) except -1:
+        return self.reactor.report({"message": f"Error while a descriptor's event was handled: {self!r}",
+                                    "exception": error})
+
+    cdef int on_loop_closed(self) except -1:
+        return 0
 
     cdef int on_flush(self, bint is_loop_calling) except -1:
         return 0
@@ -95,8 +101,7 @@ cdef class Reactor(Scheduler):
         self.read_buffer = <char *>PyMem_Malloc(READ_BUFFER_SIZE)
         if self.events == NULL or self.read_buffer == NULL:
             raise MemoryError()
-        name = poller if poller is not None else os.environ.get("HOOP_POLLER") or None
-        open_poller(&self.poller, name)
+        open_poller(&self.poller, poller)
         cdef int result = hoop_waker_open(&self.waker)
         if result >= 0:
             result = hoop_poller_add(&self.poller, self.waker.read_fd, HOOP_READABLE)
@@ -474,23 +479,54 @@ cdef class Reactor(Scheduler):
         return self.report(context)
 
     cdef int dispatch(self, int count) except -1:
-        """Events to watchers. Each is checked again, since callbacks in between may have closed or paused its watcher."""
-        cdef int i
+        """Events to watchers. What a watcher itself has not caught is about that watcher, and the next one has its turn.
+        (A try block for all of them: one for each would cost each.)"""
+        cdef int done = 0
+        while True:
+            try:
+                self.dispatch_from(&done, count)
+                break
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.event_failed(done - 1, error)
+        if self.has_stale:
+            self.has_stale = False
+            self.stale_waits += 1
+            if self.stale_waits > STALE_WAITS_ALLOWED:
+                self.stale_waits = 0
+                hoop_poller_rebuild(&self.poller)  # without a descriptor to be had it fails, and is tried again later
+        else:
+            self.stale_waits = 0
+        return 0
+
+    cdef int event_failed(self, int index, object error) except -1:
+        cdef Watcher watcher = None
+        if self.is_telling:
+            self.is_telling = False
+            watcher = self.watcher_of(self.events[index].fd)
+        if watcher is not None:
+            return watcher.on_failed(error)
+        return self.report({"message": "Error in an event loop", "exception": error})
+
+    cdef int dispatch_from(self, int *done, int count) except -1:
+        """Each is checked again, since callbacks in between may have closed or paused its watcher."""
         cdef unsigned events
-        cdef bint has_stale = False
         cdef hoop_event *event
         cdef Watcher watcher
-        for i in range(count):
-            event = &self.events[i]
+        while done[0] < count:
+            event = &self.events[done[0]]
+            done[0] += 1
             if event.fd == self.waker.read_fd:
                 check(hoop_waker_drain(&self.waker))
                 continue
             if hoop_poller_generation(&self.poller, event.fd) != event.generation:
-                has_stale = True
+                self.has_stale = True
                 continue
             watcher = self.watcher_of(event.fd)
             if watcher is None:
                 continue
+            self.is_telling = True
             if event.events & HOOP_FAILED:
                 self.count_watcher(watcher, False)
                 watcher.on_watch_failed(event.error)
@@ -498,22 +534,16 @@ cdef class Reactor(Scheduler):
                 events = event.events & hoop_poller_interest(&self.poller, event.fd)
                 if events == 0:
                     if not hoop_poller_is_applied(&self.poller, event.fd):
-                        has_stale = True  # its number was closed before it was taken out, and a duplicate lives on
+                        self.has_stale = True  # its number was closed before it was taken out, and a duplicate lives on
                     continue
                 self.meter.events += 1
                 if self.debug:
                     self.dispatch_timed(watcher, events)
                 else:
                     watcher.on_events(events)
+            self.is_telling = False
             if self.after_is_due:
                 self.settle()
-        if has_stale:
-            self.stale_waits += 1
-            if self.stale_waits > STALE_WAITS_ALLOWED:
-                self.stale_waits = 0
-                hoop_poller_rebuild(&self.poller)  # without a descriptor to be had it fails, and is tried again later
-        else:
-            self.stale_waits = 0
         return 0
 
     cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1:
@@ -657,18 +687,3 @@ cdef int run_queued(Reactor reactor, hoop_ring *queue) except -1:
     if handle.is_cancelled:
         return 0
     return call_one(reactor, handle)
-
-
-cdef int open_poller(hoop_poller *poller, object name) except -1:
-    cdef bytes encoded
-    cdef int result
-    if name is None:
-        result = hoop_poller_open(poller, NULL)
-    elif not isinstance(name, str):
-        raise TypeError(f"poller must be the name of a back end, not {name!r}")
-    else:
-        encoded = name.encode()
-        result = hoop_poller_open(poller, encoded)
-        if result == -errno.ENOTSUP:
-            raise ValueError(f"no poller back end called {name!r} on this platform")
-    return check(result)

@@ -248,6 +248,10 @@ cdef class Transport(Watcher):
     def _release(self):
         self.release()
 
+    cdef int on_failed(self, object error) except -1:
+        """What has come of an event and nobody has caught: memory that is not to be had, mostly."""
+        return self.fatal(error, "Fatal error on transport")
+
     cdef int on_watch_failed(self, int error) except -1:
         return self.fatal(os_error(-error), "Fatal error on transport: the poller refused its descriptor")
 

@@ -29,7 +29,7 @@ PACKAGE_FLOORS: Floors = (
     ("csrc", "cpython_api", "flag"),
     ("stream_coroutines", "tls_engine", "stats", "limits", "connection_socket"),
     ("errors", "rings"),
-    ("handle",),
+    ("handle", "poller_choice"),
     ("scheduler",),
     ("reactor",),
     ("garbage", "native_timers", "pool", "timeouts"),
