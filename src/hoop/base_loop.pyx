@@ -8,8 +8,9 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyCallable_Check, PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from hoop.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PY_VECTORCALL_ARGUMENTS_OFFSET, PyCFunction, \
-    PyDescr_NewMethod, PyMethodDef, PyObject_Vectorcall, PyType_Modified, method_descriptor, raw_compare, raw_is_callable, \
-    raw_tuple_items, raw_tuple_size, tuple_items, type_slots
+    PyCFunction_Check, PyCFunction_GetFunction, PyDescr_NewMethod, PyMethodDef, PyObject_GenericSetAttr, \
+    PyObject_Vectorcall, PyType_Modified, method_descriptor, raw_compare, raw_is_callable, raw_tuple_items, \
+    raw_tuple_size, tuple_items, type_slots
 from hoop.csrc cimport hoop_clock_ns, hoop_histogram_count_from, hoop_meter, hoop_meter_reset, hoop_poller_close, \
     hoop_ring, hoop_ring_size, hoop_timers_referenced, hoop_waker_close
 from hoop.datagram cimport DatagramTransport
@@ -34,6 +35,9 @@ from types import MethodDescriptorType
 from hoop import sockops
 from hoop.listener import Listener
 
+cdef PyCFunction own_time = NULL  # the code of BaseLoop.time(), by which another one is told apart
+
+
 cdef class BaseLoop(Reactor):
     # ---- scheduling (call_soon, call_later, ... are entered below) -------------------------------------------------
 
@@ -51,8 +55,29 @@ cdef class BaseLoop(Reactor):
         return 0
 
     def time(self):
-        """Seconds of the loop's monotonic clock, to the nanosecond."""
-        return <double>self.now_ns() / 1e9
+        """Seconds of the loop's monotonic clock, to the nanosecond.
+
+        A class derived from the loop's may have its own, and a test may set another as the loop's attribute: timers ask
+        whatever stands in its place.
+        """
+        if self.given_clock is None:
+            return <double>hoop_clock_ns() / 1e9
+        return <double><int64_t>self.given_clock() / 1e9
+
+    cdef bint has_other_time(self) except -1:
+        method = self.time
+        return not (PyCFunction_Check(method) and method.__self__ is self
+                    and PyCFunction_GetFunction(method) == own_time)
+
+    def __setattr__(self, name, value):
+        PyObject_GenericSetAttr(self, name, <PyObject *>value)
+        if name == "time" or name == "__class__":
+            self.look_at_time()
+
+    def __delattr__(self, name):
+        PyObject_GenericSetAttr(self, name, NULL)
+        if name == "time":
+            self.look_at_time()
 
     def create_future(self):
         """An asyncio.Future of this loop."""
@@ -484,11 +509,15 @@ cdef PyObject *enter_set_immediate(PyObject *self, PyObject **arguments, Py_ssiz
 cdef PyObject *enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
     cdef Call call
     cdef BaseLoop loop = <BaseLoop>self
-    cdef double delay_s
+    cdef double delay_s, when_s
     cdef int64_t now_ns
     sort_arguments(&call, "call_later", arguments, count, names, "delay")
     check_callback(loop, call.callback, "call_later")
     delay_s = seconds(<object>call.leading, "delay")
+    if loop.is_time_replaced:
+        when_s = <double>loop.time() + delay_s
+        return finish(loop, loop.schedule_timer(deadline_after(0, when_s), when_s, <object>call.callback, call.arguments,
+                                                call.count, context_of(&call)))
     now_ns = loop.now_ns()
     return finish(loop, loop.schedule_timer(deadline_after(now_ns, delay_s), <double>now_ns / 1e9 + delay_s,
                                             <object>call.callback, call.arguments, call.count, context_of(&call)))
@@ -606,6 +635,7 @@ add_entry(9, "create_task", <void *>enter_create_task,
           b"Schedule a coroutine; keywords (name, context, eager_start) go to the task or to the task factory.\n\n"
           b"Only what the caller gave is passed on, so a factory need not take keywords that nobody uses.")
 PyType_Modified(<PyTypeObject *>BaseLoop)
+own_time = (<method_descriptor *><PyObject *>BaseLoop.__dict__["time"]).d_method.ml_meth
 show_to_collector(BaseLoop)
 
 

@@ -33,6 +33,9 @@ cdef extern from "Python.h":
         METH_KEYWORDS
     ctypedef struct method_descriptor "PyMethodDescrObject":
         PyMethodDef *d_method
+    int PyObject_GenericSetAttr(object thing, object name, PyObject *value) except -1
+    bint PyCFunction_Check(object thing)
+    PyCFunction PyCFunction_GetFunction(object function) except NULL
     object PyDescr_NewMethod(PyTypeObject *owner, PyMethodDef *method)
     void PyType_Modified(PyTypeObject *type)
 

@@ -94,7 +94,8 @@ cdef class Reactor(Scheduler):
             raise TypeError(f"clock must be a callable returning nanoseconds, not {clock!r}")
         if self.events != NULL:
             raise RuntimeError("an event loop is initialised once")
-        self.clock = clock
+        self.given_clock = clock
+        self.look_at_time()
         self.poll_every_turn = poll_every_turn
         self.defers_writes = defer_writes
         self.events = <hoop_event *>PyMem_Malloc(EVENT_CAPACITY * sizeof(hoop_event))
@@ -280,6 +281,7 @@ cdef class Reactor(Scheduler):
 
         An exception that no callback may keep (KeyboardInterrupt, SystemExit) passes through.
         """
+        self.look_at_time()
         self.thread_id = PyThread_get_thread_ident()
         self.must_poll = True
         self.in_callback = True

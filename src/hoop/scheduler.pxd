@@ -16,7 +16,9 @@ cdef class Scheduler:
     cdef hoop_inbox_node *arrived  # taken from the inbox, not yet in `ready`
     cdef hoop_waker waker
     cdef hoop_meter meter
-    cdef object clock           # None, or a callable returning nanoseconds in place of the monotonic clock
+    cdef object given_clock     # None, or a callable returning nanoseconds in place of the monotonic clock
+    cdef object clock           # who is asked for the time: None (the monotonic clock), given_clock, or REPLACED_TIME
+    cdef bint is_time_replaced  # somebody has put another time() in place of ours: it is asked
     cdef Py_ssize_t references  # what run() waits for besides queues and timers: watchers, and whoever called ref()
     cdef size_t jobs_in_flight  # submitted to a pool, and not yet back
     cdef bint after_is_due      # flushes, next_ticks or microtasks hold something
@@ -33,6 +35,9 @@ cdef class Scheduler:
     cdef bint is_alive(self) except -1  # whether run() has anything left to wait for
 
     cdef int64_t now_ns(self) except? -1
+    cdef int64_t asked_now_ns(self) except? -1
+    cdef int look_at_time(self) except -1
+    cdef bint has_other_time(self) except -1
     cdef int check_open(self) except -1
     cdef int check_ours(self) except -1
     cdef int check_thread(self) except -1

@@ -14,6 +14,11 @@ from hoop.rings cimport drain, push, push_owned
 from libc.stdint cimport INT64_MAX, int64_t
 
 
+cdef object REPLACED_TIME = NotImplemented  # it is no None, and nobody's to call
+
+cdef int64_t LONGEST_SLEEP_NS = 24 * 3600 * 1000000000  # asyncio.base_events.MAXIMUM_SELECT_TIMEOUT
+
+
 cdef class Scheduler:
     def __cinit__(self, *args, **kwargs):
         hoop_ring_init(&self.ready)
@@ -30,7 +35,25 @@ cdef class Scheduler:
     cdef int64_t now_ns(self) except? -1:
         if self.clock is None:
             return hoop_clock_ns()
-        return <int64_t>self.clock()
+        return self.asked_now_ns()
+
+    cdef int64_t asked_now_ns(self) except? -1:
+        cdef double now_s
+        if not self.is_time_replaced:
+            return <int64_t>self.clock()
+        now_s = self.time()
+        return deadline_at(now_s)
+
+    cdef int look_at_time(self) except -1:
+        """Find out whether somebody has replaced time(): a class derived from the loop's, an attribute, a test tool. Called
+        when the loop is made, when a run begins, and when such an attribute is set; a class that is patched while its loops
+        run is seen by their next run."""
+        self.is_time_replaced = self.has_other_time()
+        self.clock = REPLACED_TIME if self.is_time_replaced else self.given_clock
+        return 0
+
+    cdef bint has_other_time(self) except -1:
+        return False
 
     cdef int check_open(self) except -1:
         if self.closed:
@@ -151,6 +174,8 @@ cdef class Scheduler:
         """Move what is due to a queue of this turn: what callbacks schedule from here on waits for the next turn."""
         cdef hoop_timer *timer
         cdef int64_t deadline_ns = hoop_timers_deadline_ns(&self.timers, INT64_MAX)
+        if self.is_time_replaced:
+            now_ns += 1  # sums of floats: asyncio takes what is due within the clock's resolution
         if deadline_ns > now_ns or deadline_ns == INT64_MAX:
             return 0
         hoop_meter_timers_due(&self.meter, deadline_ns, now_ns)
@@ -169,6 +194,8 @@ cdef class Scheduler:
         deadline_ns = hoop_timers_deadline_ns(&self.timers, INT64_MAX)
         if deadline_ns == INT64_MAX:
             return -1
+        if self.is_time_replaced:  # as asyncio does: perhaps it follows the real time, with an offset
+            return min(deadline_ns - now_ns, LONGEST_SLEEP_NS) if deadline_ns > now_ns else 0
         if self.clock is not None:
             return 0  # a clock of the test's own: its time does not pass while we sleep
         return deadline_ns - now_ns if deadline_ns > now_ns else 0
@@ -189,6 +216,17 @@ cdef class Scheduler:
         self.take_inbox()
         drain(&self.ready)
         return 0
+
+
+cdef int64_t deadline_at(double when_s) except? -1:
+    """The nanosecond of a time in seconds, as of call_at(): a later time has no earlier one."""
+    cdef int64_t deadline_ns
+    if when_s != when_s:
+        raise ValueError("time() must return a number of seconds, not nan")
+    deadline_ns = deadline_after(0, when_s)
+    while deadline_ns != INT64_MAX and <double>deadline_ns / 1e9 < when_s:
+        deadline_ns += 1
+    return deadline_ns
 
 
 cdef int is_awaited(void *entry, void *arg) noexcept:
