@@ -8,12 +8,12 @@ import functools
 import itertools
 import socket
 import ssl as ssl_module
-from asyncio import staggered
 from asyncio.log import logger
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from hoop.base_loop import BaseLoop
+from hoop.race import first_to_succeed
 from hoop.resolver import AddressInfo, Resolving
 from hoop.tls import new_session
 
@@ -186,8 +186,7 @@ class Connecting(BaseLoop, Resolving):
                         continue
             else:
                 attempts = (functools.partial(self._connect_one, made, failures, info, local_infos) for info in infos)
-                # No names for the rest of the result: it holds the errors, whose tracebacks lead back to this frame.
-                winner = (await staggered.staggered_race(attempts, delay_s, loop=self))[0]
+                winner = await first_to_succeed(self, attempts, delay_s)
             if winner is None:
                 raise combined_failure([error for attempt in failures for error in attempt], all_errors)
             return winner

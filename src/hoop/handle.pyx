@@ -13,6 +13,7 @@ from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExa
     PyThread_get_thread_ident, raw_decref, raw_incref, raw_tuple_items, raw_vectorcall
 
 import asyncio
+import functools
 import inspect
 from _thread import allocate_lock
 from asyncio import events, format_helpers
@@ -361,7 +362,20 @@ cdef object callback_source(Handle handle):
     if HAS_DEBUG_ARGUMENT:
         return format_helpers._format_callback_source(handle.callback, arguments_of(handle),
                                                       debug=handle.loop.get_debug())
-    return format_helpers._format_callback_source(handle.callback, arguments_of(handle))
+    if handle.loop.get_debug():
+        return format_helpers._format_callback_source(handle.callback, arguments_of(handle))
+    return source_without_arguments(handle.callback)
+
+
+cdef object source_without_arguments(object callback):
+    """Where asyncio cannot leave them out (cpython#112997, mended in Python 3.12.2)."""
+    cdef object source = format_helpers._get_function_source(callback)
+    cdef str suffix = ""
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+        suffix += "()"
+    text = format_helpers._format_callback(callback, (), None, suffix)
+    return f"{text} at {source[0]}:{source[1]}" if source else text
 
 
 cdef list description(Handle handle):

@@ -179,7 +179,7 @@ class Server(asyncio.AbstractServer):
         await asyncio.sleep(0)
 
     async def serve_forever(self) -> None:
-        """Accept until cancelled; then close, and wait for the last connection (Python 3.13: close them, too).
+        """Accept until cancelled; then close, and end and await the connections (Python 3.11: leave them be).
 
         RuntimeError if closed or already awaited.
         """
@@ -194,7 +194,7 @@ class Server(asyncio.AbstractServer):
         except asyncio.CancelledError:
             try:
                 self.close()
-                if sys.version_info >= (3, 13):  # as asyncio from 3.14 on, for a client that hangs must not hang this
+                if sys.version_info >= (3, 12):  # cpython#123720: a client that hangs must not hang this
                     self.close_clients()
                 await self.wait_closed()
             finally:

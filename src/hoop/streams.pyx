@@ -439,7 +439,11 @@ cdef class StreamReaderProtocol:
         self.reader.set_transport(transport)
         if self.client_connected_cb is None:
             return
-        result = self.client_connected_cb(self.reader, StreamWriter(transport, self, self.reader, self._loop))
+        try:
+            result = self.client_connected_cb(self.reader, StreamWriter(transport, self, self.reader, self._loop))
+        except Exception as error:  # a plain function's; cpython#155941
+            self._client_failed(error, transport)
+            return
         if asyncio.iscoroutine(result):
             self.task = self._loop.create_task(result)
             self.task.add_done_callback(self._client_done)
@@ -453,10 +457,13 @@ cdef class StreamReaderProtocol:
             return
         error = task.exception()
         if error is not None:
-            self._loop.call_exception_handler({"message": "Unhandled exception in client_connected_cb",
-                                               "exception": error, "transport": transport})
-            if transport is not None:
-                transport.close()
+            self._client_failed(error, transport)
+
+    def _client_failed(self, error, transport):
+        self._loop.call_exception_handler({"message": "Unhandled exception in client_connected_cb",
+                                           "exception": error, "transport": transport})
+        if transport is not None:
+            transport.close()
 
     def connection_lost(self, exc):
         """Called by the transport."""

@@ -175,6 +175,8 @@ cdef class MemoryEngine(TlsEngine):
 cdef TlsEngine new_engine(object context, bint is_server, object server_hostname):
     """An engine for one connection. ValueError and TypeError for names that no certificate can bear."""
     cdef MemoryEngine engine = MemoryEngine.__new__(MemoryEngine)
+    if not is_server and not server_hostname and getattr(context, "check_hostname", False):
+        raise ValueError("check_hostname requires server_hostname")  # cpython#156793: else no name is checked at all
     engine.incoming = ssl.MemoryBIO()
     engine.outgoing = ssl.MemoryBIO()
     engine.ssl_object = context.wrap_bio(engine.incoming, engine.outgoing, server_side=is_server,

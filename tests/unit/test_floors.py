@@ -42,7 +42,7 @@ PACKAGE_FLOORS: Floors = (
     ("tls", "udp_socket"),
     ("sockets",),
     ("executor", "dns_jobs", "signal_pipe"),
-    ("name_history",),
+    ("name_history", "race"),
     ("resolver", "signals", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process", "metrics"),
     ("connect",),
     ("server",),

@@ -1,0 +1,69 @@
+"""Attempts that start one after another until one succeeds (RFC 8305, section 5).
+
+asyncio has such a race, too, but what has been wrong with it differs from version to version (docs/asyncio_fixes.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def first_to_succeed(
+    loop: asyncio.AbstractEventLoop, attempts: Iterable[Callable[[], Coroutine[Any, Any, T]]], delay_s: float
+) -> T | None:
+    """The result of the first attempt that succeeds, or None if all have failed with OSError.
+
+    The next attempt starts when the latest one has failed, or delay_s seconds after that began. Those that lose are
+    cancelled, and have ended when this returns. Any other exception is an attempt's own fault, and raised.
+    """
+    tasks: list[asyncio.Future[T]] = []
+    running: set[asyncio.Future[T]] = set()
+    waiting = iter(attempts)
+    try:
+        for attempt in waiting:
+            latest: asyncio.Future[T] = loop.create_task(attempt())
+            tasks.append(latest)
+            running.add(latest)
+            next_start_s = loop.time() + delay_s
+            while latest in running and (left_s := next_start_s - loop.time()) > 0:
+                done, running = await asyncio.wait(running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if (winner := succeeded(done)) is not None:
+                    return winner.result()
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            if (winner := succeeded(done)) is not None:
+                return winner.result()
+        return None
+    finally:
+        await end(tasks)
+        tasks.clear()  # their errors' tracebacks lead back to this frame
+        running.clear()
+
+
+def succeeded(done: Iterable[asyncio.Future[T]]) -> asyncio.Future[T] | None:
+    """One that has a result. Raises what is no OSError."""
+    for task in done:
+        if task.cancelled():
+            continue
+        error = task.exception()
+        if error is None:
+            return task
+        if not isinstance(error, OSError):
+            raise error
+    return None
+
+
+async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel those that run, and wait for them. What they end with is nobody's concern."""
+    unfinished = [task for task in tasks if not task.done()]
+    for task in unfinished:
+        task.cancel()
+    if unfinished:
+        await asyncio.wait(unfinished)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()
