@@ -22,7 +22,7 @@ import errno
 cdef class Admission:
     """limits: a hoop.Limits, or None."""
 
-    def __init__(self, Reactor reactor, limits):
+    def __cinit__(self, Reactor reactor not None, limits):
         self.reactor = reactor
         self.limits = limits
         self.stopped = []

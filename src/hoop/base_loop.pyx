@@ -645,6 +645,8 @@ def own_methods(kind):
     A call through a method of the very type needs no search for BaseLoop among the many bases, and the interpreter has
     faster instructions for it.
     """
+    if not issubclass(kind, BaseLoop):
+        raise TypeError(f"a class derived from BaseLoop was expected, not {kind!r}")
     for name, method in list(BaseLoop.__dict__.items()):
         if type(method) is MethodDescriptorType and getattr(kind, name) is method:
             setattr(kind, name, PyDescr_NewMethod(<PyTypeObject *>kind, (<method_descriptor *><PyObject *>method).d_method))

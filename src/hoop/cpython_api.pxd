@@ -54,7 +54,10 @@ cdef extern from "Python.h":
     ctypedef int (*gc_visit_fn "visitproc")(PyObject *entry, void *arg) noexcept
     ctypedef int (*gc_traverse_fn "traverseproc")(PyObject *self, gc_visit_fn visit, void *arg) noexcept
     ctypedef int (*gc_clear_fn "inquiry")(PyObject *self) noexcept
+    ctypedef PyObject *(*new_fn "newfunc")(PyTypeObject *kind, PyObject *arguments, PyObject *keywords) except NULL
     ctypedef struct type_slots "PyTypeObject":
+        new_fn tp_new
+        void *tp_vectorcall
         gc_traverse_fn tp_traverse
         gc_clear_fn tp_clear
         PyObject *tp_dict

@@ -23,7 +23,8 @@ cdef double RETRY_DELAY_S = 1.0  # asyncio.constants.ACCEPT_RETRY_DELAY
 cdef class Listener(Watcher):
     """Accepts on one listening socket for a server. start() and stop(); the socket stays its owner's."""
 
-    def __init__(self, Reactor reactor, sock, protocol_factory, server, int backlog, Admission admission):
+    def __cinit__(self, Reactor reactor not None, sock, protocol_factory, server, int backlog,
+                  Admission admission not None):
         self.reactor = reactor
         self.sock = sock
         self.protocol_factory = protocol_factory

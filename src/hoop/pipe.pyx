@@ -235,7 +235,7 @@ cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object pr
     return 0
 
 
-def make_read_pipe(Reactor reactor, pipe, protocol, waiter=None, extra=None):
+def make_read_pipe(Reactor reactor not None, pipe, protocol, waiter=None, extra=None):
     """A transport that reads from pipe, a file object, and owns it. connection_made comes in the next turn, then waiter.
 
     ValueError unless it is a pipe, a socket or a character device; then pipe stays the caller's.
@@ -248,7 +248,7 @@ def make_read_pipe(Reactor reactor, pipe, protocol, waiter=None, extra=None):
     return transport
 
 
-def make_write_pipe(Reactor reactor, pipe, protocol, waiter=None, extra=None):
+def make_write_pipe(Reactor reactor not None, pipe, protocol, waiter=None, extra=None):
     """A transport that writes to pipe, at once; as make_read_pipe."""
     mode = os.fstat(pipe.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):

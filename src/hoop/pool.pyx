@@ -116,9 +116,11 @@ cdef int end_flight(Job job) except -1:
     return 0
 
 
-def settle_future(Job job):
+def settle_future(Job job not None):
     """On the loop's thread: the job is back."""
     future = job.future
+    if future is None:
+        raise RuntimeError(f"{job!r} is not in flight")
     (<Reactor>job.loop).jobs_in_flight -= 1
     end_flight(job)
     if future.done():
@@ -373,6 +375,7 @@ class PoolFull(RuntimeError):
     """The queue of a pool is at its limit: wait for some of the submitted jobs before submitting more."""
 
 
+@cython.auto_pickle(False)
 @cython.no_gc_clear  # the crew must still be there when the pool goes
 cdef class Pool:
     """Threads for what would block a loop: files, name lookups, hashes, compression.

@@ -8,6 +8,7 @@ most one on_end, when the peer has ended its direction; on_drain, after write() 
 since; on_timeout, after a silence of set_timeout()'s length; on_error, at most once; and last, always, on_close. After each
 of them microtasks run.
 """
+cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.admission cimport set_quiet_timeout
 from hoop.cpython_api cimport PyContext_CopyCurrent
@@ -29,6 +30,7 @@ cdef enum:
     UNREAD_HIGH_WATER = 64 * 1024      # bytes that nobody wants yet, until no more are taken from the kernel
 
 
+@cython.auto_pickle(False)
 cdef class Socket:
     """One TCP or UNIX connection. Made by loop.connect_tcp() and its kin, or handed to a server's on_connection.
 

@@ -10,6 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from hoop.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_recv, hoop_net_send, hoop_net_socket_error
 from hoop.errors cimport os_error
 from hoop.handle cimport Handle
+from hoop.making cimport refuse_instances
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher, flush_if_deferred
 from hoop.stream_coroutines cimport STEP_ENDS, STEP_WAITS, StepOutcome, StreamCoroutine
 from hoop.transport cimport Transport
@@ -495,7 +496,7 @@ cdef object send_all(Reactor reactor, object sock, object data):
     return coroutine
 
 
-async def sock_connected(Reactor reactor, sock, address):
+async def sock_connected(Reactor reactor not None, sock, address):
     """Connect to a resolved address.
 
     EAGAIN is no connection under way, as EINPROGRESS and EALREADY are, but a refusal: the queue of a UNIX listener is full
@@ -521,7 +522,7 @@ async def sock_connected(Reactor reactor, sock, address):
             abandon(operation)
 
 
-async def sock_call(Reactor reactor, sock, bint is_send, function, *arguments):
+async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arguments):
     """function(*arguments), a method of sock, now or when the socket is ready."""
     cdef Call operation
     cdef int fd = check_socket(reactor, sock)
@@ -538,3 +539,7 @@ async def sock_call(Reactor reactor, sock, bint is_send, function, *arguments):
     finally:
         if future.cancelled():
             abandon(operation)
+
+
+refuse_instances(Receiving)
+refuse_instances(Sending)

@@ -23,6 +23,7 @@ cdef object over = object()
 cdef object warn = warnings.warn  # no attribute of this module, which may be emptied when the last coroutines go
 
 
+@cython.auto_pickle(False)
 @cython.freelist(128)
 cdef class StreamCoroutine:
     def __dealloc__(self):

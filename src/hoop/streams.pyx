@@ -10,6 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromObject, PyBytes_FromSt
 
 from cpython.object cimport PyObject
 from hoop.cpython_api cimport instance_dict
+from hoop.making cimport refuse_instances
 from hoop.stream cimport StreamFilter, StreamTransport
 from hoop.stream_coroutines cimport STEP_ENDS, STEP_GOES_ON, STEP_WAITS, StepOutcome, StreamCoroutine
 from hoop.transport cimport TRANSPORT_OPEN, spare_dict
@@ -675,7 +676,13 @@ cdef class Draining(StreamCoroutine):
         cdef StreamWriter writer = <StreamWriter>self.subject
         if writer.reader is not None and writer.reader.error is not None:
             raise writer.reader.error
+        if writer.protocol is None:  # a subclass that forgot super().__init__()
+            raise RuntimeError("StreamWriter.__init__() was not called")
         if writer.protocol.is_paused or writer.protocol.is_lost or writer.is_closing_now():
             self.target = writer._drain_slowly().__await__()
             return STEP_GOES_ON
         return STEP_ENDS
+
+
+refuse_instances(Reading)
+refuse_instances(Draining)

@@ -10,6 +10,7 @@ The timer is unreferenced: loop.run() waits for connections, not for their timeo
 """
 from hoop.csrc cimport hoop_expiry_deadline_ns, hoop_expiry_is_empty, hoop_expiry_node, hoop_expiry_pop_due, \
     hoop_expiry_queue_init, hoop_expiry_touch
+from hoop.making cimport refuse_instances
 from hoop.reactor cimport Reactor
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
@@ -114,3 +115,6 @@ cdef TimeoutQueue timeout_queue(Reactor reactor, double timeout_s):
         hoop_expiry_queue_init(&queue.waiting, timeout_ns)
         reactor._timeout_queues[timeout_ns] = queue
     return queue
+
+
+refuse_instances(TimeoutQueue)

@@ -1,5 +1,6 @@
 """The application's end of a TLS connection: an asyncio.Transport over a TlsSession."""
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from hoop.making cimport refuse_instances
 from hoop.tls_session cimport DEFAULT_TLS_HIGH_WATER, TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, \
     TLS_SHUTDOWN, TlsSession, limit_lower
 from hoop.transport cimport TRANSPORT_OPEN, set_watermarks
@@ -252,3 +253,6 @@ cdef class TlsTransport:
         if session.queued > 0:
             words.append(f"unencrypted={session.queued}")
         return f"<{' '.join(words)} over {session.lower!r}>"
+
+
+refuse_instances(TlsTransport)

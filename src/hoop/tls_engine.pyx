@@ -9,9 +9,11 @@ is offered, and its user encrypts no more than one record at a time and takes th
 To ask OpenSSL for plaintext when no record is complete costs an exception, more than decrypting a small record does.
 MemoryEngine therefore reads the records' lengths (RFC 8446, 5.1) as they are fed, and has_record() knows.
 """
+cimport cython
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from hoop.making cimport refuse_instances
 
 import ssl
 
@@ -26,6 +28,7 @@ cdef object ZeroReturnError = ssl.SSLZeroReturnError
 cdef object PlainSSLObject = ssl.SSLObject
 
 
+@cython.auto_pickle(False)
 cdef class TlsEngine:
     cdef int offer(self, char *data, Py_ssize_t size) except -1:
         self.offered = data
@@ -94,6 +97,7 @@ cdef class TlsEngine:
         raise NotImplementedError
 
 
+@cython.auto_pickle(False)
 cdef class MemoryEngine(TlsEngine):
     cdef bint handshake(self) except -1:
         try:
@@ -186,3 +190,6 @@ cdef TlsEngine new_engine(object context, bint is_server, object server_hostname
         # its methods only pass on to this object; a subclass may do more in them
         engine.native = getattr(engine.ssl_object, "_sslobj", engine.ssl_object)
     return engine
+
+
+refuse_instances(MemoryEngine)

@@ -49,8 +49,8 @@ cdef str FATAL = "Fatal error on SSL protocol"
 
 
 cdef class TlsSession(PlaintextQueue):
-    def __init__(self, Reactor loop, protocol, sslcontext, waiter=None, *, server_side=False, server_hostname=None,
-                 handshake_timeout=None, shutdown_timeout=None, is_upgrade=False):
+    def __cinit__(self, Reactor loop not None, protocol, sslcontext, waiter=None, *, server_side=False,
+                  server_hostname=None, handshake_timeout=None, shutdown_timeout=None, is_upgrade=False):
         """waiter: a future that is done with the handshake. is_upgrade: protocol already has its connection_made."""
         self.handshake_timeout = HANDSHAKE_TIMEOUT_S if handshake_timeout is None else handshake_timeout
         self.handshake_timeout_s = checked_timeout("ssl_handshake_timeout", handshake_timeout, HANDSHAKE_TIMEOUT_S)

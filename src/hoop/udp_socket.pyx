@@ -1,4 +1,5 @@
 """UdpSocket: a UDP endpoint as Node.js and libuv show it. It is the protocol of the transport that asyncio's endpoints have."""
+cimport cython
 from hoop.base_loop cimport BaseLoop
 from hoop.csrc cimport AF_INET, AF_INET6
 from hoop.datagram cimport ROUTE_SOCKET, DatagramTransport
@@ -7,6 +8,7 @@ from hoop.transport cimport RawAddress, TRANSPORT_OPEN
 import socket as socket_module
 
 
+@cython.auto_pickle(False)
 cdef class UdpSocket:
     """One UDP socket, made by loop.bind_udp(). (Node: dgram.Socket; libuv: uv_udp_t)
 
