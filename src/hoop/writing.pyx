@@ -15,7 +15,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.csrc cimport *
 from hoop.errors cimport os_error
 from hoop.reactor cimport Reactor, flush_if_deferred, may_hold
-from hoop.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN, Transport
+from hoop.transport cimport TRANSPORT_CLOSED, TRANSPORT_LOST, TRANSPORT_OPEN, Transport
 from libc.errno cimport EAGAIN
 
 import sys
@@ -143,7 +143,7 @@ cdef class WritingTransport(Transport):
         return 0
 
     cdef int flush_deferred(self) except -1:
-        return self.send_now()
+        return 0 if self.state == TRANSPORT_CLOSED else self.send_now()  # also if it never was open, and has no loop
 
     cdef int flush(self, bint is_loop_calling) except -1:
         """Give the kernel what is held. What it refuses waits until the socket is writable."""
