@@ -26,6 +26,7 @@ cdef class DatagramTransport(Transport):
 
     cdef int open(self, Reactor reactor, object sock, object protocol, object address, object waiter) except -1
 
+    cdef int tell_of_sending(self, object addr) except -1
     cdef int send(self, object data, const char *start, Py_ssize_t size, object addr) except? -1
     cdef int send_through_socket(self, object data, object addr) except -1
     cdef Route route(self, object addr, RawAddress *raw) except *

@@ -20,6 +20,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromOb
     PyBytes_GET_SIZE
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact
 from hoop.csrc cimport *
@@ -35,6 +36,7 @@ import asyncio
 import collections
 
 cdef extern from "Python.h":
+    int PySys_Audit(const char *event, const char *format, ...) except -1
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 cdef enum:
@@ -140,6 +142,8 @@ cdef class DatagramTransport(Transport):
             self.note_dropped_write()
             return
         if self.held is not None:
+            if not self.is_connected:
+                self.tell_of_sending(addr)
             self.hold(data, addr)
             return
         if PyBytes_CheckExact(data):
@@ -161,13 +165,19 @@ cdef class DatagramTransport(Transport):
         elif result > 0:
             self.send_through_socket(data, addr)
 
+    cdef int tell_of_sending(self, object addr) except -1:
+        """Audit hooks, as socket.sendto() does; without hooks, one comparison."""
+        return PySys_Audit("socket.sendto", "OO", <PyObject *>self.sock, <PyObject *>addr)
+
     cdef int send(self, object data, const char *start, Py_ssize_t size, object addr) except? -1:
         """0, -errno, or 1 where only the socket object can send to addr. Calls nobody."""
         cdef RawAddress raw
         cdef hoop_datagram datagram
         cdef Route route = self.route(addr, &raw)
         if route == ROUTE_SOCKET:
-            return 1
+            return 1  # the socket object tells the audit hooks itself
+        if route == ROUTE_RAW:
+            self.tell_of_sending(addr)
         flush_if_deferred(self.reactor)
         self.reactor.must_poll = True  # the receiver may be watched by this very loop
         datagram.data = start

@@ -29,6 +29,12 @@ cdef extern from "Python.h":
     PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *content, Py_ssize_t size) except NULL
     char *bytes_room "PyBytes_AS_STRING" (PyObject *content)
     int _PyBytes_Resize(PyObject **content, Py_ssize_t size) except -1
+    int PySys_Audit(const char *event, const char *format, ...) except -1
+
+# CPython tells its audit hooks (sys.addaudithook) before each of these operations; so do the functions below, with the
+# same names and arguments. Without hooks that is one comparison.
+cdef int NO_FOLDER = -1         # dir_fd: the path is relative to the working directory
+cdef int WRITING = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 
 cdef enum:
     # A file up to this size is read into the job and copied by the loop's thread. A larger one is read straight into
@@ -354,6 +360,7 @@ def read_file(path):
     cdef ReadFileJob job
     name = PyOS_FSPath(path)
     cdef bytes kept = encoded(name)
+    tell_of_reading(name)
     data = cached.read(reactor, kept)
     if data is not None:
         return data
@@ -366,6 +373,19 @@ def read_file(path):
     job.own.path = PyBytes_AS_STRING(kept)
     job.own.size = MOST_COPIED
     return job.start()
+
+
+cdef int tell_of_reading(object path) except -1:
+    """What the built-in open() tells."""
+    return PySys_Audit("open", "OsI", <PyObject *>path, <const char *>"r", <unsigned>(os.O_RDONLY | os.O_CLOEXEC))
+
+
+cdef int tell_of_writing(object path, bint append, bint exclusive) except -1:
+    if append:
+        return PySys_Audit("open", "OsI", <PyObject *>path, <const char *>"a", <unsigned>(WRITING | os.O_APPEND))
+    if exclusive:
+        return PySys_Audit("open", "OsI", <PyObject *>path, <const char *>"x", <unsigned>(WRITING | os.O_EXCL))
+    return PySys_Audit("open", "OsI", <PyObject *>path, <const char *>"w", <unsigned>(WRITING | os.O_TRUNC))
 
 
 def read_opened(ReadFileJob opened not None):
@@ -387,6 +407,7 @@ def write_file(path, data, unsigned mode, bint append, bint exclusive, bint atom
     job.own.mode = mode
     job.own.options = ((HOOP_FS_APPEND if append else 0) | (HOOP_FS_EXCLUSIVE if exclusive else 0)
                        | (HOOP_FS_ATOMIC if atomic else 0) | (HOOP_FS_SYNC if fsync else 0))
+    tell_of_writing(path, append, exclusive)
     return job.start()
 
 
@@ -439,6 +460,7 @@ def listdir(path):
     cdef ListJob job = ListJob.__new__(ListJob)
     job.begin(HOOP_FS_LIST)
     job.point_at(path, False)
+    PySys_Audit("os.listdir", "O", <PyObject *>path)
     return job.start()
 
 
@@ -447,12 +469,14 @@ def scandir(path):
     job.begin(HOOP_FS_LIST)
     job.point_at(path, False)
     job.own.options = 1
+    PySys_Audit("os.scandir", "O", <PyObject *>path)
     return job.start()
 
 
 def mkdir(path, unsigned mode):
     cdef FsJob job = new_job(HOOP_FS_MKDIR, path, False)
     job.own.mode = mode
+    PySys_Audit("os.mkdir", "OIi", <PyObject *>path, mode, NO_FOLDER)
     return job.start()
 
 
@@ -462,32 +486,40 @@ def makedirs(path, unsigned mode, bint exist_ok):
     job.point_at(path, False)
     job.own.mode = mode
     job.own.options = exist_ok
+    PySys_Audit("os.mkdir", "OIi", <PyObject *>path, mode, NO_FOLDER)
     return job.start()
 
 
 def remove(path):
-    return new_job(HOOP_FS_UNLINK, path, False).start()
+    cdef FsJob job = new_job(HOOP_FS_UNLINK, path, False)
+    PySys_Audit("os.remove", "Oi", <PyObject *>path, NO_FOLDER)
+    return job.start()
 
 
 def rmdir(path):
-    return new_job(HOOP_FS_RMDIR, path, False).start()
+    cdef FsJob job = new_job(HOOP_FS_RMDIR, path, False)
+    PySys_Audit("os.rmdir", "Oi", <PyObject *>path, NO_FOLDER)
+    return job.start()
 
 
 def rename(src, dst):
     cdef FsJob job = new_job(HOOP_FS_RENAME, src, False)
     job.point_at_other(dst)
+    PySys_Audit("os.rename", "OOii", <PyObject *>src, <PyObject *>dst, NO_FOLDER, NO_FOLDER)
     return job.start()
 
 
 def link(src, dst):
     cdef FsJob job = new_job(HOOP_FS_LINK, src, False)
     job.point_at_other(dst)
+    PySys_Audit("os.link", "OOii", <PyObject *>src, <PyObject *>dst, NO_FOLDER, NO_FOLDER)
     return job.start()
 
 
 def symlink(src, dst):
     cdef FsJob job = new_job(HOOP_FS_SYMLINK, src, False)
     job.point_at_other(dst)
+    PySys_Audit("os.symlink", "OOi", <PyObject *>src, <PyObject *>dst, NO_FOLDER)
     return job.start()
 
 
@@ -501,6 +533,7 @@ def readlink(path):
 def chmod(path, unsigned mode):
     cdef FsJob job = new_job(HOOP_FS_CHMOD, path, True)
     job.own.mode = mode
+    PySys_Audit("os.chmod", "OIi", <PyObject *>path, mode, NO_FOLDER)
     return job.start()
 
 
@@ -511,6 +544,7 @@ def chown(path, uid, gid, bint follow_symlinks):
     if gid != -1:
         job.own.group = gid
     job.own.no_follow = not follow_symlinks
+    PySys_Audit("os.chown", "OIIi", <PyObject *>path, <unsigned>job.own.user, <unsigned>job.own.group, NO_FOLDER)
     return job.start()
 
 
@@ -520,6 +554,8 @@ def utime(path, accessed_ns, modified_ns, bint follow_symlinks):
     set_time(&job.own.times[0], accessed_ns)
     set_time(&job.own.times[1], modified_ns)
     job.own.no_follow = not follow_symlinks
+    times = None if accessed_ns is None else (accessed_ns, modified_ns)
+    PySys_Audit("os.utime", "OOOi", <PyObject *>path, <PyObject *>None, <PyObject *>times, NO_FOLDER)
     return job.start()
 
 
@@ -535,6 +571,7 @@ cdef int set_time(timespec *time, object ns) except -1:
 def truncate(path, int64_t length):
     cdef FsJob job = new_job(HOOP_FS_TRUNCATE, path, True)
     job.own.offset = length
+    PySys_Audit("os.truncate", "OL", <PyObject *>path, <long long>length)
     return job.start()
 
 
@@ -551,6 +588,8 @@ def copy_file(src, dst, bint exclusive):
     job.point_at(src, False)
     job.point_at_other(dst)
     job.own.options = HOOP_FS_EXCLUSIVE if exclusive else 0
+    tell_of_reading(src)
+    tell_of_writing(dst, False, exclusive)
     return job.start()
 
 
