@@ -181,15 +181,17 @@ cdef class BaseLoop(Reactor):
         return transport
 
     def _make_datagram(self, sock, protocol, address, waiter=None):
-        """A transport that owns sock (non-blocking). With an address, sendto() accepts no other. Fails as _make_stream."""
+        """A transport that owns sock (non-blocking). With an address, sendto() accepts no other.
+
+        If it raises, sock is still the caller's, and open.
+        """
         cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
         fd_watcher(self, sock)
         try:
             self.check_ours()
             transport.open(self, sock, protocol, address, waiter)
         except BaseException:
-            transport.release()
-            sock.close()
+            transport.disown()
             raise
         return transport
 

@@ -226,9 +226,7 @@ cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object pr
         transport.adopt(reactor, fd, pipe, protocol, None, None, extra)
         transport.begin_life(waiter)
     except BaseException:
-        transport.sock = None
-        transport.fd = -1
-        transport.release()
+        transport.disown()
         if fd != number:
             hoop_net_close(fd)
         raise

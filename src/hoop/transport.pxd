@@ -59,6 +59,7 @@ cdef class Transport(Watcher):
     cdef int lose(self, object error) except -1
     cdef int fatal(self, object error, str message) except -1
     cdef int release(self) except -1
+    cdef int disown(self) except -1
     cdef int pause_protocol(self) except -1
     cdef int resume_protocol(self) except -1
     cdef object transport_socket(self)

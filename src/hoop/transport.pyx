@@ -245,6 +245,14 @@ cdef class Transport(Watcher):
             server._detach(self)
         return 0
 
+    cdef int disown(self) except -1:
+        """What was to follow adopt() has failed: descriptor and socket object are the caller's again. Nothing is called."""
+        if self.reactor is not None:
+            self.reactor.unwatch(self)
+        self.fd = -1
+        self.sock = None
+        return self.release()
+
     def _release(self):
         self.release()
 
