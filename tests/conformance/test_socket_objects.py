@@ -12,6 +12,7 @@ import fcntl
 import os
 import socket
 import tempfile
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Iterator
 from ssl import PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER
 from typing import Any
@@ -48,13 +49,15 @@ async def connection(kind: str) -> AsyncIterator[tuple[Any, Any]]:
                 Recorder, *address_of(server), ssl=theirs, server_hostname=name
             )
         accepted = (await clients.until_made()).transport
+        protocols = accepted.get_protocol(), transport.get_protocol()
         try:
             yield (accepted, transport) if end == "accepted" else (transport, accepted)
         finally:
             server.close()
             for one in (accepted, transport):
                 one.abort()
-                await one.get_protocol().until_lost()
+            for protocol in protocols:
+                await protocol.until_lost()
             await closed(server)
 
 
@@ -191,3 +194,82 @@ def test_a_connection_made_of_a_blocking_socket(run: Any) -> None:
             transport.abort()
 
     run(main())
+
+
+def told(sock: Any, calls: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+    """What each attribute and call of a socket object gives, or raises: its type, and its value where it is no address."""
+    found: dict[str, Any] = {}
+    for name, arguments in calls.items():
+        try:
+            value = getattr(sock, name)
+            value = value(*arguments) if callable(value) else value
+        except Exception as error:
+            found[name] = AttributeError if isinstance(error, AttributeError) else (type(error), str(error))
+            continue
+        found[name] = "an address" if name in ("getsockname", "getpeername") and value else value
+    return found
+
+
+CALLS: dict[str, tuple[Any, ...]] = {
+    "family": (),
+    "type": (),
+    "proto": (),
+    "get_inheritable": (),
+    "gettimeout": (),
+    "getsockname": (),
+    "getpeername": (),
+    "getsockbyname": (),
+    "__getstate__": (),
+    "getsockopt": (socket.SOL_SOCKET, socket.SO_TYPE),
+    "setsockopt": (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    "setblocking": (False,),
+    "settimeout": (1,),
+    "shutdown": (socket.SHUT_WR,),
+    "close": (),
+    "recv": (1,),
+    "makefile": (),
+    "accept": (),
+    "detach": (),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_transport_s_socket_tells_is_what_asyncio_s_tells(kind: str) -> None:
+    """All of it, in one table for each loop: while the connection is open, and once it is closed."""
+    import hoop
+
+    def table(factory: Any) -> list[Any]:
+        async def main() -> list[Any]:
+            async with connection(kind) as (transport, _):
+                sock = transport.get_extra_info("socket")
+                shape = repr(sock).replace(str(sock.fileno()), "N", 1)
+                head = shape.partition(", laddr")[0].partition(", raddr")[0]
+                seen = [isinstance(sock, TransportSocket), head, "raddr" in shape, told(sock, CALLS)]
+                with sock.dup() as copy:
+                    seen += [type(copy), copy.family, copy.type, copy.proto, copy.gettimeout(), copy.get_inheritable()]
+            return [*seen, sock.fileno(), repr(sock), told(sock, CALLS)]
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(asyncio.wait_for(main(), DEADLINE_S))
+
+    assert table(hoop.new_event_loop) == table(asyncio.SelectorEventLoop)
+
+
+def test_what_a_server_s_socket_tells_is_what_asyncio_s_tells() -> None:
+    import hoop
+
+    def table(factory: Any) -> list[Any]:
+        async def main() -> list[Any]:
+            server = await asyncio.get_running_loop().create_server(Recorder, LOCALHOST, 0)
+            (sock,) = server.sockets
+            seen = [type(server.sockets), isinstance(sock, TransportSocket), told(sock, {k: v for k, v in CALLS.items() if k != "shutdown"})]
+            with sock.dup() as copy:
+                seen += [type(copy), copy.family, copy.type, copy.proto, copy.gettimeout(), copy.get_inheritable()]
+            server.close()
+            await closed(server)
+            return [*seen, server.sockets, sock.fileno(), told(sock, CALLS)]
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(asyncio.wait_for(main(), DEADLINE_S))
+
+    assert table(hoop.new_event_loop) == table(asyncio.SelectorEventLoop)
