@@ -355,6 +355,8 @@ async def sendfile(folder: Path, contexts: Any) -> None:
         transport, protocol = await loop.create_connection(lambda: Asking(b""), *server.sockets[0].getsockname())
         protocol.data = DATA
         try:
+            if transport.is_closing():  # sendfile() would call that a RuntimeError, as asyncio does
+                raise EOFError("the connection was closed already")
             with path.open("rb") as file:
                 await loop.sendfile(transport, file)
         finally:

@@ -51,7 +51,7 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "epoll_pwait2": (E.EINTR, *NOT_HERE),
     "poll": (E.EINTR, E.ENOMEM),
     "ppoll": (E.EINTR, E.ENOMEM),
-    "eventfd": NO_DESCRIPTOR,
+    "eventfd": (*NO_DESCRIPTOR, *NOT_HERE),
     "timerfd_create": (*NO_DESCRIPTOR, *NOT_HERE),
     "timerfd_settime": NOT_HERE,
     "read": (E.EINTR, E.EIO),
