@@ -2,13 +2,14 @@
 # make test            all tests, as ./tests/run; make ctest: those of csrc; make check-types: mypy
 # make sanitize        hoop's half of the Python suite on modules built with ASan and UBSan (scripts/sanitized_tests.sh)
 # make debug           the same on a debug build of CPython, Debian's by default (scripts/debug_tests.sh)
+# make suites          other projects' tests on asyncio and on hoop (SUITES="tornado uvicorn": only these)
 # make bench           the quick benchmark, as ./bench/run
 # make dist            an sdist and a wheel in dist/
 # make clean           removes everything that was built, but not the environments
 
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 
-.PHONY: build test ctest check-types sanitize debug bench dist clean
+.PHONY: build test ctest check-types sanitize debug suites bench dist clean
 
 build:
 	$(PYTHON) setup.py --quiet build_ext --inplace
@@ -28,6 +29,9 @@ sanitize:
 
 debug:
 	./scripts/debug_tests.sh
+
+suites: build
+	$(PYTHON) scripts/suites/run.py $(SUITES)
 
 bench:
 	./bench/run
