@@ -308,10 +308,12 @@ def mark_loops_forked(
         loop._forget_signals()
 
 
-def flush_running_loop() -> None:
+def flush_running_loop(
+    running: Callable[[], object] = events._get_running_loop, kind: type[BaseLoop] = BaseLoop
+) -> None:
     """Send what the callback that runs in this thread has written: the process is about to fork, or to end."""
-    loop = events._get_running_loop()
-    if isinstance(loop, BaseLoop):
+    loop = running()
+    if isinstance(loop, kind):
         loop._flush_deferred()
 
 

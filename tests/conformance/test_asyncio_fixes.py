@@ -32,6 +32,7 @@ from conformance.peers import (
     open_descriptors,
     read_exactly,
     refused_port,
+    reset,
     soon,
     tcp_pair,
     turns,
@@ -457,3 +458,99 @@ def test_an_eager_task_that_has_ended_is_no_cycle(loop: Any, loop_name: str) -> 
             assert kept() is None
 
     loop.run_until_complete(main())
+
+
+@pytest.fixture
+def streams(loop_name: str) -> Any:
+    """The module that has the streams of the loop: asyncio's own, or hoop's."""
+    if loop_name == "asyncio":
+        return asyncio
+    import hoop
+
+    return hoop
+
+
+def test_a_handler_of_a_server_is_not_collected(run: Any, streams: Any) -> None:
+    """cpython#90467: nobody but the protocol knew of its task."""
+
+    async def main() -> None:
+        ended: list[bytes] = []
+
+        async def handle(reader: Any, writer: Any) -> None:
+            ended.append(await reader.read())
+            writer.close()
+
+        server = await streams.start_server(handle, LOCALHOST, 0)
+        peer = dial(address_of(server))
+        await turns(10)
+        for _ in range(3):
+            gc.collect()
+            await turns(2)
+        peer.sendall(b"late")
+        peer.shutdown(socket.SHUT_WR)
+        assert await off_loop(peer.recv, 1) == b"" and ended == [b"late"]
+        peer.close()
+        server.close()
+        await closed(server)
+
+    run(main())
+
+
+def test_a_lost_connection_that_nobody_asks_about_is_not_reported(run: Any, streams: Any) -> None:
+    """cpython#104340: wait_closed() is optional."""
+
+    async def main() -> None:
+        log = HandlerLog(asyncio.get_running_loop())
+        ours, peer = tcp_pair()
+        reader, writer = await streams.open_connection(sock=ours)
+        peer.sendall(b"unread")
+        reset(peer)
+        with pytest.raises(ConnectionError):
+            while True:
+                await soon(reader.read(1))
+        writer.close()
+        await turns(3)
+        del reader, writer
+        gc.collect()
+        await turns(3)
+        assert log == []
+
+    run(main())
+
+
+def test_received_data_is_bytes(run: Any) -> None:
+    """cpython#99941"""
+
+    async def main() -> None:
+        seen: list[type] = []
+        protocol = Recorder(data_received=lambda protocol, data: seen.append(type(data)))
+        transport, peer = await connected(protocol)
+        peer.sendall(b"x")
+        await protocol.until_called("data_received")
+        assert seen == [bytes]
+        transport.abort()
+        await protocol.until_lost()
+        peer.close()
+
+    run(main())
+
+
+def test_each_datagram_that_waits_counts_more_than_its_bytes(run: Any, loop_name: str) -> None:
+    """cpython#135444: empty ones filled the memory, and nobody was told to pause."""
+    skip_before(loop_name, 3, 14)
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours.setblocking(False)
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=ours)
+        while transport.get_write_buffer_size() == 0:
+            transport.sendto(b"")
+        before = transport.get_write_buffer_size()
+        transport.sendto(b"")
+        assert before == 8 and transport.get_write_buffer_size() == 16
+        transport.abort()
+        await turns(3)
+        peer.close()
+
+    run(main())
