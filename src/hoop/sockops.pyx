@@ -106,6 +106,13 @@ cdef class FdWatcher(Watcher):
                                  "exception": failure})
         return self.fail_all(failure)
 
+    cdef int on_loop_closed(self) except -1:
+        """As in asyncio, whoever waits learns nothing; but the sockets are their owners' alone."""
+        cdef SockOperation operation
+        for operation in (self.receiving or []) + (self.sending or []):
+            operation.let_go()
+        return 0
+
     cdef int on_descriptor_lost(self) except -1:
         return self.fail_all(os_error(-EBADF))
 
@@ -400,9 +407,12 @@ cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int 
     return operation.future
 
 
-cdef int abandon(SockOperation operation) except -1:
-    """The caller is gone: take the operation out if it is still queued."""
+cdef int forsake(SockOperation operation) except -1:
+    """The caller goes on. If it has no result, it was cancelled, or its coroutine was closed: then it takes none any more, and
+    the operation, if it is still queued, is taken out."""
     cdef FdWatcher watcher = operation.watcher
+    if operation.future.done() and not operation.future.cancelled():
+        return 0
     for queue in (watcher.receiving, watcher.sending):
         if queue is not None and operation in queue:
             queue.remove(operation)
@@ -429,9 +439,7 @@ cdef class SockCoroutine(StreamCoroutine):
         return STEP_ENDS
 
     cdef int forget(self, object future) except -1:
-        if future.cancelled():
-            abandon(self.operation)
-        return 0
+        return forsake(self.operation)
 
 
 cdef class Receiving(SockCoroutine):
@@ -518,8 +526,7 @@ async def sock_connected(Reactor reactor not None, sock, address):
     try:
         return await future
     finally:
-        if future.cancelled():
-            abandon(operation)
+        forsake(operation)
 
 
 async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arguments):
@@ -537,8 +544,7 @@ async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arg
     try:
         return await future
     finally:
-        if future.cancelled():
-            abandon(operation)
+        forsake(operation)
 
 
 refuse_instances(Receiving)

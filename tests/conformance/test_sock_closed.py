@@ -23,6 +23,12 @@ def keeping(loop_name: str) -> None:
 
 
 @pytest.fixture
+def leaving(loop_name: str) -> None:
+    if loop_name == "asyncio":
+        pytest.skip("asyncio's reader stays, and takes what arrives for nobody")
+
+
+@pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, peer = tcp_pair()
     with ours, peer:
@@ -222,6 +228,20 @@ def test_a_detached_socket_is_its_new_owner_s(run: Any, pair: tuple[socket.socke
     run(main())
 
 
+def test_a_loop_that_is_closed_while_an_operation_waits(loop: asyncio.AbstractEventLoop) -> None:
+    """uvloop's test_socket_close_loop_and_close: the loop holds nothing open once it is closed."""
+    ours, peer = tcp_pair()
+    with peer:
+        task = loop.create_task(loop.sock_recv(ours, 10))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+        ours.close()
+        assert ours.fileno() == -1
+        assert peer.recv(1) == b""
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 def test_a_loop_that_is_closed_meanwhile(loop: asyncio.AbstractEventLoop, loop_name: str) -> None:
     """Nothing is left open once the loop and its tasks are gone."""
     import gc
@@ -242,3 +262,30 @@ def test_a_loop_that_is_closed_meanwhile(loop: asyncio.AbstractEventLoop, loop_n
     gc.collect()
     assert ours.fileno() == -1
     assert open_descriptors() <= before
+
+
+@pytest.mark.usefixtures("leaving")
+@pytest.mark.parametrize("name", ["sock_recv", "sock_recvfrom"])
+@pytest.mark.parametrize("way", ["close", "throw"])
+def test_a_coroutine_that_is_given_up_takes_nothing(
+    run: Any, pair: tuple[socket.socket, socket.socket], name: str, way: str
+) -> None:
+    """Neither the descriptor nor what arrives later: the next one to ask gets it."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = pair
+        coroutine = getattr(loop, name)(ours, 10)
+        coroutine.send(None)
+        if way == "close":
+            coroutine.close()
+        else:
+            with pytest.raises(LookupError):
+                coroutine.throw(LookupError())
+        peer.send(b"hello")
+        await turns()
+        assert await soon(loop.sock_recv(ours, 10)) == b"hello"
+        ours.close()
+        assert ours.fileno() == -1
+
+    run(main())
