@@ -97,7 +97,6 @@ class Executing(asyncio.AbstractEventLoop):
             raise RuntimeError("Event loop is closed")
         if not callable(func) or (self.get_debug() and (asyncio.iscoroutine(func) or inspect.iscoroutinefunction(func))):
             raise TypeError(f"a plain callable was expected by run_in_executor(), got {func!r}")
-        self._flush_deferred()  # the call may ask somebody who waits for what was written
         if executor is None:
             if self._executor_shutdown_called:
                 raise RuntimeError("Executor shutdown has been called")
@@ -106,6 +105,7 @@ class Executing(asyncio.AbstractEventLoop):
                 executor = self._default_executor = DefaultExecutor()
         if type(executor) is DefaultExecutor:
             return executor._pool.run_for(self, func, args)
+        self._flush_deferred()  # as a pool does: the call may ask somebody who waits for what was written
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 
     def set_default_executor(self, executor: concurrent.futures.ThreadPoolExecutor) -> None:  # type: ignore[override]

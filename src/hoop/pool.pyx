@@ -17,7 +17,7 @@ from hoop.cpython_api cimport PyContext_New, PyErr_CheckSignals
 from hoop.csrc cimport *
 from hoop.errors cimport check, os_error
 from hoop.handle cimport Handle, handle_of_node
-from hoop.reactor cimport Reactor
+from hoop.reactor cimport Reactor, flush_if_deferred
 from libc.errno cimport ENOBUFS, ESHUTDOWN
 
 import asyncio
@@ -182,6 +182,7 @@ cdef class Crew:
             raise RuntimeError("this event loop belongs to the parent process; make a new one after fork()")
         if job.job == NULL or job.job.state != HOOP_JOB_IDLE or job.future is not None:
             raise RuntimeError(f"{job!r} cannot be submitted: it has no work, or was submitted before")
+        flush_if_deferred(reactor)  # the thread may do what tells somebody to look for what was written
         future = asyncio.Future(loop=reactor)
         job.loop = reactor
         job.context = PyContext_New()

@@ -10,9 +10,9 @@ Reports: uvloop#631 (a project left uvloop, since what a callback had written be
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
-import select
 import signal
 import socket
 import ssl
@@ -24,42 +24,10 @@ import time
 from typing import Any
 
 import pytest
-from conformance.peers import DEADLINE_S, LOCALHOST, Recorder, connected, off_loop, read_exactly, read_to_end, tcp_pair
-from conformance.tls_peers import tls_connected
+from conformance.peers import DEADLINE_S, LOCALHOST, Recorder, off_loop, read_exactly, read_to_end
+from conformance.watched_peers import KINDS, PATIENCE_S, opened, seen
 
-PATIENCE_S = 5.0
 LONG_ENOUGH_S = 0.001  # docs/writes.md: a write that finds bytes held for 0.25 ms or longer sends
-KINDS = ("tcp", "unix", "tls")
-
-
-@contextlib.asynccontextmanager
-async def opened(kind: str):
-    """(transport, the blocking socket at its other end)"""
-    protocol = Recorder()
-    if kind == "tls":
-        transport, peer = await tls_connected(protocol)
-    elif kind == "tcp":
-        transport, peer = await connected(protocol)
-    else:
-        ours, peer = socket.socketpair()
-        peer.settimeout(DEADLINE_S)
-        transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, sock=ours)
-    try:
-        yield transport, peer
-    finally:
-        transport.abort()
-        await protocol.until_lost()
-        peer.close()
-
-
-def seen(peer: Any, patience_s: float = PATIENCE_S) -> bool:
-    """Whether something can be read, now or soon. Blocks."""
-    if isinstance(peer, ssl.SSLSocket) and peer.pending():
-        return True
-    fd = peer if isinstance(peer, int) else peer.fileno()
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    return poller.poll(patience_s * 1000) != []
 
 
 def let_time_pass(seconds: float = LONG_ENOUGH_S) -> None:
@@ -272,6 +240,45 @@ def test_a_call_in_a_thread(run, kind):
     run(main())
 
 
+@pytest.mark.parametrize("which", ["the default one", "one of the program's own"])
+def test_a_call_in_an_executor(run, which):
+    """Both kinds, seen before the call is made at all."""
+    held: list[bool] = []
+
+    class Executor(concurrent.futures.ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            held.append(not seen(self.peer, 0))
+            return super().submit(*args, **kwargs)
+
+    async def main() -> None:
+        async with opened("unix") as (transport, peer):
+            executor = None if which == "the default one" else Executor(1)
+            if executor is not None:
+                executor.peer = peer
+            transport.write(b"question")
+            future = asyncio.get_running_loop().run_in_executor(executor, peer.recv, 100)
+            assert held in ([], [False])
+            assert await future == b"question"
+            if executor is not None:
+                executor.shutdown()
+
+    run(main())
+
+
+def test_a_job_of_the_pool():
+    """(hoop only: asyncio has none.) Files and names go this way."""
+    import hoop
+
+    async def main() -> None:
+        async with opened("unix") as (transport, peer):
+            transport.write(b"before")
+            future = asyncio.get_running_loop().pool.run(len, "four")
+            assert seen(peer, 0)
+            assert await future == 4
+
+    hoop.run(main())
+
+
 # Children
 
 
@@ -420,7 +427,7 @@ def test_fork_comes_after_what_was_written(run, kind):
 @FORK_WARNS
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_forked_child_writes_and_ends(run, kind):
-    """os._exit() calls no hook: in the child of a fork nothing is deferred. (case 064)"""
+    """os._exit() calls no hook: in the child of a fork nothing is deferred. (uvloop#631)"""
 
     async def main() -> None:
         async with opened(kind) as (transport, peer):
@@ -532,156 +539,3 @@ class TestTime:
                 assert await done
 
         run(main())
-
-
-def loops_at_once(loop_name: str) -> dict[str, Any]:
-    """Loops on which write() sends inside write()."""
-    if loop_name == "asyncio":
-        return {"asyncio": asyncio.SelectorEventLoop}
-    import hoop
-
-    return {"keyword": lambda: hoop.Loop(defer_writes=False), "environment": hoop.Loop}
-
-
-@pytest.mark.parametrize("how", ["asyncio", "keyword", "environment"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_loop_that_defers_nothing(loop_name, monkeypatch, how, kind):
-    """A callback writes and blocks until the answer has come. (uvloop#631, case 064)"""
-    factories = loops_at_once(loop_name)
-    if how not in factories:
-        pytest.skip("of the other loop")
-    monkeypatch.setenv("HOOP_DEFER_WRITES", "0" if how == "environment" else "1")
-
-    async def main() -> None:
-        async with opened(kind) as (transport, peer):
-            arrived = threading.Event()
-            thread = threading.Thread(target=lambda: (peer.recv(10), arrived.set()))
-            thread.start()
-            transport.write(b"request")
-            assert arrived.wait(PATIENCE_S)
-            thread.join()
-            transport.writelines([b"two ", b"more"])
-            assert seen(peer)
-
-    with asyncio.Runner(loop_factory=factories[how]) as runner:
-        runner.run(main())
-
-
-class TestSwitches:
-    """hoop's own: what asyncio does anyhow."""
-
-    @pytest.fixture
-    def run(self):
-        import hoop
-
-        return hoop.run
-
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_what_is_written_is_held_until_the_callback_ends(self, run, kind):
-        async def main() -> None:
-            async with opened(kind) as (transport, peer):
-                transport.write(b"held")
-                assert not seen(peer, 0)
-                assert await off_loop(read_exactly, peer, 4) == b"held"
-
-        run(main())
-
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_a_transport_s_own(self, run, kind):
-        async def main() -> None:
-            async with opened(kind) as (transport, peer):
-                transport.write(b"held, ")
-                transport.set_write_deferral(False)
-                assert seen(peer)
-                transport.write(b"at once, ")
-                assert await off_loop(read_exactly, peer, 15) == b"held, at once, "
-                transport.write(b"x")
-                assert seen(peer)
-                assert await off_loop(read_exactly, peer, 1) == b"x"
-                transport.set_write_deferral(True)
-                transport.write(b"held again")
-                assert not seen(peer, 0)
-
-        run(main())
-
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_on_a_loop_that_defers_nothing(self, kind):
-        import hoop
-
-        async def main() -> None:
-            async with opened(kind) as (transport, peer):
-                transport.set_write_deferral(True)
-                transport.write(b"held")
-                assert not seen(peer, 0)
-
-        with asyncio.Runner(loop_factory=lambda: hoop.Loop(defer_writes=False)) as runner:
-            runner.run(main())
-
-    def test_a_pipe_can_be_told_to_hold(self, run):
-        async def main() -> None:
-            reading, writing = os.pipe()
-            protocol = Recorder()
-            pipe, _ = await asyncio.get_running_loop().connect_write_pipe(
-                lambda: protocol, os.fdopen(writing, "wb", 0)
-            )
-            pipe.set_write_deferral(True)
-            pipe.write(b"held")
-            assert not seen(reading, 0)
-            pipe.get_extra_info("pipe")
-            assert seen(reading, 0)
-            pipe.close()
-            await protocol.until_lost()
-            os.close(reading)
-
-        run(main())
-
-    def test_tls_inherits_the_switch_of_the_transport_below(self, run):
-        from conformance.tls_peers import client_context, wrap_server
-
-        async def main() -> None:
-            below, peer = await connected(Recorder())
-            below.set_write_deferral(False)
-            handshake = asyncio.ensure_future(off_loop(wrap_server, peer))
-            protocol = Recorder()
-            transport = await asyncio.get_running_loop().start_tls(
-                below, protocol, client_context(), server_hostname="localhost"
-            )
-            wrapped = await handshake
-            transport.write(b"at once")
-            assert seen(wrapped)
-            transport.abort()
-            await protocol.until_lost()
-            wrapped.close()
-
-        run(main())
-
-    def test_native_sockets(self):
-        """Told before there is a connection, and after."""
-        import hoop
-
-        loop = hoop.Loop()
-        ours, peer = tcp_pair()
-        ours.close()
-        peer.close()
-        with socket.create_server((LOCALHOST, 0)) as listener:
-            answers: list[bool] = []
-
-            def connected(handle: hoop.Socket) -> None:
-                peer, _ = listener.accept()
-                with peer:
-                    handle.write(b"at once")
-                    answers.append(seen(peer))
-                    peer.recv(100)
-                    handle.set_write_deferral(True)
-                    handle.write(b"held")
-                    answers.append(seen(peer, 0))
-                    handle.set_write_deferral(False)
-                    answers.append(seen(peer))
-                    handle.destroy()
-
-            handle = loop.connect_tcp(*listener.getsockname())
-            handle.set_write_deferral(False)
-            handle.on_connect = connected
-            loop.run()
-            loop.close()
-            assert answers == [True, False, True]
