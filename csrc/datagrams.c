@@ -145,6 +145,12 @@ int hoop_datagram_reader_receive(hoop_datagram_reader *reader, int fd, size_t la
     return receive_one_by_one(reader, fd, largest, places, datagrams);
 }
 
+int hoop_datagram_reader_receive_one(hoop_datagram_reader *reader, int fd, size_t largest, hoop_datagram *datagram)
+{
+    HOOP_ASSERT(largest > 0 && largest <= HOOP_DATAGRAMS_ROOM);
+    return receive_one_by_one(reader, fd, largest, 1, datagram);
+}
+
 int hoop_datagram_send(int fd, const hoop_datagram *datagram)
 {
     ssize_t sent;

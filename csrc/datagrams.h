@@ -31,6 +31,8 @@ void hoop_datagram_reader_close(hoop_datagram_reader *reader); /* NULL is fine *
  * number (at least 1) or -errno; -EAGAIN when none waits. What they point to is the reader's, until its next use. An
  * error that the socket had pending is told once: as the result, or in the last place (see hoop_datagram.size). */
 int hoop_datagram_reader_receive(hoop_datagram_reader *reader, int fd, size_t largest, hoop_datagram *datagrams);
+/* Likewise, but no more than one datagram is taken from the socket: 1 or -errno. */
+int hoop_datagram_reader_receive_one(hoop_datagram_reader *reader, int fd, size_t largest, hoop_datagram *datagram);
 
 /* 0 when the kernel has taken it, or -errno: -EAGAIN for "not now", anything else is about this datagram or about an
  * earlier one (ICMP), and the datagram is not sent. Datagrams are taken whole or not at all. */

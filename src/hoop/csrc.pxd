@@ -179,6 +179,8 @@ cdef extern from "datagrams.h" nogil:
     void hoop_datagram_reader_close(hoop_datagram_reader *reader) noexcept
     int hoop_datagram_reader_receive(hoop_datagram_reader *reader, int fd, size_t largest,
                                      hoop_datagram *datagrams) noexcept
+    int hoop_datagram_reader_receive_one(hoop_datagram_reader *reader, int fd, size_t largest,
+                                         hoop_datagram *datagram) noexcept
     int hoop_datagram_send(int fd, const hoop_datagram *datagram) noexcept
     int hoop_datagrams_send(int fd, const hoop_datagram *datagrams, int count) noexcept
 

@@ -13,6 +13,7 @@ cdef class DatagramTransport(Transport):
     cdef int family
     cdef flag is_connected      # the kernel knows the peer
     cdef flag is_peer_named
+    cdef flag is_shared         # somebody else may hold the socket, too: it was handed in, or given out
     cdef flag is_backing_off    # the poller said writable, the kernel still refused: a timer is set
     cdef int refusals           # of that kind, in a row
     cdef object held            # deque of (bytes, address) that the kernel refused; None when nothing is held
@@ -38,6 +39,7 @@ cdef class DatagramTransport(Transport):
     cdef int back_off(self) except -1
 
     cdef int on_readable(self) except -1
+    cdef int receive_singly(self) except -1
     cdef int receive_through_socket(self) except -1
     cdef object bytes_or_error(self, Py_ssize_t size, const char *data)
     cdef int deliver(self) except -1

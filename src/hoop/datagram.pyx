@@ -3,7 +3,9 @@
 Receiving. A readable socket gives up to a batch of datagrams for one system call (csrc/datagrams.h). Each is a
 callback of its own: its microtasks run before the next one. What a batch holds when reading is paused, or when a
 callback raises KeyboardInterrupt, is kept and delivered first afterwards; what it holds when the transport is closed
-is dropped, as is what the kernel holds.
+is dropped, as is what the kernel holds. So a batch is taken only from a socket that ends with its transport. One that was
+handed in, or given out by get_extra_info(), may live on elsewhere, and there everything that was not delivered here must
+be found: from such a socket each datagram is taken by itself.
 
 Sending. sendto() hands each datagram to the kernel at once. Collecting what a callback sends for one sendmmsg(2)
 would save nothing that can be measured (on the loopback the way through the network stack takes all the time), and
@@ -66,6 +68,7 @@ cdef class DatagramTransport(Transport):
         """Own sock. connection_made comes in the next turn, then reading begins, then waiter is done."""
         self.family = sock.family
         self.address = address
+        self.is_shared = True
         try:
             peer = sock.getpeername()
             self.is_connected = True
@@ -78,6 +81,14 @@ cdef class DatagramTransport(Transport):
             local = None
         self.adopt(reactor, sock.fileno(), sock, protocol, None, None, {"peername": peer, "sockname": local})
         return self.begin_life(waiter)
+
+    def _keep_socket_alone(self):
+        """The maker's, who has made the socket for this transport: nobody else has it, until it is given out."""
+        self.is_shared = False
+
+    cdef object transport_socket(self):
+        self.is_shared = True
+        return Transport.transport_socket(self)
 
     def _connection_made(self):
         """As asyncio: an endpoint whose connection_made() raises stays open."""
@@ -385,6 +396,8 @@ cdef class DatagramTransport(Transport):
             reactor.datagram_reader = hoop_datagram_reader_open()
             if reactor.datagram_reader == NULL:
                 raise MemoryError()
+        if self.is_shared:
+            return self.receive_singly()
         count = hoop_datagram_reader_receive(
             reactor.datagram_reader, self.fd, LARGEST_OTHER if self.family == AF_UNIX else LARGEST_UDP, datagrams)
         if count == -EAGAIN:
@@ -402,6 +415,26 @@ cdef class DatagramTransport(Transport):
         self.arrived = arrived
         self.arrived_next = 0
         return self.deliver()
+
+    cdef int receive_singly(self) except -1:
+        """As many as a batch has, but each is taken only when the one before it was delivered and more is wanted."""
+        cdef hoop_datagram datagram
+        cdef Py_ssize_t largest = LARGEST_OTHER if self.family == AF_UNIX else LARGEST_UDP
+        cdef int result, i
+        for i in range(HOOP_DATAGRAMS_MAX):
+            result = hoop_datagram_reader_receive_one(self.reactor.datagram_reader, self.fd, <size_t>largest, &datagram)
+            if result == -EAGAIN:
+                return 0
+            if result < 0:
+                self.deliver_one(datagram_error(result), None)
+            else:
+                self.deliver_one(PyBytes_FromStringAndSize(datagram.data, datagram.size),
+                                 self.sender(datagram.address, datagram.address_length))
+            if self.reactor.after_is_due:
+                self.reactor.settle()
+            if self.state != TRANSPORT_OPEN or self.is_reading_paused or self.arrived is not None:
+                return 0
+        return 0
 
     cdef object bytes_or_error(self, Py_ssize_t size, const char *data):
         return datagram_error(size) if size < 0 else PyBytes_FromStringAndSize(data, size)

@@ -63,6 +63,8 @@ class Endpoints(BaseLoop, Resolving):
             _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
             waiter = self.create_future()
             transport = self._make_datagram(sock, protocol, remote_address, waiter)
+            if is_ours:
+                transport._keep_socket_alone()  # type: ignore[attr-defined]
         except BaseException:
             if is_ours:
                 sock.close()

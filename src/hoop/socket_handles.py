@@ -231,7 +231,11 @@ class SocketHandles(UnixSockets, Connecting, Serving):
                 udp.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             if remote_address is not None:
                 connect_udp(udp, remote_address)
-            return UdpSocket(self, udp, on_message)
+            handle = UdpSocket(self, udp, on_message)
+            if sock is None:
+                transport: Any = handle.transport
+                transport._keep_socket_alone()
+            return handle
         except BaseException:
             if sock is None:
                 udp.close()

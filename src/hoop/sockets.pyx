@@ -317,6 +317,13 @@ cdef class Socket:
             self.transport.pause_reading()
         return 0
 
+    def _take_unread(self):
+        """start_tls()'s: what came and was not shown belongs to the handshake."""
+        unread = b"".join(self.unread or ())
+        self.unread = None
+        self.unread_size = 0
+        return unread
+
     def _show_unread(self):
         """What came before it was wanted, then the end if that has come, too."""
         self.is_show_due = False

@@ -346,6 +346,7 @@ cdef class TlsSession(PlaintextQueue):
             if size > 0:
                 self.protocol.data_received(PyBytes_FromStringAndSize(buffer, size))
         except (SystemExit, KeyboardInterrupt):
+            self.schedule_reading()  # of the rest, and of the end if that has come
             raise
         except BaseException as error:
             self.fatal(error, FATAL)
@@ -374,6 +375,7 @@ cdef class TlsSession(PlaintextQueue):
             if size > 0:
                 self.protocol.data_received(owned)
         except (SystemExit, KeyboardInterrupt):
+            self.schedule_reading()  # of the rest, and of the end if that has come
             raise
         except BaseException as error:
             self.fatal(error, FATAL)
@@ -398,6 +400,7 @@ cdef class TlsSession(PlaintextQueue):
             if size > 0:
                 self.protocol.buffer_updated(size)
         except (SystemExit, KeyboardInterrupt):
+            self.schedule_reading()  # of the rest, and of the end if that has come
             raise
         except BaseException as error:
             self.fatal(error, FATAL)

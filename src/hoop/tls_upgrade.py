@@ -7,6 +7,7 @@ import ssl
 from typing import Any
 
 from hoop.base_loop import BaseLoop
+from hoop.sockets import Socket
 from hoop.tls import new_session
 
 
@@ -26,7 +27,7 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
     ) -> asyncio.Transport:
         """Speak TLS on transport from now on; returns, after the handshake, the transport that protocol is to use.
 
-        The handshake also gets what the peer sent early and an asyncio.StreamReader already holds. Raises TypeError for
+        The handshake also gets what the peer sent early and an asyncio.StreamReader or a hoop.Socket already holds. Raises TypeError for
         a transport that cannot be upgraded, ConnectionResetError for one that is closing, and whatever makes the
         handshake fail (ssl.SSLError, ConnectionError), after which the transport is closed.
         """
@@ -50,7 +51,7 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
         )
         upgraded = session.app_transport
         try:
-            session.begin_upgrade(transport, taken_from_reader(protocol))
+            session.begin_upgrade(transport, taken_from_socket(transport) + taken_from_reader(protocol))
             await waiter
         except BaseException:
             waiter.cancel()  # where nobody awaits it, the connection's end is no error that was missed
@@ -59,6 +60,13 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
         finally:
             del waiter  # its error's traceback leads back to this frame
         return upgraded
+
+
+def taken_from_socket(transport: asyncio.Transport) -> bytes:
+    """What a hoop.Socket, whose connection this was, has received and nobody has read: as with a StreamReader."""
+    former = transport.get_protocol()
+    unread: bytes = former._take_unread() if isinstance(former, Socket) else b""  # type: ignore[attr-defined]
+    return unread
 
 
 def taken_from_reader(protocol: asyncio.BaseProtocol) -> bytes:

@@ -27,6 +27,7 @@ cdef class Transport(Watcher):
     cdef RawAddress local
     cdef TransportState state
     cdef flag is_sock_borrowed  # sock was made lazily around fd: it must not close it
+    cdef flag is_fd_bare        # no socket object has fd
     cdef flag is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
     cdef flag is_prompt         # what is written is sent at once, not held until the callback has ended
     cdef flag is_reading_started

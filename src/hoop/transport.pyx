@@ -79,6 +79,7 @@ cdef class Transport(Watcher):
         self.is_prompt = not reactor.defers_writes
         self.fd = fd
         self.sock = sock
+        self.is_fd_bare = sock is None
         self.server = server
         self.extra = extra
         self.context = context
@@ -278,8 +279,14 @@ cdef class Transport(Watcher):
         finally:  # under -W error that raises
             if self.reactor is None or self.reactor.closed or self.reactor.may_touch():
                 self.release()
-            else:
-                self.reactor.post(self._release, NULL, 0, None)  # the collector runs in a foreign thread
+            else:  # the collector runs in a foreign thread
+                self.reactor.keep_idle(self)  # the table must not be left with a pointer to nothing, if the loop closes first
+                self.reactor.post(self._release, NULL, 0, None)
+
+    def __dealloc__(self):
+        """The loop was closed before it came to what the finalizer had posted. Socket objects close their own descriptor."""
+        if self.state != TRANSPORT_CLOSED and self.fd >= 0 and (self.is_fd_bare or self.is_fd_duplicate):
+            hoop_net_close(self.fd)
 
     # ---- reading: its two flags; update_interest() makes of them what the poller is asked for -------------------------
 
@@ -428,6 +435,7 @@ cdef class Transport(Watcher):
             sock = socket_module.socket(fileno=self.fd)
             self.sock = sock
             self.is_sock_borrowed = True
+            self.is_fd_bare = False
             sock.setblocking(False)  # it asks nobody: dup() would hand its timeout, None, to the open file that both share
         return ConnectionSocket(self.sock, self.reactor)
 

@@ -115,8 +115,7 @@ cdef class UdpSocket:
         """Allow sending to broadcast addresses (socket(7): SO_BROADCAST)."""
         cdef DatagramTransport transport = self.its_transport()
         if transport.fd >= 0:  # else it is closed, and there is nothing to allow
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_BROADCAST, int(bool(enabled)))
+            transport.sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_BROADCAST, int(bool(enabled)))
 
     def ref(self):
         """Have loop.run() wait for this socket again, as it does by default. Returns self."""

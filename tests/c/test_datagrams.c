@@ -95,6 +95,29 @@ TEST(more_than_a_batch_takes_several)
     CHECK_EQ(hoop_net_close(receiver), 0);
 }
 
+TEST(one_is_taken_and_the_others_stay)
+{
+    int pair[2];
+    open_unix_pair(pair);
+    hoop_datagram_reader *reader = hoop_datagram_reader_open();
+    REQUIRE(reader != NULL);
+    hoop_datagram got[HOOP_DATAGRAMS_MAX];
+    CHECK_EQ(hoop_datagram_reader_receive_one(reader, pair[1], LARGEST, got), -EAGAIN);
+    for (int i = 0; i < 3; i++) {
+        char number = (char)i;
+        hoop_datagram datagram = datagram_to(NULL, &number, 1);
+        CHECK_EQ(hoop_datagram_send(pair[0], &datagram), 0);
+    }
+    CHECK_EQ(hoop_datagram_reader_receive_one(reader, pair[1], LARGEST, got), 1);
+    CHECK_EQ(got[0].size, 1);
+    CHECK_EQ(got[0].data[0], 0);
+    CHECK_EQ(hoop_datagram_reader_receive(reader, pair[1], LARGEST, got), 2);
+    CHECK_EQ(got[1].data[0], 2);
+    hoop_datagram_reader_close(reader);
+    CHECK_EQ(hoop_net_close(pair[0]), 0);
+    CHECK_EQ(hoop_net_close(pair[1]), 0);
+}
+
 TEST(the_room_is_shared_out_by_size)
 {
     int pair[2];

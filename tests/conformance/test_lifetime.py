@@ -175,6 +175,53 @@ def test_trap_05_a_hundred_abandoned_loops_in_cycles_are_collected(loop_factory,
     assert open_descriptors() == before
 
 
+def test_transports_that_a_foreign_thread_collects_while_their_loop_ends_leak_nothing(loop_factory):
+    """The loop is closed before it comes to what their finalizers have left for it."""
+    gc.collect()
+    before = open_descriptors()
+    loop = loop_factory()
+
+    async def abandon_some() -> None:
+        for kind in ("own", "given out", "accepted"):
+            left, right = socket.socketpair()
+            left.setblocking(False)
+            if kind == "accepted":
+                made = await loop.connect_accepted_socket(asyncio.Protocol, left)
+            else:
+                made = await loop.create_connection(asyncio.Protocol, sock=left)
+            if kind == "given out":
+                made[0].get_extra_info("socket")
+            made[0].pause_reading()
+            kept.append(right)
+        reading, writing = os.pipe()
+        made = await loop.connect_read_pipe(asyncio.Protocol, open(reading, "rb", 0))
+        made[0].pause_reading()
+        os.close(writing)
+        del made, left, right
+        await asyncio.sleep(0)
+        thread = threading.Thread(target=gc.collect)
+        thread.start()
+        thread.join(DEADLINE_S)
+        loop.stop()
+
+    kept: list[socket.socket] = []
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            task = loop.create_task(abandon_some())
+            loop.run_forever()
+            assert task.done()
+            loop.close()
+            del loop, task
+            gc.collect()
+    finally:
+        gc.enable()
+    for sock in kept:
+        sock.close()
+    assert open_descriptors() == before
+
+
 def test_trap_05_an_abandoned_loop_that_ran_tasks_is_collected(loop_factory):
     async def waits(loop: asyncio.AbstractEventLoop) -> None:
         await loop.create_future()

@@ -446,3 +446,27 @@ def test_an_unread_tls_connection_sees_a_reset(loop: Any, log: Log) -> None:
     loop.run_until_complete(until(lambda: CLOSE in log.of("server")))
     assert log.of("server") == [RESET, CLOSE]
     server.close()
+
+
+def test_what_is_unread_goes_to_the_handshake_of_start_tls(loop: Any) -> None:
+    """A client that speaks TLS at once: what it said while nobody read is its part of the handshake."""
+    seen: list[hoop.Socket] = []
+    server = loop.listen_tcp(seen.append)
+    done = loop.create_future()
+
+    class Encrypted(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            done.set_result(data)
+
+    async def upgrade() -> Any:
+        await until(lambda: bool(seen) and seen[0].bytes_read > 0)
+        transport = await loop.start_tls(seen[0].transport, Encrypted(), server_context(), server_side=True)
+        assert await asyncio.wait_for(done, DEADLINE_S) == b"secret"
+        transport.abort()
+
+    client = loop.connect_tcp(*server.address, ssl=client_context(), server_hostname=NAME)
+    client.on_error = lambda *_: None
+    client.write(b"secret")
+    loop.run_until_complete(upgrade())
+    server.close()
+    loop.run()
