@@ -115,10 +115,15 @@ class Processes(BaseLoop, asyncio.AbstractEventLoop):
             transport = ChildTransport(
                 self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs
             )
-            if watcher is None:
-                watch_exit(self, transport)
-            else:
-                watcher.add_child_handler(transport.get_pid(), tell_exit, self, transport)
+            try:
+                if watcher is None:
+                    watch_exit(self, transport)
+                else:
+                    watcher.add_child_handler(transport.get_pid(), tell_exit, self, transport)
+            except BaseException:
+                waiter.cancel()  # nobody waits for the pipes
+                transport._undo_start()
+                raise
             try:
                 await waiter
             except (SystemExit, KeyboardInterrupt):
@@ -160,7 +165,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
     """
 
     _loop: Any  # None once connection_lost has been called
-    _proc: Any
+    _proc: Any = None
     _returncode: int | None
     _pipes: dict[int, Any]  # to the protocols that asyncio puts before the pipes; None until they are connected
     _pending_calls: Any  # what the protocol will be told; None once the pipes are connected
@@ -169,10 +174,31 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
     # The loop, or a thread, holds what waits for the end: if the loop goes first, so does that.
     _exit_watch: Callable[[], PidWatch | ThreadWatch | None] = staticmethod(lambda: None)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As asyncio's. If it fails when the child is there already (a task factory that raises), nothing is left of it."""
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            self._undo_start()
+            raise
+
+    def _undo_start(self) -> None:
+        process, self._closed = self._proc, True
+        if process is None:
+            return
+        for file in (process.stdin, process.stdout, process.stderr):
+            if file is not None:
+                file.close()
+        with contextlib.suppress(PermissionError):  # it runs as somebody else: then nobody can wait for it, either
+            process.kill()
+            process.wait()
+
     def _start(
         self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
     ) -> None:
         self._end_waiters = set()
+        if self._loop.is_closed():
+            raise RuntimeError("Event loop is closed")  # as the task will say that connects the pipes
         self._loop._flush_deferred()
         self._proc = subprocess.Popen(
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
@@ -274,10 +300,11 @@ def watch_exit(loop: BaseLoop, transport: ChildTransport) -> None:
     """Have transport._process_exited(code) called when the child has ended."""
     try:
         watch: PidWatch | ThreadWatch = PidWatch(loop, transport, os.pidfd_open(transport._proc.pid))
-    except (AttributeError, OSError):  # not Linux; an old kernel, a sandbox, no descriptor left
+        watch.start()
+    except (AttributeError, OSError):  # not Linux; an old kernel, a sandbox, no descriptor or no watch left
         watch = ThreadWatch(loop, transport)
+        watch.start()
     transport._exit_watch = weakref.ref(watch)
-    watch.start()
 
 
 class PidWatch:
@@ -320,9 +347,9 @@ class ThreadWatch:
         self._is_counted = False
 
     def start(self) -> None:
-        self.set_referenced(True)
         name = f"hoop-wait-{self._transport._proc.pid}"
         threading.Thread(target=self._wait, name=name, daemon=True).start()
+        self.set_referenced(True)  # not before: there may be no thread to be had
 
     def set_referenced(self, is_referenced: bool) -> None:
         """Whether loop.run() waits for the end. In the loop's thread."""
