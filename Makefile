@@ -3,6 +3,7 @@
 # make sanitize        hoop's half of the Python suite on modules built with ASan and UBSan (scripts/sanitized_tests.sh)
 # make debug           the same on a debug build of CPython, Debian's by default (scripts/debug_tests.sh)
 # make suites          other projects' tests on asyncio and on hoop (SUITES="tornado uvicorn": only these)
+# make fuzz            random calls of every public method, with sanitizers: HOOP_FUZZ_SECONDS (60), HOOP_FUZZ_SEED
 # make bench           the quick benchmark, as ./bench/run
 # make dist            an sdist and a wheel in dist/
 # make clean           removes everything that was built, but not the environments
@@ -32,6 +33,9 @@ debug:
 
 suites: build
 	$(PYTHON) scripts/suites/run.py $(SUITES)
+
+fuzz:
+	./scripts/sanitized_tests.sh -q -rP tests/fuzz
 
 bench:
 	./bench/run

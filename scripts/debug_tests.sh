@@ -4,6 +4,7 @@
 #
 #   scripts/debug_tests.sh                   the whole suite
 #   scripts/debug_tests.sh -k tls -x         the tests that these options of pytest choose
+#   scripts/debug_tests.sh --prepare         only the environment and the build
 #
 # Left out, because a debug build adds nothing to what they say: tests/apps, whose compiled packages would have to be built
 # for it, the benchmark's smoke tests, and mypy's verdict on the types.
@@ -27,6 +28,7 @@ for module in folder.rglob(f"*.cpython-{sysconfig.get_config_var('py_version_nod
         plain.symlink_to(module.name)
 END_OF_SCRIPT
 
+[ "${1:-}" != --prepare ] || exit 0
 [ $# -gt 0 ] || set -- -q
-HOOP_CPYTHON_SUITE=0 HOOP_TEST_LOOPS=hoop PYTHONMALLOC=debug "$python" -X dev -m pytest --timeout 180 \
+HOOP_CPYTHON_SUITE=0 HOOP_TEST_ONCE=0 HOOP_TEST_LOOPS=hoop PYTHONMALLOC=debug "$python" -X dev -m pytest --timeout 180 \
     --ignore tests/apps --ignore-glob '*/test_bench_*' --ignore tests/unit/test_types.py "$@"

@@ -23,6 +23,20 @@ def pytest_sessionstart() -> None:
             signal.signal(number, default)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "once: a long net of random faults; with HOOP_TEST_ONCE=0 it is left to the run on another Python or back end"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("HOOP_TEST_ONCE") == "0":
+        skip = pytest.mark.skip(reason="long, and run once: on the main Python and the platform's own back end")
+        for item in items:
+            if item.get_closest_marker("once") is not None:
+                item.add_marker(skip)
+
+
 def pytest_collection_finish() -> None:
     """Many tests collect garbage; keep the thousands of tests themselves out of each of those collections."""
     gc.collect()

@@ -23,6 +23,7 @@ def written(folder: Path, name: str, last: int = 40) -> str:
     return "\n".join(lines[-last:])
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at descriptors by way of /proc")
 @pytest.mark.timeout(SECONDS + 240)
 def test_any_call_with_anything(tmp_path: Path) -> None:
