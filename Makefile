@@ -10,7 +10,7 @@
 
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 
-.PHONY: build test ctest check-types sanitize debug suites bench dist clean
+.PHONY: build test ctest check-types sanitize debug fuzz suites bench dist clean
 
 build:
 	$(PYTHON) setup.py --quiet build_ext --inplace
