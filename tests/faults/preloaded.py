@@ -46,7 +46,7 @@ def run_module_under(shim: Path, module: str, *arguments: str, deadline_s: float
     """Run a module, as python -m does, for at most deadline_s seconds; as run_under, with more in the environment."""
     finished = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-m", module, *arguments],
-        env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        env={**os.environ, "LD_PRELOAD": preloading(shim), "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -25,6 +25,7 @@ SMALL = (3.0, 200)  # seconds and connections, where it is for comparison
 LONGEST_S = 300.0  # after the storm
 
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses 127.0.0.2, epoll and /proc"),
     pytest.mark.timeout(SECONDS + 2 * LONGEST_S),
 ]

@@ -29,7 +29,7 @@ import sys
 
 import hoop
 
-shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+shim = ctypes.CDLL(os.environ["LD_PRELOAD"].rpartition(os.pathsep)[2])
 number = getattr(errno, sys.argv[1])
 reported = []
 

@@ -22,7 +22,7 @@ SECONDS = float(os.environ.get("HOOP_REFUSED_SECONDS", "30"))
 CALLS = os.environ.get("HOOP_REFUSED_CALLS", "2")
 DEADLINE_S = SECONDS + 200.0
 
-pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
+pytestmark = [pytest.mark.once, pytest.mark.timeout(2 * DEADLINE_S)]
 
 SINCE_2020 = ("pidfd_open", "epoll_pwait2", "openat2")  # Linux 5.3, 5.11, 5.6
 OLD_KERNELS = {
