@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from faults.chaos.plans import HEADER, Plan, piece, plan_of
+from faults.chaos.sessions import Ledger, Session, judge
 
 SEED = int(os.environ.get("HOOP_CHAOS_SEED", "1"))
 SECONDS = float(os.environ.get("HOOP_CHAOS_SECONDS", "10"))
@@ -71,3 +74,44 @@ def test_asyncio_breaks_only_what_is_known_of_it() -> None:
     """The same storm, smaller: so the promises are asyncio's own."""
     broken, said = storm("asyncio", *SMALL)
     assert broken <= set(BROKEN_BY_ASYNCIO), said
+
+
+def complete_plan(number: int = 1) -> Plan:
+    """The first one, from this number on, of a connection that must be complete."""
+    while not plan_of(SEED, number).is_complete:
+        number += 1
+    return plan_of(SEED, number)
+
+
+def served(plan: Plan) -> Ledger:
+    """A ledger in which the loop's side has done all that it should."""
+    ledger = Ledger(SEED)
+    session = Session(ledger)
+    session.feed(struct.pack("!Q", plan.number) + piece(SEED, plan.number, 0, plan.up))
+    session.is_eof = True
+    return ledger
+
+
+def test_the_judge_is_content_with_what_is_right() -> None:
+    plan = complete_plan()
+    ledger = served(plan)
+    judge(ledger, [(plan.number, "ended", HEADER + plan.up, plan.down, True)])
+    assert ledger.violations == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "missing", "is_right"),
+    [("ended", 1, True), ("reset", 1, True), ("ended", 0, False), ("stuck", 0, True), ("ended", -1, True)],
+)
+def test_the_judge_sees_bytes_that_are_lost_doubled_or_wrong(outcome: str, missing: int, is_right: bool) -> None:
+    plan = complete_plan()
+    ledger = served(plan)
+    judge(ledger, [(plan.number, outcome, HEADER + plan.up, plan.down - missing, is_right)])
+    assert len(ledger.violations) == 1
+
+
+def test_the_judge_sees_bytes_that_the_loop_got_wrong() -> None:
+    plan = complete_plan()
+    ledger = Ledger(SEED)
+    Session(ledger).feed(struct.pack("!Q", plan.number) + piece(SEED, plan.number, 1, plan.up))
+    assert set(ledger.broken) == {"bytes"}
