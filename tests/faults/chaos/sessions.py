@@ -200,7 +200,7 @@ class Plain(ProtocolBase, asyncio.Protocol):
 class Buffered(ProtocolBase, asyncio.BufferedProtocol):
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(ledger)
-        self.buffer = bytearray(self.random.choice((100, 4000, 70_000)))
+        self.buffer = bytearray(self.random.choice((2000, 10_000, 70_000)))
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self.buffer
@@ -216,7 +216,7 @@ async def converse(ledger: Ledger, reader: asyncio.StreamReader, writer: asyncio
     session = Session(ledger)
     ledger.protocols.add(writer)
     try:
-        while data := await reader.read(random.choice((100, 4000, 70_000))):
+        while data := await reader.read(random.choice((2000, 10_000, 70_000))):
             if answer := session.feed(data):
                 writer.write(answer)
                 await writer.drain()
@@ -267,7 +267,7 @@ async def converse_raw(ledger: Ledger, sock: socket.socket) -> None:
     with sock, contextlib.suppress(ConnectionError):
         ledger.counts["raw connections"] += 1
         try:
-            while data := await loop.sock_recv(sock, random.choice((100, 4000, 70_000))):
+            while data := await loop.sock_recv(sock, random.choice((2000, 10_000, 70_000))):
                 if answer := session.feed(data):
                     await loop.sock_sendall(sock, answer)
                 if session.takes("raise", "abort", "close", "cancel"):
