@@ -259,7 +259,7 @@ cdef class SockOperation:
 
         Closed at once, it would leave the kernel's set without a word, and whoever waits would wait for ever.
         """
-        if isinstance(self.sock, Socket):
+        if type(self.sock) is Socket or isinstance(self.sock, Socket):
             self.sock._io_refs += 1
             self.is_keeping = True
         return 0
@@ -270,14 +270,17 @@ cdef class SockOperation:
         if not self.is_keeping:
             return 0
         self.is_keeping = False
-        if self.sock._closed and watcher.wanted() == 0:
+        if not self.sock._closed:
+            self.sock._io_refs -= 1
+            return 0
+        if watcher.wanted() == 0:
             watcher.reactor.unwatch(watcher)  # before the number is free
         self.sock._decref_socketios()
         return 0
 
     cdef int check_descriptor(self) except -1:
         """Raise if the socket object was detached: the descriptor is somebody else's."""
-        if self.is_keeping and self.sock.fileno() != self.watcher.fd:
+        if self.is_keeping and self.sock._closed and self.sock.fileno() != self.watcher.fd:
             raise os_error(-EBADF)
         return 0
 
