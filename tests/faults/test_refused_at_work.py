@@ -1,7 +1,8 @@
 """A system call that the kernel refuses is about the connection or the listener that met it: it is reported, and the loop and
 all others go on. A listener tries again, since what was wrong may pass.
 
-ENOSPC and ENOMEM are what epoll_ctl(2) says at the limit of max_user_watches and of a memory cgroup.
+ENOSPC and ENOMEM are what epoll_ctl(2) says at the limit of max_user_watches and of a memory cgroup. What every call does
+with every error is swept in test_refused_calls.py; here it is in which state a connection, a listener or an operation is met.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ async def main():
 
 RUN = '''
 
-loop = hoop.Loop(poller=sys.argv[2] if len(sys.argv) > 2 else None)
+loop = hoop.Loop(poller=sys.argv[2] if len(sys.argv) > 2 else "epoll")
 loop.run_until_complete(main())
 loop.close()
 '''
@@ -130,7 +131,7 @@ ACCEPT = '''
 async def body(loop, server, listener, address):
     refuse("accept4", listener)
     assert await is_answered(address)
-    if number in (errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EAGAIN):
+    if number == errno.ECONNABORTED:
         assert not reported
     else:
         (context,) = reported
@@ -138,10 +139,7 @@ async def body(loop, server, listener, address):
 '''
 
 
-@pytest.mark.parametrize(
-    "error",
-    ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM", "ECONNABORTED", "EPROTO", "EINTR", "EAGAIN"],
-)
+@pytest.mark.parametrize("error", ["EMFILE", "ENOMEM", "EPERM", "ECONNABORTED"])
 def test_accept(shim: Path, tmp_path: Path, error: str) -> None:
     served(shim, tmp_path, ACCEPT, error)
 
@@ -194,7 +192,7 @@ async def body(loop, server, listener, address):
         fd = Echo.made[0].transport.get_extra_info("socket").fileno()
         refuse(sys.argv[3], fd)
         await asyncio.to_thread(client.send, b"hello")
-        if number == errno.EINTR or number == errno.EAGAIN:
+        if number == errno.EAGAIN:
             assert await asyncio.to_thread(client.recv, 5) == b"hello"
         else:
             error = await soon(Echo.made[0].lost)
@@ -204,9 +202,7 @@ async def body(loop, server, listener, address):
 
 
 @pytest.mark.parametrize("call", ["recv", "send"])
-@pytest.mark.parametrize(
-    "error", ["EINTR", "EAGAIN", "ENOMEM", "ENOBUFS", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH", "EPERM", "EIO"]
-)
+@pytest.mark.parametrize("error", ["EAGAIN", "ENOMEM", "EHOSTUNREACH"])
 def test_a_transfer(shim: Path, tmp_path: Path, call: str, error: str) -> None:
     served(shim, tmp_path, TRANSFER, error, "epoll", call)
 
