@@ -1,5 +1,5 @@
-"""What get_extra_info("socket") gives of a connection: asyncio's TransportSocket, before whose operations hoop sends what
-write() has accepted and hoop still holds. Without that, shutdown() would overtake it."""
+"""What get_extra_info("socket") gives of a connection: asyncio's TransportSocket, before whose operations hoop sends
+what write() has accepted and hoop still holds. Without that, shutdown() would overtake it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""I/O that the loop itself has just caused is seen in the turn in which asyncio sees it, also while callbacks are ready.
+"""I/O that the loop itself has just caused is seen in the turn in which asyncio sees it, also while callbacks are
+ready.
 
-A chain of callbacks counts turns ("hops"). In one of them something is done to a descriptor whose other end the same loop
-watches; the tests say how many hops later the other end's protocol hears of it. What is done to raw sockets, beside the loop,
-may be heard of one hop later than on asyncio.
+A chain of callbacks counts turns ("hops"). In one of them something is done to a descriptor whose other end the same
+loop watches; the tests say how many hops later the other end's protocol hears of it. What is done to raw sockets,
+beside the loop, may be heard of one hop later than on asyncio.
 
-Reports: tornado's own test of an error that is read inline, and websockets' legacy server, failed on a loop that saw such
-I/O up to eight hops late.
+Reports: tornado's own test of an error that is read inline, and websockets' legacy server, failed on a loop that saw
+such I/O up to eight hops late.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Timers ask loop.time(), also when somebody has replaced it: test clocks, in the forms in which people write them.
 
-Reports: pytest-asyncio#113 (a loop whose clock a test moves), looptime, freezegun (which sets `time` of the loop's class).
+Reports: pytest-asyncio#113 (a loop whose clock a test moves), looptime, freezegun (which sets `time` of the loop's
+class).
 """
 
 from __future__ import annotations

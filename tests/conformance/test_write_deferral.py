@@ -1,5 +1,5 @@
-"""Deferral of writes, and its switches: of a loop, of the environment, of a transport. With it off, hoop sends inside write(),
-as asyncio does: a callback may write and block until the answer has come.
+"""Deferral of writes, and its switches: of a loop, of the environment, of a transport. With it off, hoop sends inside
+write(), as asyncio does: a callback may write and block until the answer has come.
 
 Reports: uvloop#631.
 """

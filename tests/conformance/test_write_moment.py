@@ -1,8 +1,8 @@
 """When written bytes leave: never after something else that the same callback has done and that hoop sees.
 
-asyncio sends inside write(). hoop may hold what a callback writes until the callback has ended (docs/writes.md), so each test
-looks at the other end while the callback still runs: `seen` waits, with a deadline, until there is something to read. What
-holds for asyncio must hold for hoop.
+asyncio sends inside write(). hoop may hold what a callback writes until the callback has ended (docs/writes.md), so
+each test looks at the other end while the callback still runs: `seen` waits, with a deadline, until there is something
+to read. What holds for asyncio must hold for hoop.
 
 Reports: uvloop#631 (a project left uvloop, since what a callback had written before it blocked was not sent).
 """
@@ -393,7 +393,7 @@ def test_a_child_that_is_started_finds_what_was_written(run):
 
 
 def forked(child: Any) -> int:
-    """fork(); child() runs in the child, which ends by os._exit() as a worker does. Waits for it, and says its status."""
+    """fork(); child() runs in the child, which ends by os._exit() as a worker does. Waits for it; its status."""
     pid = os.fork()
     if pid == 0:
         try:
