@@ -153,7 +153,7 @@ cdef class BaseLoop(Reactor):
 
     def sock_accept(self, sock):
         """Accept a connection: (non-blocking socket, address). sock must be listening."""
-        return sockops.sock_call(self, sock, False, accept_nonblocking, sock)
+        return sockops.sock_call(self, sock, False, accept_nonblocking, sock, kind="accept")
 
     def _sock_connect_resolved(self, sock, address):
         return sockops.sock_connected(self, sock, address)

@@ -9,6 +9,7 @@ cdef class FdWatcher(Watcher):
     cdef list receiving         # SockOperation, first come first served; None when there was none yet
     cdef list sending
     cdef object fileobj         # what add_reader or add_writer was given
+    cdef list returned          # (kind, result) of calls that were cancelled after they had received; None: none were
     cdef object sock_ref        # weak reference to the socket object last used by a sock_* call, or None
 
     cdef unsigned wanted(self) noexcept
@@ -23,9 +24,11 @@ cdef class SockOperation:
     cdef FdWatcher watcher
     cdef object sock
     cdef object future
+    cdef str kind               # of results that another call can have, too; None for those that are the caller's alone
     cdef bint is_keeping        # sock, if it is closed meanwhile, keeps its descriptor until let_go()
 
     cdef object attempt(self)   # the result, or would_block
+    cdef object take_returned(self, FdWatcher watcher)
     cdef int keep_open(self) except -1
     cdef int let_go(self) except -1
     cdef int check_descriptor(self) except -1

@@ -2,7 +2,8 @@
 
 A sock_* call tries at once and waits only if the kernel says so. Its registration is kept for the next call on the same
 socket object (remembered by a weak reference; another object on the same number is registered anew), and so is the
-interest in reading: recv, send, recv again costs no change in the kernel. The first event that nobody waits for takes the
+interest in reading: recv, send, recv again costs no change in the kernel. What a call has received when its task is cancelled
+before it has gone on, the next one on the same socket object gets: wait_for() around sock_recv() would lose it otherwise. The first event that nobody waits for takes the
 descriptor out, so unread data cannot spin the loop.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -254,6 +255,10 @@ cdef class SockOperation:
     cdef object attempt(self):
         raise NotImplementedError("each operation says what it tries")
 
+    cdef object take_returned(self, FdWatcher watcher):
+        """What was received for another call and serves this one as well, or would_block."""
+        return would_block
+
     cdef int keep_open(self) except -1:
         """As makefile() does: the descriptor of a socket object that is closed from now on lives until let_go().
 
@@ -290,6 +295,9 @@ cdef class Receive(SockOperation):
 
     cdef object attempt(self):
         return try_recv(self.watcher.reactor, self.watcher.fd, self.size)
+
+    cdef object take_returned(self, FdWatcher watcher):
+        return cut_returned_bytes(watcher, self.sock, self.size)
 
 
 cdef class SendAll(SockOperation):
@@ -334,6 +342,8 @@ cdef class Call(SockOperation):
     """Anything else: a method of the socket object that raises BlockingIOError for "not yet"."""
     cdef object function
     cdef tuple arguments
+    cdef object take_returned(self, FdWatcher watcher):
+        return would_block if self.kind is None else take_returned(watcher, self.kind)
 
     cdef object attempt(self):
         self.watcher.reactor.must_poll = True
@@ -423,6 +433,81 @@ cdef int forsake(SockOperation operation) except -1:
     return operation.let_go()
 
 
+# ---- what was received for a call that was cancelled ---------------------------------------------------------------
+
+cdef int bequeath(SockOperation operation) except -1:
+    """The caller goes on without a result. What it was to get, if anything came, is for the next call of that kind on the same
+    socket object."""
+    cdef FdWatcher watcher = operation.watcher
+    cdef object future = operation.future
+    if not future.done() or future.cancelled():
+        return forsake(operation)
+    if operation.kind is None or future.exception() is not None:
+        return 0
+    if not watcher.is_watched or watcher.sock_ref is None or watcher.sock_ref() is not operation.sock:
+        return 0  # the number is somebody else's by now
+    if watcher.returned is None:
+        watcher.returned = []
+    watcher.returned.append((operation.kind, future.result()))
+    return serve_returned(watcher)
+
+
+cdef int serve_returned(FdWatcher watcher) except -1:
+    """Calls that wait on the same socket need no longer."""
+    cdef SockOperation operation
+    for operation in list(watcher.receiving or ()):
+        if watcher.returned is None:
+            break
+        if operation.future.done():
+            continue
+        result = operation.take_returned(watcher)
+        if result is not would_block:
+            operation.future.set_result(result)
+            watcher.receiving.remove(operation)
+            operation.let_go()
+    return watcher.reactor.set_interest(watcher, watcher.wanted())
+
+
+cdef FdWatcher returned_to(Reactor reactor, object sock, int fd):
+    """The watcher that keeps something for calls on sock, or None."""
+    cdef Watcher watcher = reactor.watcher_of(fd)
+    if type(watcher) is not FdWatcher or (<FdWatcher>watcher).returned is None:
+        return None
+    if (<FdWatcher>watcher).sock_ref() is not sock:
+        (<FdWatcher>watcher).returned = None
+        return None
+    return <FdWatcher>watcher
+
+
+cdef object take_returned(FdWatcher watcher, str kind):
+    """The first result of that kind, or would_block."""
+    cdef Py_ssize_t i
+    for i in range(len(watcher.returned)):
+        if watcher.returned[i][0] == kind:
+            _, result = watcher.returned.pop(i)
+            if not watcher.returned:
+                watcher.returned = None
+            return result
+    return would_block
+
+
+cdef object take_returned_bytes(Reactor reactor, object sock, int fd, Py_ssize_t size):
+    cdef FdWatcher watcher = returned_to(reactor, sock, fd)
+    return would_block if watcher is None else cut_returned_bytes(watcher, sock, size)
+
+
+cdef object cut_returned_bytes(FdWatcher watcher, object sock, Py_ssize_t size):
+    """Up to size bytes. The rest waits on, unless it was a datagram: of that the kernel would have dropped it, too."""
+    result = take_returned(watcher, "recv")
+    if result is would_block or len(result) <= size:
+        return result
+    if sock.type == socket_module.SOCK_STREAM:
+        if watcher.returned is None:
+            watcher.returned = []
+        watcher.returned.insert(0, ("recv", result[size:]))
+    return result[:size]
+
+
 cdef class SockCoroutine(StreamCoroutine):
     """sock_recv() or sock_sendall(): `subject` is the socket object."""
     cdef Reactor reactor
@@ -442,7 +527,7 @@ cdef class SockCoroutine(StreamCoroutine):
         return STEP_ENDS
 
     cdef int forget(self, object future) except -1:
-        return forsake(self.operation)
+        return bequeath(self.operation)
 
 
 cdef class Receiving(SockCoroutine):
@@ -455,11 +540,14 @@ cdef class Receiving(SockCoroutine):
         cdef object result
         if self.size < 0:
             raise ValueError("negative buffersize in recv")
-        result = try_recv(self.reactor, fd, self.size)
+        result = take_returned_bytes(self.reactor, self.subject, fd, self.size)
+        if result is would_block:
+            result = try_recv(self.reactor, fd, self.size)
         if result is not would_block:
             self.result = result
             return STEP_ENDS
         operation = Receive.__new__(Receive)
+        operation.kind = "recv"
         operation.size = self.size
         return self.queue(operation, fd, False)
 
@@ -532,22 +620,31 @@ async def sock_connected(Reactor reactor not None, sock, address):
         forsake(operation)
 
 
-async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arguments):
-    """function(*arguments), a method of sock, now or when the socket is ready."""
+async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arguments, str kind=None):
+    """function(*arguments), a method of sock, now or when the socket is ready. kind: of the results that another call of the
+    same kind can have instead, when this one is cancelled."""
     cdef Call operation
+    cdef FdWatcher watcher
     cdef int fd = check_socket(reactor, sock)
+    if kind is not None:
+        watcher = returned_to(reactor, sock, fd)
+        result = would_block if watcher is None else take_returned(watcher, kind)
+        if result is not would_block:
+            return result
     try:
         return function(*arguments)
     except (BlockingIOError, InterruptedError):
         pass
     operation = Call.__new__(Call)
+    operation.kind = kind
     operation.function = function
     operation.arguments = arguments
     future = wait_for(reactor, operation, sock, fd, is_send)
     try:
         return await future
-    finally:
-        forsake(operation)
+    except BaseException:
+        bequeath(operation)
+        raise
 
 
 refuse_instances(Receiving)

@@ -107,6 +107,89 @@ def test_trap_25_cancel_when_the_data_has_just_arrived(run: Any, pair: Pair) -> 
     run(main())
 
 
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_what_was_received_for_a_cancelled_call_is_the_next_ones(
+    run: Any, pair: Pair, loop_name: str, size: int
+) -> None:
+    """wait_for() around sock_recv() loses what has come in the very turn of the timeout, on asyncio."""
+    if loop_name == "asyncio":
+        pytest.skip("asyncio loses it")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = pair
+        received = b""
+        cancelled = 0
+        for index in range(60):
+            receiving = asyncio.ensure_future(loop.sock_recv(ours, 100))
+            await turns(2)
+            peer.sendall(b"%02d" % index)
+            await turns(index % 4)
+            receiving.cancel()
+            try:
+                received += await soon(receiving)
+            except asyncio.CancelledError:
+                cancelled += 1
+                await turns(index % 3)
+                received += await soon(loop.sock_recv(ours, size))
+            while len(received) < 2 * (index + 1):
+                received += await soon(loop.sock_recv(ours, size))
+        assert cancelled > 10
+        assert received == b"".join(b"%02d" % index for index in range(60))
+
+    run(main())
+
+
+def test_what_was_received_for_a_cancelled_call_serves_one_that_waits(run: Any, pair: Pair, loop_name: str) -> None:
+    if loop_name == "asyncio":
+        pytest.skip("asyncio has room for one call at a time")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = pair
+        for count in range(6):
+            first = asyncio.ensure_future(loop.sock_recv(ours, 100))
+            await turns(2)
+            second = asyncio.ensure_future(loop.sock_recv(ours, 1))
+            await turns(2)
+            peer.sendall(b"ab")
+            await turns(count % 3)
+            first.cancel()
+            try:
+                assert await soon(first) == b"ab"
+                peer.sendall(b"ab")
+            except asyncio.CancelledError:
+                pass
+            assert await soon(second) == b"a"
+            assert await soon(loop.sock_recv(ours, 100)) == b"b"
+
+    run(main())
+
+
+def test_a_connection_accepted_for_a_cancelled_call_is_the_next_ones(run: Any, loop_name: str) -> None:
+    if loop_name == "asyncio":
+        pytest.skip("asyncio loses it")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listening() as listener:
+            listener.setblocking(False)
+            for index in range(24):
+                accepting = asyncio.ensure_future(loop.sock_accept(listener))
+                await turns(2)
+                with socket.create_connection(listener.getsockname()) as client:
+                    await turns(index % 4)
+                    accepting.cancel()
+                    try:
+                        connection, address = await soon(accepting)
+                    except asyncio.CancelledError:
+                        connection, address = await soon(loop.sock_accept(listener))
+                    assert address == client.getsockname()
+                    connection.close()
+
+    run(main())
+
+
 def test_trap_25_retry_while_the_cancelled_one_is_still_unwinding(run: Any, pair: Pair) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
