@@ -175,6 +175,18 @@ def test_trap_05_a_hundred_abandoned_loops_in_cycles_are_collected(loop_factory,
     assert open_descriptors() == before
 
 
+class Keeping(asyncio.Protocol):
+    """A cycle with its transport, which it tells of."""
+
+    def __init__(self, told: list[Any] | None = None) -> None:
+        self.told = told
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        if self.told is not None:
+            self.told.append(transport)
+
+
 def test_transports_that_a_foreign_thread_collects_while_their_loop_ends_leak_nothing(loop_factory):
     """The loop is closed before it comes to what their finalizers have left for it."""
     gc.collect()
@@ -182,29 +194,29 @@ def test_transports_that_a_foreign_thread_collects_while_their_loop_ends_leak_no
     loop = loop_factory()
 
     async def abandon_some() -> None:
-        for kind in ("own", "given out", "accepted"):
-            left, right = socket.socketpair()
-            left.setblocking(False)
-            if kind == "accepted":
-                made = await loop.connect_accepted_socket(asyncio.Protocol, left)
-            else:
-                made = await loop.create_connection(asyncio.Protocol, sock=left)
-            if kind == "given out":
-                made[0].get_extra_info("socket")
+        server = await loop.create_server(lambda: Keeping(accepted), "127.0.0.1", 0)
+        for _ in range(3):
+            made = await loop.create_connection(Keeping, *server.sockets[0].getsockname())
             made[0].pause_reading()
-            kept.append(right)
+        while len(accepted) < 3:
+            await asyncio.sleep(0)
+        accepted[0].get_extra_info("socket")
+        for transport in accepted:
+            transport.pause_reading()
+        accepted.clear()
+        server.close()
         reading, writing = os.pipe()
-        made = await loop.connect_read_pipe(asyncio.Protocol, open(reading, "rb", 0))
+        made = await loop.connect_read_pipe(Keeping, open(reading, "rb", 0))
         made[0].pause_reading()
         os.close(writing)
-        del made, left, right
+        del made, transport, server
         await asyncio.sleep(0)
         thread = threading.Thread(target=gc.collect)
         thread.start()
         thread.join(DEADLINE_S)
         loop.stop()
 
-    kept: list[socket.socket] = []
+    accepted: list[Any] = []
     gc.disable()
     try:
         with warnings.catch_warnings():
@@ -217,8 +229,6 @@ def test_transports_that_a_foreign_thread_collects_while_their_loop_ends_leak_no
             gc.collect()
     finally:
         gc.enable()
-    for sock in kept:
-        sock.close()
     assert open_descriptors() == before
 
 

@@ -147,13 +147,13 @@ def test_what_was_received_for_a_cancelled_call_serves_one_that_waits(run: Any, 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = pair
-        for count in range(6):
+        for count in range(10):
             first = asyncio.ensure_future(loop.sock_recv(ours, 100))
             await turns(2)
             second = asyncio.ensure_future(loop.sock_recv(ours, 1))
             await turns(2)
             peer.sendall(b"ab")
-            await turns(count % 3)
+            await turns(count % 5)
             first.cancel()
             try:
                 assert await soon(first) == b"ab"
