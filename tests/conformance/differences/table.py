@@ -26,6 +26,7 @@ class Pattern:
     call: str
     asyncio: str
     hoop: str
+    is_certain: bool = True  # False: it depends on the micro version, so that it need not occur
 
     @cached_property
     def expression(self) -> re.Pattern[str]:
@@ -68,7 +69,7 @@ def allowed() -> list[Difference]:
         Difference(
             *(entry[name] for name in ("subject", "asyncio", "hoop", "why")),
             tuple(
-                Pattern(case["call"], case["asyncio"], case["hoop"])
+                Pattern(case["call"], case["asyncio"], case["hoop"], not case.get("micro", False))
                 for case in entry["cases"]
                 if is_version(case.get("python", ""))
             ),
