@@ -42,7 +42,7 @@ cdef class StreamReader:
     def __init__(self, limit=DEFAULT_LIMIT, loop=None):
         if limit <= 0:
             raise ValueError("Limit cannot be <= 0")
-        self._limit = min(limit, <Py_ssize_t>PY_SSIZE_T_MAX)  # as for asyncio, infinity is a limit
+        self._limit = int(min(limit, <Py_ssize_t>PY_SSIZE_T_MAX))  # as for asyncio, infinity is a limit
         self.loop = asyncio.get_event_loop() if loop is None else loop
         if self.loop.get_debug():
             self.source_traceback = format_helpers.extract_stack(sys._getframe(0))

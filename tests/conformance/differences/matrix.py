@@ -52,7 +52,7 @@ def calls_for(subject: Subject, *, only_fitting: bool) -> Iterator[Call]:
         method = getattr(subject.model, name)
         if not callable(method) or name in subject.skipped:
             continue
-        parameters = parameters_of(method)[1:]
+        parameters = parameters_of(method)[subject.is_class :]
         yield from calls_of(name, parameters, subject.fitting.get(name, {}), subject.unfit, only_fitting=only_fitting)
     for name, label, positional, keywords in subject.more:
         if hasattr(subject.model, name):
@@ -68,12 +68,13 @@ def cases() -> Iterator[Case]:
         for state in subject.states:
             for call in calls_for(subject, only_fitting=state not in subject.odd_in):
                 yield Case(subject, state, "loop", call)
-        for place in ("outside", "thread", *(("closed",) if subject is LOOP else ())):
+        for place in PLACES[subject.name] if subject.name in PLACES else ("outside", "thread"):
             for call in calls_for(subject, only_fitting=True):
                 if not call.label and call.function not in NOT_ELSEWHERE:
                     yield Case(subject, first, place, call)
 
 
+PLACES: dict[str, tuple[str, ...]] = {"loop": ("outside", "thread", "closed"), "module": ()}
 # These would run the loop for ever, or leave a child that nobody waits for.
 NOT_ELSEWHERE = ("run_forever", "run_until_complete", "subprocess_exec", "subprocess_shell", "communicate")
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import signal
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from asyncio import base_events, selector_events, sslproto, unix_events
-from conformance.differences.calls import coroutine_function, nothing
+from conformance.differences.calls import nothing
 from conformance.differences.surroundings import Surroundings, settled
 from conformance.peers import LOCALHOST, reset
 from conformance.tls_peers import NAME, client_context, server_context
@@ -29,6 +26,16 @@ class Here:
 here = Here()
 
 
+class Functions:
+    """Those of the module that have counterparts in hoop."""
+
+    open_connection = asyncio.open_connection
+    open_unix_connection = asyncio.open_unix_connection
+    start_server = asyncio.start_server
+    start_unix_server = asyncio.start_unix_server
+    new_event_loop = asyncio.new_event_loop
+
+
 @dataclass
 class Subject:
     """A kind of object, by asyncio's class of it (`model`), whose public methods are called."""
@@ -42,6 +49,7 @@ class Subject:
     unfit: dict[str, set[str]] = field(default_factory=dict)
     odd_in: tuple[str, ...] = ("open",)  # the states in which odd arguments are tried, too
     skipped: dict[str, str] = field(default_factory=dict)  # methods that are not called, and why
+    is_class: bool = True  # False: the model's functions are no methods
     is_noting: bool = True  # whether what the protocol is told afterwards counts, too
 
 
@@ -114,6 +122,20 @@ def then_settled(make: Make, *names: str) -> Make:
     async def made(around: Surroundings) -> Any:
         thing = await then(make, *names)(around)
         await settled()
+        return thing
+
+    return made
+
+
+def dropping(make: Make, method: str = "write") -> Make:
+    """The state after close() and so many writes that the next one is warned of."""
+
+    async def made(around: Surroundings) -> Any:
+        thing = await make(around)
+        await settled()
+        thing.abort()
+        for _ in range(5):
+            getattr(thing, method)(b"dropped")
         return thing
 
     return made
@@ -281,7 +303,30 @@ async def writer_open(around: Surroundings) -> Any:
     return around.streams.StreamWriter(transport, protocol, reader, around.loop)
 
 
+async def module_of(around: Surroundings) -> Any:
+    return asyncio if around.streams is asyncio else __import__("hoop")
+
+
 SUBJECTS: list[Subject] = [
+    Subject(
+        "module",
+        Functions,
+        {"imported": module_of},
+        {
+            "open_connection": {"host": the(LOCALHOST), "port": a("port")},
+            "open_unix_connection": {"path": a("unix_listener_path")},
+            "start_server": {"client_connected_cb": the(nothing), "host": the(LOCALHOST), "port": the(0)},
+            "start_unix_server": {"client_connected_cb": the(nothing), "path": a("path")},
+        },
+        [
+            ("open_connection", "nothing", [], {}),
+            ("open_connection", "limit=-1", [the(LOCALHOST), a("port")], {"limit": the(-1)}),
+            ("start_server", "nothing but a callback", [the(nothing)], {}),
+        ],
+        unfit={"host": {"a text", "bytes", "a bytearray", "an empty text"}, "path": {"a text", "bytes"}},
+        odd_in=("imported",),
+        is_class=False,
+    ),
     Subject(
         "TCP transport",
         selector_events._SelectorSocketTransport,
@@ -289,6 +334,7 @@ SUBJECTS: list[Subject] = [
             **stream_states(stream_open),
             "after write_eof": then(stream_open, "write_eof"),
             "congested": stream_congested,
+            "dropping": dropping(stream_open),
             "reset": stream_reset,
         },
         STREAM_FITS,
@@ -306,7 +352,7 @@ SUBJECTS: list[Subject] = [
     Subject(
         "TLS transport",
         sslproto._SSLProtocolTransport,
-        {**stream_states(tls_open), "closed": tls_closed},
+        {**stream_states(tls_open), "closed": tls_closed, "dropping": dropping(tls_open)},
         STREAM_FITS,
         MORE_STREAM,
         odd_in=("open",),
@@ -331,6 +377,7 @@ SUBJECTS: list[Subject] = [
             "closing": then(write_pipe_open, "close"),
             "closed": then_settled(write_pipe_open, "close"),
             "left by its reader": write_pipe_left,
+            "dropping": dropping(write_pipe_open),
         },
         STREAM_FITS,
         MORE_STREAM,
@@ -344,6 +391,7 @@ SUBJECTS: list[Subject] = [
             "closing": then(datagram_open, "close"),
             "closed": then_settled(datagram_open, "close"),
             "connected and closed": then_settled(datagram_connected, "close"),
+            "connected and dropping": dropping(datagram_connected, "sendto"),
         },
         {
             **STREAM_FITS,
