@@ -7,6 +7,7 @@ import contextvars
 import errno
 import re
 import socket
+import sys
 from asyncio.trsock import TransportSocket
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +32,8 @@ KINDS: tuple[tuple[type, str], ...] = (
     (asyncio.TimerHandle, "a TimerHandle"),
     (asyncio.Handle, "a Handle"),
     (asyncio.SubprocessTransport, "a SubprocessTransport"),
-    (asyncio.DatagramTransport, "a DatagramTransport"),
+    # Of Python 3.11 asyncio's own datagram transport is none to isinstance().
+    *([(asyncio.DatagramTransport, "a DatagramTransport")] if sys.version_info >= (3, 12) else []),
     (asyncio.Transport, "a Transport"),
     (asyncio.WriteTransport, "a WriteTransport"),
     (asyncio.ReadTransport, "a ReadTransport"),
