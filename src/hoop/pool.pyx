@@ -125,7 +125,10 @@ def settle_future(Job job not None):
     end_flight(job)
     if future.done():
         return  # cancelled meanwhile: the result goes with the job
-    future.remove_done_callback(job)
+    try:
+        future.remove_done_callback(job)
+    except MemoryError:
+        pass  # it will be called, and finds nothing to do
     if job.job.state == HOOP_JOB_DONE:
         job.settle(future)
     elif job.job.state == HOOP_JOB_STRANDED:
@@ -183,6 +186,8 @@ cdef class Crew:
         if job.job == NULL or job.job.state != HOOP_JOB_IDLE or job.future is not None:
             raise RuntimeError(f"{job!r} cannot be submitted: it has no work, or was submitted before")
         flush_if_deferred(reactor)  # the thread may do what tells somebody to look for what was written
+        if reactor.crews is None or self not in reactor.crews:
+            note_crew(reactor, self)
         future = asyncio.Future(loop=reactor)
         job.loop = reactor
         job.context = PyContext_New()
@@ -195,8 +200,6 @@ cdef class Crew:
         future.add_done_callback(job)
         reactor.jobs_in_flight += 1
         reactor.spin.limit_ns = self.spin_ns
-        if reactor.crews is None or self not in reactor.crews:
-            note_crew(reactor, self)
         try:
             self.start(job)
         except BaseException:
@@ -240,18 +243,21 @@ cdef class Crew:
 
     cdef int hire(self) except -1:
         """The thread that submitting has asked for. If that raises, it is no longer expected, unless it runs already."""
-        cdef list place = []  # holds who has decided first whether the thread comes
+        cdef Place place = None
         thread = None
         try:
+            place = Place.__new__(Place)
+            place.crew = self
             thread = threading.Thread(target=self.serve, args=(place,), name=f"{self.name}_{self.hired}")
             self.hired += 1
             with self.hiring:
                 self.threads.append(thread)  # first: an interrupt may end start() when the thread already runs
                 thread.start()
         except BaseException as error:
-            if place:
-                raise
-            place.append(None)
+            if place is not None:
+                if place.is_taken:
+                    raise
+                place.is_taken = True
             if thread in self.threads:
                 self.threads.remove(thread)
             if hoop_pool_worker_failed(self.core) == 0 or not isinstance(error, RuntimeError):
@@ -259,25 +265,29 @@ cdef class Crew:
             # else no more threads are to be had, and those that are there will do
         return 0
 
-    def serve(self, list place):
+    def serve(self, Place place):
         """What a thread does until the crew is stopped."""
         cdef int result
-        if place:
+        if place.is_taken:
             return  # whoever wanted it was interrupted, and does not expect it any more
-        place.append(self)
+        place.is_taken = True
         if self.holds_gil:
-            self.serve_python()
+            result = self.serve_python()
         else:
             with nogil:
                 result = hoop_pool_work(self.core)
+        if result < 0:  # it has been counted out
+            self.give_back(True)
             check(result)
 
-    def serve_python(self):
+    cdef int serve_python(self) except? -1:
         cdef hoop_worker worker
         cdef hoop_job *job
         cdef bint goes_on = True
         cdef int count = 0
-        check(hoop_pool_enter(self.core, &worker))
+        cdef int result = hoop_pool_enter(self.core, &worker)
+        if result < 0:
+            return result
         while goes_on:
             job = hoop_pool_next(self.core, &worker)
             if job != NULL:
@@ -290,6 +300,7 @@ cdef class Crew:
                 with nogil:
                     goes_on = hoop_pool_wait(self.core, &worker)
         hoop_pool_leave(self.core, &worker)
+        return 0
 
     cdef int take_back(self, Job job) except -1:
         """Out of the queue, if it still is in there."""
@@ -342,6 +353,19 @@ cdef class Crew:
             if thread is not threading.current_thread():
                 thread.join()
         return 0
+
+
+cdef class Place:
+    """That a thread is expected. If it ends, or cannot begin, without having taken it (Python code of its start has found no
+    memory), the crew must not wait for it."""
+    cdef Crew crew
+    cdef bint is_taken          # by the thread, or back by whoever wanted the thread
+
+    def __del__(self):
+        if not self.is_taken and self.crew is not None and not self.crew.forked:
+            self.is_taken = True
+            hoop_pool_worker_failed(self.crew.core)
+            self.crew.give_back(True)
 
 
 cdef int note_crew(Reactor reactor, Crew crew) except -1:
