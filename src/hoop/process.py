@@ -298,10 +298,10 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
 
 def watch_exit(loop: BaseLoop, transport: ChildTransport) -> None:
     """Have transport._process_exited(code) called when the child has ended."""
+    watch: PidWatch | ThreadWatch = PidWatch(loop, transport)
     try:
-        watch: PidWatch | ThreadWatch = PidWatch(loop, transport, os.pidfd_open(transport._proc.pid))
         watch.start()
-    except (AttributeError, OSError):  # not Linux; an old kernel, a sandbox, no descriptor or no watch left
+    except (AttributeError, OSError):  # not Linux; an old kernel, a sandbox, no descriptor left, or no room to watch one
         watch = ThreadWatch(loop, transport)
         watch.start()
     transport._exit_watch = weakref.ref(watch)
@@ -310,12 +310,14 @@ def watch_exit(loop: BaseLoop, transport: ChildTransport) -> None:
 class PidWatch:
     """The owner of a pidfd. The loop holds it until the child has ended; if the loop goes first, so does it."""
 
-    def __init__(self, loop: BaseLoop, transport: ChildTransport, fd: int) -> None:
+    _fd = -1
+
+    def __init__(self, loop: BaseLoop, transport: ChildTransport) -> None:
         self._loop = loop
         self._transport = transport
-        self._fd = fd
 
     def start(self) -> None:
+        self._fd = os.pidfd_open(self._transport._proc.pid)
         BaseLoop.add_reader(self._loop, self._fd, self._ended)
 
     def set_referenced(self, is_referenced: bool) -> None:
