@@ -166,16 +166,18 @@ cdef class BaseLoop(Reactor):
         peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays
         open, if another transport owns it already; whatever else fails closes it.
         """
-        cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
+        cdef StreamTransport transport = None
         fd_watcher(self, sock)
         try:
             self.check_ours()
+            transport = StreamTransport.__new__(StreamTransport)
             transport.adopt(self, sock.fileno(), sock, protocol, None, server, extra)
             if peer is not None:
                 transport.know_peer(peer)
             transport.begin_life(waiter)
         except BaseException:
-            transport.release()  # all of it or, if not adopted, nothing
+            if transport is not None:
+                transport.release()  # all of it or, if not adopted, nothing
             sock.close()
             raise
         return transport

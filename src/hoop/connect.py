@@ -118,8 +118,8 @@ class Connecting(BaseLoop, Resolving):
         """
         transport: asyncio.Transport
         session = None
-        waiter = self.create_future()
         try:
+            waiter = self.create_future()
             sock.setblocking(False)
             protocol = protocol_factory()
             if sock.family in (socket.AF_INET, socket.AF_INET6):

@@ -46,6 +46,7 @@ cdef extern from "ring.h" nogil:
         size_t tail
     void hoop_ring_init(hoop_ring *ring) noexcept
     void hoop_ring_free(hoop_ring *ring) noexcept
+    int hoop_ring_grow(hoop_ring *ring) noexcept
     int hoop_ring_visit(const hoop_ring *ring, hoop_visit_fn visit, void *arg) noexcept
     size_t hoop_ring_size(const hoop_ring *ring) noexcept
     int hoop_ring_push(hoop_ring *ring, void *item) noexcept

@@ -19,6 +19,7 @@ cdef class DatagramTransport(Transport):
     cdef object held            # deque of (bytes, address) that the kernel refused; None when nothing is held
     cdef Py_ssize_t held_size
     cdef list arrived           # received and not yet delivered: data, address, data, ...; None when there is nothing
+    cdef flag is_deliver_due    # and no memory was found to schedule it
     cdef Py_ssize_t arrived_next
     cdef list known_tuples      # addresses as tuples, by a hash of their sockaddr; None until the first
     cdef RawAddress *known      # and those sockaddrs
@@ -43,5 +44,6 @@ cdef class DatagramTransport(Transport):
     cdef int receive_through_socket(self) except -1
     cdef object bytes_or_error(self, Py_ssize_t size, const char *data)
     cdef int deliver(self) except -1
+    cdef int deliver_later(self) except -1
     cdef int deliver_one(self, object data, object addr) except -1
     cdef object sender(self, const void *address, Py_ssize_t length)

@@ -29,7 +29,8 @@ from hoop.csrc cimport *
 from hoop.errors cimport datagram_error
 from hoop.handle cimport new_handle
 from hoop.reactor cimport Reactor, flush_if_deferred
-from hoop.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, RawAddress, Transport, unix_name
+from hoop.transport cimport TRANSPORT_CLOSED, TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, RawAddress, Transport, \
+    unix_name
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, strlen
@@ -92,6 +93,8 @@ cdef class DatagramTransport(Transport):
 
     def _connection_made(self):
         """As asyncio: an endpoint whose connection_made() raises stays open."""
+        if self.state == TRANSPORT_CLOSED:
+            return  # what was to follow could not be scheduled
         self.is_protocol_connected = True
         self.protocol.connection_made(self)
 
@@ -353,7 +356,7 @@ cdef class DatagramTransport(Transport):
         cdef bint was_paused = self.is_reading_paused
         Transport.resume_reading(self)
         if was_paused and not self.is_reading_paused and self.arrived is not None:
-            self.reactor.schedule(self._deliver, NULL, 0, self.context)
+            self.deliver_later()
 
     cdef int stop_reading(self) except -1:
         self.arrived = None
@@ -469,9 +472,23 @@ cdef class DatagramTransport(Transport):
                     self.reactor.settle()
         except BaseException:
             if self.arrived is not None:
-                self.reactor.schedule(self._deliver, NULL, 0, self.context)
+                self.deliver_later()
             raise
         return 0
+
+    cdef int deliver_later(self) except -1:
+        try:
+            self.reactor.schedule(self._deliver, NULL, 0, self.context)
+        except MemoryError:
+            self.is_deliver_due = True
+            self.reactor.run_errand_later(self)
+        return 0
+
+    cdef int on_errand(self) except -1:
+        if self.is_deliver_due:
+            self.is_deliver_due = False
+            self._deliver()
+        return Transport.on_errand(self)
 
     cdef int deliver_one(self, object data, object addr) except -1:
         """datagram_received, or error_received for an exception. Whatever the protocol raises, the endpoint goes on."""

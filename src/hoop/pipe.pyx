@@ -64,8 +64,8 @@ cdef class ReadPipeTransport(Transport):
 
     cdef int read_soon(self) except -1:
         if not self.is_read_scheduled:
-            self.is_read_scheduled = True
             self.reactor.schedule(self._read_ready, NULL, 0, self.context)
+            self.is_read_scheduled = True
         return 0
 
     def _read_ready(self):

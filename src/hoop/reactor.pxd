@@ -2,7 +2,7 @@ from cpython.object cimport PyObject
 from hoop.csrc cimport hoop_clock_ns, hoop_datagram_reader, hoop_event, hoop_poller, hoop_ring, hoop_ring_size, hoop_spin
 from hoop.flag cimport flag
 from hoop.handle cimport Handle
-from hoop.scheduler cimport Scheduler
+from hoop.scheduler cimport Errand, Scheduler
 from libc.stdint cimport int64_t
 
 cdef enum:
@@ -10,7 +10,7 @@ cdef enum:
     LONGEST_HOLD_NS = 250000    # a write that finds bytes held for longer sends
 
 
-cdef class Watcher:
+cdef class Watcher(Errand):
     """Who is told that a descriptor is ready, and whose writes are flushed after a callback.
 
     A watcher with an interest keeps loop.run() from returning, unless it is unreferenced. The reactor counts; a subclass
@@ -44,7 +44,6 @@ cdef class Reactor(Scheduler):
     cdef char *read_buffer      # shared by the transports: what is read into it is copied out before anything else runs
     cdef hoop_datagram_reader *datagram_reader  # likewise, for datagrams; NULL until somebody receives one
     cdef object entered         # the context left entered between two callbacks, or None
-    cdef dict future_keywords   # {"loop": self}, for the futures that are made; None until the first, and once closed
     cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
     cdef bint defers_writes     # what a new transport does, unless it is told otherwise
     cdef int64_t noted_ns       # a recent reading of the monotonic clock, also where the loop has a clock of its own
@@ -78,10 +77,10 @@ cdef class Reactor(Scheduler):
     cdef int enter_context(self, object context) except -1
     cdef int leave_context(self) except -1
     cdef int report(self, dict context) except -1
-    cdef object new_future(self)
 
     cdef int run_turns(self, bint until_idle) except -1
     cdef int turn(self) except -1
+    cdef int turn_failed(self, object error) except -1
     cdef int poll(self, bint may_block) except -1
     cdef int hear_signals(self) except -1
     cdef int sleep(self) except -1

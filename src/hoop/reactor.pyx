@@ -19,8 +19,8 @@ from hoop.errors cimport check, os_error, raise_what_is_set
 from hoop.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle, callback_source, described, invoke
 from hoop.poller_choice cimport open_poller
 from hoop.rings cimport drain, push
-from hoop.scheduler cimport Scheduler
-from hoop.cpython_api cimport PyContext_Exit, PyErr_CheckSignals, PyObject_Call, PyThread_get_thread_ident, \
+from hoop.scheduler cimport Errand, Scheduler
+from hoop.cpython_api cimport PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident, \
     raw_context_enter, raw_context_exit, raw_decref, raw_incref
 from libc.errno cimport EINTR, ENOENT
 from libc.stdint cimport int64_t
@@ -37,10 +37,7 @@ cdef enum:
     STALE_WAITS_ALLOWED = 8    # then the kernel's set holds a registration that cannot be removed: rebuild it
 
 
-cdef tuple NO_ARGUMENTS = ()
-
-
-cdef class Watcher:
+cdef class Watcher(Errand):
     def __cinit__(self):
         self.fd = -1
 
@@ -132,14 +129,6 @@ cdef class Reactor(Scheduler):
         self.leave_context()
         self.call_exception_handler(context)
         return 0
-
-    cdef object new_future(self):
-        """What create_future() returns."""
-        if self.future_keywords is not None:
-            return PyObject_Call(asyncio.Future, NO_ARGUMENTS, self.future_keywords)
-        if not self.closed:
-            self.future_keywords = {"loop": self}
-        return asyncio.Future(loop=self)
 
     # ---- descriptors ----------------------------------------------------------------------------------------------
 
@@ -289,24 +278,39 @@ cdef class Reactor(Scheduler):
             hoop_meter_start(&self.meter, self.now_ns())
             if self.after_is_due:
                 self.settle()
-            while not until_idle or self.is_alive():
-                self.turn()
-                if self.stopping:
+            while True:
+                try:
+                    while not until_idle or self.is_alive():
+                        self.turn()
+                        if self.stopping:
+                            break
                     break
+                except MemoryError as error:
+                    self.turn_failed(error)
         finally:
             self.in_callback = False
-            self.flush_writes(True)
-            self.stopping = False
-            self.thread_id = 0
-            self._current_handle = None
-            self.leave_context()
-            hoop_meter_stop(&self.meter, self.now_ns())
+            try:
+                self.flush_writes(True)
+                self.leave_context()
+            finally:
+                self.stopping = False
+                self.thread_id = 0
+                self._current_handle = None
+                hoop_meter_stop(&self.meter, self.now_ns())
         return 0
+
+    cdef int turn_failed(self, object error) except -1:
+        """A step of the loop's own found no memory: tell; what is left of this turn stands in the queues. Not for ever."""
+        self.note_failed_turn(self.meter.turns, error)
+        self.must_poll = True
+        return self.report({"message": "The event loop found no memory for a turn", "exception": error})
 
     cdef int turn(self) except -1:
         cdef int count = 0
         cdef size_t batch
         self.meter.turns += 1
+        if self.errands is not None:
+            self.run_errands()
         if not hoop_inbox_is_empty(&self.inbox) or self.arrived != NULL:
             self.take_inbox()
         batch = hoop_ring_size(&self.ready)
@@ -593,6 +597,7 @@ cdef class Reactor(Scheduler):
         """Let go of every callback and watcher. Runs user code (finalizers), so each is out before it is released."""
         cdef int fd
         self.future_keywords = None
+        self.errands = None
         self.release_queues()
         drain(&self.flushes)
         for fd in range(self.watcher_capacity):

@@ -1,8 +1,18 @@
 from cpython.object cimport PyObject
 from hoop.csrc cimport hoop_inbox, hoop_inbox_node, hoop_meter, hoop_ring, hoop_timers, hoop_waker
+from hoop.flag cimport flag
 from hoop.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle
 from libc.math cimport ceil
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+
+
+cdef class Errand:
+    """Who can be called in the next turn without any memory: a link in the scheduler's list. For what must not be lost when
+    scheduling finds none."""
+    cdef Errand next_errand
+    cdef flag is_errand_due
+
+    cdef int on_errand(self) except -1  # what it has asked run_errand_later() for
 
 
 cdef class Scheduler:
@@ -13,6 +23,10 @@ cdef class Scheduler:
     cdef hoop_ring immediates   # Immediate
     cdef hoop_timers timers     # ScheduledHandle
     cdef hoop_inbox inbox       # Handle, from other threads
+    cdef Errand errands         # first in a list of those whose on_errand() is due, or None
+    cdef int failed_turns       # in a row, for want of memory
+    cdef uint64_t failed_turn   # the number of the latest
+    cdef dict future_keywords   # {"loop": self}, for the futures that are made; None until the first, and once closed
     cdef hoop_inbox_node *arrived  # taken from the inbox, not yet in `ready`
     cdef hoop_waker waker
     cdef hoop_meter meter
@@ -39,6 +53,10 @@ cdef class Scheduler:
     cdef int look_at_time(self) except -1
     cdef bint has_other_time(self) except -1
     cdef int check_open(self) except -1
+    cdef object new_future(self)
+    cdef int run_errand_later(self, Errand errand) noexcept
+    cdef int run_errands(self) except -1
+    cdef int note_failed_turn(self, uint64_t turn, object error) except -1
     cdef int check_ours(self) except -1
     cdef int check_thread(self) except -1
     cdef bint may_touch(self) noexcept

@@ -6,17 +6,28 @@ Ownership: every ring, the heap and the inbox own one reference to each entry. T
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.csrc cimport *
-from hoop.cpython_api cimport PyThread_get_thread_ident
+from hoop.cpython_api cimport PyObject_Call, PyThread_get_thread_ident
 from hoop.errors cimport check
 from hoop.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle, handle_of_node, new_handle, new_immediate, \
     new_posted_handle, new_timer_handle
-from hoop.rings cimport drain, push, push_owned
-from libc.stdint cimport INT64_MAX, int64_t
+from hoop.rings cimport drain, make_room, push, push_owned
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
+import asyncio
 
 cdef object REPLACED_TIME = NotImplemented  # it is no None, and nobody's to call
 
 cdef int64_t LONGEST_SLEEP_NS = 24 * 3600 * 1000000000  # asyncio.base_events.MAXIMUM_SELECT_TIMEOUT
+
+cdef tuple NO_ARGUMENTS = ()
+
+cdef enum:
+    MOST_FAILED_TURNS = 16  # in a row
+
+
+cdef class Errand:
+    cdef int on_errand(self) except -1:
+        return 0
 
 
 cdef class Scheduler:
@@ -90,6 +101,7 @@ cdef class Scheduler:
     cdef bint is_alive(self) except -1:
         return (self.references > 0 or self.jobs_in_flight > 0 or hoop_timers_referenced(&self.timers) > 0
                 or hoop_ring_size(&self.ready) > 0 or hoop_ring_size(&self.due) > 0 or self.after_is_due
+                or self.errands is not None
                 or self.arrived != NULL or not hoop_inbox_is_empty(&self.inbox)
                 or hoop_ring_visit(&self.immediates, is_awaited, NULL) != 0)
 
@@ -150,6 +162,42 @@ cdef class Scheduler:
             check(hoop_waker_wake(&self.waker))
         return handle
 
+    cdef object new_future(self):
+        """What create_future() returns."""
+        if self.future_keywords is not None:
+            return PyObject_Call(asyncio.Future, NO_ARGUMENTS, self.future_keywords)
+        if not self.closed:
+            self.future_keywords = {"loop": self}
+        return asyncio.Future(loop=self)
+
+    # ---- when there is no memory ------------------------------------------------------------------------------------
+
+    cdef int run_errand_later(self, Errand errand) noexcept:
+        """Have errand.on_errand() called in the next turn, without needing memory for it."""
+        if not errand.is_errand_due:
+            errand.is_errand_due = True
+            errand.next_errand = self.errands
+            self.errands = errand
+        return 0
+
+    cdef int run_errands(self) except -1:
+        cdef Errand errand
+        while self.errands is not None:
+            errand = self.errands
+            self.errands = errand.next_errand
+            errand.next_errand = None
+            errand.is_errand_due = False
+            errand.on_errand()
+        return 0
+
+    cdef int note_failed_turn(self, uint64_t turn, object error) except -1:
+        """Raise error if that goes on and on."""
+        self.failed_turns = self.failed_turns + 1 if turn == self.failed_turn + 1 else 1
+        self.failed_turn = turn
+        if self.failed_turns > MOST_FAILED_TURNS:
+            raise error
+        return 0
+
     # ---- for the turn ---------------------------------------------------------------------------------------------
 
     cdef int take_inbox(self) except -1:
@@ -180,6 +228,7 @@ cdef class Scheduler:
             return 0
         hoop_meter_timers_due(&self.meter, deadline_ns, now_ns)
         while hoop_timers_deadline_ns(&self.timers, INT64_MAX) <= now_ns:
+            make_room(&self.due)  # first: what is out of the heap must not be lost
             timer = hoop_timers_pop_due(&self.timers, now_ns)
             if timer == NULL:
                 break

@@ -180,8 +180,8 @@ cdef class Socket:
     cdef int schedule_lost(self, object error) except -1:
         if self.state != SOCKET_CONNECTING:
             return 0
-        self.state = SOCKET_GIVEN_UP
         self.reactor.schedule_method(self.connection_lost, error, self.context)
+        self.state = SOCKET_GIVEN_UP
         return 0
 
     cdef int wish(self, object method, tuple arguments) except -1:
@@ -302,8 +302,8 @@ cdef class Socket:
             self.is_flowing = True
             self.transport.resume_reading()
         elif not self.is_show_due:
-            self.is_show_due = True
             self.reactor.schedule(self._show_unread, NULL, 0, self.stream.context)
+            self.is_show_due = True
         return 0
 
     cdef int keep_unread(self, object data) except -1:

@@ -22,7 +22,7 @@ async def open_connection(
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
     transport, _ = await loop.create_connection(lambda: protocol, host, port, **keywords)
-    return reader, StreamWriter(transport, protocol, reader, loop)
+    return reader, writer_of(transport, protocol, reader, loop)
 
 
 async def start_server(
@@ -49,7 +49,7 @@ async def open_unix_connection(
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
     transport, _ = await loop.create_unix_connection(lambda: protocol, path, **keywords)
-    return reader, StreamWriter(transport, protocol, reader, loop)
+    return reader, writer_of(transport, protocol, reader, loop)
 
 
 async def start_unix_server(
@@ -65,6 +65,15 @@ async def start_unix_server(
         lambda: accepting(client_connected_cb, limit, loop), path, **keywords
     )
     return server
+
+
+def writer_of(transport: Any, protocol: StreamReaderProtocol, reader: StreamReader, loop: Any) -> StreamWriter:
+    """A writer for a new connection, which nobody else would close."""
+    try:
+        return StreamWriter(transport, protocol, reader, loop)
+    except BaseException:
+        transport.abort()
+        raise
 
 
 def accepting(

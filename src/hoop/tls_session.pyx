@@ -49,7 +49,7 @@ cdef str FATAL = "Fatal error on SSL protocol"
 
 
 cdef class TlsSession(PlaintextQueue):
-    def __cinit__(self, Reactor loop not None, protocol, sslcontext, waiter=None, *, server_side=False,
+    def __cinit__(self, Reactor loop not None, protocol, sslcontext, waiter=None, server_side=False,
                   server_hostname=None, handshake_timeout=None, shutdown_timeout=None, is_upgrade=False):
         """waiter: a future that is done with the handshake. is_upgrade: protocol already has its connection_made."""
         self.handshake_timeout = HANDSHAKE_TIMEOUT_S if handshake_timeout is None else handshake_timeout
@@ -278,8 +278,8 @@ cdef class TlsSession(PlaintextQueue):
 
     cdef int schedule_reading(self) except -1:
         if not self.is_continue_due:
-            self.is_continue_due = True
             self.reactor.schedule(self._continue_reading, NULL, 0, None if self.stream is None else self.stream.context)
+            self.is_continue_due = True
         return 0
 
     def _continue_reading(self):

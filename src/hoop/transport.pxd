@@ -34,6 +34,8 @@ cdef class Transport(Watcher):
     cdef flag is_reading_paused
     cdef flag is_protocol_paused
     cdef flag is_protocol_connected
+    cdef flag is_loss_due
+    cdef object loss            # what connection_lost will be told, if no memory was found to schedule it
     cdef int dropped_writes     # writes after the connection was lost
     cdef Py_ssize_t high_water
     cdef Py_ssize_t low_water

@@ -200,7 +200,28 @@ cdef class Transport(Watcher):
         self.discard_held()
         self.reactor.unwatch(self)
         if not self.reactor.closed:
-            self.reactor.schedule_method(self._call_connection_lost, error, self.context)
+            try:
+                self.reactor.schedule_method(self._call_connection_lost, error, self.context)
+            except MemoryError:
+                self.loss = error
+                self.is_loss_due = True
+                self.reactor.run_errand_later(self)
+        return 0
+
+    cdef int on_errand(self) except -1:
+        """connection_lost, as a callback of the loop."""
+        cdef object error = self.loss
+        if not self.is_loss_due:
+            return 0
+        self.is_loss_due = False
+        self.loss = None
+        self.reactor.enter_context(self.context)
+        try:
+            self._call_connection_lost(error)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as failure:
+            self.reactor.report({"message": "Exception in connection_lost()", "exception": failure, "transport": self})
         return 0
 
     cdef int fatal(self, object error, str message) except -1:
