@@ -250,6 +250,7 @@ int main(void)
 {
     RUN(a_batch_arrives_whole_and_in_order);
     RUN(more_than_a_batch_takes_several);
+    RUN(one_is_taken_and_the_others_stay);
     RUN(the_room_is_shared_out_by_size);
     RUN(a_full_receiver_says_again_and_the_rest_stays_in_order);
     RUN(a_refusal_is_told_once);
