@@ -36,6 +36,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/select.h>
+#include <sys/types.h>
 
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__) || defined(__DragonFly__)
 #define HAVE_PPOLL 1
@@ -210,7 +211,7 @@ static ssize_t clear_sets(poll_state *state)
 
 static fd_mask bit_of(int fd)
 {
-    return (fd_mask)((fd_mask)1 << (fd % (int)NFDBITS));
+    return (fd_mask)(1ULL << (fd % (int)NFDBITS)); /* the type is signed on most systems */
 }
 
 /* What POLLNVAL says, for all entries: how many are closed. */

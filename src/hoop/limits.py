@@ -26,7 +26,7 @@ class Limits:
         transport.header_received(). transport.expect_header() starts the time anew for a later message. Against peers that
         send a request byte by byte, which no silence gives away (slowloris).
     max_connections: open at a time. when_full: "refuse" closes further ones as they come; "wait" leaves them in the kernel's
-        queue, as long as the backlog, until there is room.
+        queue, as long as the backlog, until there is room, here or in another process that shares the socket.
     max_connections_per_host: open at a time from one IP address; further ones are closed as they come.
     max_write_buffer: bytes written that the kernel has not taken because the peer does not read. It bounds single large
         writes too, so it must exceed the largest message.
