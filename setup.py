@@ -51,6 +51,9 @@ class BuildModules(build_ext):
         super().run()
 
 
+# HOOP_BUILT=1: an editable install of a clone in which everything is built in place; pip would build all of it once more.
+is_built = os.environ.get("HOOP_BUILT") == "1"
+
 core = (
     "hoop_core",
     {
@@ -76,8 +79,10 @@ extensions = [
 setup(
     options=build_options,
     cmdclass={"build_ext": BuildModules},
-    libraries=[core],
-    ext_modules=cythonize(
+    libraries=[] if is_built else [core],
+    ext_modules=[]
+    if is_built
+    else cythonize(
         extensions,
         include_path=["src"],
         quiet=True,

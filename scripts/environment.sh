@@ -46,7 +46,9 @@ open_environment() {
     install "setuptools>=77" "Cython>=3.1"
     say "building hoop"
     "$python" setup.py --quiet build_ext --inplace
+    export HOOP_BUILT=1
     install --no-build-isolation --no-deps --editable .
+    unset HOOP_BUILT
 }
 
 install() {
@@ -54,7 +56,7 @@ install() {
     now=$(cat pyproject.toml tests/apps/requirements.txt | cksum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$now" ]; then
         say "installing $*"
-        "$python" -m pip install --quiet --disable-pip-version-check "$@" || return
+        "$python" -W ignore::ResourceWarning -m pip install --quiet --disable-pip-version-check "$@" || return
         printf '%s\n' "$now" >"$stamp"
     fi
 }

@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import signal
+import sys
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -21,6 +22,10 @@ def pytest_sessionstart() -> None:
     for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, default)
+    if sys.flags.dev_mode and not os.environ.get("PYTHONASYNCIODEBUG"):
+        # Python's development mode is there for its checks of memory and files. It would switch on asyncio's debug mode, too,
+        # of which the tests that are about it make loops of their own.
+        asyncio.coroutines._is_debug_mode = lambda: False  # type: ignore[attr-defined]
 
 
 def pytest_configure(config: pytest.Config) -> None:

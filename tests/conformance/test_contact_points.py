@@ -225,6 +225,7 @@ async def in_a_stream_handler() -> None:
     server.close()
 
 
+TELLS_OF_HANDLERS = "Unhandled exception" in inspect.getsource(asyncio.StreamReaderProtocol.connection_made)
 PLACES = {
     in_call_soon: {"message", "exception", "handle"},
     in_call_soon_threadsafe: {"message", "exception", "handle"},
@@ -239,7 +240,8 @@ PLACES = {
     in_tls_data_received: {"message", "exception", "transport", "protocol"},
     in_datagram_received: {"message", "exception", "handle"},
     in_a_pipe: {"message", "exception", "handle"},
-    in_a_stream_handler: {"message", "exception", "transport"},
+    # From 3.11.7 on; before, the task of the handler is one that nobody awaits.
+    in_a_stream_handler: {"message", "exception", "transport" if TELLS_OF_HANDLERS else "future"},
 }
 
 
