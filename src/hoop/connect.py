@@ -26,6 +26,8 @@ class Connecting(BaseLoop, Resolving):
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect sock, which must be non-blocking, to address. A host name is resolved first. Raises OSError."""
+        if self.get_debug() and sock.gettimeout() != 0:  # told before the name is asked for, as in asyncio
+            raise ValueError("the socket must be non-blocking")
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             infos = await self._ensure_resolved(address, family=sock.family, type=sock.type, proto=sock.proto)
             address = infos[0][4]

@@ -122,7 +122,7 @@ cdef class NameQuestion:
         PyArg_ParseTuple(sockaddr, "si|II;getnameinfo(): illegal sockaddr argument", &host, &self.port, &self.flowinfo,
                          &self.scope_id)
         if self.flowinfo > LARGEST_FLOWINFO:
-            raise OverflowError(f"getnameinfo(): flowinfo must be 0-{LARGEST_FLOWINFO}, not {sockaddr[2]!r}")
+            raise OverflowError(f"getnameinfo(): flowinfo must be 0-{LARGEST_FLOWINFO}.")  # the words of CPython's
         self.host = host
         self.is_pair = len(<tuple>sockaddr) == 2
         self.key = (self.host, "reverse")

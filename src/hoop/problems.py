@@ -67,10 +67,13 @@ class Problems(asyncio.AbstractEventLoop):
             raise
         except BaseException as error:
             self._log_problem(
-                {"message": "Unhandled error in exception handler", "exception": error, "context": context}
+                {"message": "Unhandled error in exception handler", "exception": error, "context": context},
+                " while handling an unexpected error in custom exception handler",
             )
 
-    def _log_problem(self, context: dict[str, Any], _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+    def _log_problem(
+        self, context: dict[str, Any], occasion: str = "", _is_finalizing: Callable[[], bool] = sys.is_finalizing
+    ) -> None:
         try:
             self.default_exception_handler(context)
         except (SystemExit, KeyboardInterrupt):
@@ -78,7 +81,7 @@ class Problems(asyncio.AbstractEventLoop):
         except BaseException:
             # default_exception_handler may be overridden, so it may raise
             if not _is_finalizing():
-                self._logger.error("Exception in default exception handler", exc_info=True)
+                self._logger.error(f"Exception in default exception handler{occasion}", exc_info=True)
                 return
         else:
             return

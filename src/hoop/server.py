@@ -6,6 +6,7 @@ import asyncio
 import collections.abc
 import errno
 import itertools
+import operator
 import os
 import socket
 import ssl as ssl_module
@@ -369,7 +370,7 @@ def prepare(sockets: list[socket.socket], limits: Limits | None) -> None:
 def warn_of_backlog(backlog: int) -> None:
     """listen(2) cuts a long backlog without a word."""
     longest = longest_backlog()
-    if longest is not None and backlog > longest:
+    if longest is not None and operator.index(backlog) > longest:  # TypeError as listen() has it
         logger.warning("a backlog of %d is cut to %d, the system's net.core.somaxconn", backlog, longest)
 
 
