@@ -1,5 +1,7 @@
 """A plugin of pytest that appends "outcome test" to the file HOOP_SUITE_RESULTS, so that a crash loses nothing."""
 
+import asyncio
+import logging
 import os
 
 import pytest
@@ -27,14 +29,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """uvloop's tests make loops by uvloop's own functions."""
-    if os.environ.get("HOOP_SUITE_NAME") != "uvloop":
-        return
-    import asyncio
+    """What a suite's own runner does."""
+    name = os.environ.get("HOOP_SUITE_NAME")
+    if name == "tornado":  # its tests fail over what else is logged
+        logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
+    if name == "uvloop":  # its tests make loops by uvloop's own functions
+        import uvloop
 
-    import uvloop
-
-    loop = asyncio.SelectorEventLoop  # hoop's, if that was chosen
-    uvloop.new_event_loop = loop
-    uvloop.Loop = loop
-    uvloop.EventLoopPolicy = asyncio.DefaultEventLoopPolicy
+        loop = asyncio.SelectorEventLoop  # hoop's, if that was chosen
+        uvloop.new_event_loop = loop
+        uvloop.Loop = loop
+        uvloop.EventLoopPolicy = asyncio.DefaultEventLoopPolicy
