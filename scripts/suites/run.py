@@ -94,7 +94,7 @@ class Place:
         }
         command = [str(self.python), "-m", "trial_lines", *tests]
         if not self.suite.is_trial:
-            options = ["-o", "addopts=", "--timeout", str(TEST_TIMEOUT_S), "-p", "no:cacheprovider", "-q"]
+            options = [f"--rootdir={self.sources}", "-o", "addopts=", "--timeout", str(TEST_TIMEOUT_S), "-p", "no:cacheprovider", "-q"]
             command = [str(self.python), "-m", "pytest", "-p", "result_lines", *options, *self.suite.options, *tests]
         with log.open("w") as output:
             try:
