@@ -78,7 +78,8 @@ SUITES = {
             (
                 *("twisted.internet", "twisted.test.test_tcp", "twisted.test.test_process", "twisted.test.test_udp"),
                 *("twisted.test.test_unix", "twisted.test.test_ssl", "twisted.test.test_threads", "twisted.web.test"),
-                *("twisted.test.test_internet", "twisted.test.test_iutils", "twisted.test.test_ftp", "twisted.names.test"),
+                *("twisted.test.test_internet", "twisted.test.test_iutils", "twisted.test.test_ftp"),
+                "twisted.names.test",
                 *("twisted.test.test_loopback", "twisted.test.test_stdio", "twisted.test.test_sslverify"),
             ),
             drops=("src",),

@@ -4,9 +4,9 @@
     make suites SUITES="tornado uvicorn"         these
     python scripts/suites/run.py --help
 
-Each comes from its project's sdist, into build/suites, with a virtual environment of its own that is kept. A test that fails on
-hoop alone is run there again, twice at most: the machine may have been busy. What is left is looked up in left_out.txt,
-which says why it may fail. The sums go to build/suites/results.json.
+Each comes from its project's sdist, into build/suites, with a virtual environment of its own that is kept. A test that
+fails on hoop alone is run there again, twice at most: the machine may have been busy. What is left is looked up in
+left_out.txt, which says why it may fail. The sums go to build/suites/results.json.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Place:
         return subprocess.run([self.python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
     def run(self, loop: str, tests: list[str], attempt: str) -> Outcomes:
-        """Run these tests on that loop. A process that ends early leaves a test begun: it failed, and the rest never ran."""
+        """Run these tests on that loop. A process that ends early leaves a test begun: it failed; the rest never ran."""
         lines = self.folder / f"{loop}{attempt}.results"
         log = self.folder / f"{loop}{attempt}.log"
         lines.unlink(missing_ok=True)
@@ -94,8 +94,9 @@ class Place:
         }
         command = [str(self.python), "-m", "trial_lines", *tests]
         if not self.suite.is_trial:
-            options = [f"--rootdir={self.sources}", "-o", "addopts=", "--timeout", str(TEST_TIMEOUT_S), "-p", "no:cacheprovider", "-q"]
-            command = [str(self.python), "-m", "pytest", "-p", "result_lines", *options, *self.suite.options, *tests]
+            options = [f"--rootdir={self.sources}", "-o", "addopts=", "--timeout", str(TEST_TIMEOUT_S), "-q"]
+            options += ["-p", "no:cacheprovider", "-p", "result_lines", *self.suite.options]
+            command = [str(self.python), "-m", "pytest", *options, *tests]
         with log.open("w") as output:
             try:
                 subprocess.run(
@@ -121,7 +122,7 @@ def compared(place: Place) -> dict[str, object]:
     place.prepare()
     began = time.monotonic()
     on = {loop: place.run(loop, list(suite.tests), "") for loop in LOOPS}
-    worse = sorted(test for test, outcome in on["asyncio"].items() if outcome == "passed" and not passed(on["hoop"], test))
+    worse = sorted(test for test in on["asyncio"] if passed(on["asyncio"], test) and not passed(on["hoop"], test))
     for attempt in range(SECOND_CHANCES):
         there = [test for test in worse if test in on["hoop"]]  # a name may have the loop's class in it
         if 0 < len(there) <= MOST_AGAIN:
