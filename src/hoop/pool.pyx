@@ -251,15 +251,15 @@ cdef class Crew:
             thread = threading.Thread(target=self.serve, args=(place,), name=f"{self.name}_{self.hired}")
             self.hired += 1
             with self.hiring:
-                self.threads.append(thread)  # first: an interrupt may end start() when the thread already runs
+                # First: an interrupt may end start() when the thread already runs. Weakly: one that dies lets go of its place.
+                self.threads.append(weakref.ref(thread))
                 thread.start()
         except BaseException as error:
             if place is not None:
                 if place.is_taken:
                     raise
                 place.is_taken = True
-            if thread in self.threads:
-                self.threads.remove(thread)
+            self.threads = [former for former in self.threads if former() is not thread]
             if hoop_pool_worker_failed(self.core) == 0 or not isinstance(error, RuntimeError):
                 raise
             # else no more threads are to be had, and those that are there will do
@@ -348,9 +348,9 @@ cdef class Crew:
         if self.forked:
             return 0
         with self.hiring:  # by another thread: until that has started, nobody can wait for it
-            threads = [thread for thread in self.threads if thread.ident is not None]
+            threads = [former() for former in self.threads]
         for thread in threads:
-            if thread is not threading.current_thread():
+            if thread is not None and thread.ident is not None and thread is not threading.current_thread():
                 thread.join()
         return 0
 

@@ -76,15 +76,15 @@ class Server(asyncio.AbstractServer):
         if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
         self._serving = True
-        warn_of_backlog(self._backlog)
         try:
+            warn_of_backlog(self._backlog)
             for sock in self._sockets:
                 sock.listen(self._backlog)
                 listener = self._loop._make_listener(
                     sock, self._protocol_factory, self, self._backlog, self._admission
                 )
+                self._listeners.append(listener)  # first: what has started must be stopped if anything fails
                 listener.start()
-                self._listeners.append(listener)
         except BaseException:
             self._stop_listening()
             raise
@@ -254,14 +254,14 @@ class Serving(BaseLoop, Resolving):
             sockets = [sock]
         try:
             prepare(sockets, limits)
+            if ssl is not None:
+                protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+            server = Server(self, sockets, protocol_factory, backlog, limits=limits, ssl_context=ssl)
         except BaseException:
             if sock is None:
                 for listening in sockets:
                     listening.close()
             raise
-        if ssl is not None:
-            protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-        server = Server(self, sockets, protocol_factory, backlog, limits=limits, ssl_context=ssl)
         if start_serving:
             await server._begin(sock is None)
         if self.get_debug():
