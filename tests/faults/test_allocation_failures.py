@@ -52,6 +52,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("program", [name for name in PROGRAMS if LOOP == "hoop" or name not in NATIVE])
 @pytest.mark.timeout(DEADLINE_S + 5)
 def test_the_kth_allocation_fails(program: str, shim: Path, certificates: Path) -> None:
