@@ -64,7 +64,7 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
 
 def taken_from_socket(transport: asyncio.Transport) -> bytes:
     """What a hoop.Socket, whose connection this was, has received and nobody has read: as with a StreamReader."""
-    former = transport.get_protocol()
+    former = getattr(transport, "get_protocol", lambda: None)()  # start_tls() asks no more of a transport than it needs
     unread: bytes = former._take_unread() if isinstance(former, Socket) else b""  # type: ignore[attr-defined]
     return unread
 
