@@ -8,7 +8,8 @@ from typing import Any
 
 from hoop.base_loop import BaseLoop
 from hoop.sockets import Socket
-from hoop.tls import new_session
+from hoop.stream import StreamTransport  # type: ignore[import-not-found]
+from hoop.tls import TlsTransport, new_session  # type: ignore[attr-defined]
 
 
 class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
@@ -64,7 +65,9 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
 
 def taken_from_socket(transport: asyncio.Transport) -> bytes:
     """What a hoop.Socket, whose connection this was, has received and nobody has read: as with a StreamReader."""
-    former = getattr(transport, "get_protocol", lambda: None)()  # start_tls() asks no more of a transport than it needs
+    if not isinstance(transport, (StreamTransport, TlsTransport)):
+        return b""  # another one cannot be a Socket's, and need not tell its protocol
+    former = transport.get_protocol()
     unread: bytes = former._take_unread() if isinstance(former, Socket) else b""  # type: ignore[attr-defined]
     return unread
 
