@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import os
 import signal
@@ -13,8 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+from loop_factories import LoopFactory, loop_factory_named
 
 
 def pytest_sessionstart() -> None:
@@ -46,21 +44,6 @@ def pytest_collection_finish() -> None:
     """Many tests collect garbage; keep the thousands of tests themselves out of each of those collections."""
     gc.collect()
     gc.freeze()
-
-
-def loop_factory_named(name: str) -> LoopFactory:
-    """The factory behind a fixture parameter: "asyncio" is the stdlib selector loop, "hoop" is this project's."""
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop
-    if name == "uvloop":
-        import uvloop
-
-        return uvloop.new_event_loop
-    import hoop
-
-    if os.environ.get("HOOP_TEST_POLL_EVERY_TURN") == "1":
-        return functools.partial(hoop.Loop, poll_every_turn=True)
-    return hoop.new_event_loop
 
 
 # HOOP_TEST_LOOPS=asyncio,hoop,uvloop compares with uvloop, too; the suite itself is about the first two.

@@ -489,7 +489,7 @@ EMFILE_SERVER = '''
 import asyncio, contextlib, os, resource, socket, sys
 sys.path.insert(0, sys.argv[1])
 from conformance.peers import MOST_IDLE_TURNS, idle_turns
-from conftest import loop_factory_named
+from loop_factories import loop_factory_named
 
 async def main():
     loop = asyncio.get_running_loop()

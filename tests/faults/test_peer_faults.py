@@ -342,7 +342,7 @@ def test_listener_closed_under_a_server(run: Any, loop_name: str) -> None:
 CLIENT_WITHOUT_DESCRIPTORS = '''
 import asyncio, contextlib, errno, os, resource, socket, sys
 sys.path.insert(0, sys.argv[1])
-from conftest import loop_factory_named
+from loop_factories import loop_factory_named
 
 async def main():
     loop = asyncio.get_running_loop()
@@ -389,7 +389,7 @@ print("recovered")
 LOOP_WITHOUT_DESCRIPTORS = '''
 import asyncio, contextlib, errno, gc, os, resource, sys
 sys.path.insert(0, sys.argv[1])
-from conftest import loop_factory_named
+from loop_factories import loop_factory_named
 
 factory = loop_factory_named(sys.argv[2])
 factory().close()

@@ -20,7 +20,7 @@ from conformance.differences.loops import LOOP
 from conformance.differences.outcomes import shown, shown_error, without_objects
 from conformance.differences.subjects import SUBJECTS, Subject, here
 from conformance.differences.surroundings import Surroundings, in_thread, settled
-from conftest import loop_factory_named
+from loop_factories import loop_factory_named
 
 import hoop.streams
 

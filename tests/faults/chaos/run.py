@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.peers import MOST_IDLE_TURNS, idle_turns
-from conftest import loop_factory_named
+from loop_factories import loop_factory_named
 from faults.chaos.plans import ENTRANCES
 from faults.chaos.sessions import Buffered, ChaosError, Ledger, Plain, judge
 from faults.chaos.storm import Posters, Storm, begin_peers, signals
