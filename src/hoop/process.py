@@ -182,6 +182,12 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
             self._undo_start()
             raise
 
+    def __del__(self) -> None:
+        try:
+            super().__del__()
+        finally:  # under -W error that raises, and asyncio's own has closed nothing
+            self.close()
+
     def _undo_start(self) -> None:
         process, self._closed = self._proc, True
         if process is None:

@@ -23,6 +23,7 @@ async def first_to_succeed(
     tasks: list[asyncio.Future[T]] = []
     running: set[asyncio.Future[T]] = set()
     waiting = iter(attempts)
+    is_abandoned = False
     try:
         for attempt in waiting:
             latest: asyncio.Future[T] = loop.create_task(attempt())
@@ -38,8 +39,12 @@ async def first_to_succeed(
             if (winner := succeeded(done)) is not None:
                 return winner.result()
         return None
+    except GeneratorExit:  # nothing may be awaited any more; the attempts are left to the collector, as this is
+        is_abandoned = True
+        raise
     finally:
-        await end(tasks)
+        if not is_abandoned:
+            await end(tasks)
         tasks.clear()  # their errors' tracebacks lead back to this frame
         running.clear()
 

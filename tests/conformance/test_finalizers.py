@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import socket
 import sys
 import warnings
@@ -154,3 +155,19 @@ def test_a_childs_pipes_are_closed_although_warnings_raise(loop_factory, loop_na
     after = open_descriptors()
     os.waitpid(pid, 0)  # its standard input has ended
     assert after == before
+
+
+def test_an_abandoned_child_is_killed_although_warnings_raise(loop_factory, loop_name, unraisable):
+    if loop_name == "asyncio":
+        pytest.skip("asyncio warns before it kills")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        loop = loop_factory()
+        program = "import signal; signal.pause()"
+        kept = loop.run_until_complete(loop.subprocess_exec(asyncio.SubprocessProtocol, sys.executable, "-c", program))
+        pid = kept[0].get_pid()
+        del loop, kept
+        gc.collect()
+        gc.collect()
+    assert ResourceWarning in unraisable
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
