@@ -128,9 +128,10 @@ class Processes(BaseLoop, asyncio.AbstractEventLoop):
                 await waiter
             except (SystemExit, KeyboardInterrupt):
                 raise
-            except BaseException:
+            except BaseException as error:
                 transport.close()
-                await transport._wait()
+                if not isinstance(error, GeneratorExit):  # then nothing may be awaited any more
+                    await transport._wait()
                 raise
         return transport
 

@@ -109,3 +109,38 @@ def test_a_refused_watch_is_replaced_by_a_thread(monkeypatch: pytest.MonkeyPatch
     before = descriptors()
     assert hoop.run(main()) == 0
     assert descriptors() == before
+
+
+def test_a_start_that_is_abandoned_ends_the_child(started: list[Any]) -> None:
+    """Closing the coroutine must not make it await: "coroutine ignored GeneratorExit" is what asyncio says there."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        class Told(asyncio.SubprocessProtocol):
+            def process_exited(self) -> None:
+                ended.set_result(None)
+
+        start = loop.subprocess_exec(Told, "cat")
+        start.send(None)
+        start.close()
+        await ended
+        code: int = started[0].returncode
+        return code
+
+    assert hoop.run(main()) == -signal.SIGKILL
+
+
+def test_connecting_that_is_abandoned_awaits_nothing() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        connecting = loop.create_connection(
+            asyncio.Protocol, *server.sockets[0].getsockname(), happy_eyeballs_delay=0.25, interleave=1
+        )
+        connecting.send(None)
+        connecting.close()
+        server.close()
+
+    hoop.run(main())
