@@ -166,10 +166,12 @@ class Loop(
             self._begin_signals()
             self._run_turns(until_idle)
         finally:
-            events._set_running_loop(None)
-            self._track_coroutine_origins(False)
-            sys.set_asyncgen_hooks(*former_hooks)
-            self._end_signals()
+            try:
+                events._set_running_loop(None)
+            finally:  # Python 3.11 allocates for that; without memory the rest is undone all the same
+                self._track_coroutine_origins(False)
+                sys.set_asyncgen_hooks(*former_hooks)
+                self._end_signals()
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until future is done and return its result; a coroutine becomes a task first.

@@ -78,6 +78,10 @@ async def main():
     await body(loop, server, listener, address)
     assert shim.refused() > 0, "never refused"
     assert server.is_serving() and await is_answered(address)
+    server.close()
+    for each in Echo.made:  # a debug build of Python tells what is left open
+        each.transport.abort()
+        await soon(each.lost)
     print("served", flush=True)
 
 
