@@ -73,9 +73,14 @@ class Connecting(BaseLoop, Resolving):
             raise ValueError("host and port was not specified and no sock specified")
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
-        transport, protocol = await self._adopt_connection(
-            sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout, peer
-        )
+        try:
+            adopting = self._adopt_connection(
+                sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout, peer
+            )
+        except BaseException:  # no memory for a coroutine that would close it
+            sock.close()
+            raise
+        transport, protocol = await adopting
         if self.get_debug():
             logger.debug("connected to %s:%r: (%r, %r)", host, port, transport, protocol)
         return transport, protocol
@@ -149,12 +154,12 @@ class Connecting(BaseLoop, Resolving):
             transport = self._make_stream(sock, protocol, waiter, peer=peer)
         try:
             await waiter
+            return transport, protocol
         except BaseException:
             transport.close()
             raise
         finally:
             del waiter  # its error's traceback leads back to this frame
-        return transport, protocol
 
     async def _connect_any(
         self,
@@ -191,12 +196,13 @@ class Connecting(BaseLoop, Resolving):
                 winner = await first_to_succeed(self, attempts, delay_s)
             if winner is None:
                 raise combined_failure([error for attempt in failures for error in attempt], all_errors)
+            close_all_but(winner[0], made)
             return winner
+        except BaseException:
+            close_all_but(None, made)  # also one that won a race that was then cancelled
+            raise
         finally:
             failures.clear()  # the errors' tracebacks lead back to this frame
-            for loser in made:  # also one that won a race that was then cancelled
-                if winner is None or loser is not winner[0]:
-                    loser.close()
 
     async def _resolve_stream(self, address: Any, family: int, proto: int, flags: int) -> list[AddressInfo]:
         infos = await self._ensure_resolved(address, family=family, type=socket.SOCK_STREAM, proto=proto, flags=flags)
@@ -235,6 +241,15 @@ class Connecting(BaseLoop, Resolving):
             raise
         finally:
             del mine, failures
+
+
+def close_all_but(kept: socket.socket | None, made: list[socket.socket]) -> None:
+    """Close the others. Without an iterator: where memory is not to be had, the peers must learn of it nevertheless."""
+    index = len(made)
+    while index > 0:
+        index -= 1
+        if made[index] is not kept:
+            made[index].close()
 
 
 def bind_to_one(sock: socket.socket, local_infos: Iterable[AddressInfo], failures: list[OSError]) -> None:

@@ -27,7 +27,11 @@ class Piping(BaseLoop, asyncio.AbstractEventLoop):
         _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
         waiter = self.create_future()
         transport = make_read_pipe(self, pipe, protocol, waiter)
-        await made(transport, waiter)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()  # connection_made has not been called, and the caller gets no transport to close
+            raise
         if self.get_debug():
             logger.debug("Read pipe %r connected: (%r, %r)", pipe.fileno(), transport, protocol)
         return transport, protocol
@@ -40,16 +44,11 @@ class Piping(BaseLoop, asyncio.AbstractEventLoop):
         _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
         waiter = self.create_future()
         transport = make_write_pipe(self, pipe, protocol, waiter)
-        await made(transport, waiter)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()  # connection_made has not been called, and the caller gets no transport to close
+            raise
         if self.get_debug():
             logger.debug("Write pipe %r connected: (%r, %r)", pipe.fileno(), transport, protocol)
         return transport, protocol
-
-
-async def made(transport: asyncio.BaseTransport, waiter: asyncio.Future[None]) -> None:
-    """connection_made has been called; a caller who is cancelled before that gets the pipe closed."""
-    try:
-        await waiter
-    except BaseException:
-        transport.close()
-        raise

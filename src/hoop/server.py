@@ -297,9 +297,11 @@ class Serving(BaseLoop, Resolving):
             hosts = [host]
         else:
             hosts = list(host)
-        found = await asyncio.gather(
-            *(self._ensure_resolved((name, port), family=family, type=socket.SOCK_STREAM, flags=flags) for name in hosts)
-        )
+        kind: Any = {"family": family, "type": socket.SOCK_STREAM, "flags": flags}
+        if len(hosts) == 1:  # no tasks; and a gather() that finds no memory when its tasks are done never ends
+            found = [await self._ensure_resolved((hosts[0], port), **kind)]
+        else:
+            found = await asyncio.gather(*(self._ensure_resolved((name, port), **kind) for name in hosts))
         for name, infos in zip(hosts, found, strict=True):
             if not infos:
                 raise OSError(f"getaddrinfo({name!r}) returned empty list")

@@ -154,7 +154,12 @@ class SocketHandles(UnixSockets, Connecting, Serving):
 
         async def connect() -> None:
             sock, peer = await self._connect_any(host, port, 0, 0, 0, local_addr, 0.25, 1, False)
-            await self._adopt_connection(sock, protocol, ssl, hostname, False, None, None, peer)
+            try:
+                adopting = self._adopt_connection(sock, protocol, ssl, hostname, False, None, None, peer)
+            except BaseException:  # no memory for a coroutine that would close it
+                sock.close()
+                raise
+            await adopting
 
         return self._connect(handle, connect)
 
@@ -178,10 +183,11 @@ class SocketHandles(UnixSockets, Connecting, Serving):
             try:
                 sock.setblocking(False)
                 await self.sock_connect(sock, name)
+                adopting = self._adopt_connection(sock, protocol, ssl, server_hostname, False, None, None)
             except BaseException:
                 sock.close()
                 raise
-            await self._adopt_connection(sock, protocol, ssl, server_hostname, False, None, None)
+            await adopting
 
         return self._connect(handle, connect)
 

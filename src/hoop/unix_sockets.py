@@ -60,9 +60,14 @@ class UnixSockets(Connecting, Serving):
             raise ValueError("no path and sock were specified")
         else:
             check_unix_stream(sock)
-        return await self._adopt_connection(
-            sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
-        )
+        try:
+            adopting = self._adopt_connection(
+                sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
+            )
+        except BaseException:  # no memory for a coroutine that would close it
+            sock.close()
+            raise
+        return await adopting
 
     async def create_unix_server(  # type: ignore[override]
         self,
@@ -95,14 +100,14 @@ class UnixSockets(Connecting, Serving):
             check_unix_stream(sock)
         try:
             prepare([sock], limits)
+            if ssl is not None:
+                protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+            cleanup = file_remover(sock) if cleanup_socket else None
+            server = Server(self, [sock], protocol_factory, backlog, cleanup, limits, ssl)
         except BaseException:
             if path is not None:
                 sock.close()
             raise
-        if ssl is not None:
-            protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-        cleanup = file_remover(sock) if cleanup_socket else None
-        server = Server(self, [sock], protocol_factory, backlog, cleanup, limits, ssl)
         if start_serving:
             await server._begin(path is not None)
         if self.get_debug():
