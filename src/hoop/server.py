@@ -85,10 +85,10 @@ class Server(asyncio.AbstractServer):
                 )
                 self._listeners.append(listener)  # first: what has started must be stopped if anything fails
                 listener.start()
+            self._set_referenced(self._is_referenced)
         except BaseException:
             self._stop_listening()
             raise
-        self._set_referenced(self._is_referenced)
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
