@@ -21,6 +21,8 @@ import os
 import stat
 from asyncio.log import logger
 
+from hoop.transport import shown
+
 cdef enum:
     WITHOUT_GIL_FROM = 64 * 1024     # bytes: below, giving the GIL away costs more than the copy
     DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
@@ -31,7 +33,7 @@ cdef class ReadPipeTransport(Transport):
     def __class__(self):
         return asyncio.ReadTransport
 
-    @property
+    @shown
     def _pipe(self):
         return self.sock
 
@@ -123,7 +125,7 @@ cdef class WritePipeTransport(WritingTransport):
     def __class__(self):
         return asyncio.Transport  # asyncio's own is one, too, though it cannot read
 
-    @property
+    @shown
     def _pipe(self):
         return self.sock
 

@@ -38,6 +38,16 @@ cdef enum:
     DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
 
+class shown:
+    """Decorates the getter of a private name of asyncio's. Unlike a property's, the name can be given to an instance: tests do."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else self.read(instance)
+
+
 cdef int spare_dict(object item) except -1:
     """Cython makes each instance's __dict__ at once; the one that Python makes for the first attribute is soon enough."""
     cdef PyObject **slot = instance_dict(item)
