@@ -1,7 +1,7 @@
 /* waker.h: makes a descriptor readable from any thread or signal handler, to end a poller's wait.
  *
- * eventfd(2) on Linux, a non-blocking pipe elsewhere and where a sandbox refuses it. (EVFILT_USER would save a descriptor on kqueue, but only a pipe
- * also serves the poll back end there.) */
+ * eventfd(2) on Linux, a non-blocking pipe elsewhere and where a sandbox refuses it. (EVFILT_USER would save a descriptor
+ * on kqueue, but only a pipe also serves the poll back end there.) */
 #ifndef HOOP_WAKER_H
 #define HOOP_WAKER_H
 

@@ -67,7 +67,8 @@ int measurement_print(const struct measurement *measurement);
 void json_print_string(const char *text);
 
 /* Handle events until warm-up and duration are over. `ready(context, event)` is called for each event; the measured
- * window lies between. Neither ends without an answer: a server that has no processor yet gets some seconds more. Stops early when `*alive` is 0. Returns 0 or -errno. */
+ * window lies between. Neither ends without an answer: a server that has no processor yet gets some seconds more. Stops
+ * early when `*alive` is 0. Returns 0 or -errno. */
 typedef void load_ready(void *context, const struct epoll_event *event);
 int load_run(int epoll_fd, const struct load_options *options, struct measurement *measurement, const unsigned *alive,
              load_ready *ready, void *context);

@@ -5,8 +5,8 @@
     host, service = await hoop.dns.reverse(("127.0.0.1", 80))
 
 Every question goes to the system's resolver (nsswitch, /etc/hosts, name servers) in the pool, at most half of whose
-threads it may hold; what needs no name server does not wait for those that keep silent (docs/dns.md). Identical questions that are asked at the same time are one: whoever stops waiting takes nothing
-from the others.
+threads it may hold; what needs no name server does not wait for those that keep silent (docs/dns.md). Identical
+questions that are asked at the same time are one: whoever stops waiting takes nothing from the others.
 """
 
 from __future__ import annotations

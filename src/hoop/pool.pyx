@@ -406,8 +406,8 @@ cdef class Pool:
     """Threads for what would block a loop: files, name lookups, hashes, compression.
 
     size: the most threads, 1 to 1024 (default: HOOP_THREADPOOL_SIZE, else 4); they are started when they are needed.
-    Name lookups may use half of them, at least one, and two more for names that do not wait for a name server. queue_limit: the most jobs that may wait for a thread; one more raises
-    PoolFull. None is no limit. spin_us: how many microseconds a thread looks for the next job, and the loop for a result,
+    Name lookups may use half of them, at least one, and two more for names that do not wait for a name server.
+    queue_limit: the most jobs that may wait for a thread; one more raises PoolFull. None is no limit. spin_us: how many microseconds a thread looks for the next job, and the loop for a result,
     before they sleep; 0 to 1000 (default: HOOP_POOL_SPIN_US, else 30, or 0 where the process has one CPU). See docs/pool.md.
     ValueError or TypeError for other values.
 

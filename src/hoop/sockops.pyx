@@ -2,9 +2,11 @@
 
 A sock_* call tries at once and waits only if the kernel says so. Its registration is kept for the next call on the same
 socket object (remembered by a weak reference; another object on the same number is registered anew), and so is the
-interest in reading: recv, send, recv again costs no change in the kernel. What a call has received when its task is cancelled
-before it has gone on, the next one on the same socket object gets: wait_for() around sock_recv() would lose it otherwise. The first event that nobody waits for takes the
-descriptor out, so unread data cannot spin the loop.
+interest in reading: recv, send, recv again costs no change in the kernel. The first event that nobody
+waits for takes the descriptor out, so unread data cannot spin the loop.
+
+What a call has received when its task is cancelled before it has gone on, the next one on the same socket object gets:
+wait_for() around sock_recv() would lose it otherwise.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

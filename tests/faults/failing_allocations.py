@@ -3,8 +3,8 @@
     LD_PRELOAD=failing_allocator.so python failing_allocations.py failing_allocator.so PROGRAM LOOP OWNERS RUNS SEED [K...]
 
 OWNERS: on whose behalf the allocation is made, "hoop" (its compiled code), "python" (Python code), "other" (other compiled
-modules), or a sum ("hoop+python"); only these count. RUNS: how many of the k are tried, spread evenly from a place that SEED chooses; "all" for every one. K: only these. Each is a
-child of fork(2), so that a crash or a hang is that one's. One line of JSON for each k at which something is wrong, and one at
+modules), or a sum ("hoop+python"); only these count. RUNS: how many of the k are tried, spread evenly from a place that SEED
+chooses; "all" for every one. K: only these. Each is a child of fork(2), so that a crash or a hang is that one's. One line of JSON for each k at which something is wrong, and one at
 the end with what was done.
 
 What is wrong: a crash; no end; MemoryError neither raised nor told to an exception handler, and yet something is missing;

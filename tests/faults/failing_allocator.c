@@ -8,7 +8,8 @@
  *   pause_failing(yes)              between yes and no they neither fail nor count
  *   stop_failing()                  none fails any more, none is counted
  *
- * Code of hoop's lies in one of the shared objects below a folder "hoop". With SHOW_FAILED_ALLOCATIONS in the environment each one that fails prints a backtrace. */
+ * Code of hoop's lies in one of the shared objects below a folder "hoop". With SHOW_FAILED_ALLOCATIONS in the environment
+ * each one that fails prints a backtrace. */
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <stdatomic.h>
