@@ -349,7 +349,8 @@ cdef class Reactor(Scheduler):
         cdef int count
         cdef int64_t now_ns
         self.meter.polls += 1
-        self.hear_signals()  # before events are taken: it may raise
+        if not may_block:  # what is ready may all be compiled code; sleep() asks by itself, and events end in Python code
+            self.hear_signals()  # before they are taken: it may raise
         count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         if count == 0 and may_block:
             count = self.sleep()
