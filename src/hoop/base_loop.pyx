@@ -237,9 +237,11 @@ cdef class BaseLoop(Reactor):
         fd_watcher(self, fd).set_referenced(is_referenced)
 
     def _close_reactor(self):
-        """Release every callback and descriptor. Idempotent."""
+        """Release every callback and descriptor. Idempotent; RuntimeError if the loop was begun meanwhile, in another thread."""
         if self.closed:
             return
+        if self.thread_id != 0:
+            raise RuntimeError("Cannot close a running event loop")
         cdef int fd
         cdef Watcher watcher
         for fd in range(self.watcher_capacity):

@@ -271,6 +271,7 @@ cdef class Reactor(Scheduler):
         An exception that no callback may keep (KeyboardInterrupt, SystemExit) passes through.
         """
         self.look_at_time()
+        self.check_open()  # another thread may have closed it since the caller asked
         self.thread_id = PyThread_get_thread_ident()
         self.must_poll = True
         self.in_callback = True

@@ -286,7 +286,9 @@ cdef class Transport(Watcher):
         return self.release()
 
     def _release(self):
-        self.release()
+        """For a finalizer that ran in a foreign thread. Somebody may have ended the transport since."""
+        if self.state != TRANSPORT_LOST or self.reactor.closed:  # else connection_lost() is on its way, and releases
+            self.release()
 
     cdef int on_failed(self, object error) except -1:
         """What has come of an event and nobody has caught: memory that is not to be had, mostly."""

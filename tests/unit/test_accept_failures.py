@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -130,6 +131,7 @@ def test_descriptors_are_not_leaked_either(loop: hoop.Loop) -> None:
     protocols: list[Any] = [Awkward() for _ in range(8)]
     accepting = Accepting(loop, lambda: protocols.pop())
     accepting.dial()
+    gc.collect()  # what earlier tests have left is not to go in between
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     while protocols:
         accepting.dial()

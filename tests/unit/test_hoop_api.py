@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -301,3 +302,42 @@ except ImportError as error:
 """
     )
     assert done.stdout.startswith("ImportError") and "winloop" in done.stdout, done.stderr
+
+
+def test_a_loop_that_another_thread_begins_to_close_while_it_is_begun() -> None:
+    """Neither ends with a loop that sleeps on a poller that is closed: whoever comes second is refused."""
+    loop = hoop.Loop()
+    may_go_on = threading.Event()
+    refusals: list[BaseException] = []
+    close_threads = loop._close_threads
+
+    def close_threads_late(*, may_wait: bool) -> None:
+        close_threads(may_wait=may_wait)
+        closing.set()
+        assert may_go_on.wait(30)
+
+    def close() -> None:
+        try:
+            loop.close()
+        except RuntimeError as error:
+            refusals.append(error)
+        loop.call_soon_threadsafe(loop.stop)
+
+    closing = threading.Event()
+    loop._close_threads = close_threads_late  # type: ignore[method-assign]
+    closer = threading.Thread(target=close)
+    closer.start()
+    assert closing.wait(30)
+    loop.call_soon(may_go_on.set)
+    loop.run_forever()
+    closer.join()
+    assert [str(refusal) for refusal in refusals] == ["Cannot close a running event loop"]
+    loop.close()
+
+
+def test_a_loop_that_is_closed_while_it_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = hoop.Loop()
+    monkeypatch.setattr(loop, "_begin_signals", loop._close_reactor)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_forever()
+    assert loop.is_closed()

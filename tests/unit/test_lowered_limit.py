@@ -56,6 +56,10 @@ loop.run_until_complete(main())
 before = loop.metrics().turns
 loop.run_until_complete(asyncio.sleep(0.05))
 assert loop.metrics().turns - before < 20, "it spins"
+loop.close()
+for pair in pairs:
+    for sock in pair:
+        sock.close()
 print("done")
 """
 
