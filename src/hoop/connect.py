@@ -182,6 +182,7 @@ class Connecting(BaseLoop, Resolving):
             infos = interleaved(infos, interleave)
         failures: list[list[OSError]] = []
         made: list[socket.socket] = []
+        close_losers = close_all_but  # the collector may close this coroutine when modules are emptied already
         winner: tuple[socket.socket, Any] | None = None
         try:
             if delay_s is None:
@@ -196,10 +197,10 @@ class Connecting(BaseLoop, Resolving):
                 winner = await first_to_succeed(self, attempts, delay_s)
             if winner is None:
                 raise combined_failure([error for attempt in failures for error in attempt], all_errors)
-            close_all_but(winner[0], made)
+            close_losers(winner[0], made)
             return winner
         except BaseException:
-            close_all_but(None, made)  # also one that won a race that was then cancelled
+            close_losers(None, made)  # also one that won a race that was then cancelled
             raise
         finally:
             failures.clear()  # the errors' tracebacks lead back to this frame

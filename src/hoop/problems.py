@@ -12,6 +12,16 @@ from typing import Any
 ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 
+def describe(
+    key: str, value: Any, format_list: Callable[[traceback.StackSummary], list[str]] = traceback.format_list
+) -> str:
+    if key == "source_traceback":
+        return "Object created at (most recent call last):\n" + "".join(format_list(value)).rstrip()
+    if key == "handle_traceback":
+        return "Handle created at (most recent call last):\n" + "".join(format_list(value)).rstrip()
+    return repr(value)
+
+
 class Problems(asyncio.AbstractEventLoop):
     """set_exception_handler and its kin."""
 
@@ -30,7 +40,9 @@ class Problems(asyncio.AbstractEventLoop):
             raise TypeError(f"A callable object or None is expected, got {handler!r}")
         self._exception_handler = handler
 
-    def default_exception_handler(self, context: dict[str, Any]) -> None:
+    def default_exception_handler(
+        self, context: dict[str, Any], _describe: Callable[[str, Any], str] = describe
+    ) -> None:
         """Log the problem, with its traceback and whatever else the context tells."""
         message = context.get("message") or "Unhandled exception in event loop"
         exception = context.get("exception")
@@ -42,7 +54,7 @@ class Problems(asyncio.AbstractEventLoop):
         for key in sorted(context):
             if key in ("message", "exception"):
                 continue
-            lines.append(f"{key}: {shown(key, context[key])}")
+            lines.append(f"{key}: {_describe(key, context[key])}")
         self._logger.error("\n".join(lines), exc_info=exc_info)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -89,11 +101,3 @@ class Problems(asyncio.AbstractEventLoop):
         exception = context.get("exception")
         if exception is not None:
             raise exception
-
-
-def shown(key: str, value: Any) -> str:
-    if key == "source_traceback":
-        return "Object created at (most recent call last):\n" + "".join(traceback.format_list(value)).rstrip()
-    if key == "handle_traceback":
-        return "Handle created at (most recent call last):\n" + "".join(traceback.format_list(value)).rstrip()
-    return repr(value)

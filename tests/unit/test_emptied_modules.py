@@ -85,6 +85,13 @@ MADE = {
     server = loop.listen_tcp(lambda sock: None, "127.0.0.1", 0)
     connection = loop.connect_tcp("127.0.0.1", server.address[1])
     return server, connection, loop.set_interval(print, 1), hoop.Pool()""",
+    "an attempt to connect": """
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    attempt = loop.create_connection(
+        asyncio.Protocol, *server.sockets[0].getsockname(), happy_eyeballs_delay=0.25
+    )
+    attempt.send(None)  # it waits, and goes no further
+    return server, attempt""",
     "watched sockets": """
     import socket
     one, two = socket.socketpair()
