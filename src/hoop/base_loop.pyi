@@ -34,6 +34,7 @@ class BaseLoop:
         poller: str | None = None,
         clock: Callable[[], int] | None = None,
         poll_every_turn: bool = False,
+        cached_reads: bool = True,
         defer_writes: bool = True,
     ) -> None: ...
     def call_soon(

@@ -250,6 +250,7 @@ cdef class BaseLoop(Reactor):
                 watcher.on_loop_closed()
         self.closed = True
         self.release_everything()
+        self.cached_files = None  # it has descriptors
         hoop_poller_close(&self.poller)
         hoop_waker_close(&self.waker)
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from hoop.pool import Pool, disown_jobs, python_pool
+from hoop.pool import Pool, disown_jobs, leave_pool, loop_pool, python_pool
 from hoop.stats import PoolStats
 
 T = TypeVar("T")
@@ -71,20 +71,13 @@ class Executing(asyncio.AbstractEventLoop):
     """The pool, and run_in_executor. Both pool and default executor are made at first use."""
 
     _flush_deferred: Callable[[], None]
-    _pool: Pool | None
-    _pool_size: int
-    _owns_pool: bool
     _default_executor: concurrent.futures.Executor | None
     _executor_shutdown_called: bool
 
     @property
     def pool(self) -> Pool:
         """The threads for hoop's own jobs: files, name lookups, hashes. RuntimeError once the loop is closed."""
-        if self._pool is None:
-            if self.is_closed():
-                raise RuntimeError("Event loop is closed")
-            self._pool = Pool(self._pool_size)
-        return self._pool
+        return loop_pool(self)
 
     def run_in_executor(
         self, executor: concurrent.futures.Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
@@ -157,14 +150,14 @@ class Executing(asyncio.AbstractEventLoop):
         if not self.is_closed():
             self.call_soon_threadsafe(tell)
 
-    def _close_threads(self, may_wait: bool, _disown_jobs: Callable[[Any], None] = disown_jobs) -> None:
+    def _close_threads(
+        self,
+        may_wait: bool,
+        _leave_pool: Callable[[asyncio.AbstractEventLoop, bool], None] = leave_pool,
+        _disown_jobs: Callable[[asyncio.AbstractEventLoop], None] = disown_jobs,
+    ) -> None:
         """Of close(), before the core is closed. may_wait: not when a finalizer calls, in whatever thread and moment."""
-        if self._pool is not None:
-            self._pool.detach(self)
-            if self._owns_pool and may_wait:
-                self._pool.close()
-            elif self._owns_pool:
-                self._pool.stop()
+        _leave_pool(self, may_wait)
         self._executor_shutdown_called = True
         executor, self._default_executor = self._default_executor, None
         _disown_jobs(self)

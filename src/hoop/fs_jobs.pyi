@@ -12,11 +12,6 @@ _Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _FdOrPath = int | _Path
 
 @final
-class CachedFiles:
-    def __init__(self, enabled: bool) -> None: ...
-    def close(self) -> None: ...
-
-@final
 class ReadFileJob: ...
 
 @final

@@ -11,7 +11,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from hoop.csrc cimport *
 from hoop.errors cimport file_error
-from hoop.pool cimport Job, Pool
+from hoop.pool cimport Job, pool_of
 from hoop.reactor cimport Reactor
 from libc.errno cimport EBADF
 from libc.stdint cimport INT64_MAX, int64_t
@@ -76,9 +76,13 @@ cdef class CachedFiles:
             return None
         return data
 
-    def close(self):
-        """Give the descriptors back. Idempotent; from here on it is off."""
-        hoop_fs_cached_close(&self.own)
+
+cdef CachedFiles cached_files_of(Reactor reactor):
+    """Those of a loop, which has them until it closes."""
+    if reactor.cached_files is None:
+        reactor.check_open()
+        reactor.cached_files = CachedFiles(reactor.reads_cached_files)
+    return reactor.cached_files
 
 
 # ---- jobs ---------------------------------------------------------------------------------------------------------
@@ -156,8 +160,7 @@ cdef class FsJob(Job):
 
     cdef object start(self):
         cdef Reactor reactor = running_reactor()
-        cdef Pool pool = reactor.pool
-        return pool.submit(reactor, self)
+        return pool_of(reactor).submit(reactor, self)
 
 
 @cython.final
@@ -356,7 +359,7 @@ def read_file(path):
     """The bytes at once, if the page cache has them; else a future of them or, for a large file, of a job that
     read_opened() goes on with."""
     cdef Reactor reactor = running_reactor()
-    cdef CachedFiles cached = reactor._cached_files
+    cdef CachedFiles cached = cached_files_of(reactor)
     cdef ReadFileJob job
     name = PyOS_FSPath(path)
     cdef bytes kept = encoded(name)
@@ -596,7 +599,7 @@ def copy_file(src, dst, bint exclusive):
 def open_cached(path):
     """A descriptor for reading a small local file whose name is in the kernel's cache; -1: a thread must open it."""
     cdef Reactor reactor = running_reactor()
-    cdef CachedFiles cached = reactor._cached_files
+    cdef CachedFiles cached = cached_files_of(reactor)
     cdef hoop_fs_cached_file file
     cdef bytes kept = encoded(path)
     if hoop_fs_cached_open(&cached.own, PyBytes_AS_STRING(kept), reactor.meter.turns, &file) < 0:
@@ -607,7 +610,7 @@ def open_cached(path):
 def read_cached(int fd):
     """All that a file holds which open_cached() has opened; None: a thread must read it. Where it stands does not matter."""
     cdef Reactor reactor = running_reactor()
-    cdef CachedFiles cached = reactor._cached_files
+    cdef CachedFiles cached = cached_files_of(reactor)
     cdef struct_stat status
     cdef hoop_fs_cached_file file
     if fstat(fd, &status) < 0 or not 0 <= status.st_size <= HOOP_FS_CACHED_MOST_BYTES:
@@ -635,21 +638,21 @@ def device_of(int fd):
 def mount_changes():
     """How many changes of the mounted file systems were noticed; for learn()."""
     cdef Reactor reactor = running_reactor()
-    cdef CachedFiles cached = reactor._cached_files
+    cdef CachedFiles cached = cached_files_of(reactor)
     return cached.own.mount_changes
 
 
 def learn(device, bint is_local, uint64_t mount_changes):
     """What a thread has found by device_of(); and mount_changes() as it was before the thread was asked."""
     cdef Reactor reactor = running_reactor()
-    cdef CachedFiles cached = reactor._cached_files
+    cdef CachedFiles cached = cached_files_of(reactor)
     hoop_fs_cached_learn(&cached.own, device, is_local, mount_changes)
 
 
 def cached_read_stats():
     cdef int i
     cdef Reactor reactor = running_reactor()
-    cdef CachedFiles cached = reactor._cached_files
+    cdef CachedFiles cached = cached_files_of(reactor)
     refusal = None
     if cached.own.refused_call != NULL:
         refusal = f"{cached.own.refused_call.decode()}: {os.strerror(cached.own.refusal)}"

@@ -19,11 +19,10 @@ from hoop.base_loop import BaseLoop, own_methods
 from hoop.connect import Connecting
 from hoop.endpoint import Endpoints
 from hoop.executor import Executing
-from hoop.fs_jobs import CachedFiles
 from hoop.metrics import Measuring
 from hoop.name_history import NameHistory
 from hoop.pipe_connect import Piping
-from hoop.pool import Pool, size_of_pool
+from hoop.pool import Pool, keep_pool
 from hoop.problems import Problems
 from hoop.process import Processes
 from hoop.sendfile import SendFile
@@ -79,7 +78,6 @@ class Loop(
     __slots__ = (
         "_asyncgens",
         "_asyncgens_shutdown_called",
-        "_cached_files",
         "_default_executor",
         "_exception_handler",
         "_executor_shutdown_called",
@@ -87,14 +85,10 @@ class Loop(
         "_is_abandoned",
         "_literals",
         "_name_history",
-        "_owns_pool",
         "_pid",
-        "_pool",
-        "_pool_size",
         "_resolver",
         "_signal_handlers",
         "_signal_pipe",
-        "_timeout_queues",
     )
 
     def __init__(
@@ -112,11 +106,8 @@ class Loop(
             raise TypeError(f"pool must be a hoop.Pool, not {pool!r}")
         if pool is not None and pool_size is not None:
             raise TypeError(f"pool_size={pool_size!r} is for a pool of the loop's own: it was given {pool!r}")
-        self._pool = pool
-        self._pool_size = size_of_pool(pool_size)
-        self._owns_pool = pool is None
+        keep_pool(self, pool, pool_size)
         self._is_abandoned = False
-        self._cached_files = CachedFiles(reads_cached_files(cached_reads))
         self._pid = os.getpid()
         self._default_executor = None
         self._executor_shutdown_called = False
@@ -128,11 +119,14 @@ class Loop(
         self._exception_handler = None
         self._task_factory = None
         self._signal_handlers = {}
-        self._timeout_queues: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._signal_pipe = None
         self._former_origin_depth: int | None = None
         super().__init__(
-            poller=poller, clock=clock, poll_every_turn=poll_every_turn, defer_writes=may_defer_writes(defer_writes)
+            poller=poller,
+            clock=clock,
+            poll_every_turn=poll_every_turn,
+            cached_reads=reads_cached_files(cached_reads),
+            defer_writes=may_defer_writes(defer_writes),
         )
         self._set_debug_flag(coroutines._is_debug_mode())  # type: ignore[attr-defined]
         loops_of_this_process.add(self)
@@ -218,7 +212,6 @@ class Loop(
             logger.debug("Close %r", self)
         self._close_threads(may_wait=not self._is_abandoned)
         self._close_signals()
-        self._cached_files.close()
         self._close_reactor()
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:

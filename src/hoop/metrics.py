@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 
 from hoop.base_loop import BaseLoop
-from hoop.pool import Pool
+from hoop.pool import loop_pool_if_made
 from hoop.stats import Metrics
 
 
 class Measuring(BaseLoop, asyncio.AbstractEventLoop):
     """metrics and reset_metrics."""
 
-    _pool: Pool | None
-
     def metrics(self) -> Metrics:
         """A snapshot of what the loop has done and how late it was (docs/metrics.md). Counting is always on.
 
         In the loop's own thread, or while the loop does not run.
         """
-        pool = self._pool
+        pool = loop_pool_if_made(self)
         return Metrics(**self._measured(), pool=None if pool is None else pool.stats())
 
     def reset_metrics(self) -> None:

@@ -51,4 +51,5 @@ cdef class Pool:
     cdef object submit(self, Reactor reactor, Job job)   # the asyncio future; cancelling it takes a queued job back
 
 
+cdef Pool pool_of(Reactor reactor)      # the loop's, made at its first use; RuntimeError once the loop is closed
 cdef object durations(const hoop_histogram *histogram)  # a hoop.stats.Durations

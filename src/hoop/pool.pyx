@@ -536,6 +536,50 @@ cdef class Pool:
         return f"<hoop.Pool size={self.size}{' closed' if self.closed else ''}>"
 
 
+# ---- the pool of a loop -------------------------------------------------------------------------------------------
+
+def keep_pool(Reactor loop not None, Pool pool, size):
+    """For a loop that is made: it uses pool, which stays its maker's, or if that is None makes one of its own at need.
+
+    size: of the latter, as Pool has it. TypeError or ValueError.
+    """
+    loop.jobs_pool_size = size_of_pool(size)
+    loop.jobs_pool = pool
+    loop.owns_jobs_pool = pool is None
+
+
+cdef Pool pool_of(Reactor reactor):
+    if reactor.jobs_pool is None:
+        reactor.check_open()
+        reactor.jobs_pool = Pool(reactor.jobs_pool_size)
+    return reactor.jobs_pool
+
+
+def loop_pool(Reactor loop not None):
+    """The pool of loop, made at first use. RuntimeError once loop is closed and has none."""
+    return pool_of(loop)
+
+
+def loop_pool_if_made(Reactor loop not None):
+    """The pool of loop, or None."""
+    return loop.jobs_pool
+
+
+def leave_pool(Reactor loop not None, bint may_wait):
+    """For a loop that closes: cancel its queued jobs, wait for its running ones, and close the pool if it is the loop's own.
+
+    may_wait: else only tell the threads of such a pool to end: a finalizer calls. As Pool.detach().
+    """
+    cdef Pool pool = loop.jobs_pool
+    if pool is None:
+        return
+    pool.detach(loop)
+    if loop.owns_jobs_pool and may_wait:
+        pool.close()
+    elif loop.owns_jobs_pool:
+        pool.stop()
+
+
 def disown_jobs(Reactor loop not None):
     """For a loop that closes: let its jobs, queued or running, go on without it, in whatever pool they are."""
     cdef Crew crew

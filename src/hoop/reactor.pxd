@@ -57,9 +57,18 @@ cdef class Reactor(Scheduler):
     cdef bint has_stale         # an event of this wait was about a registration nobody holds
     cdef int stale_waits        # waits in a row that reported a registration nobody holds
     cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
-    cdef set crews              # of the pools that were given jobs; None until the first
     cdef public double slow_callback_duration
     cdef public object _current_handle
+
+    # What floors above keep here, each its own. The core only holds it, lets go of it when the loop closes, and never looks
+    # into it.
+    cdef object timeout_queues  # timeouts: its TimeoutQueue by length, weakly; None until the first
+    cdef object jobs_pool       # pool: the loop's Pool; None until its first use
+    cdef object jobs_pool_size  # pool: what a pool of the loop's own is made with
+    cdef bint owns_jobs_pool    # pool: it is closed with the loop
+    cdef set crews              # pool: every Crew that was given jobs of this loop; None until the first
+    cdef object cached_files    # fs_jobs: its CachedFiles; None until the first read
+    cdef bint reads_cached_files  # fs_jobs: these may be used
 
     cdef int watch(self, Watcher watcher, unsigned interest) except -1
     cdef int rewatch(self, Watcher watcher, unsigned interest) except -1

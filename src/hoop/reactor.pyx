@@ -86,7 +86,7 @@ cdef class Reactor(Scheduler):
         hoop_ring_init(&self.flushes)
         self.slow_callback_duration = 0.1
 
-    def __init__(self, *, poller=None, clock=None, poll_every_turn=False, defer_writes=True):
+    def __init__(self, *, poller=None, clock=None, poll_every_turn=False, cached_reads=True, defer_writes=True):
         if clock is not None and not callable(clock):
             raise TypeError(f"clock must be a callable returning nanoseconds, not {clock!r}")
         if self.events != NULL:
@@ -95,6 +95,7 @@ cdef class Reactor(Scheduler):
         self.look_at_time()
         self.poll_every_turn = poll_every_turn
         self.defers_writes = defer_writes
+        self.reads_cached_files = cached_reads
         self.events = <hoop_event *>PyMem_Malloc(EVENT_CAPACITY * sizeof(hoop_event))
         self.read_buffer = <char *>PyMem_Malloc(READ_BUFFER_SIZE)
         if self.events == NULL or self.read_buffer == NULL:

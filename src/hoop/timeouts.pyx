@@ -16,6 +16,7 @@ from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
 
 import contextvars
+import weakref
 
 cdef enum:
     GRAINS = 64                 # how often at most the timer of a busy queue rings per timeout
@@ -107,13 +108,15 @@ cdef TimeoutQueue timeout_queue(Reactor reactor, double timeout_s):
     cdef TimeoutQueue queue
     if timeout_s < LONGEST_TIMEOUT_S:
         timeout_ns = max(<int64_t>ceil(timeout_s * 1e9), 1)
-    queue = reactor._timeout_queues.get(timeout_ns)
+    if reactor.timeout_queues is None:
+        reactor.timeout_queues = weakref.WeakValueDictionary()
+    queue = reactor.timeout_queues.get(timeout_ns)
     if queue is None:
         queue = TimeoutQueue.__new__(TimeoutQueue)
         queue.reactor = reactor
         queue.context = contextvars.Context()
         hoop_expiry_queue_init(&queue.waiting, timeout_ns)
-        reactor._timeout_queues[timeout_ns] = queue
+        reactor.timeout_queues[timeout_ns] = queue
     return queue
 
 
