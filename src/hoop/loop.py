@@ -10,7 +10,7 @@ import warnings
 import weakref
 from asyncio import base_events, constants, coroutines, events
 from asyncio.log import logger
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 from hoop.address_info import Literals
@@ -34,13 +34,6 @@ from hoop.unix_sockets import UnixSockets
 
 T = TypeVar("T")
 TaskFactory = Callable[..., "asyncio.Future[Any]"]
-if sys.version_info >= (3, 12):
-    CoroutineLike = Coroutine[Any, Any, T]
-else:
-    CoroutineLike = Generator[Any, None, T] | Coroutine[Any, Any, T]
-
-# Since these releases asyncio hands every keyword of create_task, the name among them, to the task factory.
-FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
 
 
 class Loop(
@@ -227,26 +220,6 @@ class Loop(
                 self.close()
 
     # ---- tasks -------------------------------------------------------------------------------------------------------
-
-    def _create_task(self, coro: CoroutineLike[T], **kwargs: Any) -> asyncio.Task[T]:
-        """What create_task() does when there is a factory, a need for tracebacks, or anything else out of the common."""
-        if self.is_closed():
-            raise RuntimeError("Event loop is closed")
-        factory = self._task_factory
-        if factory is None:
-            made = asyncio.Task(coro, loop=self, **kwargs)
-            if made._source_traceback:  # type: ignore[attr-defined]
-                del made._source_traceback[-1]  # type: ignore[attr-defined]  # this very frame
-            return made
-        if not FACTORY_TAKES_NAME:
-            name = kwargs.pop("name", None)
-            if kwargs.get("context", True) is None:
-                del kwargs["context"]
-            task: Any = factory(self, coro, **kwargs)
-            if name is not None:
-                task.set_name(name)
-            return task  # type: ignore[no-any-return]
-        return factory(self, coro, **kwargs)  # type: ignore[return-value]
 
     def set_task_factory(self, factory: TaskFactory | None) -> None:
         """Have factory(loop, coro, **kwargs) make the tasks; None restores the default. TypeError unless callable."""

@@ -59,6 +59,7 @@ cdef class Reactor(Scheduler):
     cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
     cdef public double slow_callback_duration
     cdef public object _current_handle
+    cdef public object _task_factory  # kept for create_task (calls.pyx): None, or what set_task_factory() was given
 
     # What floors above keep here, each its own. The core only holds it, lets go of it when the loop closes, and never looks
     # into it.

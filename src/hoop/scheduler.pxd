@@ -50,6 +50,7 @@ cdef class Scheduler:
 
     cdef int64_t now_ns(self) except? -1
     cdef int64_t asked_now_ns(self) except? -1
+    cdef double asked_time_s(self) except? -1.0  # what time() says, where another one stands in place of ours
     cdef int look_at_time(self) except -1
     cdef bint has_other_time(self) except -1
     cdef int check_open(self) except -1

@@ -49,11 +49,12 @@ cdef class Scheduler:
         return self.asked_now_ns()
 
     cdef int64_t asked_now_ns(self) except? -1:
-        cdef double now_s
         if not self.is_time_replaced:
             return <int64_t>self.clock()
-        now_s = self.time()
-        return deadline_at(now_s)
+        return deadline_at(self.asked_time_s())
+
+    cdef double asked_time_s(self) except? -1.0:
+        return self.time()
 
     cdef int look_at_time(self) except -1:
         """Find out whether somebody has replaced time(): a class derived from the loop's, an attribute, a test tool. Called

@@ -34,7 +34,7 @@ PACKAGE_FLOORS: Floors = (
     ("scheduler",),
     ("reactor",),
     ("garbage", "native_timers", "pool", "timeouts"),
-    ("transport",),
+    ("transport", "calls"),
     ("writing", "datagram", "address_info"),
     ("stream",),
     ("admission", "tls_plaintext"),
