@@ -1,7 +1,6 @@
 """Builds csrc as one static library and links it into the modules of src/hoop; all else is in pyproject.toml."""
 
 import os
-import platform
 import sys
 from pathlib import Path
 
@@ -10,9 +9,6 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
-POLLERS = {"Linux": ["poller_epoll.c"]}  # every other system that hoop runs on has kqueue
-OWN_POLLERS = ("poller_epoll.c", "poller_kqueue.c")
-PORTABLE_SOURCES = sorted(path.name for path in CSRC.glob("*.c") if path.name not in OWN_POLLERS)
 MODULES = sorted(path.stem for path in Path("src/hoop").glob("*.pyx"))
 
 if sys.platform == "win32":
@@ -22,7 +18,7 @@ if sys.platform == "win32":
 strict = os.environ.get("HOOP_WERROR") == "1"
 csrc_flags = ["-std=c11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-O2", "-fvisibility=hidden", "-fPIC"]
 if strict:
-    csrc_flags += ["-Wall", "-Wextra", "-Werror"]
+    csrc_flags += ["-Wall", "-Wextra", "-Wundef", "-Werror"]
 
 # HOOP_SANITIZE=address,undefined builds with those sanitizers of the compiler, apart from every other build: see make sanitize.
 sanitizers = os.environ.get("HOOP_SANITIZE", "")
@@ -33,8 +29,6 @@ if sanitizers:
     sanitize_flags += ["-UNDEBUG"]  # with the assertions in CPython's headers and in Cython's code
     folder = f"build/sanitized-{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
     build_options = {"build": {"build_lib": f"{folder}/lib", "build_temp": f"{folder}/objects"}}
-
-sources = PORTABLE_SOURCES + POLLERS.get(platform.system(), ["poller_kqueue.c"])
 
 
 class BuildModules(build_ext):
@@ -57,7 +51,7 @@ is_built = os.environ.get("HOOP_BUILT") == "1"
 core = (
     "hoop_core",
     {
-        "sources": [str(CSRC / name) for name in sources],
+        "sources": [str(path) for path in sorted(CSRC.glob("*.c"))],  # those of other systems compile to nothing
         "obj_deps": {"": ["setup.py", *(str(path) for path in sorted(CSRC.glob("*.h")))]},
         "include_dirs": [str(CSRC)],
         "cflags": csrc_flags + sanitize_flags,

@@ -7,18 +7,12 @@
  *     (size, route) come again with the next call.
  *   - Elsewhere, recvfrom(2) in a loop: the error that ends a batch has been taken from the socket, so it is handed
  *     on in the batch's last place.
- *   - A UNIX sender without a name has the address length 0 on Linux, and a bare sockaddr elsewhere.
- *
- * HOOP_DATAGRAMS_ONE_BY_ONE selects the loops on any system, for the tests. */
+ *   - A UNIX sender without a name has the address length 0 on Linux, and a bare sockaddr elsewhere. */
 #include "datagrams.h"
 
-#include <string.h>
+#include "platform.h"
 
-#if defined(__linux__) && !defined(HOOP_DATAGRAMS_ONE_BY_ONE)
-#define HAVE_BATCHES 1
-#else
-#define HAVE_BATCHES 0
-#endif
+#include <string.h>
 
 #if defined(MSG_NOSIGNAL)
 #define SEND_FLAGS MSG_NOSIGNAL
@@ -29,7 +23,7 @@
 struct hoop_datagram_reader {
     char *room;
     struct sockaddr_storage addresses[HOOP_DATAGRAMS_MAX];
-#if HAVE_BATCHES
+#if HOOP_HAVE_MMSG
     struct iovec buffers[HOOP_DATAGRAMS_MAX];
     struct mmsghdr headers[HOOP_DATAGRAMS_MAX];
 #endif
@@ -54,7 +48,7 @@ hoop_datagram_reader *hoop_datagram_reader_open(void)
         free(reader);
         return NULL;
     }
-#if HAVE_BATCHES
+#if HOOP_HAVE_MMSG
     for (int i = 0; i < HOOP_DATAGRAMS_MAX; i++) {
         struct msghdr *header = &reader->headers[i].msg_hdr;
         header->msg_name = &reader->addresses[i];
@@ -110,7 +104,7 @@ static int receive_one_by_one(hoop_datagram_reader *reader, int fd, size_t large
     return places;
 }
 
-#if HAVE_BATCHES
+#if HOOP_HAVE_MMSG
 static int receive_batch(hoop_datagram_reader *reader, int fd, size_t largest, int places, hoop_datagram *datagrams)
 {
     for (int i = 0; i < places; i++) {
@@ -137,7 +131,7 @@ int hoop_datagram_reader_receive(hoop_datagram_reader *reader, int fd, size_t la
     int places = HOOP_DATAGRAMS_MAX;
     if (HOOP_DATAGRAMS_ROOM / largest < HOOP_DATAGRAMS_MAX)
         places = (int)(HOOP_DATAGRAMS_ROOM / largest);
-#if HAVE_BATCHES
+#if HOOP_HAVE_MMSG
     int count = receive_batch(reader, fd, largest, places, datagrams);
     if (HOOP_LIKELY(count != -ENOSYS))
         return count;
@@ -172,7 +166,7 @@ static int send_one_by_one(int fd, const hoop_datagram *datagrams, int count)
     return count;
 }
 
-#if HAVE_BATCHES
+#if HOOP_HAVE_MMSG
 static int send_batch(int fd, const hoop_datagram *datagrams, int count)
 {
     struct mmsghdr headers[HOOP_DATAGRAMS_MAX];
@@ -198,7 +192,7 @@ static int send_batch(int fd, const hoop_datagram *datagrams, int count)
 int hoop_datagrams_send(int fd, const hoop_datagram *datagrams, int count)
 {
     HOOP_ASSERT(count > 0 && count <= HOOP_DATAGRAMS_MAX);
-#if HAVE_BATCHES
+#if HOOP_HAVE_MMSG
     int sent = send_batch(fd, datagrams, count);
     if (HOOP_LIKELY(sent != -ENOSYS))
         return sent;

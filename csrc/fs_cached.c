@@ -15,18 +15,20 @@
  * The calls are made by number and with structures of our own: the C libraries have them late or not at all. */
 #include "fs_cached.h"
 
+#include "platform.h"
+
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
-#if defined(__linux__)
+#if HOOP_HAVE_NOWAIT_READS
 #include <poll.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #endif
 
-#if defined(__linux__) && defined(SYS_statx) && defined(SYS_preadv2)
+#if HOOP_HAVE_NOWAIT_READS && defined(SYS_statx) && defined(SYS_preadv2)
 #define HAVE_CACHED_READS 1
 #else
 #define HAVE_CACHED_READS 0

@@ -11,11 +11,13 @@
 #include "fs_contents.h"
 
 #include "clock.h"
+#include "platform.h"
+
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
-#if defined(__linux__)
+#if HOOP_HAVE_COPY_IN_KERNEL
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 #endif
@@ -293,7 +295,7 @@ static int64_t copy_with_a_buffer(int from, int to, unsigned *blamed)
     }
 }
 
-#if defined(__linux__)
+#if HOOP_HAVE_COPY_IN_KERNEL
 typedef ssize_t (*move_fn)(int from, int to);
 
 static ssize_t move_by_copy_file_range(int from, int to)
@@ -340,7 +342,7 @@ static int64_t copy_in_kernel(int from, int to, move_fn move)
 static int64_t copy_contents(int from, int to, unsigned *blamed)
 {
     int64_t total = 0;
-#if defined(__linux__)
+#if HOOP_HAVE_COPY_IN_KERNEL
     static const move_fn moves[] = {move_by_copy_file_range, move_by_sendfile};
     *blamed = HOOP_FS_FIRST | HOOP_FS_SECOND;
     for (size_t i = 0; i < sizeof(moves) / sizeof(moves[0]); i++) {

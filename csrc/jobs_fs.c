@@ -7,6 +7,8 @@
 #include "jobs_fs.h"
 
 #include "fs_cached.h"
+#include "platform.h"
+
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,7 +16,7 @@
 #define FIRST_LINK_SIZE ((size_t)256)
 #define LARGEST_LINK ((size_t)1 << 20)
 
-#if defined(__APPLE__) || defined(__NetBSD__)
+#if HOOP_HAVE_ST_TIMESPEC
 #define STATUS_TIME(status, which) ((status)->st_##which##timespec)
 #else
 #define STATUS_TIME(status, which) ((status)->st_##which##tim)
@@ -61,14 +63,11 @@ static void note_status(hoop_fs_status *to, const struct stat *from)
     to->modified_ns = (int64_t)STATUS_TIME(from, m).tv_nsec;
     to->changed_s = (int64_t)STATUS_TIME(from, c).tv_sec;
     to->changed_ns = (int64_t)STATUS_TIME(from, c).tv_nsec;
-#if defined(__APPLE__) || defined(__NetBSD__)
-    to->born_s = (int64_t)from->st_birthtimespec.tv_sec;
-    to->born_ns = (int64_t)from->st_birthtimespec.tv_nsec;
-#elif defined(__FreeBSD__)
-    to->born_s = (int64_t)from->st_birthtim.tv_sec;
-    to->born_ns = (int64_t)from->st_birthtim.tv_nsec;
+#if HOOP_HAVE_ST_BIRTH
+    to->born_s = (int64_t)STATUS_TIME(from, birth).tv_sec;
+    to->born_ns = (int64_t)STATUS_TIME(from, birth).tv_nsec;
 #endif
-#if defined(__APPLE__) || defined(__NetBSD__) || defined(__FreeBSD__) || defined(__OpenBSD__)
+#if HOOP_HAVE_ST_FLAGS
     to->flags = (uint32_t)from->st_flags;
     to->generation = (uint32_t)from->st_gen;
 #endif

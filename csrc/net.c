@@ -8,6 +8,8 @@
  *   - After EINTR from close(2) the descriptor is gone on Linux and the BSDs: closing again could hit somebody else's. */
 #include "net.h"
 
+#include "platform.h"
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -22,13 +24,7 @@
 #define SEND_FLAGS 0 /* SO_NOSIGPIPE does it */
 #endif
 
-#if defined(__APPLE__)
-#define HAVE_ACCEPT4 0
-#else
-#define HAVE_ACCEPT4 1
-#endif
-
-#if defined(__linux__) && !defined(TCP_NOTSENT_LOWAT)
+#if HOOP_HAVE_EPOLL && !defined(TCP_NOTSENT_LOWAT)
 #define TCP_NOTSENT_LOWAT 25 /* Linux 3.12; glibc's header has it since 2.24 */
 #endif
 
@@ -68,7 +64,7 @@ int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *l
     int fd;
     do {
         *length = sizeof(*peer);
-#if HAVE_ACCEPT4
+#if HOOP_HAVE_ACCEPT4
         fd = accept4(listener_fd, (struct sockaddr *)peer, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
         fd = accept(listener_fd, (struct sockaddr *)peer, length);
@@ -76,7 +72,7 @@ int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *l
     } while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return negative_errno();
-#if !HAVE_ACCEPT4
+#if !HOOP_HAVE_ACCEPT4
     int result = fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : hoop_net_set_nonblocking(fd);
     if (result < 0) {
         (void)hoop_net_close(fd);
@@ -90,7 +86,7 @@ int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *l
     return fd;
 }
 
-#if defined(__linux__)
+#if HOOP_HAVE_EPOLL
 
 int hoop_net_hand_on(int listener_fd)
 {
@@ -342,7 +338,7 @@ ssize_t hoop_net_unix_name(const struct sockaddr *address, socklen_t length, con
         return 0;
     *name = (const char *)address + name_at;
     size_t size = (size_t)length - name_at;
-#ifdef __linux__
+#if HOOP_HAVE_ABSTRACT_NAMES
     if (**name == '\0')
         return (ssize_t)size;
 #endif

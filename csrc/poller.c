@@ -7,7 +7,8 @@
  *     is the number of slots: noting a wish never allocates;
  *   - generations outlive a registration: remove + add gives a number that no event in flight carries. They wrap after
  *     2^32 registrations of one number, which an event in flight cannot outlast. */
-#include "poller.h"
+#include "poller_internal.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
@@ -15,11 +16,10 @@
 #define FIRST_SLOT_COUNT 64
 
 static const hoop_poller_backend *const backends[] = {
-#if defined(__linux__)
+#if HOOP_HAVE_EPOLL
     &hoop_poller_epoll_backend,
 #endif
-#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__) || defined(__DragonFly__) || \
-    defined(HOOP_HAVE_KQUEUE)
+#if HOOP_HAVE_KQUEUE
     &hoop_poller_kqueue_backend,
 #endif
     &hoop_poller_poll_backend,

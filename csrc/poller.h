@@ -98,9 +98,6 @@ int hoop_poller_open(hoop_poller *poller, const char *name);
 /* Idempotent; the registered descriptors stay open. Afterwards nothing is live, and add, rebuild and wait are -EBADF. */
 void hoop_poller_close(hoop_poller *poller);
 
-/* The back ends of this build, the platform's best first; NULL from the end of the list on. */
-const hoop_poller_backend *hoop_poller_backend_at(int index);
-
 /* Register fd and tell the kernel now. 0; -EEXIST when fd is live here; -EBADF for a negative or closed number; -EPERM
  * for a regular file (epoll; poll finds it always ready, kqueue while it is not at its end); -ENOMEM; else the kernel's error. On
  * failure fd is not registered. interest may be 0: then the kernel is told later, and may refuse later. */
@@ -144,13 +141,5 @@ static inline bool hoop_poller_is_applied(const hoop_poller *poller, int fd)
 {
     return hoop_poller_generation(poller, fd) != 0 && poller->slots[fd].applied != 0;
 }
-
-extern const hoop_poller_backend hoop_poller_poll_backend;
-#if defined(__linux__)
-extern const hoop_poller_backend hoop_poller_epoll_backend;
-#endif
-#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__) || defined(__DragonFly__) || defined(HOOP_HAVE_KQUEUE)
-extern const hoop_poller_backend hoop_poller_kqueue_backend;
-#endif
 
 #endif

@@ -38,7 +38,7 @@
  *     again: a timerfd in the set then ends such waits, and if there is no timerfd to be had, they are rounded up. */
 #include "poller_internal.h"
 
-#if defined(__linux__)
+#if HOOP_HAVE_EPOLL
 
 #include <string.h>
 #include <sys/epoll.h>

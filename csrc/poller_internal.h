@@ -4,7 +4,19 @@
 #define HOOP_POLLER_INTERNAL_H
 
 #include "clock.h"
+#include "platform.h"
 #include "poller.h"
+
+extern const hoop_poller_backend hoop_poller_poll_backend;
+#if HOOP_HAVE_EPOLL
+extern const hoop_poller_backend hoop_poller_epoll_backend;
+#endif
+#if HOOP_HAVE_KQUEUE
+extern const hoop_poller_backend hoop_poller_kqueue_backend;
+#endif
+
+/* The back ends of this build, the platform's best first; NULL from the end of the list on. */
+const hoop_poller_backend *hoop_poller_backend_at(int index);
 
 #define HOOP_NS_PER_MS INT64_C(1000000)
 
@@ -27,7 +39,7 @@ static inline int hoop_poller_round_up_ms(int64_t timeout_ns)
     return (int)((wait_ns + HOOP_NS_PER_MS - 1) / HOOP_NS_PER_MS);
 }
 
-#if defined(__linux__)
+#if HOOP_HAVE_EPOLL
 typedef enum hoop_epoll_wait_mode {
     HOOP_EPOLL_NANOSECONDS, /* epoll_pwait2(2); where every poller starts */
     HOOP_EPOLL_TIMERFD,     /* epoll_wait(2), and a timerfd in the set for what is not a whole number of milliseconds */

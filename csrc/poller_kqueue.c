@@ -32,8 +32,7 @@
  *   - close looks at the process id first (8). */
 #include "poller_internal.h"
 
-#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__) || defined(__DragonFly__) || \
-    defined(HOOP_HAVE_KQUEUE)
+#if HOOP_HAVE_KQUEUE
 
 #include <fcntl.h>
 #include <limits.h>

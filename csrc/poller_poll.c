@@ -38,10 +38,6 @@
 #include <sys/select.h>
 #include <sys/types.h>
 
-#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__) || defined(__DragonFly__)
-#define HAVE_PPOLL 1
-#endif
-
 #define FIRST_CAPACITY 64
 
 typedef struct poll_state {
@@ -176,7 +172,7 @@ static struct timespec timespec_of(int64_t timeout_ns)
 static int call_poll(poll_state *state, int64_t timeout_ns)
 {
     int count;
-#if defined(HAVE_PPOLL)
+#if HOOP_HAVE_PPOLL
     if (timeout_ns >= 0) {
         struct timespec timeout = timespec_of(timeout_ns);
         count = ppoll(state->entries, (nfds_t)state->count, &timeout, NULL);

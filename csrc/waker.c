@@ -1,17 +1,27 @@
 #include "waker.h"
 
+#include "platform.h"
+
 #include <fcntl.h>
 #include <unistd.h>
 
-/* Tests define HOOP_WAKER_PIPE to run the pipe where eventfd(2) exists. */
-#if defined(__linux__) && !defined(HOOP_WAKER_PIPE)
-#define HAVE_EVENTFD 1
+#if HOOP_HAVE_EVENTFD
 #include <sys/eventfd.h>
-#else
-#define HAVE_EVENTFD 0
 #endif
 
-#if defined(__APPLE__)
+#if HOOP_HAVE_PIPE2
+
+static int open_pipe(hoop_waker *waker)
+{
+    int fds[2];
+    if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
+        return -errno;
+    waker->read_fd = fds[0];
+    waker->write_fd = fds[1];
+    return 0;
+}
+
+#else
 
 static int set_flags(int fd)
 {
@@ -21,7 +31,7 @@ static int set_flags(int fd)
     return 0;
 }
 
-static int open_pipe(hoop_waker *waker) /* there is no pipe2(2): a fork + exec in another thread may catch the gap */
+static int open_pipe(hoop_waker *waker) /* a fork + exec in another thread may catch the gap */
 {
     int fds[2];
     if (pipe(fds) < 0)
@@ -36,24 +46,12 @@ static int open_pipe(hoop_waker *waker) /* there is no pipe2(2): a fork + exec i
     return result;
 }
 
-#else
-
-static int open_pipe(hoop_waker *waker)
-{
-    int fds[2];
-    if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
-        return -errno;
-    waker->read_fd = fds[0];
-    waker->write_fd = fds[1];
-    return 0;
-}
-
 #endif
 
 int hoop_waker_open(hoop_waker *waker)
 {
     *waker = (hoop_waker){.read_fd = -1, .write_fd = -1};
-#if HAVE_EVENTFD
+#if HOOP_HAVE_EVENTFD
     int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (fd >= 0) {
         waker->read_fd = waker->write_fd = fd;

@@ -29,7 +29,7 @@ for target; do
     for source in "$csrc"/*.c "$here"/*.c; do
         # $ZIG and $defines are words, not one word.
         # shellcheck disable=SC2086
-        if ! $ZIG cc -target "$target" -std=c11 $defines -Wall -Wextra -Werror -O1 -fvisibility=hidden \
+        if ! $ZIG cc -target "$target" -std=c11 $defines -Wall -Wextra -Wundef -Werror -O1 -fvisibility=hidden \
             -pthread -I"$csrc" -I"$here" -c "$source" -o "$object"; then
             echo "$target: $(basename "$source") failed" >&2
             failed=1

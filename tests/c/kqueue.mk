@@ -12,7 +12,7 @@ HEADERS := $(wildcard $(CSRC_DIR)/*.h) $(wildcard *.h) $(EMULATION)/sys/event.h
 TESTS := test_poller test_poller_wait test_poller_random
 
 CFLAGS ?= -g -O1
-FLAGS := -std=c11 -D_GNU_SOURCE -DHOOP_HAVE_KQUEUE -Wall -Wextra -Werror $(CFLAGS) -pthread \
+FLAGS := -std=c11 -D_GNU_SOURCE -DHOOP_HAVE_KQUEUE=1 -Wall -Wextra -Wundef -Werror $(CFLAGS) -pthread \
     -fsanitize=address,undefined -fno-sanitize-recover=all -I$(EMULATION) -I$(CSRC_DIR) -I.
 OBJECTS := $(CSRC:$(CSRC_DIR)/%.c=$(BUILD)/%.o) $(BUILD)/kqueue_on_epoll.o $(BUILD)/alloc_fault.o
 

@@ -1,6 +1,7 @@
 /* Whole files in and out, with system calls that the tests make fail, be interrupted and move less than they were asked
  * to: fs_contents.c is compiled here with its system calls replaced. */
 #include "check.h"
+#include "platform.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,7 +9,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
-#if defined(__linux__)
+#if HOOP_HAVE_COPY_IN_KERNEL
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 #endif
@@ -87,7 +88,7 @@ static int test_rename(const char *from, const char *to)
     return must_fail(RENAME) ? -1 : rename(from, to);
 }
 
-#if defined(__linux__)
+#if HOOP_HAVE_COPY_IN_KERNEL
 static long test_syscall(long number, int from, void *in, int to, void *out, size_t size, unsigned flags)
 {
     return must_fail(COPY_FILE_RANGE) ? (errno == 0 ? 0 : -1) : syscall(number, from, in, to, out, cut(size), flags);
@@ -356,7 +357,7 @@ TEST(a_copy_that_fails_says_which_path_and_leaves_no_new_file)
     CHECK_EQ(hoop_fs_copy_file(path, other, 0, &blamed), -ENOMEM);
     alloc_fault_after(-1);
     reset();
-#if defined(__linux__)
+#if HOOP_HAVE_COPY_IN_KERNEL
     faults[COPY_FILE_RANGE] = (struct fault){0, EIO, true};
     CHECK_EQ(hoop_fs_copy_file(path, other, 0, &blamed), -EIO);
     CHECK_EQ(blamed, HOOP_FS_FIRST | HOOP_FS_SECOND);

@@ -1,6 +1,7 @@
 /* Sockets and addresses. The text of an address is compared with libc's own. */
 #include "check.h"
 #include "net.h"
+#include "platform.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -493,7 +494,7 @@ TEST(a_unix_name_is_a_path_or_abstract_or_nothing)
     CHECK(hoop_net_unix_name(any, sizeof(address), &name) == 6);
     memset(address.sun_path, 'x', sizeof(address.sun_path)); /* the longest path has no NUL */
     CHECK(hoop_net_unix_name(any, sizeof(address), &name) == (ssize_t)sizeof(address.sun_path));
-#ifdef __linux__
+#if HOOP_HAVE_ABSTRACT_NAMES
     memcpy(address.sun_path, "\0a\0b", 4);
     CHECK(hoop_net_unix_name(any, name_at + 4, &name) == 4 && memcmp(name, "\0a\0b", 4) == 0);
 #endif

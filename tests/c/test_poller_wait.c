@@ -6,7 +6,7 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 
-#if defined(__linux__)
+#if HOOP_HAVE_EPOLL
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
@@ -105,7 +105,7 @@ POLLER_TEST(large_numbers_have_slots)
     close(high);
 }
 
-#if defined(__linux__)
+#if HOOP_HAVE_EPOLL
 TEST(every_way_of_epoll_to_wait)
 {
     hoop_poller poller;
@@ -190,7 +190,7 @@ int main(void)
     RUN_ON_EVERY_BACKEND(a_signal_ends_the_wait);
     RUN_ON_EVERY_BACKEND(a_small_array_starves_nobody);
     RUN_ON_EVERY_BACKEND(large_numbers_have_slots);
-#if defined(__linux__)
+#if HOOP_HAVE_EPOLL
     RUN(every_way_of_epoll_to_wait);
     RUN(a_refusal_of_epoll_pwait2_is_remembered);
 #endif

@@ -1,4 +1,4 @@
 /* The same tests for the pipe, also where the waker would be an eventfd. */
-#define HOOP_WAKER_PIPE 1
+#define HOOP_HAVE_EVENTFD 0
 #include "../../csrc/waker.c"
 #include "test_waker.c"

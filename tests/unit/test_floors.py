@@ -16,14 +16,13 @@ Floors = tuple[tuple[str, ...], ...]
 
 # Lowest first.
 CSRC_FLOORS: Floors = (
-    ("base",),
+    ("base", "platform"),
     ("clock",),
     ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams", "expiry", "histogram", "local_names"),
     ("spin",),
     ("pool", "meter"),
     ("fs_contents", "fs_directory", "fs_cached"),
-    ("poller_internal", "jobs_fs", "jobs_dns"),
-    ("poller_epoll", "poller_kqueue", "poller_poll"),
+    ("jobs_fs", "jobs_dns", "poller_epoll", "poller_kqueue", "poller_poll"),
 )
 PACKAGE_FLOORS: Floors = (
     ("csrc", "cpython_api", "flag"),
@@ -59,11 +58,8 @@ PACKAGE_FLOORS: Floors = (
     ("__init__",),
 )
 
-# The only files that may ask which platform they are compiled for.
-PLATFORM_FILES = (
-    *("poller.h", "poller.c", "poller_*.h", "poller_*.c", "waker.[hc]", "net.[hc]", "datagrams.c"),
-    *("fs_contents.c", "fs_cached.c", "jobs_fs.c"),
-)
+# The only file that may ask which platform it is compiled for. The others ask it for HOOP_HAVE_ one thing or another.
+PLATFORM_FILE = "platform.h"
 PLATFORM_MACROS = (
     *("__linux__", "__linux", "linux", "__ANDROID__", "__APPLE__", "__MACH__", "__unix__", "__sun", "__CYGWIN__"),
     *("__FreeBSD__", "__OpenBSD__", "__NetBSD__", "__DragonFly__", "BSD", "_WIN32", "_WIN64", "__MINGW32__"),
@@ -86,7 +82,7 @@ INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTIL
 EXTERN = re.compile(r"^[ \t]*cdef[ \t]+extern[ \t]+from[ \t]+[\"']<?([^\"'>]+)", re.MULTILINE)
 TEXTUAL_INCLUDE = re.compile(r"^[ \t]*include[ \t]+[\"']", re.MULTILINE)
 CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:if|ifdef|ifndef|elif|elifdef|elifndef)\b([^\n]*)", re.MULTILINE)
-PLATFORM = re.compile(rf"\b(?:{'|'.join(PLATFORM_MACROS)})\b")
+PLATFORM = re.compile(rf"\b(?:{'|'.join(PLATFORM_MACROS)}|HOOP_ON_\w+)\b")
 
 
 def sources(folder: Path, *suffixes: str) -> list[Path]:
@@ -151,9 +147,14 @@ def imported(module: str, text: str, modules: Iterable[str]) -> set[str]:
     return {resolved(target, modules) for target in targets} - {module}
 
 
+def unit_of(name: str) -> str:
+    """A header, its source and the header that only the unit's own back ends see (poller_internal.h) are one unit."""
+    return name.rpartition(".")[0].removesuffix("_internal")
+
+
 def included(unit: str, text: str) -> set[str]:
-    """The units of csrc that a C file includes: a header and the source of the same name are one unit."""
-    return {name.rpartition(".")[0] for quote, name in INCLUDE.findall(text) if quote == '"'} - {unit}
+    """The units of csrc that a C file includes."""
+    return {unit_of(name) for quote, name in INCLUDE.findall(text) if quote == '"'} - {unit}
 
 
 def floor_of(name: str, floors: Floors) -> int | None:
@@ -200,8 +201,9 @@ def test_each_name_stands_on_one_floor(floors: Floors) -> None:
 def test_csrc_includes_run_downward() -> None:
     wrong = []
     for path in csrc_files():
-        targets = included(path.stem, path.read_text())
-        wrong += [f"{shown(path)}: {line}" for line in arrows_wrong(path.stem, targets, CSRC_FLOORS)]
+        unit = unit_of(path.name)
+        targets = included(unit, path.read_text())
+        wrong += [f"{shown(path)}: {line}" for line in arrows_wrong(unit, targets, CSRC_FLOORS)]
     complain(wrong)
 
 
@@ -241,7 +243,7 @@ def test_csrc_does_not_know_python() -> None:
 def test_platform_conditions_stay_where_they_belong() -> None:
     wrong = []
     for path in [*csrc_files(), *package_files()]:
-        if path.parent == CSRC and any(path.match(pattern) for pattern in PLATFORM_FILES):
+        if path == CSRC / PLATFORM_FILE:
             continue
         wrong += [f"{shown(path)}: #if {condition}" for condition in asks_for_platform(path.read_text())]
     complain(wrong)
@@ -296,6 +298,7 @@ def test_relative_imports_of_a_subpackage_are_seen() -> None:
 def test_includes_are_seen() -> None:
     source = '#include "ring.h"\n#include "own.h"\n#include <string.h>\n  #  include "clock.h" // why\n'
     assert included("own", source) == {"ring", "clock"}
+    assert included("own", '#include "own_internal.h"\n#include "ring_internal.h"') == {"ring"}
 
 
 def test_wrong_arrows_are_told() -> None:
@@ -314,6 +317,7 @@ def test_wrong_arrows_are_told() -> None:
         ("#if defined(__linux__)\n#endif", 1),
         ("#ifdef __APPLE__\n#elif defined(_WIN32)\n#endif", 2),
         ("#  if defined(A) || \\\n    defined(__FreeBSD__)\n", 1),
+        ("#if HOOP_ON_LINUX\n#if HOOP_HAVE_EPOLL\n", 1),
         ("#if defined(__GNUC__) || HAVE_ACCEPT4\n#ifndef HOOP_RING_H\n", 0),
         ("/* on __linux__ */ int x;\n", 0),
     ],
