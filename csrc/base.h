@@ -24,6 +24,15 @@
 #define HOOP_UNLIKELY(x) (x)
 #endif
 
+/* result = call, a system call that answers -1 and an errno, again for as long as a signal interrupts it. */
+#define HOOP_RETRY(result, call) \
+    do {                         \
+        (result) = (call);       \
+    } while (HOOP_UNLIKELY((result) < 0) && errno == EINTR)
+
+/* What every kernel moves in one call: XNU refuses more than INT_MAX bytes with EINVAL, Linux cuts to this. */
+#define HOOP_LARGEST_TRANSFER ((size_t)0x7ffff000)
+
 #define HOOP_CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
 #define HOOP_ASSERT(condition)                                                              \

@@ -10,15 +10,10 @@
  *   - A UNIX sender without a name has the address length 0 on Linux, and a bare sockaddr elsewhere. */
 #include "datagrams.h"
 
+#include "net_internal.h"
 #include "platform.h"
 
 #include <string.h>
-
-#if defined(MSG_NOSIGNAL)
-#define SEND_FLAGS MSG_NOSIGNAL
-#else
-#define SEND_FLAGS 0 /* hoop_net_set_nonblocking has set SO_NOSIGPIPE */
-#endif
 
 struct hoop_datagram_reader {
     char *room;
@@ -28,15 +23,6 @@ struct hoop_datagram_reader {
     struct mmsghdr headers[HOOP_DATAGRAMS_MAX];
 #endif
 };
-
-static int negative_errno(void)
-{
-#if EWOULDBLOCK != EAGAIN
-    if (errno == EWOULDBLOCK)
-        return -EAGAIN;
-#endif
-    return -errno;
-}
 
 hoop_datagram_reader *hoop_datagram_reader_open(void)
 {
@@ -84,15 +70,13 @@ static int receive_one_by_one(hoop_datagram_reader *reader, int fd, size_t large
         struct sockaddr_storage *address = &reader->addresses[count];
         socklen_t length;
         ssize_t size;
-        do {
-            length = sizeof(*address);
-            size = recvfrom(fd, data, largest, 0, (struct sockaddr *)address, &length);
-        } while (HOOP_UNLIKELY(size < 0) && errno == EINTR);
+        HOOP_RETRY(size, (length = sizeof(*address),
+                          recvfrom(fd, data, largest, 0, (struct sockaddr *)address, &length)));
         if (size >= 0) {
             set_datagram(&datagrams[count], data, (size_t)size, address, length);
             continue;
         }
-        int error = negative_errno();
+        int error = hoop_net_negative_errno();
         if (count == 0)
             return error;
         if (error == -EAGAIN)
@@ -113,11 +97,9 @@ static int receive_batch(hoop_datagram_reader *reader, int fd, size_t largest, i
         reader->headers[i].msg_hdr.msg_namelen = sizeof(reader->addresses[i]);
     }
     int count;
-    do {
-        count = recvmmsg(fd, reader->headers, (unsigned)places, 0, NULL);
-    } while (HOOP_UNLIKELY(count < 0) && errno == EINTR);
+    HOOP_RETRY(count, recvmmsg(fd, reader->headers, (unsigned)places, 0, NULL));
     if (count < 0)
-        return negative_errno();
+        return hoop_net_negative_errno();
     for (int i = 0; i < count; i++)
         set_datagram(&datagrams[i], reader->buffers[i].iov_base, reader->headers[i].msg_len, &reader->addresses[i],
                      reader->headers[i].msg_hdr.msg_namelen);
@@ -148,11 +130,9 @@ int hoop_datagram_reader_receive_one(hoop_datagram_reader *reader, int fd, size_
 int hoop_datagram_send(int fd, const hoop_datagram *datagram)
 {
     ssize_t sent;
-    do {
-        sent = sendto(fd, datagram->data, (size_t)datagram->size, SEND_FLAGS, datagram->address,
-                      datagram->address_length);
-    } while (HOOP_UNLIKELY(sent < 0) && errno == EINTR);
-    return sent < 0 ? negative_errno() : 0;
+    HOOP_RETRY(sent, sendto(fd, datagram->data, (size_t)datagram->size, HOOP_NET_SEND_FLAGS, datagram->address,
+                            datagram->address_length));
+    return sent < 0 ? hoop_net_negative_errno() : 0;
 }
 
 static int send_one_by_one(int fd, const hoop_datagram *datagrams, int count)
@@ -182,10 +162,8 @@ static int send_batch(int fd, const hoop_datagram *datagrams, int count)
         headers[i].msg_hdr.msg_namelen = datagrams[i].address_length;
     }
     int sent;
-    do {
-        sent = sendmmsg(fd, headers, (unsigned)count, SEND_FLAGS);
-    } while (HOOP_UNLIKELY(sent < 0) && errno == EINTR);
-    return sent < 0 ? negative_errno() : sent;
+    HOOP_RETRY(sent, sendmmsg(fd, headers, (unsigned)count, HOOP_NET_SEND_FLAGS));
+    return sent < 0 ? hoop_net_negative_errno() : sent;
 }
 #endif
 

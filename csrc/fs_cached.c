@@ -305,9 +305,7 @@ int hoop_fs_is_local(int fd)
     };
     struct statfs status;
     int result;
-    do {
-        result = fstatfs(fd, &status);
-    } while (result < 0 && errno == EINTR);
+    HOOP_RETRY(result, fstatfs(fd, &status));
     if (result < 0)
         return -errno;
     for (size_t i = 0; i < sizeof(local) / sizeof(local[0]); i++) {

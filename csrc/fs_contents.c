@@ -1,7 +1,6 @@
 /* fs_contents.c: whole files in and out. What the kernels do, and what it means here:
  *
- *   - read(2) and write(2) may move less than was asked for, at any time; XNU refuses more than INT_MAX bytes with
- *     EINVAL, Linux moves at most 0x7ffff000.
+ *   - read(2) and write(2) may move less than was asked for, at any time.
  *   - st_size is a guess: files of /proc and /sys claim 0 bytes, pipes and devices have no size, other processes write.
  *   - copy_file_range(2) (Linux; one call may share blocks instead of copying) refuses with EXDEV, EINVAL, EOPNOTSUPP
  *     or ENOSYS depending on the file systems and the kernel's age, some sandboxes with EPERM; for a file of /proc it
@@ -22,7 +21,6 @@
 #include <sys/syscall.h>
 #endif
 
-#define LARGEST_TRANSFER ((size_t)0x7ffff000)
 #define FIRST_GUESS ((size_t)16384) /* for a file that claims to be empty */
 #define COPY_BUFFER_SIZE ((size_t)(256 * 1024))
 #define MOST_SYMBOLS 12 /* random characters in a temporary name */
@@ -36,9 +34,7 @@ static size_t at_most(size_t size, size_t limit)
 int hoop_fs_open(const char *path, int flags, mode_t mode)
 {
     int fd;
-    do {
-        fd = open(path, flags | O_CLOEXEC, mode);
-    } while (HOOP_UNLIKELY(fd < 0) && errno == EINTR);
+    HOOP_RETRY(fd, open(path, flags | O_CLOEXEC, mode));
     return fd < 0 ? -errno : fd;
 }
 
@@ -51,20 +47,16 @@ static int close_file(int fd)
 static ssize_t read_once(int fd, void *buffer, size_t size, int64_t offset)
 {
     ssize_t moved;
-    size = at_most(size, LARGEST_TRANSFER);
-    do {
-        moved = offset < 0 ? read(fd, buffer, size) : pread(fd, buffer, size, (off_t)offset);
-    } while (HOOP_UNLIKELY(moved < 0) && errno == EINTR);
+    size = at_most(size, HOOP_LARGEST_TRANSFER);
+    HOOP_RETRY(moved, offset < 0 ? read(fd, buffer, size) : pread(fd, buffer, size, (off_t)offset));
     return moved < 0 ? -errno : moved;
 }
 
 static ssize_t write_once(int fd, const void *buffer, size_t size, int64_t offset)
 {
     ssize_t moved;
-    size = at_most(size, LARGEST_TRANSFER);
-    do {
-        moved = offset < 0 ? write(fd, buffer, size) : pwrite(fd, buffer, size, (off_t)offset);
-    } while (HOOP_UNLIKELY(moved < 0) && errno == EINTR);
+    size = at_most(size, HOOP_LARGEST_TRANSFER);
+    HOOP_RETRY(moved, offset < 0 ? write(fd, buffer, size) : pwrite(fd, buffer, size, (off_t)offset));
     if (HOOP_UNLIKELY(moved == 0) && size > 0)
         return -EIO;
     return moved < 0 ? -errno : moved;
@@ -142,9 +134,7 @@ int hoop_fs_sync(int fd)
     if (fcntl(fd, F_FULLFSYNC) == 0)
         return 0;
 #endif
-    do {
-        result = fsync(fd);
-    } while (result < 0 && errno == EINTR);
+    HOOP_RETRY(result, fsync(fd));
     return result < 0 ? -errno : 0;
 }
 
@@ -301,7 +291,7 @@ typedef ssize_t (*move_fn)(int from, int to);
 static ssize_t move_by_copy_file_range(int from, int to)
 {
 #if defined(SYS_copy_file_range) /* called by number: glibc has had a wrapper since 2.27 only */
-    return (ssize_t)syscall(SYS_copy_file_range, from, NULL, to, NULL, LARGEST_TRANSFER, 0U);
+    return (ssize_t)syscall(SYS_copy_file_range, from, NULL, to, NULL, HOOP_LARGEST_TRANSFER, 0U);
 #else
     (void)from;
     (void)to;
@@ -312,7 +302,7 @@ static ssize_t move_by_copy_file_range(int from, int to)
 
 static ssize_t move_by_sendfile(int from, int to)
 {
-    return sendfile(to, from, NULL, LARGEST_TRANSFER);
+    return sendfile(to, from, NULL, HOOP_LARGEST_TRANSFER);
 }
 
 /* What `move` says when it, and not the disk, is the matter. */
@@ -327,9 +317,8 @@ static int64_t copy_in_kernel(int from, int to, move_fn move)
 {
     int64_t total = 0;
     for (;;) {
-        ssize_t moved = move(from, to);
-        if (moved < 0 && errno == EINTR)
-            continue;
+        ssize_t moved;
+        HOOP_RETRY(moved, move(from, to));
         if (moved == 0 || (moved < 0 && is_refusal(errno)))
             return total;
         if (moved < 0)

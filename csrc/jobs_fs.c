@@ -148,9 +148,7 @@ static void run_truncate(hoop_job *base)
 {
     hoop_fs_job *job = fs_job(base);
     int answer;
-    do {
-        answer = job->fd >= 0 ? ftruncate(job->fd, (off_t)job->offset) : truncate(job->path, (off_t)job->offset);
-    } while (answer < 0 && errno == EINTR);
+    HOOP_RETRY(answer, job->fd >= 0 ? ftruncate(job->fd, (off_t)job->offset) : truncate(job->path, (off_t)job->offset));
     finish_call(job, answer, HOOP_FS_FIRST);
 }
 

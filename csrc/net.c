@@ -4,9 +4,8 @@
  *     alone: two fcntl calls follow, and a fork between them in another thread lets a child inherit the descriptor.
  *   - Linux passes errors of the new connection on from accept(2); they are about that connection, not the listener.
  *   - macOS answers EINVAL to setsockopt(2) on a connection that the peer has reset already.
- *   - XNU refuses reads and writes of more than INT_MAX bytes with EINVAL; Linux moves at most 0x7ffff000.
  *   - After EINTR from close(2) the descriptor is gone on Linux and the BSDs: closing again could hit somebody else's. */
-#include "net.h"
+#include "net_internal.h"
 
 #include "platform.h"
 
@@ -18,18 +17,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#if defined(MSG_NOSIGNAL)
-#define SEND_FLAGS MSG_NOSIGNAL
-#else
-#define SEND_FLAGS 0 /* SO_NOSIGPIPE does it */
-#endif
-
 #if HOOP_HAVE_EPOLL && !defined(TCP_NOTSENT_LOWAT)
 #define TCP_NOTSENT_LOWAT 25 /* Linux 3.12; glibc's header has it since 2.24 */
 #endif
-
-/* What every kernel takes in one call. */
-#define LARGEST_TRANSFER ((size_t)0x7ffff000)
 
 /* The BSDs keep the length in the sockaddr; the macro is how <netinet/in.h> tells. */
 #if defined(SIN6_LEN)
@@ -37,16 +27,6 @@
 #else
 #define SET_LENGTH(member, value) ((void)0)
 #endif
-
-/* -errno, with EWOULDBLOCK said as EAGAIN where the two differ. */
-static int negative_errno(void)
-{
-#if EWOULDBLOCK != EAGAIN
-    if (errno == EWOULDBLOCK)
-        return -EAGAIN;
-#endif
-    return -errno;
-}
 
 /* Best effort: what is no socket has no SIGPIPE option, and a connection that is reset already is about to be closed. */
 static void silence_sigpipe(int fd)
@@ -61,17 +41,16 @@ static void silence_sigpipe(int fd)
 
 int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *length)
 {
+    struct sockaddr *address = (struct sockaddr *)peer;
     int fd;
-    do {
-        *length = sizeof(*peer);
+    /* The length is set for each try: some kernels leave 0 there when they fail. */
 #if HOOP_HAVE_ACCEPT4
-        fd = accept4(listener_fd, (struct sockaddr *)peer, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    HOOP_RETRY(fd, (*length = sizeof(*peer), accept4(listener_fd, address, length, SOCK_NONBLOCK | SOCK_CLOEXEC)));
 #else
-        fd = accept(listener_fd, (struct sockaddr *)peer, length);
+    HOOP_RETRY(fd, (*length = sizeof(*peer), accept(listener_fd, address, length)));
 #endif
-    } while (fd < 0 && errno == EINTR);
     if (fd < 0)
-        return negative_errno();
+        return hoop_net_negative_errno();
 #if !HOOP_HAVE_ACCEPT4
     int result = fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : hoop_net_set_nonblocking(fd);
     if (result < 0) {
@@ -141,52 +120,44 @@ bool hoop_net_is_resource_error(int result)
 
 static size_t limit(size_t size)
 {
-    return size < LARGEST_TRANSFER ? size : LARGEST_TRANSFER;
+    return size < HOOP_LARGEST_TRANSFER ? size : HOOP_LARGEST_TRANSFER;
 }
 
 ssize_t hoop_net_recv(int fd, void *buffer, size_t size)
 {
     ssize_t moved;
-    do {
-        moved = recv(fd, buffer, limit(size), 0);
-    } while (HOOP_UNLIKELY(moved < 0) && errno == EINTR);
-    return moved < 0 ? negative_errno() : moved;
+    HOOP_RETRY(moved, recv(fd, buffer, limit(size), 0));
+    return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
 ssize_t hoop_net_send(int fd, const void *buffer, size_t size)
 {
     ssize_t moved;
-    do {
-        moved = send(fd, buffer, limit(size), SEND_FLAGS);
-    } while (HOOP_UNLIKELY(moved < 0) && errno == EINTR);
-    return moved < 0 ? negative_errno() : moved;
+    HOOP_RETRY(moved, send(fd, buffer, limit(size), HOOP_NET_SEND_FLAGS));
+    return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
 ssize_t hoop_net_read(int fd, void *buffer, size_t size)
 {
     ssize_t moved;
-    do {
-        moved = read(fd, buffer, limit(size));
-    } while (HOOP_UNLIKELY(moved < 0) && errno == EINTR);
-    return moved < 0 ? negative_errno() : moved;
+    HOOP_RETRY(moved, read(fd, buffer, limit(size)));
+    return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
 ssize_t hoop_net_write(int fd, const void *buffer, size_t size)
 {
     ssize_t moved;
-    do {
-        moved = write(fd, buffer, limit(size));
-    } while (HOOP_UNLIKELY(moved < 0) && errno == EINTR);
-    return moved < 0 ? negative_errno() : moved;
+    HOOP_RETRY(moved, write(fd, buffer, limit(size)));
+    return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
-/* How many leading buffers one call may take: at most HOOP_NET_MAX_BUFFERS, and together at most LARGEST_TRANSFER. 0 when
+/* How many leading buffers one call may take: at most HOOP_NET_MAX_BUFFERS, and together at most HOOP_LARGEST_TRANSFER. 0 when
  * the first alone is too much. */
 static int fitting_buffers(const struct iovec *buffers, int count)
 {
     if (count > HOOP_NET_MAX_BUFFERS)
         count = HOOP_NET_MAX_BUFFERS;
-    size_t room = LARGEST_TRANSFER;
+    size_t room = HOOP_LARGEST_TRANSFER;
     for (int i = 0; i < count; i++) {
         if (HOOP_UNLIKELY(buffers[i].iov_len > room))
             return i;
@@ -207,10 +178,8 @@ ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count)
     message.msg_iov = (struct iovec *)(uintptr_t)buffers; /* sendmsg does not write to it, its prototype only cannot say so */
     message.msg_iovlen = (__typeof__(message.msg_iovlen))fitting; /* size_t on glibc, int elsewhere */
     ssize_t moved;
-    do {
-        moved = sendmsg(fd, &message, SEND_FLAGS);
-    } while (HOOP_UNLIKELY(moved < 0) && errno == EINTR);
-    return moved < 0 ? negative_errno() : moved;
+    HOOP_RETRY(moved, sendmsg(fd, &message, HOOP_NET_SEND_FLAGS));
+    return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
 ssize_t hoop_net_writev(int fd, const struct iovec *buffers, int count)
@@ -221,10 +190,8 @@ ssize_t hoop_net_writev(int fd, const struct iovec *buffers, int count)
     if (fitting <= 1)
         return hoop_net_write(fd, buffers[0].iov_base, buffers[0].iov_len);
     ssize_t moved;
-    do {
-        moved = writev(fd, buffers, fitting);
-    } while (HOOP_UNLIKELY(moved < 0) && errno == EINTR);
-    return moved < 0 ? negative_errno() : moved;
+    HOOP_RETRY(moved, writev(fd, buffers, fitting));
+    return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
 int hoop_net_set_nonblocking(int fd)

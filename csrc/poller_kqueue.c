@@ -146,9 +146,8 @@ static int change_filters(hoop_poller *poller, int fd, uint32_t generation, unsi
     if (count == 0)
         return 0;
     int answered;
-    do {
-        answered = kevent(poller->backend_fd, changes, (unsigned)count, answers, (unsigned)count, &at_once);
-    } while (answered < 0 && errno == EINTR); /* changes may be made twice */
+    /* After a signal the changes are made a second time, which is as good. */
+    HOOP_RETRY(answered, kevent(poller->backend_fd, changes, (unsigned)count, answers, (unsigned)count, &at_once));
     if (answered < 0)
         return -errno;
     for (int i = 0; i < answered; i++) {

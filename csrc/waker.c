@@ -87,14 +87,9 @@ int hoop_waker_wake(const hoop_waker *waker)
     const uint64_t one = 1; /* an eventfd takes eight bytes; to a pipe, one says as much */
     const size_t size = is_eventfd(waker) ? sizeof(one) : 1;
     const int saved_errno = errno;
-    int result = 0;
-    while (write(waker->write_fd, &one, size) < 0) {
-        if (errno == EINTR)
-            continue;
-        if (errno != EAGAIN) /* the counter or the pipe is full: a wake-up is pending */
-            result = -errno;
-        break;
-    }
+    ssize_t written;
+    HOOP_RETRY(written, write(waker->write_fd, &one, size));
+    int result = written >= 0 || errno == EAGAIN ? 0 : -errno; /* the counter or the pipe is full: a wake-up is pending */
     errno = saved_errno;
     return result;
 }
@@ -106,9 +101,8 @@ int hoop_waker_drain(const hoop_waker *waker)
     char buffer[512];
     const size_t size = is_eventfd(waker) ? sizeof(uint64_t) : sizeof(buffer);
     for (;;) {
-        ssize_t count = read(waker->read_fd, buffer, size);
-        if (count < 0 && errno == EINTR)
-            continue;
+        ssize_t count;
+        HOOP_RETRY(count, read(waker->read_fd, buffer, size));
         if (count < 0)
             return errno == EAGAIN ? 0 : -errno;
         if (is_eventfd(waker) || (size_t)count < size)

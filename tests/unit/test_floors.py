@@ -18,8 +18,8 @@ Floors = tuple[tuple[str, ...], ...]
 CSRC_FLOORS: Floors = (
     ("base", "platform"),
     ("clock",),
-    ("ring", "timers", "inbox", "waker", "poller", "net", "datagrams", "expiry", "histogram", "local_names"),
-    ("spin",),
+    ("ring", "timers", "inbox", "waker", "poller", "net", "expiry", "histogram", "local_names"),
+    ("spin", "datagrams"),
     ("pool", "meter"),
     ("fs_contents", "fs_directory", "fs_cached"),
     ("jobs_fs", "jobs_dns", "poller_epoll", "poller_kqueue", "poller_poll"),
