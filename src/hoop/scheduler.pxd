@@ -78,8 +78,8 @@ cdef class Scheduler:
 
 cdef inline int64_t deadline_after(int64_t now_ns, double delay_s) noexcept:
     """Rounded up: never early. A negative delay has passed already, and orders before later ones. What does not fit into
-    64 bits of nanoseconds (285 years) never comes: INT64_MAX."""
-    if delay_s >= 9.0e9:
+    64 bits of nanoseconds (285 years) never comes, nor does NaN: INT64_MAX."""
+    if not delay_s < 9.0e9:
         return INT64_MAX
     if delay_s <= -9.0e9:
         return -INT64_MAX

@@ -12,7 +12,7 @@ from hoop.csrc cimport hoop_expiry_deadline_ns, hoop_expiry_is_empty, hoop_expir
     hoop_expiry_queue_init, hoop_expiry_touch
 from hoop.making cimport refuse_instances
 from hoop.reactor cimport Reactor
-from libc.math cimport ceil
+from hoop.scheduler cimport deadline_after
 from libc.stdint cimport INT64_MAX, int64_t
 
 import contextvars
@@ -20,8 +20,6 @@ import weakref
 
 cdef enum:
     GRAINS = 64                 # how often at most the timer of a busy queue rings per timeout
-
-cdef double LONGEST_TIMEOUT_S = 9.0e9  # beyond (285 years) it does not fit into 64 bits of nanoseconds
 
 
 cdef class Guard:
@@ -104,10 +102,8 @@ cdef int64_t later(int64_t now_ns, int64_t delay_ns) noexcept:
 
 cdef TimeoutQueue timeout_queue(Reactor reactor, double timeout_s):
     """The loop's queue for that many seconds (more than 0). It lives as long as somebody who waits in it keeps it."""
-    cdef int64_t timeout_ns = INT64_MAX
+    cdef int64_t timeout_ns = max(deadline_after(0, timeout_s), 1)
     cdef TimeoutQueue queue
-    if timeout_s < LONGEST_TIMEOUT_S:
-        timeout_ns = max(<int64_t>ceil(timeout_s * 1e9), 1)
     if reactor.timeout_queues is None:
         reactor.timeout_queues = weakref.WeakValueDictionary()
     queue = reactor.timeout_queues.get(timeout_ns)

@@ -20,13 +20,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromObject, PyBytes_FromSt
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, flush_if_deferred, may_hold
+from hoop.scheduler cimport deadline_after
 from hoop.stream cimport StreamTransport
 from hoop.tls_engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT, TlsEngine, new_engine
 from hoop.tls_plaintext cimport PlaintextQueue
 from hoop.transport cimport TRANSPORT_LOST
 from hoop.writing cimport owned_chunk
-from libc.math cimport ceil
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport int64_t
 
 import asyncio
 import ssl
@@ -43,7 +43,6 @@ cdef enum:
 cdef double HANDSHAKE_TIMEOUT_S = 60.0  # asyncio.constants.SSL_HANDSHAKE_TIMEOUT
 cdef double SHUTDOWN_TIMEOUT_S = 30.0   # asyncio.constants.SSL_SHUTDOWN_TIMEOUT
 cdef double ANSWER_TIMEOUT_S = 5.0
-cdef double LONGEST_TIMEOUT_S = 9.0e9
 
 cdef str FATAL = "Fatal error on SSL protocol"
 
@@ -91,13 +90,10 @@ cdef class TlsSession(PlaintextQueue):
 
     cdef int set_timer(self, double delay_s, object callback) except -1:
         cdef int64_t now_ns = self.reactor.now_ns()
-        cdef int64_t deadline_ns = INT64_MAX
         cdef object context = None if self.stream is None else self.stream.context
         self.stop_timer()
-        if delay_s < LONGEST_TIMEOUT_S:
-            deadline_ns = now_ns + <int64_t>ceil(delay_s * 1e9)
-        self.timer = self.reactor.schedule_timer(deadline_ns, <double>now_ns / 1e9 + delay_s, callback, NULL, 0,
-                                                 context)
+        self.timer = self.reactor.schedule_timer(deadline_after(now_ns, delay_s), <double>now_ns / 1e9 + delay_s,
+                                                 callback, NULL, 0, context)
         return 0
 
     cdef int stop_timer(self) except -1:
