@@ -16,6 +16,7 @@ from hoop.base_loop import BaseLoop
 from hoop.race import first_to_succeed
 from hoop.resolver import AddressInfo, Resolving
 from hoop.tls import new_session
+from hoop.tls_options import TlsOptions, accepted_options, host_options
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
@@ -58,7 +59,7 @@ class Connecting(BaseLoop, Resolving):
         answers (with all_errors an ExceptionGroup of all), ValueError for arguments that do not go together.
         """
         peer = None
-        server_hostname = checked_hostname(ssl, host, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        tls = host_options(host, ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(sock, ssl_module.SSLSocket):
             raise TypeError("Socket cannot be of type SSLSocket")
         if host is not None or port is not None:
@@ -67,16 +68,22 @@ class Connecting(BaseLoop, Resolving):
             if happy_eyeballs_delay is not None and interleave is None:
                 interleave = 1
             sock, peer = await self._connect_any(
-                host, port, family, proto, flags, local_addr, happy_eyeballs_delay, interleave, all_errors
+                host,
+                port,
+                family=family,
+                proto=proto,
+                flags=flags,
+                local_addr=local_addr,
+                delay_s=happy_eyeballs_delay,
+                interleave=interleave,
+                all_errors=all_errors,
             )
         elif sock is None:
             raise ValueError("host and port was not specified and no sock specified")
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
         try:
-            adopting = self._adopt_connection(
-                sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout, peer
-            )
+            adopting = self._adopt_connection(sock, protocol_factory, tls, peer)
         except BaseException:  # no memory for a coroutine that would close it
             sock.close()
             raise
@@ -99,23 +106,14 @@ class Connecting(BaseLoop, Resolving):
             raise TypeError("Socket cannot be of type SSLSocket")
         if sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
-        if ssl_handshake_timeout is not None and not ssl:
-            raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
-        if ssl_shutdown_timeout is not None and not ssl:
-            raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
-        return await self._adopt_connection(
-            sock, protocol_factory, ssl, "", True, ssl_handshake_timeout, ssl_shutdown_timeout
-        )
+        tls = accepted_options(ssl or None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        return await self._adopt_connection(sock, protocol_factory, tls)
 
     async def _adopt_connection(
         self,
         sock: socket.socket,
         protocol_factory: Callable[[], ProtocolT],
-        ssl: ssl_module.SSLContext | bool | None,
-        server_hostname: str | None,
-        server_side: bool,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
+        tls: TlsOptions | None,
         peer: Any = None,
     ) -> tuple[asyncio.Transport, ProtocolT]:
         """A transport for sock; returns once connection_made (and the TLS handshake) is done.
@@ -131,17 +129,8 @@ class Connecting(BaseLoop, Resolving):
             protocol = protocol_factory()
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if ssl:
-                session = new_session(
-                    self,
-                    protocol,
-                    ssl,
-                    waiter,
-                    server_side=server_side,
-                    server_hostname=server_hostname or None,
-                    handshake_timeout=handshake_timeout,
-                    shutdown_timeout=shutdown_timeout,
-                )
+            if tls is not None:
+                session = new_session(self, protocol, tls, waiter)
             else:
                 _ = protocol.connection_made  # AttributeError, if a factory has forgotten its `return`
         except BaseException:
@@ -165,15 +154,19 @@ class Connecting(BaseLoop, Resolving):
         self,
         host: Any,
         port: Any,
-        family: int,
-        proto: int,
-        flags: int,
-        local_addr: tuple[str, int] | None,
-        delay_s: float | None,
-        interleave: int | None,
-        all_errors: bool,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        local_addr: tuple[str, int] | None = None,
+        delay_s: float | None = None,
+        interleave: int | None = None,
+        all_errors: bool = False,
     ) -> tuple[socket.socket, Any]:
-        """A socket connected to one of the host's addresses, and that address."""
+        """A socket connected to one of the host's addresses, and that address.
+
+        The addresses are raced, delay_s apart, or tried one after another if that is None.
+        """
         infos = await self._resolve_stream((host, port), family, proto, flags)
         local_infos = None
         if local_addr is not None:
@@ -293,23 +286,3 @@ def interleaved(infos: list[AddressInfo], first_family_count: int) -> list[Addre
         del families[0][: first_family_count - 1]
     rows = itertools.zip_longest(*families)
     return head + [info for info in itertools.chain.from_iterable(rows) if info is not None]
-
-
-def checked_hostname(
-    ssl: object, host: Any, server_hostname: str | None, handshake_timeout: float | None, shutdown_timeout: float | None
-) -> Any:
-    """The name that the server's certificate must bear. ValueError for TLS options without TLS."""
-    if not ssl:
-        for name, value in (
-            ("server_hostname", server_hostname),
-            ("ssl_handshake_timeout", handshake_timeout),
-            ("ssl_shutdown_timeout", shutdown_timeout),
-        ):
-            if value is not None:
-                raise ValueError(f"{name} is only meaningful with ssl")
-        return None
-    if server_hostname is None:
-        if not host:
-            raise ValueError("You must set server_hostname when using ssl without a host")
-        return host  # also bytes: ssl takes them
-    return server_hostname

@@ -22,6 +22,7 @@ from hoop.connect import ProtocolFactory
 from hoop.limits import Limits, ServerStats, longest_backlog
 from hoop.resolver import AddressInfo, Resolving
 from hoop.tls import new_session
+from hoop.tls_options import TlsOptions, server_options
 
 
 class Server(asyncio.AbstractServer):
@@ -238,7 +239,7 @@ class Serving(BaseLoop, Resolving):
 
         limits says what the server bears with from its peers, and Server.stats() how often it had to (hoop's own). Raises OSError when an address cannot be bound, ValueError for arguments that do not go together.
         """
-        check_tls_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(sock, ssl_module.SSLSocket):
             raise TypeError("Socket cannot be of type SSLSocket")
         if host is not None or port is not None:
@@ -254,8 +255,8 @@ class Serving(BaseLoop, Resolving):
             sockets = [sock]
         try:
             prepare(sockets, limits)
-            if ssl is not None:
-                protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+            if tls is not None:
+                protocol_factory = self._tls_factory(protocol_factory, tls)
             server = Server(self, sockets, protocol_factory, backlog, limits=limits, ssl_context=ssl)
         except BaseException:
             if sock is None:
@@ -268,26 +269,13 @@ class Serving(BaseLoop, Resolving):
             logger.info("%r is serving", server)
         return server
 
-    def _tls_factory(
-        self,
-        protocol_factory: ProtocolFactory,
-        context: ssl_module.SSLContext,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
-    ) -> ProtocolFactory:
-        """Wraps each accepted connection's protocol in TLS."""
+    def _tls_factory(self, protocol_factory: ProtocolFactory, tls: TlsOptions) -> ProtocolFactory:
+        """A factory that wraps each accepted connection's protocol in TLS."""
 
-        def wrapped() -> asyncio.BaseProtocol:
-            return new_session(
-                self,
-                protocol_factory(),
-                context,
-                server_side=True,
-                handshake_timeout=handshake_timeout,
-                shutdown_timeout=shutdown_timeout,
-            )
+        def wrap_protocol() -> asyncio.BaseProtocol:
+            return new_session(self, protocol_factory(), tls)
 
-        return wrapped
+        return wrap_protocol
 
     async def _resolve_all(self, host: Any, port: Any, family: int, flags: int) -> list[AddressInfo]:
         """Every address to listen on, each once, in the order given."""
@@ -374,12 +362,3 @@ def warn_of_backlog(backlog: int) -> None:
     longest = longest_backlog()
     if longest is not None and operator.index(backlog) > longest:  # TypeError as listen() has it
         logger.warning("a backlog of %d is cut to %d, the system's net.core.somaxconn", backlog, longest)
-
-
-def check_tls_options(ssl: object, handshake_timeout: float | None, shutdown_timeout: float | None) -> None:
-    if isinstance(ssl, bool):
-        raise TypeError("ssl argument must be an SSLContext or None")
-    if handshake_timeout is not None and ssl is None:
-        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
-    if shutdown_timeout is not None and ssl is None:
-        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")

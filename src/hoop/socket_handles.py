@@ -15,16 +15,18 @@ import ssl as ssl_module
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from hoop.connect import Connecting, checked_hostname
+from hoop.connect import Connecting
 from hoop.limits import Limits
-from hoop.server import Server, Serving, check_tls_options, prepare, set_listen_options
+from hoop.server import Server, Serving, prepare, set_listen_options
 from hoop.sockets import Socket, new_client_socket
+from hoop.tls_options import TlsOptions, client_options, host_options, server_options
 from hoop.udp_socket import UdpSocket
-from hoop.unix_sockets import CLEANS_UP, Path, UnixSockets, bound_to, check_tls_client, file_remover
+from hoop.unix_sockets import CLEANS_UP, Path, UnixSockets, bound_to, file_remover
 
 LOCALHOST = "127.0.0.1"
 LAST_PORT = 0xFFFF
 DEFAULT_BACKLOG = 511  # connections, as Node's
+RACE_DELAY_S = 0.25  # between attempts: the "Connection Attempt Delay" of RFC 8305, section 8
 
 
 class SocketServer(Server):
@@ -80,8 +82,7 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         address should not depend on DNS), a port that is none, and for arguments that do not go together.
         (Node: net.createServer; uv_listen)
         """
-        tls = (ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-        check_tls_options(*tls)
+        tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         listening = bound_tcp(host, port, reuse_port) if sock is None else stream_socket(sock)
         return self._listen(on_connection, listening, backlog, limits, allow_half_open, tls, None)
 
@@ -99,8 +100,7 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         cleanup_socket: bool = CLEANS_UP,
     ) -> SocketServer:
         """As listen_tcp, on the UNIX socket path (Linux: an abstract name begins with a NUL); see create_unix_server."""
-        tls = (ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-        check_tls_options(*tls)
+        tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         listening = bound_to(os.fspath(path))
         cleanup = file_remover(listening) if cleanup_socket else None
         return self._listen(on_connection, listening, backlog, limits, allow_half_open, tls, cleanup)
@@ -112,7 +112,7 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         backlog: int,
         limits: Limits | None,
         allow_half_open: bool,
-        tls: tuple[ssl_module.SSLContext | None, float | None, float | None],
+        tls: TlsOptions | None,
         cleanup: Callable[[], None] | None,
     ) -> SocketServer:
         """A server on a bound socket, which is closed if that fails."""
@@ -121,9 +121,10 @@ class SocketHandles(UnixSockets, Connecting, Serving):
                 raise TypeError(f"on_connection must be callable, not {on_connection!r}")
             prepare([listening], limits)
             factory: Any = functools.partial(Socket, self, on_connection, allow_half_open=allow_half_open)
-            context, handshake_timeout, shutdown_timeout = tls
-            if context is not None:
-                factory = self._tls_factory(factory, context, handshake_timeout, shutdown_timeout)
+            context: Any = None
+            if tls is not None:
+                context = tls.context
+                factory = self._tls_factory(factory, tls)
             server = SocketServer(self, [listening], factory, backlog, cleanup, limits, context)
             server._start_serving()
         except BaseException:
@@ -148,14 +149,16 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         goes wrong comes to on_error(socket, error). ValueError for arguments that do not go together.
         (Node: net.connect; uv_tcp_connect)
         """
-        hostname = checked_hostname(ssl, host, server_hostname, None, None)
+        tls = host_options(host, ssl, server_hostname, None, None)
         handle = self._new_client(on_connect, allow_half_open)
         protocol: Any = lambda: handle  # which has a protocol's methods
 
         async def connect() -> None:
-            sock, peer = await self._connect_any(host, port, 0, 0, 0, local_addr, 0.25, 1, False)
+            sock, peer = await self._connect_any(
+                host, port, local_addr=local_addr, delay_s=RACE_DELAY_S, interleave=1
+            )
             try:
-                adopting = self._adopt_connection(sock, protocol, ssl, hostname, False, None, None, peer)
+                adopting = self._adopt_connection(sock, protocol, tls, peer)
             except BaseException:  # no memory for a coroutine that would close it
                 sock.close()
                 raise
@@ -173,7 +176,7 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         server_hostname: str | None = None,
     ) -> Socket:
         """As connect_tcp, to the UNIX socket path (Linux: an abstract name begins with a NUL)."""
-        check_tls_client(ssl, server_hostname, None, None)
+        tls = client_options(ssl, server_hostname, None, None)
         name = os.fspath(path)
         handle = self._new_client(on_connect, allow_half_open)
         protocol: Any = lambda: handle  # which has a protocol's methods
@@ -183,7 +186,7 @@ class SocketHandles(UnixSockets, Connecting, Serving):
             try:
                 sock.setblocking(False)
                 await self.sock_connect(sock, name)
-                adopting = self._adopt_connection(sock, protocol, ssl, server_hostname, False, None, None)
+                adopting = self._adopt_connection(sock, protocol, tls)
             except BaseException:
                 sock.close()
                 raise

@@ -1,10 +1,10 @@
 """Types of the compiled TLS transport, for the Python modules of hoop."""
 
 import asyncio
-import ssl
 from typing import Any
 
 from hoop.base_loop import BaseLoop
+from hoop.tls_options import TlsOptions
 
 class TlsSession(asyncio.Protocol):
     @property
@@ -14,12 +14,7 @@ class TlsSession(asyncio.Protocol):
 def new_session(
     loop: BaseLoop,
     protocol: asyncio.BaseProtocol,
-    sslcontext: ssl.SSLContext | bool | None,
+    options: TlsOptions,
     waiter: asyncio.Future[Any] | None = None,
-    *,
-    server_side: bool = False,
-    server_hostname: str | None = None,
-    handshake_timeout: float | None = None,
-    shutdown_timeout: float | None = None,
     is_upgrade: bool = False,
 ) -> TlsSession: ...

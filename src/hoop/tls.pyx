@@ -16,12 +16,10 @@ cdef enum:
     DEFAULT_READ_HIGH_WATER = 256 * 1024  # asyncio.constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
 
 
-def new_session(loop, protocol, sslcontext, waiter=None, server_side=False, server_hostname=None, handshake_timeout=None,
-                shutdown_timeout=None, is_upgrade=False):
-    """A TlsSession (which says what options there are) whose app_transport is a TlsTransport."""
+def new_session(loop, protocol, options, waiter=None, is_upgrade=False):
+    """A TlsSession, which says what the arguments are, whose app_transport is a TlsTransport."""
     # Without keywords: there Cython does not bear a lack of memory.
-    cdef TlsSession session = TlsSession(loop, protocol, sslcontext, waiter, server_side, server_hostname,
-                                         handshake_timeout, shutdown_timeout, is_upgrade)
+    cdef TlsSession session = TlsSession(loop, protocol, options, waiter, is_upgrade)
     cdef TlsTransport transport = TlsTransport.__new__(TlsTransport)
     transport.session = session
     transport.set_read_buffer_limits()

@@ -24,7 +24,8 @@ cdef class TlsSession(PlaintextQueue):
     cdef object protocol        # the application's
     cdef object lower           # the transport that carries the ciphertext, or None before there is one
     cdef StreamTransport stream  # the same, if it is hoop's own
-    cdef object sslcontext
+    cdef object options         # TlsOptions
+    cdef object sslcontext      # of the options, or the default one
     cdef object waiter          # a future for the handshake's end, or None
     cdef object timer           # a TimerHandle of the handshake, later of the shutdown, or None
     cdef Py_ssize_t high_water
@@ -42,9 +43,7 @@ cdef class TlsSession(PlaintextQueue):
     cdef flag is_eof            # nothing more comes from below
     cdef flag has_peer_ended    # the peer has sent close_notify
     cdef flag is_eof_told       # eof_received was called
-    cdef flag is_timeout_given  # the application chose how long a shutdown may take
     cdef int dropped_writes
-    cdef object handshake_timeout  # as it was given, for the error's text
     cdef double handshake_timeout_s
     cdef double shutdown_timeout_s
     cdef int64_t began_ns       # when the handshake, later the shutdown, began

@@ -48,25 +48,20 @@ cdef str FATAL = "Fatal error on SSL protocol"
 
 
 cdef class TlsSession(PlaintextQueue):
-    def __cinit__(self, Reactor loop not None, protocol, sslcontext, waiter=None, server_side=False,
-                  server_hostname=None, handshake_timeout=None, shutdown_timeout=None, is_upgrade=False):
-        """waiter: a future that is done with the handshake. is_upgrade: protocol already has its connection_made."""
-        self.handshake_timeout = HANDSHAKE_TIMEOUT_S if handshake_timeout is None else handshake_timeout
-        self.handshake_timeout_s = checked_timeout("ssl_handshake_timeout", handshake_timeout, HANDSHAKE_TIMEOUT_S)
-        self.shutdown_timeout_s = checked_timeout("ssl_shutdown_timeout", shutdown_timeout, SHUTDOWN_TIMEOUT_S)
-        self.is_timeout_given = shutdown_timeout is not None
-        if server_side or not server_hostname:
-            server_hostname = None
-        if sslcontext is None or isinstance(sslcontext, bool):
-            if server_side:
-                raise ValueError("Server side SSL needs a valid SSLContext")
-            sslcontext = ssl.create_default_context()
-            if server_hostname is None:
-                sslcontext.check_hostname = False
-        self.engine = new_engine(sslcontext, bool(server_side), server_hostname)
+    def __cinit__(self, Reactor loop not None, protocol, options, waiter=None, is_upgrade=False):
+        """options: a TlsOptions. waiter: a future that is done with the handshake. is_upgrade: protocol already has its
+        connection_made."""
+        self.handshake_timeout_s = checked_timeout("ssl_handshake_timeout", options.handshake_timeout,
+                                                   HANDSHAKE_TIMEOUT_S)
+        self.shutdown_timeout_s = checked_timeout("ssl_shutdown_timeout", options.shutdown_timeout, SHUTDOWN_TIMEOUT_S)
+        self.options = options
+        self.sslcontext = options.context
+        if isinstance(self.sslcontext, bool):
+            self.sslcontext = default_context(options)
+        name = None if options.is_server else options.server_hostname or None
+        self.engine = new_engine(self.sslcontext, options.is_server, name)
         self.reactor = loop
         self.is_prompt = not loop.defers_writes
-        self.sslcontext = sslcontext
         self.waiter = waiter
         self.is_connected = is_upgrade
         self.high_water = DEFAULT_TLS_HIGH_WATER
@@ -229,8 +224,9 @@ cdef class TlsSession(PlaintextQueue):
     def _handshake_timed_out(self):
         self.timer = None
         if self.state == TLS_HANDSHAKE:
-            self.fatal(ConnectionAbortedError(f"SSL handshake is taking longer than {self.handshake_timeout} seconds: "
-                                              "aborting the connection"), "Fatal error on transport")
+            timeout = HANDSHAKE_TIMEOUT_S if self.options.handshake_timeout is None else self.options.handshake_timeout
+            self.fatal(ConnectionAbortedError(f"SSL handshake is taking longer than {timeout} seconds: aborting the "
+                                              "connection"), "Fatal error on transport")
 
     cdef int wake_waiter(self, object error) except -1:
         cdef object waiter = self.waiter
@@ -569,7 +565,7 @@ cdef class TlsSession(PlaintextQueue):
             return 0
         self.state = TLS_FLUSHING
         self.began_ns = self.reactor.now_ns()
-        self.set_timer(self.shutdown_timeout_s if self.is_timeout_given else
+        self.set_timer(self.shutdown_timeout_s if self.options.shutdown_timeout is not None else
                        min(ANSWER_TIMEOUT_S, self.shutdown_timeout_s), self._shutdown_timed_out)
         if self.is_reading_paused:
             self.is_reading_paused = False
@@ -599,7 +595,7 @@ cdef class TlsSession(PlaintextQueue):
         self.timer = None
         if self.state == TLS_CLOSED:
             return
-        if not self.is_timeout_given:
+        if self.options.shutdown_timeout is None:
             if is_sent and self.state == TLS_SHUTDOWN:
                 self.finish()  # all is delivered, only the answer is missing
                 return
@@ -650,6 +646,16 @@ cdef class TlsSession(PlaintextQueue):
 
     def __repr__(self):
         return f"<TlsSession of {self.transport!r}>"
+
+
+cdef object default_context(object options):
+    """What ssl=True means. ValueError for a server, which needs a certificate of its own."""
+    if options.is_server:
+        raise ValueError("Server side SSL needs a valid SSLContext")
+    context = ssl.create_default_context()
+    if not options.server_hostname:
+        context.check_hostname = False
+    return context
 
 
 cdef double checked_timeout(str name, object value, double default) except? -1:

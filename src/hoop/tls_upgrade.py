@@ -10,6 +10,7 @@ from hoop.base_loop import BaseLoop
 from hoop.sockets import Socket
 from hoop.stream import StreamTransport  # type: ignore[import-not-found]
 from hoop.tls import TlsTransport, new_session  # type: ignore[attr-defined]
+from hoop.tls_options import TlsOptions
 
 
 class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
@@ -39,17 +40,8 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
         if transport.is_closing():
             raise ConnectionResetError(f"start_tls() on a transport that is closing: {transport!r}")
         waiter = self.create_future()
-        session = new_session(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            handshake_timeout=ssl_handshake_timeout,
-            shutdown_timeout=ssl_shutdown_timeout,
-            is_upgrade=True,
-        )
+        options = TlsOptions(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        session = new_session(self, protocol, options, waiter, is_upgrade=True)
         upgraded = session.app_transport
         try:
             session.begin_upgrade(transport, taken_from_socket(transport) + taken_from_reader(protocol))

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from hoop.connect import Connecting, ProtocolFactory
 from hoop.limits import Limits
-from hoop.server import Server, Serving, check_tls_options, prepare
+from hoop.server import Server, Serving, prepare
+from hoop.tls_options import client_options, server_options
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -44,7 +45,7 @@ class UnixSockets(Connecting, Serving):
         Returns (transport, protocol). Raises OSError when nobody listens there, ValueError for arguments that do not go
         together.
         """
-        check_tls_client(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        tls = client_options(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
@@ -61,9 +62,7 @@ class UnixSockets(Connecting, Serving):
         else:
             check_unix_stream(sock)
         try:
-            adopting = self._adopt_connection(
-                sock, protocol_factory, ssl, server_hostname, False, ssl_handshake_timeout, ssl_shutdown_timeout
-            )
+            adopting = self._adopt_connection(sock, protocol_factory, tls)
         except BaseException:  # no memory for a coroutine that would close it
             sock.close()
             raise
@@ -89,7 +88,7 @@ class UnixSockets(Connecting, Serving):
         (the default since Python 3.13, as in asyncio) closing the server removes the file, unless another socket has
         taken its place. limits is as in create_server. Raises OSError when path cannot be bound, ValueError for arguments that do not go together.
         """
-        check_tls_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
@@ -100,8 +99,8 @@ class UnixSockets(Connecting, Serving):
             check_unix_stream(sock)
         try:
             prepare([sock], limits)
-            if ssl is not None:
-                protocol_factory = self._tls_factory(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+            if tls is not None:
+                protocol_factory = self._tls_factory(protocol_factory, tls)
             cleanup = file_remover(sock) if cleanup_socket else None
             server = Server(self, [sock], protocol_factory, backlog, cleanup, limits, ssl)
         except BaseException:
@@ -113,23 +112,6 @@ class UnixSockets(Connecting, Serving):
         if self.get_debug():
             logger.info("%r is serving", server)
         return server
-
-
-def check_tls_client(
-    ssl: object, server_hostname: object, handshake_timeout: float | None, shutdown_timeout: float | None
-) -> None:
-    """A path says nothing about the name in the server's certificate, so with TLS the caller has to."""
-    if ssl:
-        if server_hostname is None:
-            raise ValueError("you have to pass server_hostname when using ssl")
-        return
-    for name, value in (
-        ("server_hostname", server_hostname),
-        ("ssl_handshake_timeout", handshake_timeout),
-        ("ssl_shutdown_timeout", shutdown_timeout),
-    ):
-        if value is not None:
-            raise ValueError(f"{name} is only meaningful with ssl")
 
 
 def check_unix_stream(sock: socket.socket) -> None:

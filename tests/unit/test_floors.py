@@ -27,7 +27,7 @@ CSRC_FLOORS: Floors = (
 PACKAGE_FLOORS: Floors = (
     ("csrc", "cpython_api", "flag"),
     ("making",),
-    ("stream_coroutines", "tls_engine", "stats", "limits", "connection_socket"),
+    ("stream_coroutines", "tls_engine", "tls_options", "stats", "limits", "connection_socket"),
     ("errors", "rings"),
     ("handle", "poller_choice"),
     ("scheduler",),

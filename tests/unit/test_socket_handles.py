@@ -171,7 +171,7 @@ def test_an_error_that_nobody_asked_for_is_reported(loop: Any, problems: list[di
 def test_whatever_keeps_a_socket_from_connecting_is_its_error(
     loop: Any, problems: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: Any) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("on the way")
 
     monkeypatch.setattr(loop, "_connect_any", fail)
