@@ -18,8 +18,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from hoop import offload
 from hoop.loop import Loop
+from hoop.running import running_loop
 
 __all__ = ["Address", "Name", "Resolver", "ResolverStats", "lookup", "reverse"]
 
@@ -152,7 +152,7 @@ class Resolver:
         flags: int = 0,
     ) -> list[tuple[Any, Any, int, str, Any]]:
         """The same in the form of loop.getaddrinfo, which it can take the place of."""
-        loop = offload.running_loop("hoop.dns")
+        loop: Loop = running_loop("hoop.dns")
         numeric = loop._answer_literal(host, port, family, type, proto, flags)
         if numeric is not None:
             return numeric
@@ -165,7 +165,7 @@ class Resolver:
 
     async def reverse(self, sockaddr: tuple[Any, ...], flags: int = 0) -> Name:
         """The names of an address and its port; arguments and errors are those of socket.getnameinfo (getnameinfo(3))."""
-        loop = offload.running_loop("hoop.dns")
+        loop: Loop = running_loop("hoop.dns")
         ask = functools.partial(loop.getnameinfo, sockaddr, flags)
         return Name(*await self._answer(loop, ("reverse", sockaddr, flags), ask))
 
@@ -242,7 +242,7 @@ class Resolver:
 
 def resolver_of_loop() -> Resolver:
     """The running loop's own, which keeps nothing; made at first use."""
-    loop = offload.running_loop("hoop.dns")
+    loop: Loop = running_loop("hoop.dns")
     resolver: Resolver | None = loop._resolver
     if resolver is None:
         resolver = loop._resolver = Resolver()

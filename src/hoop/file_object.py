@@ -28,6 +28,8 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, AnyStr, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, overload
 
 from hoop import fs_jobs
+from hoop.pool import Pool, loop_pool
+from hoop.running import running_loop
 
 if TYPE_CHECKING:
     from _typeshed import (
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
         WriteableBuffer,
     )
 
-    from hoop.pool import Pool
-
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -48,11 +48,7 @@ LINES_AHEAD = 65536  # bytes or characters
 
 def running_pool() -> Pool:
     """The pool of the running loop; RuntimeError if none runs, or one that is not hoop's."""
-    loop = asyncio.get_running_loop()
-    pool: Pool | None = getattr(loop, "pool", None)
-    if pool is None:
-        raise RuntimeError(f"hoop.fs needs a running hoop loop, not {loop!r}")
-    return pool
+    return loop_pool(running_loop("hoop.fs"))
 
 
 class _Ahead(Generic[AnyStr]):

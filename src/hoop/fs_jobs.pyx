@@ -13,11 +13,11 @@ from hoop.csrc cimport *
 from hoop.errors cimport file_error
 from hoop.pool cimport Job, pool_of
 from hoop.reactor cimport Reactor
+from hoop.running cimport running_reactor
 from libc.errno cimport EBADF
 from libc.stdint cimport INT64_MAX, int64_t
 from posix.stat cimport S_ISREG, fstat, struct_stat
 
-import asyncio
 import os
 
 from hoop.stats import CachedReadStats
@@ -159,7 +159,7 @@ cdef class FsJob(Job):
         return <object>self.room
 
     cdef object start(self):
-        cdef Reactor reactor = running_reactor()
+        cdef Reactor reactor = running_reactor("hoop.fs")
         return pool_of(reactor).submit(reactor, self)
 
 
@@ -293,13 +293,6 @@ cdef class DirEntry:
 
 # ---- between Python and C -----------------------------------------------------------------------------------------
 
-cdef Reactor running_reactor():
-    loop = asyncio.get_running_loop()
-    if not isinstance(loop, Reactor):
-        raise RuntimeError(f"hoop.fs needs a running hoop loop, not {loop!r}")
-    return loop
-
-
 cdef bytes encoded(object path):
     """As the kernel wants it. ValueError for an embedded NUL, TypeError for what is no path."""
     cdef PyObject *found = NULL
@@ -358,7 +351,7 @@ cdef FsJob new_job(hoop_fs_kind kind, path, bint may_be_fd):
 def read_file(path):
     """The bytes at once, if the page cache has them; else a future of them or, for a large file, of a job that
     read_opened() goes on with."""
-    cdef Reactor reactor = running_reactor()
+    cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     cdef ReadFileJob job
     name = PyOS_FSPath(path)
@@ -598,7 +591,7 @@ def copy_file(src, dst, bint exclusive):
 
 def open_cached(path):
     """A descriptor for reading a small local file whose name is in the kernel's cache; -1: a thread must open it."""
-    cdef Reactor reactor = running_reactor()
+    cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     cdef hoop_fs_cached_file file
     cdef bytes kept = encoded(path)
@@ -609,7 +602,7 @@ def open_cached(path):
 
 def read_cached(int fd):
     """All that a file holds which open_cached() has opened; None: a thread must read it. Where it stands does not matter."""
-    cdef Reactor reactor = running_reactor()
+    cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     cdef struct_stat status
     cdef hoop_fs_cached_file file
@@ -637,21 +630,21 @@ def device_of(int fd):
 
 def mount_changes():
     """How many changes of the mounted file systems were noticed; for learn()."""
-    cdef Reactor reactor = running_reactor()
+    cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     return cached.own.mount_changes
 
 
 def learn(device, bint is_local, uint64_t mount_changes):
     """What a thread has found by device_of(); and mount_changes() as it was before the thread was asked."""
-    cdef Reactor reactor = running_reactor()
+    cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     hoop_fs_cached_learn(&cached.own, device, is_local, mount_changes)
 
 
 def cached_read_stats():
     cdef int i
-    cdef Reactor reactor = running_reactor()
+    cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     refusal = None
     if cached.own.refused_call != NULL:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple, Unpack
 
-from hoop.loop import Loop
+from hoop.pool import loop_pool
+from hoop.running import running_loop
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-def running_loop(module: str) -> Loop:
-    """The hoop loop that runs in this thread. RuntimeError, naming the module that needs one, if there is none."""
-    loop = asyncio.get_running_loop()
-    if not isinstance(loop, Loop):
-        raise RuntimeError(f"{module} needs a running hoop loop (hoop.run, hoop.new_event_loop), not {loop!r}")
-    return loop
 
 
 def frozen(data: object) -> bytes:
@@ -33,4 +25,4 @@ async def run(module: str, is_small: bool, func: Callable[[Unpack[Ts]], T], *arg
     loop = running_loop(module)
     if is_small:
         return func(*args)
-    return await loop.pool.run(func, *args)
+    return await loop_pool(loop).run(func, *args)

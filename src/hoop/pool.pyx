@@ -18,6 +18,7 @@ from hoop.csrc cimport *
 from hoop.errors cimport check, os_error
 from hoop.handle cimport Handle, handle_of_node
 from hoop.reactor cimport Reactor, flush_if_deferred
+from hoop.running cimport running_reactor
 from libc.errno cimport ENOBUFS, ESHUTDOWN
 
 import asyncio
@@ -455,10 +456,7 @@ cdef class Pool:
         future takes the call back while it is queued; once it runs, it runs to its end and the result is dropped.
         RuntimeError without a running hoop loop, or if the pool is closed; PoolFull; TypeError if func is not callable.
         """
-        loop = asyncio.get_running_loop()
-        if not isinstance(loop, Reactor):
-            raise RuntimeError(f"Pool.run() needs a running hoop loop, not {loop!r}")
-        return self.run_for(loop, func, args)
+        return self.run_for(running_reactor("hoop.Pool"), func, args)
 
     def run_for(self, Reactor loop not None, func, tuple args):
         """As run, for a loop that need not be running."""
