@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoop import compress, crypto, dns, fs, monitor
 from hoop.handle import Immediate
-from hoop.limits import Limits, ServerStats
+from hoop.limits import Limits
 from hoop.loop import Loop
 from hoop.native_timers import Timer
 from hoop.pool import Pool, PoolFull
 from hoop.server import Server
 from hoop.socket_handles import SocketServer
 from hoop.sockets import Socket
+from hoop.stats import ServerStats
 from hoop.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
 from hoop.streams import StreamReader, StreamReaderProtocol, StreamWriter
 from hoop.udp_socket import UdpSocket

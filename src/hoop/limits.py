@@ -1,16 +1,16 @@
-"""hoop.Limits: what a server bears with from its peers. hoop.ServerStats: how often it had to say so."""
+"""hoop.Limits: what a server bears with from its peers."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import socket
-from pathlib import Path
 from typing import Literal
 
+from hoop.checks import check_count, check_seconds
+from hoop.keepalive import set_keepalive
+
 LONGEST_USER_TIMEOUT = 0x7FFFFFFF // 1000  # seconds: the kernel has an int of milliseconds
-SOMAXCONN_FILE = Path("/proc/sys/net/core/somaxconn")  # Linux: listen(2) silently cuts a longer backlog
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,71 +79,3 @@ class Limits:
 
 
 TCP_ONLY = ("keepalive_idle", "keepalive_interval", "keepalive_count", "user_timeout", "max_connections_per_host")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ServerStats:
-    """What a server has seen so far; see Limits for what the limits mean."""
-
-    accepted: int  # connections let in
-    active: int  # of these, how many are open
-    refused_full: int  # closed as they came, because max_connections were open
-    refused_per_host: int  # closed as they came, because max_connections_per_host were open
-    pauses: int  # how often accepting stopped until there was room (when_full="wait")
-    idle_timeouts: int  # connections ended by a limit: idle_timeout
-    first_byte_timeouts: int  # first_byte_timeout
-    header_timeouts: int  # header_timeout
-    write_buffer_overflows: int  # max_write_buffer
-
-
-def check_seconds(name: str, value: object) -> None:
-    """Whether value is None or a number of seconds above 0, as a float can be. TypeError or ValueError."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{name} must be more than 0 seconds, not {value!r}")
-    try:
-        float(value)
-    except OverflowError:  # repr() may refuse such a number, too
-        raise ValueError(f"{name} must be a number of seconds that fits a float") from None
-
-
-def check_count(name: str, value: object) -> None:
-    """Whether value is None or a whole number above 0. TypeError or ValueError."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number or None, not {value!r}")
-    if not 0 < value <= 0x7FFFFFFF:
-        raise ValueError(f"{name} must be between 1 and {0x7FFFFFFF}, not {value!r}")
-
-
-def set_keepalive(sock: socket.socket, idle: int | None, interval: int | None, count: int | None) -> None:
-    """Switch TCP keep-alive on if anything is given. OSError for what the kernel does not take."""
-    if idle is None and interval is None and count is None:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if idle is not None:
-        option = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # macOS: the latter
-        if option is None:
-            raise ValueError(f"keepalive_idle={idle!r}: this Python has no name for the option on this system")
-        sock.setsockopt(socket.IPPROTO_TCP, option, idle)
-    if interval is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
-    if count is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)
-
-
-def longest_backlog() -> int | None:
-    """The longest queue of connections that the kernel keeps for a listening socket; None where it does not say."""
-    try:
-        # Said not to block, for those who watch over calls that could (blockbuster, in aiohttp's and anyio's tests).
-        fd = os.open(SOMAXCONN_FILE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return int(os.read(fd, 32))
-        finally:
-            os.close(fd)
-    except (OSError, ValueError):
-        return None

@@ -14,15 +14,20 @@ import sys
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from hoop.admission import Admission
 from hoop.base_loop import BaseLoop
 from hoop.connect import ProtocolFactory
-from hoop.limits import Limits, ServerStats, longest_backlog
 from hoop.resolver import AddressInfo, Resolving
+from hoop.stats import ServerStats
 from hoop.tls import new_session
 from hoop.tls_options import TlsOptions, server_options
+
+if TYPE_CHECKING:
+    from hoop.limits import Limits
+
+SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"  # Linux: listen(2) silently cuts a longer backlog
 
 
 class Server(asyncio.AbstractServer):
@@ -349,8 +354,11 @@ def set_listen_options(
 
 def prepare(sockets: list[socket.socket], limits: Limits | None) -> None:
     """Make sockets fit for a server with these limits. TypeError, ValueError or OSError for limits that do not fit them."""
-    if limits is not None and not isinstance(limits, Limits):
-        raise TypeError(f"limits must be a hoop.Limits, not {limits!r}")
+    if limits is not None:
+        from hoop.limits import Limits
+
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits must be a hoop.Limits, not {limits!r}")
     for sock in sockets:
         sock.setblocking(False)
         if limits is not None:
@@ -362,3 +370,16 @@ def warn_of_backlog(backlog: int) -> None:
     longest = longest_backlog()
     if longest is not None and operator.index(backlog) > longest:  # TypeError as listen() has it
         logger.warning("a backlog of %d is cut to %d, the system's net.core.somaxconn", backlog, longest)
+
+
+def longest_backlog() -> int | None:
+    """The longest queue of connections that the kernel keeps for a listening socket; None where it does not say."""
+    try:
+        # Said not to block, for those who watch over calls that could (blockbuster, in aiohttp's and anyio's tests).
+        fd = os.open(SOMAXCONN_FILE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return int(os.read(fd, 32))
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return None

@@ -13,15 +13,17 @@ import os
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hoop.connect import Connecting
-from hoop.limits import Limits
 from hoop.server import Server, Serving, prepare, set_listen_options
 from hoop.sockets import Socket, new_client_socket
 from hoop.tls_options import TlsOptions, client_options, host_options, server_options
 from hoop.udp_socket import UdpSocket
 from hoop.unix_sockets import CLEANS_UP, Path, UnixSockets, bound_to, file_remover
+
+if TYPE_CHECKING:
+    from hoop.limits import Limits
 
 LOCALHOST = "127.0.0.1"
 LAST_PORT = 0xFFFF

@@ -23,7 +23,8 @@ from hoop.writing cimport owned_chunk
 import collections
 import socket as socket_module
 
-from hoop.limits import check_seconds, set_keepalive
+from hoop.checks import check_seconds
+from hoop.keepalive import set_keepalive
 
 cdef enum:
     CONNECTING_HIGH_WATER = 64 * 1024  # bytes written before there is a connection, until write() says False

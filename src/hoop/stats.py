@@ -1,12 +1,61 @@
-"""What hoop counts, as plain values."""
+"""What hoop counts, as plain values: frozen dataclasses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
+from typing import Any, NoReturn, TypeVar, dataclass_transform
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Durations:
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def value(kind: type[T]) -> type[T]:
+    """A dataclass whose methods are Value's: compiling a set of them for each class takes @dataclass most of its time."""
+    return dataclass(init=False, repr=False, eq=False, slots=True)(kind)
+
+
+class Value:
+    """What @dataclass(frozen=True, kw_only=True) would generate: made of keywords, equal by fields, never changed."""
+
+    __slots__ = ()
+    __match_args__: tuple[str, ...] = ()  # the names of the fields, by dataclass()
+
+    def __init__(self, **fields: Any) -> None:
+        names = self.__match_args__
+        if fields.keys() != set(names):
+            raise TypeError(f"{type(self).__name__} takes the keywords {', '.join(names)}, not {', '.join(fields)}")
+        self.__setstate__(tuple([fields[name] for name in names]))
+
+    def __repr__(self) -> str:
+        fields = ", ".join([f"{name}={getattr(self, name)!r}" for name in self.__match_args__])
+        return f"{type(self).__qualname__}({fields})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Value) or type(other) is not type(self):
+            return NotImplemented
+        return self.__getstate__() == other.__getstate__()
+
+    def __hash__(self) -> int:
+        return hash(self.__getstate__())
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    # For copies and pickles, which would assign.
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return tuple([getattr(self, name) for name in self.__match_args__])
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        for name, content in zip(self.__match_args__, state, strict=True):
+            object.__setattr__(self, name, content)
+
+
+@value
+class Durations(Value):
     """How long something took, over all times that it happened. Percentiles are at most 1/32 too high, never too low."""
 
     count: int
@@ -16,8 +65,8 @@ class Durations:
     max_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class PoolStats:
+@value
+class PoolStats(Value):
     """The state of a pool at one moment, and what it has done since it was made."""
 
     size: int
@@ -46,8 +95,8 @@ class PoolStats:
     """From the beginning of a job to its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class CachedReadStats:
+@value
+class CachedReadStats(Value):
     """How the reads of small cached files went that hoop.fs tries on the loop's own thread."""
 
     enabled: bool
@@ -60,8 +109,8 @@ class CachedReadStats:
     """Those that went to the pool, by reason (docs/files.md)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
+@value
+class Metrics(Value):
     """What a loop has done since it was made, or since reset_metrics()."""
 
     turns: int
@@ -99,3 +148,27 @@ class Metrics:
         """The busy share of the running time, from 0 to 1. (Node: performance.eventLoopUtilization)"""
         total_ns = self.busy_ns + self.idle_ns
         return self.busy_ns / total_ns if total_ns > 0 else 0.0
+
+
+@value
+class ServerStats(Value):
+    """What a server has seen so far; see hoop.Limits for what the limits mean."""
+
+    accepted: int
+    """Connections let in."""
+    active: int
+    """Of these, how many are open."""
+    refused_full: int
+    """Closed as they came, because max_connections were open."""
+    refused_per_host: int
+    """Closed as they came, because max_connections_per_host were open."""
+    pauses: int
+    """How often accepting stopped until there was room (when_full="wait")."""
+    idle_timeouts: int
+    """Connections ended by a limit: idle_timeout;"""
+    first_byte_timeouts: int
+    """first_byte_timeout;"""
+    header_timeouts: int
+    """header_timeout;"""
+    write_buffer_overflows: int
+    """max_write_buffer."""

@@ -12,12 +12,14 @@ import stat
 import sys
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoop.connect import Connecting, ProtocolFactory
-from hoop.limits import Limits
 from hoop.server import Server, Serving, prepare
 from hoop.tls_options import client_options, server_options
+
+if TYPE_CHECKING:
+    from hoop.limits import Limits
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]

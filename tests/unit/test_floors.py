@@ -27,7 +27,8 @@ CSRC_FLOORS: Floors = (
 PACKAGE_FLOORS: Floors = (
     ("csrc", "cpython_api", "flag"),
     ("making",),
-    ("stream_coroutines", "tls_engine", "tls_options", "stats", "limits", "connection_socket"),
+    ("stream_coroutines", "tls_engine", "tls_options", "stats", "checks", "keepalive", "connection_socket"),
+    ("limits",),
     ("errors", "rings"),
     ("handle", "poller_choice"),
     ("scheduler",),

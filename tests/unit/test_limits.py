@@ -16,6 +16,7 @@ from conformance.peers import off_loop, read_exactly, read_until_gone, turns
 from limited import KINDS, Clock, Served, peers, run_with_clock, serving
 
 import hoop
+from hoop.server import longest_backlog
 
 every_kind = pytest.mark.parametrize("kind", list(KINDS))
 MIB = 1 << 20
@@ -517,13 +518,11 @@ def test_a_backlog_that_the_kernel_cuts_is_warned_of(
 
 
 def test_the_longest_backlog_is_the_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    from hoop import limits
-
     path = tmp_path / "somaxconn"
-    monkeypatch.setattr(limits, "SOMAXCONN_FILE", path)
-    assert limits.longest_backlog() is None
+    monkeypatch.setattr("hoop.server.SOMAXCONN_FILE", path)
+    assert longest_backlog() is None
     path.write_text("4096\n")
-    assert limits.longest_backlog() == 4096
+    assert longest_backlog() == 4096
 
 
 # ---- streams, loops, arguments --------------------------------------------------------------------------------------
