@@ -19,9 +19,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hoop import compress, crypto, dns, fs, monitor
 from hoop.handle import Immediate
-from hoop.limits import Limits
 from hoop.loop import Loop
 from hoop.native_timers import Timer
 from hoop.pool import Pool, PoolFull
@@ -29,9 +27,16 @@ from hoop.server import Server
 from hoop.socket_handles import SocketServer
 from hoop.sockets import Socket
 from hoop.stats import ServerStats
-from hoop.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
-from hoop.streams import StreamReader, StreamReaderProtocol, StreamWriter
 from hoop.udp_socket import UdpSocket
+
+if TYPE_CHECKING:
+    from hoop import compress, crypto, dns, fs, monitor
+    from hoop import limits as limits
+    from hoop.limits import Limits
+    from hoop.policy import EventLoopPolicy as EventLoopPolicy
+    from hoop.policy import install as install
+    from hoop.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
+    from hoop.streams import StreamReader, StreamReaderProtocol, StreamWriter
 
 T = TypeVar("T")
 
@@ -80,17 +85,35 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
         return runner.run(main)
 
 
-if TYPE_CHECKING:
-    from hoop.policy import EventLoopPolicy as EventLoopPolicy
-    from hoop.policy import install as install
-elif hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):
+# Loaded when they are first asked for: together they cost more than the loop does.
+MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor"})
+NAMES_ON_DEMAND = {
+    "Limits": "limits",
+    "StreamReader": "streams",
+    "StreamReaderProtocol": "streams",
+    "StreamWriter": "streams",
+    "open_connection": "stream_api",
+    "open_unix_connection": "stream_api",
+    "start_server": "stream_api",
+    "start_unix_server": "stream_api",
+}
+if hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):
+    NAMES_ON_DEMAND |= {"EventLoopPolicy": "policy", "install": "policy"}  # importing a policy warns on 3.14
+    __all__ += ["EventLoopPolicy", "install"]
+
+if not TYPE_CHECKING:  # to a type checker they are names like the others, and no other exists
 
     def __getattr__(name: str) -> Any:
-        # On demand: importing a policy warns on 3.14.
-        if name in ("EventLoopPolicy", "install"):
-            from hoop import policy
+        from importlib import import_module
 
-            return getattr(policy, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in MODULES_ON_DEMAND:
+            return import_module(f"{__name__}.{name}")
+        if name not in NAMES_ON_DEMAND:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{NAMES_ON_DEMAND[name]}"), name)
+        globals()[name] = value
+        return value
 
-    __all__ += ["EventLoopPolicy", "install"]
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *MODULES_ON_DEMAND, *NAMES_ON_DEMAND})
