@@ -1,7 +1,8 @@
 """Types of the compiled module, for the Python modules of hoop."""
 
-from typing import Any
+from typing import Any, final
 
+@final
 class Literals:
     def answer(
         self, host: object, port: object, family: int, type: int, proto: int, flags: int

@@ -1,8 +1,13 @@
 """Types of what the Python modules of hoop use of the compiled Admission."""
 
+from typing import Self
+
+from typing_extensions import disjoint_base
+
 from hoop.base_loop import BaseLoop
 from hoop.limits import Limits
 
+@disjoint_base
 class Admission:
-    def __init__(self, reactor: BaseLoop, limits: Limits | None) -> None: ...
+    def __new__(cls, reactor: BaseLoop, limits: Limits | None) -> Self: ...
     def counts(self) -> dict[str, int]: ...

@@ -8,6 +8,7 @@ from contextvars import Context
 from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
+from typing_extensions import disjoint_base
 
 from hoop.handle import Immediate, TimerHandle
 from hoop.native_timers import Timer
@@ -24,6 +25,7 @@ class _Listener(Protocol):
     def start(self) -> None: ...
     def stop(self) -> None: ...
 
+@disjoint_base
 class BaseLoop:
     slow_callback_duration: float
     _current_handle: Any
@@ -59,13 +61,13 @@ class BaseLoop:
         context: Context | None = None,
     ) -> TimerHandle: ...
     def next_tick(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[_Ts]], object], /, *args: Unpack[_Ts], context: Context | None = None
     ) -> asyncio.Handle: ...
     def queue_microtask(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[_Ts]], object], /, *args: Unpack[_Ts], context: Context | None = None
     ) -> asyncio.Handle: ...
     def set_immediate(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[_Ts]], object], /, *args: Unpack[_Ts], context: Context | None = None
     ) -> Immediate: ...
     def set_timeout(
         self,

@@ -1,7 +1,7 @@
 """Types of the compiled module, for the Python modules of hoop."""
 
 import asyncio
-from typing import Any
+from typing import Any, final
 
 from hoop.pool import Pool
 
@@ -10,6 +10,7 @@ ANSWERED_NAMES: int
 OTHER_NAMES: int
 ELSEWHERE: None
 
+@final
 class AddressQuestion:
     key: tuple[Any, ...]
     def __init__(
@@ -25,6 +26,7 @@ class AddressQuestion:
         self, pool: Pool, loop: asyncio.AbstractEventLoop, lane: int
     ) -> asyncio.Future[list[tuple[Any, Any, int, str, Any]] | None]: ...
 
+@final
 class NameQuestion:
     key: tuple[Any, ...]
     def __init__(self, sockaddr: tuple[Any, ...], flags: int) -> None: ...

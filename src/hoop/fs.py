@@ -29,8 +29,8 @@ from hoop.temporary_files import NamedTemporaryFile, TemporaryDirectory, Tempora
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-    Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-    FdOrPath = int | Path
+    _Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    _FdOrPath = int | _Path
 
 __all__ = [
     "BinaryFile",
@@ -84,10 +84,10 @@ NS_PER_SECOND = 1_000_000_000
 
 
 @overload
-async def read_file(path: Path, *, encoding: None = None, errors: str = "strict") -> bytes: ...
+async def read_file(path: _Path, *, encoding: None = None, errors: str = "strict") -> bytes: ...
 @overload
-async def read_file(path: Path, *, encoding: str, errors: str = "strict") -> str: ...
-async def read_file(path: Path, *, encoding: str | None = None, errors: str = "strict") -> bytes | str:
+async def read_file(path: _Path, *, encoding: str, errors: str = "strict") -> str: ...
+async def read_file(path: _Path, *, encoding: str | None = None, errors: str = "strict") -> bytes | str:
     """All of a file: its bytes, or with an encoding its text, in which no line end is changed.
 
     A FIFO or a device holds a thread until the other side has closed it. (Node: fs.readFile.)
@@ -99,7 +99,7 @@ async def read_file(path: Path, *, encoding: str | None = None, errors: str = "s
 
 
 async def write_file(
-    path: Path,
+    path: _Path,
     data: str | ReadableBuffer,
     *,
     encoding: str = "utf-8",
@@ -121,7 +121,7 @@ async def write_file(
 
 
 async def append_file(
-    path: Path,
+    path: _Path,
     data: str | ReadableBuffer,
     *,
     encoding: str = "utf-8",
@@ -149,7 +149,7 @@ async def pwrite(fd: int, data: ReadableBuffer, offset: int) -> int:
     return await fs_jobs.pwrite(fd, data, offset)
 
 
-async def truncate(path: FdOrPath, length: int) -> None:
+async def truncate(path: _FdOrPath, length: int) -> None:
     """Cut or lengthen a file, given by path or descriptor, to length bytes. (truncate(2).)"""
     await fs_jobs.truncate(path, length)
 
@@ -159,7 +159,7 @@ async def fsync(fd: int) -> None:
     await fs_jobs.fsync(fd)
 
 
-async def copy_file(src: Path, dst: Path, *, exclusive: bool = False) -> int:
+async def copy_file(src: _Path, dst: _Path, *, exclusive: bool = False) -> int:
     """Copy contents and permission bits: the number of bytes. The kernel does it where it can (copy_file_range(2)).
 
     exclusive: FileExistsError if dst exists. shutil.SameFileError if both are one file. A dst that was made is removed
@@ -176,38 +176,38 @@ async def copy_file(src: Path, dst: Path, *, exclusive: bool = False) -> int:
 # ---- what is known of a file -----------------------------------------------------------------------------------------
 
 
-async def stat(path: FdOrPath, *, follow_symlinks: bool = True) -> os.stat_result:
+async def stat(path: _FdOrPath, *, follow_symlinks: bool = True) -> os.stat_result:
     """The status of a file, given by path or descriptor, as os.stat. (stat(2), lstat(2), fstat(2).)"""
     return await fs_jobs.stat(path, follow_symlinks)
 
 
-async def lstat(path: Path) -> os.stat_result:
+async def lstat(path: _Path) -> os.stat_result:
     """The same; of a symbolic link, its own. (lstat(2).)"""
     return await fs_jobs.stat(path, False)
 
 
-async def access(path: Path, mode: int, *, effective_ids: bool = False, follow_symlinks: bool = True) -> bool:
+async def access(path: _Path, mode: int, *, effective_ids: bool = False, follow_symlinks: bool = True) -> bool:
     """Whether the user may do mode (os.R_OK, os.W_OK, os.X_OK; os.F_OK: it exists); False for any error.
     (access(2).)"""
     return await fs_jobs.access(path, mode, effective_ids, follow_symlinks)
 
 
-async def exists(path: FdOrPath) -> bool:
+async def exists(path: _FdOrPath) -> bool:
     """Whether there is such a file, as os.path.exists: False also where nobody may look, or for a broken link."""
     return await file_type(path) is not None
 
 
-async def isfile(path: FdOrPath) -> bool:
+async def isfile(path: _FdOrPath) -> bool:
     """Whether it is a regular file or leads to one, as os.path.isfile."""
     return await file_type(path) == stat_module.S_IFREG
 
 
-async def isdir(path: FdOrPath) -> bool:
+async def isdir(path: _FdOrPath) -> bool:
     """Whether it is a directory or leads to one, as os.path.isdir."""
     return await file_type(path) == stat_module.S_IFDIR
 
 
-async def file_type(path: FdOrPath) -> int | None:
+async def file_type(path: _FdOrPath) -> int | None:
     """The S_IFMT bits, or None where there is nothing to be seen."""
     try:
         status = await fs_jobs.stat(path, True)
@@ -216,18 +216,18 @@ async def file_type(path: FdOrPath) -> int | None:
     return stat_module.S_IFMT(status.st_mode)
 
 
-async def chmod(path: FdOrPath, mode: int) -> None:
+async def chmod(path: _FdOrPath, mode: int) -> None:
     """Set the permission bits of a file, given by path or descriptor. (chmod(2).)"""
     await fs_jobs.chmod(path, mode)
 
 
-async def chown(path: FdOrPath, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+async def chown(path: _FdOrPath, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
     """Set owner and group of a file, given by path or descriptor; -1 leaves one as it is. (chown(2).)"""
     await fs_jobs.chown(path, uid, gid, follow_symlinks)
 
 
 async def utime(
-    path: FdOrPath,
+    path: _FdOrPath,
     times: tuple[float, float] | None = None,
     *,
     ns: tuple[int, int] | None = None,
@@ -266,7 +266,7 @@ def nanoseconds(seconds: float) -> int:
 async def listdir(path: str | os.PathLike[str] = ".") -> list[str]: ...
 @overload
 async def listdir(path: bytes | os.PathLike[bytes]) -> list[bytes]: ...
-async def listdir(path: Path = ".") -> Any:
+async def listdir(path: _Path = ".") -> Any:
     """The names in a directory but "." and "..", in no order; bytes if path is. (readdir(3).)"""
     return await fs_jobs.listdir(path)
 
@@ -275,7 +275,7 @@ async def listdir(path: Path = ".") -> Any:
 async def scandir(path: str | os.PathLike[str] = ".") -> list[DirEntry[str]]: ...
 @overload
 async def scandir(path: bytes | os.PathLike[bytes]) -> list[DirEntry[bytes]]: ...
-async def scandir(path: Path = ".") -> Any:
+async def scandir(path: _Path = ".") -> Any:
     """The entries of a directory, as os.scandir, with their types: is_dir(), is_file(), is_symlink() do not block."""
     return await fs_jobs.scandir(path)
 
@@ -316,7 +316,7 @@ async def walk(
                 pending.append(path)
 
 
-async def is_link(path: Path) -> bool:
+async def is_link(path: _Path) -> bool:
     """For a name that the caller of walk() has put in."""
     try:
         return stat_module.S_ISLNK((await lstat(path)).st_mode)
@@ -324,12 +324,12 @@ async def is_link(path: Path) -> bool:
         return False
 
 
-async def mkdir(path: Path, mode: int = 0o777) -> None:
+async def mkdir(path: _Path, mode: int = 0o777) -> None:
     """Make a directory. FileExistsError if there is something of that name. (mkdir(2).)"""
     await fs_jobs.mkdir(path, mode)
 
 
-async def makedirs(path: Path, mode: int = 0o777, exist_ok: bool = False) -> None:
+async def makedirs(path: _Path, mode: int = 0o777, exist_ok: bool = False) -> None:
     """Make a directory and those it is in that are missing (with the mode 0o777, less the umask).
 
     exist_ok: it may be there already; if not, that is FileExistsError.
@@ -337,17 +337,17 @@ async def makedirs(path: Path, mode: int = 0o777, exist_ok: bool = False) -> Non
     await fs_jobs.makedirs(path, mode, exist_ok)
 
 
-async def rmdir(path: Path) -> None:
+async def rmdir(path: _Path) -> None:
     """Remove an empty directory. (rmdir(2).)"""
     await fs_jobs.rmdir(path)
 
 
-async def rmtree(path: Path, ignore_errors: bool = False) -> None:
+async def rmtree(path: _Path, ignore_errors: bool = False) -> None:
     """Remove a directory with all that is in it, as shutil.rmtree. Python code on a thread of the pool."""
     await running_pool().run(shutil.rmtree, path, ignore_errors)
 
 
-async def remove(path: Path) -> None:
+async def remove(path: _Path) -> None:
     """Remove a file. (unlink(2).)"""
     await fs_jobs.remove(path)
 
@@ -355,7 +355,7 @@ async def remove(path: Path) -> None:
 unlink = remove
 
 
-async def rename(src: Path, dst: Path) -> None:
+async def rename(src: _Path, dst: _Path) -> None:
     """Give a file another name, in one step; what had that name is replaced. (rename(2).)"""
     await fs_jobs.rename(src, dst)
 
@@ -363,7 +363,7 @@ async def rename(src: Path, dst: Path) -> None:
 replace = rename
 
 
-async def link(src: Path, dst: Path) -> None:
+async def link(src: _Path, dst: _Path) -> None:
     """Give a file a second name, dst; to a symbolic link, a name of the link itself.
 
     As os.link(follow_symlinks=False), and linkat(2) without AT_SYMLINK_FOLLOW. From Python 3.14 on os.link() follows.
@@ -371,7 +371,7 @@ async def link(src: Path, dst: Path) -> None:
     await fs_jobs.link(src, dst)
 
 
-async def symlink(src: Path, dst: Path) -> None:
+async def symlink(src: _Path, dst: _Path) -> None:
     """Make dst a symbolic link to src. (symlink(2).)"""
     await fs_jobs.symlink(src, dst)
 
@@ -380,7 +380,7 @@ async def symlink(src: Path, dst: Path) -> None:
 async def readlink(path: str | os.PathLike[str]) -> str: ...
 @overload
 async def readlink(path: bytes | os.PathLike[bytes]) -> bytes: ...
-async def readlink(path: Path) -> Any:
+async def readlink(path: _Path) -> Any:
     """Where a symbolic link leads; bytes if path is. OSError if it is none. (readlink(2).)"""
     return await fs_jobs.readlink(path)
 

@@ -4,6 +4,8 @@ import asyncio
 from types import TracebackType
 from typing import Self, type_check_only
 
+from typing_extensions import disjoint_base
+
 class TimerHandle(asyncio.TimerHandle):
     def ref(self) -> Self: ...
     def unref(self) -> Self: ...
@@ -24,4 +26,5 @@ class Closable(asyncio.Handle):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
 
+@disjoint_base
 class Immediate(Closable): ...

@@ -2,8 +2,11 @@
 
 from typing import Self
 
+from typing_extensions import disjoint_base
+
 from hoop.handle import Closable
 
+@disjoint_base
 class Timer(Closable):
     @property
     def delay(self) -> float: ...

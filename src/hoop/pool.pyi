@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, Unpack
 
+from typing_extensions import disjoint_base
+
 from hoop.stats import PoolStats
 
 _T = TypeVar("_T")
@@ -13,6 +15,7 @@ _Ts = TypeVarTuple("_Ts")
 
 class PoolFull(RuntimeError): ...
 
+@disjoint_base
 class Pool:
     def __init__(
         self, size: int | None = None, *, queue_limit: int | None = None, spin_us: int | None = None

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from _typeshed import ReadableBuffer
+from typing_extensions import disjoint_base
 
 from hoop.base_loop import BaseLoop
 
+@disjoint_base
 class Socket:
     on_data: Callable[[Socket, bytes], object] | None
     on_connect: Callable[[Socket], object] | None

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from hoop.base_loop import BaseLoop
 
@@ -15,4 +15,6 @@ async def sock_call(
     is_send: bool,
     function: Callable[[Unpack[_Ts]], _T],
     *arguments: Unpack[_Ts],
+    kind: str | None = None,
 ) -> _T: ...
+async def sock_connected(reactor: BaseLoop, sock: socket.socket, address: Any) -> None: ...

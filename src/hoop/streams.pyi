@@ -1,12 +1,28 @@
 """Types of the compiled streams: asyncio's, so that either fits where the other is expected."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any
 
-class StreamReader(asyncio.StreamReader): ...
-class StreamWriter(asyncio.StreamWriter): ...
+from typing_extensions import disjoint_base
 
+@disjoint_base
+class StreamReader(asyncio.StreamReader): ...
+
+@disjoint_base
+class StreamWriter(asyncio.StreamWriter):
+    # asyncio's takes ssl_shutdown_timeout from Python 3.12 on
+    async def start_tls(
+        self,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> None: ...
+
+@disjoint_base
 class StreamReaderProtocol(asyncio.StreamReaderProtocol):
     def __init__(
         self,

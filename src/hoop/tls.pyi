@@ -5,11 +5,7 @@ from typing import Any
 
 from hoop.base_loop import BaseLoop
 from hoop.tls_options import TlsOptions
-
-class TlsSession(asyncio.Protocol):
-    @property
-    def app_transport(self) -> asyncio.Transport: ...
-    def begin_upgrade(self, transport: asyncio.Transport, early: bytes) -> None: ...
+from hoop.tls_session import TlsSession
 
 def new_session(
     loop: BaseLoop,

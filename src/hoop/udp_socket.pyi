@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from _typeshed import ReadableBuffer
+from typing_extensions import disjoint_base
 
 from hoop.base_loop import BaseLoop
 
+@disjoint_base
 class UdpSocket:
     on_message: Callable[[UdpSocket, bytes, Any], object] | None
     on_drain: Callable[[UdpSocket], object] | None
