@@ -1,5 +1,5 @@
 # make                 build hoop in place, with PYTHON (default: the clone's environment, else python3)
-# make test            all tests, as ./tests/run; make ctest: those of csrc; make check-types: mypy
+# make test            all tests, as ./tests/run; make ctest: those of csrc; make check-types: mypy and stubtest
 # make sanitize        hoop's half of the Python suite on modules built with ASan and UBSan (scripts/sanitized_tests.sh)
 # make debug           the same on a debug build of CPython, Debian's by default (scripts/debug_tests.sh)
 # make suites          other projects' tests on asyncio and on hoop (SUITES="tornado uvicorn": only these)
@@ -24,6 +24,7 @@ ctest:
 
 check-types:
 	$(PYTHON) -m mypy
+	$(PYTHON) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/unit/stubtest_allowlist.txt hoop
 
 sanitize:
 	./scripts/sanitized_tests.sh

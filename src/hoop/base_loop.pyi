@@ -8,7 +8,6 @@ from contextvars import Context
 from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
-from typing_extensions import disjoint_base
 
 from hoop.handle import Immediate, TimerHandle
 from hoop.native_timers import Timer
@@ -25,7 +24,6 @@ class _Listener(Protocol):
     def start(self) -> None: ...
     def stop(self) -> None: ...
 
-@disjoint_base
 class BaseLoop:
     slow_callback_duration: float
     _current_handle: Any
