@@ -11,23 +11,22 @@ T = TypeVar("T")
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def value(kind: type[T]) -> type[T]:
     """A dataclass whose methods are Value's: compiling a set of them for each class takes @dataclass most of its time."""
-    return dataclass(init=False, repr=False, eq=False, slots=True)(kind)
+    return dataclass(init=False, repr=False, eq=False, slots=True, kw_only=True)(kind)
 
 
 class Value:
     """What @dataclass(frozen=True, kw_only=True) would generate: made of keywords, equal by fields, never changed."""
 
-    __slots__ = ()
-    __match_args__: tuple[str, ...] = ()  # the names of the fields, by dataclass()
+    __slots__: tuple[str, ...] = ()  # in each class the names of its fields, by dataclass()
 
     def __init__(self, **fields: Any) -> None:
-        names = self.__match_args__
+        names = self.__slots__
         if fields.keys() != set(names):
             raise TypeError(f"{type(self).__name__} takes the keywords {', '.join(names)}, not {', '.join(fields)}")
         self.__setstate__(tuple([fields[name] for name in names]))
 
     def __repr__(self) -> str:
-        fields = ", ".join([f"{name}={getattr(self, name)!r}" for name in self.__match_args__])
+        fields = ", ".join([f"{name}={getattr(self, name)!r}" for name in self.__slots__])
         return f"{type(self).__qualname__}({fields})"
 
     def __eq__(self, other: object) -> bool:
@@ -47,10 +46,10 @@ class Value:
     # For copies and pickles, which would assign.
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return tuple([getattr(self, name) for name in self.__match_args__])
+        return tuple([getattr(self, name) for name in self.__slots__])
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        for name, content in zip(self.__match_args__, state, strict=True):
+        for name, content in zip(self.__slots__, state, strict=True):
             object.__setattr__(self, name, content)
 
 
