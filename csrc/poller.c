@@ -13,7 +13,7 @@
 #include <limits.h>
 #include <string.h>
 
-#define FIRST_SLOT_COUNT 64
+#define FIRST_COUNT 64 /* of a table by descriptor number */
 
 static const hoop_poller_backend *const backends[] = {
 #if HOOP_HAVE_EPOLL
@@ -76,30 +76,38 @@ static hoop_slot *live_slot(const hoop_poller *poller, int fd)
     return &poller->slots[fd];
 }
 
-/* Make slots[fd] exist. The caller has checked that fd is open: the table is as large as the largest number, and a
- * made-up one must not cost gigabytes. */
+void *hoop_poller_reserve(void *table, int *count, size_t item_size, int fd)
+{
+    if (fd < *count)
+        return table;
+    int64_t larger = *count > 0 ? *count : FIRST_COUNT;
+    while (larger <= fd)
+        larger *= 2;
+    if (larger > INT_MAX)
+        larger = INT_MAX;
+    if (fd >= larger || (uint64_t)larger > SIZE_MAX / item_size)
+        return NULL;
+    char *grown = realloc(table, (size_t)larger * item_size);
+    if (grown == NULL)
+        return NULL;
+    memset(grown + (size_t)*count * item_size, 0, (size_t)(larger - *count) * item_size);
+    *count = (int)larger;
+    return grown;
+}
+
+/* The list of wishes grows first, so that it is never shorter than the slots. */
 static int reserve_slot(hoop_poller *poller, int fd)
 {
     if (fd < poller->slot_count)
         return 0;
-    int64_t count = poller->slot_count > 0 ? poller->slot_count : FIRST_SLOT_COUNT;
-    while (count <= fd)
-        count *= 2;
-    if (count > INT_MAX)
-        count = INT_MAX;
-    if (fd >= count || (uint64_t)count > SIZE_MAX / sizeof(hoop_slot))
-        return -ENOMEM;
-    int *dirty = realloc(poller->dirty, (size_t)count * sizeof(*dirty));
+    int *dirty = hoop_poller_reserve(poller->dirty, &poller->dirty_capacity, sizeof(*dirty), fd);
     if (dirty == NULL)
         return -ENOMEM;
     poller->dirty = dirty;
-    poller->dirty_capacity = (int)count;
-    hoop_slot *slots = realloc(poller->slots, (size_t)count * sizeof(*slots));
+    hoop_slot *slots = hoop_poller_reserve(poller->slots, &poller->slot_count, sizeof(*slots), fd);
     if (slots == NULL)
         return -ENOMEM;
-    memset(slots + poller->slot_count, 0, (size_t)(count - poller->slot_count) * sizeof(*slots));
     poller->slots = slots;
-    poller->slot_count = (int)count;
     return 0;
 }
 

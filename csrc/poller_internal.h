@@ -24,6 +24,11 @@ const hoop_poller_backend *hoop_poller_backend_at(int index);
  * milliseconds ends after 24 days, and XNU refuses a timespec of more than 10^8 seconds. */
 #define HOOP_POLLER_LONGEST_WAIT_NS (INT64_C(86400) * HOOP_NS_PER_SECOND)
 
+/* A table by descriptor number, with an item for fd: grown by doubling, the new items zero, and *count set to how many it has.
+ * NULL without memory; then `table` is as it was. The caller has checked that fd is open: the table is as large as the
+ * largest number, and a made-up one must not cost gigabytes. */
+void *hoop_poller_reserve(void *table, int *count, size_t item_size, int fd);
+
 static inline int64_t hoop_poller_deadline_ns(int64_t timeout_ns) /* INT64_MAX for "never" */
 {
     if (timeout_ns < 0)

@@ -35,7 +35,6 @@
 #if HOOP_HAVE_KQUEUE
 
 #include <fcntl.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/types.h>
 
@@ -49,7 +48,6 @@
 
 /* Events fetched by one system call. A larger capacity is served by several waits. */
 #define BATCH 512
-#define FIRST_PLACE_COUNT 64
 
 typedef struct kqueue_state {
     pid_t owner;
@@ -100,20 +98,11 @@ static int reserve_place(kqueue_state *state, int fd)
     if (fd < state->place_count)
         return 0;
     if (fcntl(fd, F_GETFD) < 0)
-        return -errno; /* the table grows for open numbers only */
-    int64_t count = state->place_count > 0 ? state->place_count : FIRST_PLACE_COUNT;
-    while (count <= fd)
-        count *= 2;
-    if (count > INT_MAX)
-        count = INT_MAX;
-    if (fd >= count || (uint64_t)count > SIZE_MAX / sizeof(int))
-        return -ENOMEM;
-    int *places = realloc(state->places, (size_t)count * sizeof(*places));
+        return -errno;
+    int *places = hoop_poller_reserve(state->places, &state->place_count, sizeof(*places), fd);
     if (places == NULL)
         return -ENOMEM;
-    memset(places + state->place_count, 0, (size_t)(count - state->place_count) * sizeof(*places));
     state->places = places;
-    state->place_count = (int)count;
     return 0;
 }
 

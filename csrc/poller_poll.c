@@ -75,21 +75,10 @@ static void poll_close(hoop_poller *poller)
 
 static int reserve_place(poll_state *state, int fd)
 {
-    if (fd < state->place_count)
-        return 0;
-    int64_t count = state->place_count > 0 ? state->place_count : FIRST_CAPACITY;
-    while (count <= fd)
-        count *= 2;
-    if (count > INT_MAX)
-        count = INT_MAX;
-    if (fd >= count || (uint64_t)count > SIZE_MAX / sizeof(int))
-        return -ENOMEM;
-    int *places = realloc(state->places, (size_t)count * sizeof(*places));
+    int *places = hoop_poller_reserve(state->places, &state->place_count, sizeof(*places), fd);
     if (places == NULL)
         return -ENOMEM;
-    memset(places + state->place_count, 0, (size_t)(count - state->place_count) * sizeof(*places));
     state->places = places;
-    state->place_count = (int)count;
     return 0;
 }
 
