@@ -32,11 +32,6 @@ hoop_expiry_node *hoop_expiry_pop_due(hoop_expiry_queue *queue, int64_t now_ns);
 /* When the first node expires; when_empty if there is none. Times too far away to be told are INT64_MAX. */
 int64_t hoop_expiry_deadline_ns(const hoop_expiry_queue *queue, int64_t when_empty);
 
-static inline bool hoop_expiry_is_waiting(const hoop_expiry_node *node)
-{
-    return node->next != NULL;
-}
-
 static inline bool hoop_expiry_is_empty(const hoop_expiry_queue *queue)
 {
     return queue->ends.next == &queue->ends;

@@ -167,7 +167,10 @@ static void choose_name(char *symbols, int attempt)
     }
 }
 
-/* A new file beside `path`, so that rename(2) can put it there: its descriptor. *name comes from malloc. */
+/* A new file beside `path`, so that rename(2) can put it there: its descriptor. *name comes from malloc.
+ *
+ * Not mkstemp(3): that makes the file with 0600 whatever the umask is. Here open(2) gets `mode`, and the kernel takes the
+ * umask off. To do so afterwards we would have to ask for the umask, which only setting it can tell, for all threads. */
 static int open_beside(const char *path, mode_t mode, char **name)
 {
     static const char prefix[] = ".hoop-";

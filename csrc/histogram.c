@@ -7,16 +7,6 @@ void hoop_histogram_init(hoop_histogram *histogram)
     memset(histogram, 0, sizeof *histogram);
 }
 
-void hoop_histogram_merge(hoop_histogram *histogram, const hoop_histogram *source)
-{
-    histogram->count += source->count;
-    histogram->sum_ns += source->sum_ns;
-    if (source->max_ns > histogram->max_ns)
-        histogram->max_ns = source->max_ns;
-    for (size_t i = 0; i < HOOP_HISTOGRAM_BUCKETS; i++)
-        histogram->buckets[i] += source->buckets[i];
-}
-
 static int64_t greatest_in_bucket(size_t bucket)
 {
     if (bucket < HOOP_HISTOGRAM_STEPS)

@@ -4,7 +4,7 @@
  * to within 1/32 of itself from a nanosecond to 18 minutes (longer ones are counted in the last bucket). Count, sum and
  * maximum are exact. Recording is a few instructions and never fails.
  *
- * A histogram belongs to one thread at a time; whoever shares one holds a lock, or gives each thread its own and merges. */
+ * A histogram belongs to one thread at a time; the owner of a shared one holds a lock. */
 #ifndef HOOP_HISTOGRAM_H
 #define HOOP_HISTOGRAM_H
 
@@ -23,8 +23,6 @@ typedef struct hoop_histogram {
 } hoop_histogram;
 
 void hoop_histogram_init(hoop_histogram *histogram);  /* empty; also the way to reset one */
-/* Add what source has counted. The two must not be the same histogram. */
-void hoop_histogram_merge(hoop_histogram *histogram, const hoop_histogram *source);
 /* The least value that `percentile` per cent of the recorded ones do not exceed: rounded up to the end of its bucket, but
  * never above the maximum. 0 when empty. A percentile below 0 (or NaN) counts as 0, one above 100 as 100. */
 int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile);

@@ -11,7 +11,6 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/un.h>
@@ -144,7 +143,7 @@ ssize_t hoop_net_read(int fd, void *buffer, size_t size)
     return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
-ssize_t hoop_net_write(int fd, const void *buffer, size_t size)
+static ssize_t write_buffer(int fd, const void *buffer, size_t size)
 {
     ssize_t moved;
     HOOP_RETRY(moved, write(fd, buffer, limit(size)));
@@ -188,7 +187,7 @@ ssize_t hoop_net_writev(int fd, const struct iovec *buffers, int count)
         return count == 0 ? 0 : -EINVAL;
     int fitting = fitting_buffers(buffers, count);
     if (fitting <= 1)
-        return hoop_net_write(fd, buffers[0].iov_base, buffers[0].iov_len);
+        return write_buffer(fd, buffers[0].iov_base, buffers[0].iov_len);
     ssize_t moved;
     HOOP_RETRY(moved, writev(fd, buffers, fitting));
     return moved < 0 ? hoop_net_negative_errno() : moved;
@@ -312,135 +311,25 @@ ssize_t hoop_net_unix_name(const struct sockaddr *address, socklen_t length, con
     return (ssize_t)strnlen(*name, size);
 }
 
-void hoop_net_append_zone(hoop_address *text)
-{
-    struct in6_addr address;
-    char name[IF_NAMESIZE];
-    if (text->family != AF_INET6 || text->scope_id == 0 || inet_pton(AF_INET6, text->host, &address) != 1)
-        return;
-    size_t used = strlen(text->host);
-    size_t room = sizeof(text->host) - used;
-    bool named = (IN6_IS_ADDR_LINKLOCAL(&address) || IN6_IS_ADDR_MC_LINKLOCAL(&address)) &&
-                 if_indextoname(text->scope_id, name) != NULL;
-    int written = named ? snprintf(text->host + used, room, "%%%s", name)
-                        : snprintf(text->host + used, room, "%%%u", (unsigned)text->scope_id);
-    HOOP_ASSERT(written > 0 && (size_t)written < room); /* the room is for "%" and an interface name, IF_NAMESIZE - 1 */
-}
-
-/* A decimal byte of a dotted quad: no sign, no leading zero. The character after it, or NULL. */
-static const char *parse_byte(const char *at, uint8_t *byte)
-{
-    unsigned value = 0;
-    int digits = 0;
-    for (; *at >= '0' && *at <= '9'; at++) {
-        if (digits == 3 || (digits == 1 && value == 0))
-            return NULL;
-        value = value * 10 + (unsigned)(*at - '0');
-        digits++;
-    }
-    if (digits == 0 || value > 255)
-        return NULL;
-    *byte = (uint8_t)value;
-    return at;
-}
-
-/* Four bytes to the end of the text. */
-static bool parse_quad(const char *at, uint8_t bytes[4])
-{
-    for (int i = 0; i < 4; i++) {
-        at = parse_byte(at, &bytes[i]);
-        if (at == NULL || *at != (i < 3 ? '.' : '\0'))
-            return false;
-        at++;
-    }
-    return true;
-}
-
-static int hex_digit(char character)
-{
-    if (character >= '0' && character <= '9')
-        return character - '0';
-    if (character >= 'a' && character <= 'f')
-        return character - 'a' + 10;
-    if (character >= 'A' && character <= 'F')
-        return character - 'A' + 10;
-    return -1;
-}
-
-/* One to four hexadecimal digits. The character after them, or NULL. */
-static const char *parse_group(const char *at, uint8_t bytes[2])
-{
-    unsigned value = 0;
-    int digits = 0;
-    for (; hex_digit(*at) >= 0; at++) {
-        if (++digits > 4)
-            return NULL;
-        value = value << 4 | (unsigned)hex_digit(*at);
-    }
-    if (digits == 0)
-        return NULL;
-    bytes[0] = (uint8_t)(value >> 8);
-    bytes[1] = (uint8_t)value;
-    return at;
-}
-
-/* RFC 4291, section 2.2: eight groups, the last two perhaps as a dotted quad; one "::" stands for at least one group. */
-static bool parse_ipv6(const char *at, uint8_t bytes[16])
-{
-    int filled = 0; /* bytes written so far */
-    int gap = -1;   /* where "::" was */
-    if (at[0] == ':') {
-        if (at[1] != ':')
-            return false;
-        gap = 0;
-        at += 2;
-    }
-    while (*at != '\0') {
-        if (filled <= 12 && parse_quad(at, bytes + filled)) {
-            filled += 4;
-            break;
-        }
-        if (filled == 16 || (at = parse_group(at, bytes + filled)) == NULL)
-            return false;
-        filled += 2;
-        if (*at == '\0')
-            break;
-        if (*at++ != ':' || *at == '\0')
-            return false;
-        if (*at == ':') {
-            if (gap >= 0)
-                return false;
-            gap = filled;
-            at++;
-        }
-    }
-    if (gap < 0)
-        return filled == 16;
-    if (filled > 14)
-        return false;
-    int tail = filled - gap;
-    memmove(bytes + 16 - tail, bytes + gap, (size_t)tail);
-    memset(bytes + gap, 0, (size_t)(16 - filled));
-    return true;
-}
+/* Both forms consist of these. inet_pton(3) also takes a zone on macOS, and a blank with anything after it on NetBSD. */
+static const char literal_characters[] = "0123456789abcdefABCDEF:.";
 
 int hoop_net_parse_literal(const char *host, uint16_t port, struct sockaddr_storage *address)
 {
-    uint8_t bytes[16];
+    struct sockaddr_in *ipv4 = (struct sockaddr_in *)(void *)address;
+    struct sockaddr_in6 *ipv6 = (struct sockaddr_in6 *)(void *)address;
     memset(address, 0, sizeof(*address));
-    if (parse_quad(host, bytes)) {
-        struct sockaddr_in *ipv4 = (struct sockaddr_in *)(void *)address;
+    if (host[strspn(host, literal_characters)] != '\0')
+        return -EINVAL;
+    if (inet_pton(AF_INET, host, &ipv4->sin_addr) == 1) {
         ipv4->sin_family = AF_INET;
         ipv4->sin_port = htons(port);
-        memcpy(&ipv4->sin_addr, bytes, 4);
         SET_LENGTH(ipv4->sin_len, sizeof(*ipv4));
         return (int)sizeof(*ipv4);
     }
-    if (parse_ipv6(host, bytes)) {
-        struct sockaddr_in6 *ipv6 = (struct sockaddr_in6 *)(void *)address;
+    if (inet_pton(AF_INET6, host, &ipv6->sin6_addr) == 1) {
         ipv6->sin6_family = AF_INET6;
         ipv6->sin6_port = htons(port);
-        memcpy(&ipv6->sin6_addr, bytes, 16);
         SET_LENGTH(ipv6->sin6_len, sizeof(*ipv6));
         return (int)sizeof(*ipv6);
     }

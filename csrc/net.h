@@ -36,9 +36,8 @@ int hoop_net_hand_on(int listener_fd);
 ssize_t hoop_net_recv(int fd, void *buffer, size_t size);
 ssize_t hoop_net_send(int fd, const void *buffer, size_t size);
 ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count);
-/* The same for what is not a socket, with read(2), write(2) and writev(2): pipes, terminals. */
+/* The same for what is not a socket, with read(2) and writev(2): pipes, terminals. */
 ssize_t hoop_net_read(int fd, void *buffer, size_t size);
-ssize_t hoop_net_write(int fd, const void *buffer, size_t size);
 ssize_t hoop_net_writev(int fd, const struct iovec *buffers, int count);
 
 /* Options. 0 or -errno. */
@@ -49,21 +48,17 @@ int hoop_net_socket_error(int fd); /* SO_ERROR as -errno, or 0; the pending erro
 int hoop_net_close(int fd);        /* EINTR is success: on Linux and the BSDs the descriptor is gone */
 
 /* An address as Python's socket module shows it: (host, port) or (host, port, flowinfo, scope_id). Since Python 3.7 the
- * host of such a tuple carries no zone, from getpeername() as from getaddrinfo(): the scope is the tuple's fourth item.
- * Only socket.getnameinfo() writes a zone; hoop_net_append_zone is for that. */
+ * host of such a tuple carries no zone, from getpeername() as from getaddrinfo(): the scope is the tuple's fourth item. */
 typedef struct hoop_address {
     int family;         /* AF_INET or AF_INET6 */
     uint16_t port;      /* host order */
     uint32_t flowinfo;  /* host order, AF_INET6 */
     uint32_t scope_id;  /* AF_INET6 */
-    char host[INET6_ADDRSTRLEN + 17]; /* numeric, without a zone; the room beyond is for hoop_net_append_zone */
+    char host[INET6_ADDRSTRLEN]; /* numeric, without a zone */
 } hoop_address;
 
 /* Text of a sockaddr: 0, or -EAFNOSUPPORT for another family than AF_INET and AF_INET6 or for a short length. */
 int hoop_net_format_address(const struct sockaddr *address, socklen_t length, hoop_address *text);
-/* "%eth0" after the host of a link-local address, "%7" where the scope is no interface of this machine or the address is
- * not link-local; nothing for a scope of 0 and for AF_INET. As getnameinfo(NI_NUMERICHOST) does. */
-void hoop_net_append_zone(hoop_address *text);
 /* The host in an address, to tell hosts apart: 4 bytes for IPv4, also where it came as an IPv4-mapped IPv6 address, or 16.
  * How many were written; 0 for other families and for a short length. */
 int hoop_net_host(const struct sockaddr *address, socklen_t length, uint8_t host[16]);
@@ -71,8 +66,7 @@ int hoop_net_host(const struct sockaddr *address, socklen_t length, uint8_t host
  * long as its text (a final NUL does not count); an abstract name (Linux) begins with a NUL and keeps every byte; a socket
  * without a name has size 0. */
 ssize_t hoop_net_unix_name(const struct sockaddr *address, socklen_t length, const char **name);
-/* A numeric host that every libc reads the same way: dotted quad without leading zeros, or an IPv6 address (RFC 4291,
- * section 2.2) without a zone. Fills a sockaddr with the port and returns its length; -EINVAL for anything else: "127.1",
+/* A numeric host as inet_pton(3) reads it: four decimal numbers, or an IPv6 address (RFC 4291, section 2.2) without a zone. Fills a sockaddr with the port and returns its length; -EINVAL for anything else: "127.1",
  * "010.0.0.1", "fe80::1%eth0", names, spaces. Those are left to getaddrinfo. */
 int hoop_net_parse_literal(const char *host, uint16_t port, struct sockaddr_storage *address);
 

@@ -8,8 +8,6 @@
 #define HOOP_SPIN_H
 
 #include "base.h"
-#include "inbox.h"
-#include "poller.h"
 
 #define HOOP_SPIN_MOST_FUTILE 8 /* 2 to this power occasions pass at most */
 
@@ -49,11 +47,5 @@ static inline void hoop_spin_pause(void) /* tells the CPU that this is a loop of
     __asm__ __volatile__("yield");
 #endif
 }
-
-/* After hoop_spin_may: look for a node in inbox, and for events, for at most *timeout_ns (below 0: for ever), which is then
- * what is left of it. As hoop_poller_wait: the number of events, 0, or -errno. Also 0 when there is a node. Tells
- * hoop_spin_ended, unless it ends with an event, which says nothing about nodes. */
-int hoop_spin_for_inbox(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
-                        int64_t *timeout_ns);
 
 #endif

@@ -82,7 +82,6 @@ cdef extern from "expiry.h" nogil:
     void hoop_expiry_node_init(hoop_expiry_node *node, void *owner) noexcept
     hoop_expiry_node *hoop_expiry_pop_due(hoop_expiry_queue *queue, int64_t now_ns) noexcept
     int64_t hoop_expiry_deadline_ns(const hoop_expiry_queue *queue, int64_t when_empty) noexcept
-    bint hoop_expiry_is_waiting(const hoop_expiry_node *node) noexcept
     bint hoop_expiry_is_empty(const hoop_expiry_queue *queue) noexcept
     void hoop_expiry_leave(hoop_expiry_node *node) noexcept
     void hoop_expiry_touch(hoop_expiry_queue *queue, hoop_expiry_node *node, int64_t now_ns) noexcept
@@ -188,11 +187,7 @@ cdef extern from "datagrams.h" nogil:
 cdef extern from "histogram.h" nogil:
     ctypedef struct hoop_histogram:
         uint64_t count
-        uint64_t sum_ns
         int64_t max_ns
-    void hoop_histogram_init(hoop_histogram *histogram) noexcept
-    void hoop_histogram_record(hoop_histogram *histogram, int64_t value_ns) noexcept
-    void hoop_histogram_merge(hoop_histogram *histogram, const hoop_histogram *source) noexcept
     int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile) noexcept
     uint64_t hoop_histogram_count_from(const hoop_histogram *histogram, int64_t value_ns) noexcept
     int64_t hoop_histogram_mean_ns(const hoop_histogram *histogram) noexcept
@@ -200,9 +195,9 @@ cdef extern from "histogram.h" nogil:
 cdef extern from "spin.h" nogil:
     ctypedef struct hoop_spin:
         int64_t limit_ns
-        unsigned futile
-        unsigned to_skip
     bint hoop_spin_may(hoop_spin *spin) noexcept
+
+cdef extern from "spin_for_inbox.h" nogil:
     int hoop_spin_for_inbox(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
                             int64_t *timeout_ns) noexcept
 
@@ -214,8 +209,6 @@ cdef extern from "pool.h" nogil:
         HOOP_LANE_ANSWERED_NAMES
     ctypedef enum hoop_job_state:
         HOOP_JOB_IDLE
-        HOOP_JOB_QUEUED
-        HOOP_JOB_RUNNING
         HOOP_JOB_DONE
         HOOP_JOB_STRANDED
     ctypedef struct hoop_job:

@@ -185,7 +185,8 @@ TEST(a_full_socket_says_again)
     CHECK_EQ(moved, -EAGAIN);
     struct iovec buffers[2] = {{"a", 1}, {"b", 1}};
     CHECK_EQ(hoop_net_sendv(pair[0], buffers, 2), -EAGAIN);
-    CHECK_EQ(hoop_net_write(pair[0], zeros, 1), -EAGAIN);
+    CHECK_EQ(hoop_net_writev(pair[0], buffers, 1), -EAGAIN);
+    CHECK_EQ(hoop_net_writev(pair[0], buffers, 2), -EAGAIN);
     close_pair(pair);
 }
 
@@ -197,7 +198,7 @@ TEST(pipes_are_read_and_written)
     CHECK_EQ(hoop_net_set_nonblocking(pipe_fds[0]), 0);
     CHECK_EQ(hoop_net_set_nonblocking(pipe_fds[0]), 0);
     CHECK_EQ(hoop_net_read(pipe_fds[0], got, sizeof(got)), -EAGAIN);
-    CHECK_EQ(hoop_net_write(pipe_fds[1], "abc", 3), 3);
+    CHECK_EQ(hoop_net_writev(pipe_fds[1], &(struct iovec){"abc", 3}, 1), 3);
     CHECK_EQ(hoop_net_read(pipe_fds[0], got, sizeof(got)), 3);
     CHECK_EQ(hoop_net_send(pipe_fds[1], "abc", 3), -ENOTSOCK);
     CHECK_EQ(hoop_net_set_nodelay(pipe_fds[1], true), 0);
@@ -336,8 +337,6 @@ TEST(an_ipv4_address_is_text)
     CHECK(strcmp(text.host, "255.254.253.0") == 0);
     CHECK_EQ(text.family, AF_INET);
     CHECK_EQ(text.port, 65535);
-    hoop_net_append_zone(&text);
-    CHECK(strcmp(text.host, "255.254.253.0") == 0);
     CHECK_EQ(hoop_net_format_address((struct sockaddr *)&address, sizeof(address) - 1, &text), -EAFNOSUPPORT);
     CHECK_EQ(hoop_net_format_address((struct sockaddr *)&address, 0, &text), -EAFNOSUPPORT);
 }
@@ -367,46 +366,24 @@ TEST(an_ipv6_address_is_text_without_a_zone)
     CHECK_EQ(hoop_net_format_address(shifted, length, &text), 0);
 }
 
-TEST(a_zone_is_that_of_getnameinfo)
-{
-    static const char *const hosts[] = {"fe80::1", "ff02::1", "2001:db8::1", "::1", "ff05::2", "::"};
-    uint32_t loopback = if_nametoindex("lo") != 0 ? if_nametoindex("lo") : if_nametoindex("lo0");
-    uint32_t scopes[] = {0, loopback, 7654321, UINT32_MAX};
-    for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
-        for (size_t j = 0; j < sizeof(scopes) / sizeof(scopes[0]); j++) {
-            struct sockaddr_in6 address;
-            hoop_address text;
-            char expected[NI_MAXHOST];
-            socklen_t length = make_ipv6(&address, hosts[i], scopes[j]);
-            if (getnameinfo((struct sockaddr *)&address, length, expected, sizeof(expected), NULL, 0, NI_NUMERICHOST) != 0)
-                continue;
-            REQUIRE(hoop_net_format_address((struct sockaddr *)&address, length, &text) == 0);
-            hoop_net_append_zone(&text);
-            if (!CHECK(strcmp(text.host, expected) == 0))
-                fprintf(stderr, "%s, expected %s\n", text.host, expected);
-        }
-    }
-}
-
-/* What hoop takes, libc must read the same; what hoop refuses is one of the texts known to be refused. */
+/* What hoop takes, getaddrinfo must read the same: then a look-up may be left out. */
 static bool literal_agrees(const char *host, bool *taken)
 {
+    struct addrinfo hints, *info = NULL;
     struct sockaddr_storage address;
-    struct in6_addr ipv6;
-    struct in_addr ipv4;
     int length = hoop_net_parse_literal(host, 4321, &address);
-    bool is_ipv4 = inet_pton(AF_INET, host, &ipv4) == 1;
-    bool is_ipv6 = !is_ipv4 && inet_pton(AF_INET6, host, &ipv6) == 1;
-    const struct sockaddr_in *as_ipv4 = (struct sockaddr_in *)&address;
-    const struct sockaddr_in6 *as_ipv6 = (struct sockaddr_in6 *)&address;
     *taken = length > 0;
-    if (length == (int)sizeof(struct sockaddr_in))
-        return is_ipv4 && as_ipv4->sin_family == AF_INET && as_ipv4->sin_port == htons(4321) &&
-               memcmp(&as_ipv4->sin_addr, &ipv4, 4) == 0;
-    if (length == (int)sizeof(struct sockaddr_in6))
-        return is_ipv6 && as_ipv6->sin6_family == AF_INET6 && as_ipv6->sin6_port == htons(4321) &&
-               as_ipv6->sin6_scope_id == 0 && memcmp(&as_ipv6->sin6_addr, &ipv6, 16) == 0;
-    return length == -EINVAL;
+    if (length < 0)
+        return length == -EINVAL;
+    memset(&hints, 0, sizeof(hints));
+    hints.ai_family = address.ss_family;
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+    if (getaddrinfo(host, "4321", &hints, &info) != 0)
+        return false;
+    bool agrees = (int)info->ai_addrlen == length && memcmp(info->ai_addr, &address, (size_t)length) == 0;
+    freeaddrinfo(info);
+    return agrees;
 }
 
 TEST(literals_are_taken)
@@ -441,7 +418,7 @@ TEST(everything_else_is_left_to_getaddrinfo)
     }
 }
 
-/* Texts near an address: what hoop takes libc takes, and to the same bytes. glibc also takes nothing that hoop does not. */
+/* Texts near an address. What hoop refuses inet_pton refuses too, but for zones (macOS) and blanks (NetBSD). */
 TEST(random_texts_are_read_as_libc_does)
 {
     static const char alphabet[] = "0123456789abF::::....%";
@@ -467,12 +444,10 @@ TEST(random_texts_are_read_as_libc_does)
             }
         }
         bool taken;
-        bool agrees = literal_agrees(host, &taken);
-#if defined(__GLIBC__)
         unsigned char bytes[16];
-        agrees = agrees && taken == (inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1);
-#endif
-        if (!CHECK(agrees))
+        bool agrees = literal_agrees(host, &taken);
+        bool is_address = inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1;
+        if (!CHECK(agrees && (taken || !is_address || strchr(host, '%') != NULL)))
             fprintf(stderr, "\"%s\"\n", host);
         taken_count += taken;
     }
@@ -580,7 +555,6 @@ int main(void)
     RUN(a_signal_does_not_end_a_blocking_call);
     RUN(an_ipv4_address_is_text);
     RUN(an_ipv6_address_is_text_without_a_zone);
-    RUN(a_zone_is_that_of_getnameinfo);
     RUN(a_unix_name_is_a_path_or_abstract_or_nothing);
     RUN(a_peer_s_host_is_its_address);
     RUN(an_ipv6_peer_s_host_is_16_bytes_unless_it_is_ipv4);

@@ -1,6 +1,6 @@
 #include "check.h"
 #include "clock.h"
-#include "spin.h"
+#include "spin_for_inbox.h"
 
 #include <pthread.h>
 #include <unistd.h>

@@ -7,6 +7,7 @@ has to know another, they are two floors.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,8 +19,8 @@ Floors = tuple[tuple[str, ...], ...]
 CSRC_FLOORS: Floors = (
     ("base", "platform"),
     ("clock",),
-    ("ring", "timers", "inbox", "waker", "poller", "net", "expiry", "histogram", "local_names"),
-    ("spin", "datagrams"),
+    ("ring", "timers", "inbox", "waker", "poller", "net", "expiry", "histogram", "spin", "local_names"),
+    ("spin_for_inbox", "datagrams"),
     ("pool", "meter"),
     ("fs_contents", "fs_directory", "fs_cached"),
     ("jobs_fs", "jobs_dns", "poller_epoll", "poller_kqueue", "poller_poll"),
@@ -84,6 +85,13 @@ INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTIL
 EXTERN = re.compile(r"^[ \t]*cdef[ \t]+extern[ \t]+from[ \t]+[\"']<?([^\"'>]+)", re.MULTILINE)
 TEXTUAL_INCLUDE = re.compile(r"^[ \t]*include[ \t]+[\"']", re.MULTILINE)
 CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:if|ifdef|ifndef|elif|elifdef|elifndef)\b([^\n]*)", re.MULTILINE)
+C_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+C_FUNCTION = re.compile(r"\b(hoop_\w+)\(")
+EXTERN_LINE = re.compile(r"^(?:cdef extern|from|import)\b[^\n]*", re.MULTILINE)
+FUNCTION_POINTER = re.compile(r"\(\*(\w+)\)")
+ARGUMENTS = re.compile(r"\([^()]*\)")
+WORD = re.compile(r"[A-Za-z_]\w*")
+C_WORDS = {"ctypedef", "struct", "enum", "const", "unsigned", "long", "short", "char", "void", "noexcept", "pass"}
 PLATFORM = re.compile(rf"\b(?:{'|'.join(PLATFORM_MACROS)}|HOOP_ON_\w+)\b")
 
 
@@ -184,6 +192,30 @@ def asks_for_platform(text: str) -> list[str]:
     return [line.strip() for line in CONDITION.findall(CONTINUATION.sub(" ", text)) if PLATFORM.search(line)]
 
 
+def unused_declarations(declarations: str, users: Iterable[str]) -> list[str]:
+    """The names that the text of csrc.pxd declares and that neither it nor one of `users` says again."""
+    text = EXTERN_LINE.sub("", COMMENT.sub("", declarations))
+    said = Counter(WORD.findall(text))
+    said_elsewhere = {word for user in users for word in WORD.findall(COMMENT.sub("", TRIPLE_QUOTED.sub("", user)))}
+    declared = dict.fromkeys(WORD.findall(ARGUMENTS.sub("", FUNCTION_POINTER.sub(r" \1 ", text))))
+    return [name for name in declared if said[name] == 1 and name not in said_elsewhere | C_WORDS]
+
+
+def private_functions(files: dict[str, str], declarations: str) -> list[str]:
+    """The functions of csrc's headers that no other unit calls, and Cython does not either: they should be static."""
+    texts = {name: C_COMMENT.sub("", text) for name, text in files.items()}
+    wrong = []
+    for header, text in texts.items():
+        if not header.endswith(".h") or header.endswith("_internal.h"):
+            continue
+        others = [declarations, *(other for name, other in texts.items() if unit_of(name) != unit_of(header))]
+        said = Counter(C_FUNCTION.findall(text))
+        for name in said:
+            if said[name] == 1 and not any(re.search(rf"\b{name}\b", other) for other in others):
+                wrong.append(f"{header}: {name}")
+    return wrong
+
+
 def complain(wrong: list[str]) -> None:
     if wrong:
         pytest.fail("\n".join(wrong), pytrace=False)
@@ -227,6 +259,17 @@ def test_only_csrc_pxd_declares_csrc() -> None:
         if declared and path != PACKAGE / "csrc.pxd":
             wrong.append(f"{shown(path)}: `cdef extern from` {', '.join(sorted(declared))} belongs into csrc.pxd")
     complain(wrong)
+
+
+def test_every_declaration_of_csrc_is_used() -> None:
+    (declarations,) = PACKAGE.rglob("csrc.pxd")
+    users = [path.read_text() for path in package_files() if path != declarations]
+    complain([f"{shown(declarations)}: {name}" for name in unused_declarations(declarations.read_text(), users)])
+
+
+def test_every_function_of_a_header_of_csrc_is_called() -> None:
+    (declarations,) = PACKAGE.rglob("csrc.pxd")
+    complain(private_functions({path.name: path.read_text() for path in csrc_files()}, declarations.read_text()))
 
 
 def test_no_module_is_included_as_text() -> None:
@@ -301,6 +344,31 @@ def test_includes_are_seen() -> None:
     source = '#include "ring.h"\n#include "own.h"\n#include <string.h>\n  #  include "clock.h" // why\n'
     assert included("own", source) == {"ring", "clock"}
     assert included("own", '#include "own_internal.h"\n#include "ring_internal.h"') == {"ring"}
+
+
+def test_unused_declarations_are_told() -> None:
+    declarations = """
+from libc.stdint cimport int64_t
+cdef extern from "some_header.h" nogil:
+    ctypedef void (*note_fn)(int64_t number)
+    ctypedef struct note:
+        int64_t length, unread  # read nowhere
+        note_fn told
+    void take_note(note *given) noexcept
+    int64_t tear_up(note *given) noexcept
+"""
+    users = ["take_note(&mine)\nreturn mine.length, mine.told", "# tear_up unread", '"""tear_up"""']
+    assert unused_declarations(declarations, users) == ["unread", "tear_up"]
+
+
+def test_private_functions_are_told() -> None:
+    files = {
+        "a.h": "int hoop_a(void); int hoop_b(void); /* hoop_c(1) */ int hoop_c(int);\nvoid hoop_d(void);",
+        "a.c": "hoop_a(); hoop_b(); hoop_c(2); hoop_d();",
+        "a_internal.h": "void hoop_e(void);",
+        "b.c": "// hoop_b()\nhoop_a();",
+    }
+    assert private_functions(files, "void hoop_d()") == ["a.h: hoop_b", "a.h: hoop_c"]
 
 
 def test_wrong_arrows_are_told() -> None:

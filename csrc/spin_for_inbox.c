@@ -1,4 +1,4 @@
-#include "spin.h"
+#include "spin_for_inbox.h"
 
 #include "clock.h"
 
