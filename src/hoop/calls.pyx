@@ -243,11 +243,11 @@ cdef PyObject *enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t
     delay_s = seconds(<object>call.leading, "delay")
     if loop.is_time_replaced:
         when_s = loop.asked_time_s() + delay_s
-        return finish(loop, loop.schedule_timer(deadline_after(0, when_s), when_s, <object>call.callback, call.arguments,
-                                                call.count, context_of(&call)))
+        return finish(loop, loop.schedule_timer_at(deadline_after(0, when_s), when_s, <object>call.callback,
+                                                   call.arguments, call.count, context_of(&call)))
     now_ns = loop.now_ns()
-    return finish(loop, loop.schedule_timer(deadline_after(now_ns, delay_s), <double>now_ns / 1e9 + delay_s,
-                                            <object>call.callback, call.arguments, call.count, context_of(&call)))
+    return finish(loop, loop.schedule_timer_at(deadline_after(now_ns, delay_s), <double>now_ns / 1e9 + delay_s,
+                                               <object>call.callback, call.arguments, call.count, context_of(&call)))
 
 
 cdef PyObject *enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
@@ -257,8 +257,8 @@ cdef PyObject *enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t co
     sort_arguments(&call, "call_at", arguments, count, names, "when")
     check_callback(loop, call.callback, "call_at")
     when_s = seconds(<object>call.leading, "when")
-    return finish(loop, loop.schedule_timer(deadline_after(0, when_s), when_s, <object>call.callback, call.arguments,
-                                            call.count, context_of(&call)))
+    return finish(loop, loop.schedule_timer_at(deadline_after(0, when_s), when_s, <object>call.callback, call.arguments,
+                                               call.count, context_of(&call)))
 
 
 cdef PyObject *enter_timer(PyObject *self, bint repeats, str method, PyObject **arguments, Py_ssize_t count,

@@ -342,7 +342,7 @@ cdef class DatagramTransport(Transport):
         if self.refusals < LONGEST_BACK_OFF:
             self.refusals += 1
         self.is_backing_off = True
-        self.reactor.schedule_timer(deadline_ns, <double>deadline_ns / 1e9, self._try_again, NULL, 0, self.context)
+        self.reactor.schedule_timer(deadline_ns, self._try_again, NULL, 0, self.context)
         return 0
 
     def _try_again(self):

@@ -6,8 +6,10 @@ from hoop.csrc cimport HOOP_EXCLUSIVE, HOOP_READABLE, hoop_net_accept, hoop_net_
     socklen_t
 from hoop.errors cimport os_error
 from hoop.reactor cimport Reactor, Watcher
+from hoop.scheduler cimport deadline_after
 from hoop.stream cimport StreamTransport, accept_stream
 from libc.errno cimport EAGAIN, EBADF
+from libc.stdint cimport int64_t
 
 from asyncio.trsock import TransportSocket
 
@@ -157,7 +159,8 @@ cdef class Listener(Watcher):
 
     cdef int try_later(self, str message, object error) except -1:
         """This process cannot accept now. What is wrong may pass; until then the connections are the neighbours'."""
-        self.retry = self.reactor.call_later(RETRY_DELAY_S, self._resume)
+        cdef int64_t deadline_ns = deadline_after(self.reactor.now_ns(), RETRY_DELAY_S)
+        self.retry = self.reactor.schedule_timer(deadline_ns, self._resume, NULL, 0, None)
         if self.is_unreferenced:
             self.retry.unref()
         self.step_back()

@@ -7,10 +7,9 @@ passed while the loop or the callback itself was busy are skipped: at most one c
 from hoop.csrc cimport hoop_timer_is_pending, hoop_timers_remove
 from hoop.handle cimport ScheduledHandle, fill, withdraw
 from hoop.reactor cimport Reactor
-from hoop.scheduler cimport deadline_after
+from hoop.scheduler cimport deadline_after, seconds_of
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int64_t
 
 
@@ -81,7 +80,7 @@ cdef class Timer(ScheduledHandle):
 
     cdef int set_deadline(self, int64_t deadline_ns) except -1:
         self.deadline_ns = deadline_ns
-        self.when_s = INFINITY if deadline_ns == INT64_MAX else <double>deadline_ns / 1e9
+        self.when_s = seconds_of(deadline_ns)
         return self.reactor.arm(self, deadline_ns)
 
 

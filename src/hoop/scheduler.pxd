@@ -2,7 +2,7 @@ from cpython.object cimport PyObject
 from hoop.csrc cimport hoop_inbox, hoop_inbox_node, hoop_meter, hoop_ring, hoop_timers, hoop_waker
 from hoop.flag cimport flag
 from hoop.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle
-from libc.math cimport ceil
+from libc.math cimport INFINITY, ceil
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 
@@ -64,8 +64,11 @@ cdef class Scheduler:
     cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
     cdef Handle schedule_method(self, object callback, object argument, object context)
     cdef Immediate immediate(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
-    cdef TimerHandle schedule_timer(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
-                                    Py_ssize_t count, object context)
+    # The handle's when() is the deadline, or when_s: a deadline in seconds, as the caller has it.
+    cdef TimerHandle schedule_timer(self, int64_t deadline_ns, object callback, PyObject **arguments, Py_ssize_t count,
+                                    object context)
+    cdef TimerHandle schedule_timer_at(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
+                                       Py_ssize_t count, object context)
     cdef int arm(self, ScheduledHandle handle, int64_t deadline_ns) except -1
     cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
     cdef Handle defer(self, hoop_ring *queue, object callback, PyObject **arguments, Py_ssize_t count, object context)
@@ -87,3 +90,8 @@ cdef inline int64_t deadline_after(int64_t now_ns, double delay_s) noexcept:
     if delay_ns > 0 and now_ns > INT64_MAX - delay_ns:
         return INT64_MAX
     return now_ns + delay_ns
+
+
+cdef inline double seconds_of(int64_t deadline_ns) noexcept:
+    """A deadline as when() shows it; one that never comes is infinite."""
+    return INFINITY if deadline_ns == INT64_MAX else <double>deadline_ns / 1e9

@@ -134,8 +134,12 @@ cdef class Scheduler:
         push(&self.immediates, handle)
         return handle
 
-    cdef TimerHandle schedule_timer(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
-                                    Py_ssize_t count, object context):
+    cdef TimerHandle schedule_timer(self, int64_t deadline_ns, object callback, PyObject **arguments, Py_ssize_t count,
+                                    object context):
+        return self.schedule_timer_at(deadline_ns, seconds_of(deadline_ns), callback, arguments, count, context)
+
+    cdef TimerHandle schedule_timer_at(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
+                                       Py_ssize_t count, object context):
         cdef TimerHandle handle = new_timer_handle(self, callback, arguments, count, context)
         # loop.time() rounds to a double: make sure that it has reached when_s once the deadline has passed
         while deadline_ns != INT64_MAX and <double>deadline_ns / 1e9 < when_s:

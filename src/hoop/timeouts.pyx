@@ -69,8 +69,7 @@ cdef class TimeoutQueue:
         return 0
 
     cdef int arm(self, int64_t deadline_ns) except -1:
-        cdef double when_s = <double>deadline_ns / 1e9
-        self.timer = self.reactor.schedule_timer(deadline_ns, when_s, self._expire, NULL, 0, self.context)
+        self.timer = self.reactor.schedule_timer(deadline_ns, self._expire, NULL, 0, self.context)
         self.timer.unref()
         return 0
 

@@ -84,11 +84,10 @@ cdef class TlsSession(PlaintextQueue):
         return 0
 
     cdef int set_timer(self, double delay_s, object callback) except -1:
-        cdef int64_t now_ns = self.reactor.now_ns()
+        cdef int64_t deadline_ns = deadline_after(self.reactor.now_ns(), delay_s)
         cdef object context = None if self.stream is None else self.stream.context
         self.stop_timer()
-        self.timer = self.reactor.schedule_timer(deadline_after(now_ns, delay_s), <double>now_ns / 1e9 + delay_s,
-                                                 callback, NULL, 0, context)
+        self.timer = self.reactor.schedule_timer(deadline_ns, callback, NULL, 0, context)
         return 0
 
     cdef int stop_timer(self) except -1:
