@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 
@@ -19,10 +19,6 @@ if sys.version_info >= (3, 12):
     _CoroutineLike = Coroutine[Any, Any, _T]
 else:
     _CoroutineLike = Generator[Any, None, _T] | Coroutine[Any, Any, _T]
-
-class _Listener(Protocol):
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
 
 class BaseLoop:
     slow_callback_duration: float
@@ -121,31 +117,6 @@ class BaseLoop:
     @property
     def _thread_id(self) -> int | None: ...
     async def _sock_connect_resolved(self, sock: socket.socket, address: Any) -> None: ...
-    def _make_stream(
-        self,
-        sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[None] | None = None,
-        extra: dict[str, Any] | None = None,
-        server: Any = None,
-        peer: Any = None,
-    ) -> asyncio.Transport: ...
-    def _make_datagram(
-        self,
-        sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        address: Any,
-        waiter: asyncio.Future[None] | None = None,
-    ) -> asyncio.DatagramTransport: ...
-    def _make_listener(
-        self,
-        sock: socket.socket,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
-        server: Any,
-        backlog: int,
-        admission: Any,
-    ) -> _Listener: ...
-    def _close_transports_of(self, server: Any, abort: bool) -> None: ...
     def _run_turns(self, until_idle: bool = False) -> None: ...
     def _ref(self) -> None: ...
     def _unref(self) -> None: ...

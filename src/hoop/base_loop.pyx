@@ -7,13 +7,11 @@ from hoop.cpython_api cimport PyCFunction, PyCFunction_Check, PyCFunction_GetFun
     PyObject_GenericSetAttr, method_descriptor, tuple_items
 from hoop.csrc cimport hoop_clock_ns, hoop_histogram_count_from, hoop_meter, hoop_meter_reset, hoop_poller_close, \
     hoop_ring_size, hoop_timers_referenced, hoop_waker_close
-from hoop.datagram cimport DatagramTransport
 from hoop.garbage cimport show_to_collector
 from hoop.handle cimport Handle, new_handle
 from hoop.pool cimport durations
 from hoop.reactor cimport Reactor, Watcher, flush_if_deferred
 from hoop.sockops cimport add_callback, fd_watcher, receive, remove_callback, send_all
-from hoop.stream cimport StreamTransport
 from libc.stdint cimport int64_t, uint64_t
 
 import asyncio
@@ -21,7 +19,6 @@ from operator import methodcaller
 from types import MethodDescriptorType
 
 from hoop import sockops
-from hoop.listener import Listener
 
 cdef PyCFunction own_time = NULL  # the code of BaseLoop.time(), by which another one is told apart
 
@@ -132,64 +129,6 @@ cdef class BaseLoop(Reactor):
 
     def _sock_connect_resolved(self, sock, address):
         return sockops.sock_connected(self, sock, address)
-
-    # ---- transports, for the cold paths --------------------------------------------------------------------------
-
-    def _make_stream(self, sock, protocol, waiter=None, extra=None, server=None, peer=None):
-        """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter.
-
-        peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays
-        open, if another transport owns it already; whatever else fails closes it.
-        """
-        cdef StreamTransport transport = None
-        fd_watcher(self, sock)
-        try:
-            self.check_ours()
-            transport = StreamTransport.__new__(StreamTransport)
-            transport.adopt(self, sock.fileno(), sock, protocol, None, server, extra)
-            if peer is not None:
-                transport.know_peer(peer)
-            transport.begin_life(waiter)
-        except BaseException:
-            if transport is not None:
-                transport.release()  # all of it or, if not adopted, nothing
-            sock.close()
-            raise
-        return transport
-
-    def _make_datagram(self, sock, protocol, address, waiter=None):
-        """A transport that owns sock (non-blocking). With an address, sendto() accepts no other.
-
-        If it raises, sock is still the caller's, and open.
-        """
-        cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
-        fd_watcher(self, sock)
-        try:
-            self.check_ours()
-            transport.open(self, sock, protocol, address, waiter)
-        except BaseException:
-            transport.disown()
-            raise
-        return transport
-
-    def _make_listener(self, sock, protocol_factory, server, backlog, admission):
-        return Listener(self, sock, protocol_factory, server, backlog, admission)
-
-    def _close_transports_of(self, server, abort):
-        """close() or abort() every connection that server has accepted."""
-        cdef int fd
-        cdef StreamTransport transport
-        for fd in range(self.watcher_capacity):
-            watcher = self.watcher_of(fd)
-            if isinstance(watcher, StreamTransport):
-                transport = watcher
-                if transport.server is server:
-                    if abort:
-                        transport.abort()
-                    elif transport.filter is not None:
-                        transport.filter.close_from_below()
-                    else:
-                        transport.close()
 
     # ---- running -------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from hoop.base_loop import BaseLoop
 from hoop.race import first_to_succeed
 from hoop.resolver import AddressInfo, Resolving
+from hoop.stream import make_stream
 from hoop.tls import new_session
 from hoop.tls_options import TlsOptions, accepted_options, host_options
 
@@ -138,9 +139,9 @@ class Connecting(BaseLoop, Resolving):
             raise
         if session is not None:
             transport = session.app_transport
-            self._make_stream(sock, session, peer=peer)
+            make_stream(self, sock, session, peer=peer)
         else:
-            transport = self._make_stream(sock, protocol, waiter, peer=peer)
+            transport = make_stream(self, sock, protocol, waiter, peer=peer)
         try:
             await waiter
             return transport, protocol

@@ -30,7 +30,7 @@ from hoop.errors cimport datagram_error
 from hoop.handle cimport new_handle
 from hoop.reactor cimport Reactor, flush_if_deferred
 from hoop.transport cimport TRANSPORT_CLOSED, TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, RawAddress, Transport, \
-    unix_name
+    check_unowned, unix_name
 from libc.errno cimport EAGAIN
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, strlen
@@ -599,3 +599,19 @@ cdef bint parse_target(int family, object addr, RawAddress *raw) except -1:
     if count > 3:
         raw.address.sin6_scope_id = <uint32_t>addr[3]
     return True
+
+
+def make_datagram(Reactor reactor not None, sock, protocol, address, waiter=None):
+    """A transport that owns sock (non-blocking). With an address, sendto() accepts no other.
+
+    If it raises, sock is still the caller's, and open.
+    """
+    cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
+    check_unowned(reactor, sock)
+    try:
+        reactor.check_ours()
+        transport.open(reactor, sock, protocol, address, waiter)
+    except BaseException:
+        transport.disown()
+        raise
+    return transport

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from hoop.base_loop import BaseLoop
+from hoop.datagram import make_datagram
 from hoop.resolver import Resolving
 from hoop.unix_sockets import remove_stale
 
@@ -62,7 +63,7 @@ class Endpoints(BaseLoop, Resolving):
             protocol = protocol_factory()
             _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
             waiter = self.create_future()
-            transport = self._make_datagram(sock, protocol, remote_address, waiter)
+            transport = make_datagram(self, sock, protocol, remote_address, waiter)
             if is_ours:
                 transport._keep_socket_alone()  # type: ignore[attr-defined]
         except BaseException:

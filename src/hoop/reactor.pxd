@@ -23,6 +23,7 @@ cdef class Watcher(Errand):
     cdef flag is_kept_idle      # the table keeps its reference while the interest is 0
     cdef flag is_flush_due      # it stands in the reactor's queue of flushes
     cdef flag is_unreferenced   # the user's wish: run() does not wait for it
+    cdef flag is_users_fd       # its descriptor is the user's own (add_reader): a transport may take it over
     cdef flag is_counted        # in the reactor's references: it has an interest and is referenced
 
     cdef int set_referenced(self, bint is_referenced) except -1  # what ref() and unref() do; at any time, idempotent

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Self
 from hoop.admission import Admission
 from hoop.base_loop import BaseLoop
 from hoop.connect import ProtocolFactory
+from hoop.listener import Listener
 from hoop.resolver import AddressInfo, Resolving
 from hoop.stats import ServerStats
+from hoop.stream import close_streams_of
 from hoop.tls import new_session
 from hoop.tls_options import TlsOptions, server_options
 
@@ -50,7 +52,7 @@ class Server(asyncio.AbstractServer):
         self._ssl_context = ssl_context  # for those who look there, as with asyncio's: the factory knows it, too
         self._cleanup = cleanup
         self._admission = Admission(loop, limits)
-        self._listeners: list[Any] = []
+        self._listeners: list[Listener] = []
         self._active_count = 0
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving = False
@@ -86,8 +88,8 @@ class Server(asyncio.AbstractServer):
             warn_of_backlog(self._backlog)
             for sock in self._sockets:
                 sock.listen(self._backlog)
-                listener = self._loop._make_listener(
-                    sock, self._protocol_factory, self, self._backlog, self._admission
+                listener = Listener(
+                    self._loop, sock, self._protocol_factory, self, self._backlog, self._admission
                 )
                 self._listeners.append(listener)  # first: what has started must be stopped if anything fails
                 listener.start()
@@ -174,11 +176,11 @@ class Server(asyncio.AbstractServer):
 
     def close_clients(self) -> None:
         """close() every connection that this server accepted and that is still open."""
-        self._loop._close_transports_of(self, False)
+        close_streams_of(self._loop, self, abort=False)
 
     def abort_clients(self) -> None:
         """abort() every connection that this server accepted and that is still open."""
-        self._loop._close_transports_of(self, True)
+        close_streams_of(self._loop, self, abort=True)
 
     async def start_serving(self) -> None:
         """Start accepting. Idempotent; RuntimeError once closed."""

@@ -16,7 +16,7 @@ from hoop.handle cimport Handle
 from hoop.making cimport refuse_instances
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher, flush_if_deferred
 from hoop.stream_coroutines cimport STEP_ENDS, STEP_WAITS, StepOutcome, StreamCoroutine
-from hoop.transport cimport Transport
+from hoop.transport cimport descriptor_of, in_use
 from libc.errno cimport EAGAIN, EBADF
 
 import asyncio
@@ -35,6 +35,7 @@ cdef object would_block = object()
 cdef class FdWatcher(Watcher):
     def __cinit__(self):
         self.is_kept_idle = True
+        self.is_users_fd = True
 
     cdef unsigned wanted(self) noexcept:
         cdef unsigned interest = 0
@@ -146,20 +147,6 @@ cdef class FdWatcher(Watcher):
 
 # ---- add_reader, add_writer ---------------------------------------------------------------------------------------
 
-cdef int descriptor_of(object fileobj) except -1:
-    """As selectors does it: an int, or an object with fileno(). ValueError for anything else."""
-    if isinstance(fileobj, int):
-        number = fileobj
-    else:
-        try:
-            number = int(fileobj.fileno())
-        except (AttributeError, TypeError, ValueError):
-            raise ValueError(f"Invalid file object: {fileobj!r}") from None
-    if number < 0:
-        raise ValueError(f"Invalid file descriptor: {number}")
-    return number  # OverflowError beyond an int
-
-
 cdef FdWatcher fd_watcher(Reactor reactor, object fileobj):
     """The user's watcher of this descriptor, or None. RuntimeError if a transport owns it."""
     return watcher_at(reactor, descriptor_of(fileobj))
@@ -167,13 +154,9 @@ cdef FdWatcher fd_watcher(Reactor reactor, object fileobj):
 
 cdef FdWatcher watcher_at(Reactor reactor, int fd):
     cdef Watcher watcher = reactor.watcher_of(fd)
-    if watcher is None:
-        return None
-    if isinstance(watcher, FdWatcher):
+    if watcher is None or isinstance(watcher, FdWatcher):
         return <FdWatcher>watcher
-    if isinstance(watcher, Transport):
-        raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
-    raise RuntimeError(f"File descriptor {fd!r} is in use: {watcher!r}")
+    raise in_use(watcher)
 
 
 cdef FdWatcher watcher_of_closed(Reactor reactor, object fileobj):

@@ -14,7 +14,7 @@ from hoop.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, raw_decref, raw_in
 from hoop.csrc cimport *
 from hoop.errors cimport os_error, raise_what_is_set
 from hoop.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher
-from hoop.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN
+from hoop.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, check_unowned
 from hoop.writing cimport WritingTransport
 from libc.errno cimport EAGAIN
 
@@ -286,3 +286,43 @@ cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer
     transport.offer_peer(peer, length)
     transport.adopt(reactor, fd, None, protocol, context, server, transport.extra)
     return transport
+
+
+def make_stream(Reactor reactor not None, sock, protocol, waiter=None, extra=None, server=None, peer=None):
+    """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter.
+
+    peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays open,
+    if another transport owns it already; whatever else fails closes it.
+    """
+    cdef StreamTransport transport = None
+    check_unowned(reactor, sock)
+    try:
+        reactor.check_ours()
+        transport = StreamTransport.__new__(StreamTransport)
+        transport.adopt(reactor, sock.fileno(), sock, protocol, None, server, extra)
+        if peer is not None:
+            transport.know_peer(peer)
+        transport.begin_life(waiter)
+    except BaseException:
+        if transport is not None:
+            transport.release()  # all of it or, if not adopted, nothing
+        sock.close()
+        raise
+    return transport
+
+
+def close_streams_of(Reactor reactor not None, server, bint abort):
+    """close() or abort() every connection that server has accepted."""
+    cdef int fd
+    cdef StreamTransport transport
+    for fd in range(reactor.watcher_capacity):
+        watcher = reactor.watcher_of(fd)
+        if isinstance(watcher, StreamTransport):
+            transport = watcher
+            if transport.server is server:
+                if abort:
+                    transport.abort()
+                elif transport.filter is not None:
+                    transport.filter.close_from_below()
+                else:
+                    transport.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 from hoop.base_loop import BaseLoop
 from hoop.sockets import Socket
-from hoop.stream import StreamTransport  # type: ignore[import-not-found]
+from hoop.stream import StreamTransport  # type: ignore[attr-defined]
 from hoop.tls import TlsTransport, new_session  # type: ignore[attr-defined]
 from hoop.tls_options import TlsOptions
 

@@ -75,3 +75,7 @@ cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object hi
                         Py_ssize_t default_high) except -1
 
 cdef object unix_name(const sockaddr *address, socklen_t length)
+
+cdef int descriptor_of(object fileobj) except -1
+cdef object in_use(Watcher watcher)
+cdef int check_unowned(Reactor reactor, object sock) except -1

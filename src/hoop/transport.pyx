@@ -618,3 +618,33 @@ cdef object address_tuple(RawAddress *raw):
     if text.family == AF_INET:
         return (text.host.decode("ascii"), text.port)
     return (text.host.decode("ascii"), text.port, text.flowinfo, text.scope_id)
+
+
+# ---- who owns a descriptor -----------------------------------------------------------------------------------------
+
+cdef int descriptor_of(object fileobj) except -1:
+    """As selectors does it: an int, or an object with fileno(). ValueError for anything else."""
+    if isinstance(fileobj, int):
+        number = fileobj
+    else:
+        try:
+            number = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if number < 0:
+        raise ValueError(f"Invalid file descriptor: {number}")
+    return number  # OverflowError beyond an int
+
+
+cdef object in_use(Watcher watcher):
+    """What to raise where the descriptor that watcher has is wanted for something else."""
+    owner = f"used by transport {watcher!r}" if isinstance(watcher, Transport) else f"in use: {watcher!r}"
+    return RuntimeError(f"File descriptor {watcher.fd!r} is {owner}")
+
+
+cdef int check_unowned(Reactor reactor, object sock) except -1:
+    """RuntimeError if a transport, say, owns the descriptor of sock; the user's own watcher of it gives way."""
+    cdef Watcher watcher = reactor.watcher_of(descriptor_of(sock))
+    if watcher is not None and not watcher.is_users_fd:
+        raise in_use(watcher)
+    return 0

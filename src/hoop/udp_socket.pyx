@@ -1,11 +1,13 @@
 """UdpSocket: a UDP endpoint as Node.js and libuv show it. It is the protocol of the transport that asyncio's endpoints have."""
 cimport cython
-from hoop.base_loop cimport BaseLoop
 from hoop.csrc cimport AF_INET, AF_INET6
 from hoop.datagram cimport ROUTE_SOCKET, DatagramTransport
+from hoop.reactor cimport Reactor
 from hoop.transport cimport RawAddress, TRANSPORT_OPEN
 
 import socket as socket_module
+
+from hoop.datagram import make_datagram
 
 
 @cython.auto_pickle(False)
@@ -17,11 +19,11 @@ cdef class UdpSocket:
     last on_close. Microtasks run after each.
     """
 
-    def __init__(self, BaseLoop loop not None, sock, on_message, remote_address=None):
+    def __init__(self, Reactor loop not None, sock, on_message, remote_address=None):
         if self.transport is not None:
             raise RuntimeError("a UdpSocket is initialised once")
         self.on_message = on_message
-        self.transport = loop._make_datagram(sock, self, remote_address)
+        self.transport = make_datagram(loop, sock, self, remote_address)
         self.transport.reactor.keep_idle(self.transport)  # open, it is its loop's, whether or not it reads
 
     cdef DatagramTransport its_transport(self):

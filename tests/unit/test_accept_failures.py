@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import hoop
+from hoop.stream import make_stream
 
 DEADLINE_S = 20.0
 
@@ -145,6 +146,6 @@ def test_a_socket_that_could_not_be_adopted_is_closed(loop: hoop.Loop) -> None:
     with theirs:
         theirs.settimeout(DEADLINE_S)
         with pytest.raises(LookupError):
-            loop._make_stream(ours, Awkward())
+            make_stream(loop, ours, Awkward())
         assert ours.fileno() == -1
         assert theirs.recv(1) == b""
