@@ -1,7 +1,7 @@
 """The calls that schedule: call_soon and its kin, the queues and timers in the spirit of Node.js, create_task.
 
-They are entered through the vectorcall protocol (METH_FASTCALL): Cython's own methods would build a tuple of the arguments
-for each call. add_calls() makes them methods of a type derived from Reactor.
+They are entered through the vectorcall protocol (METH_FASTCALL): Cython's own methods would build a tuple of the
+arguments for each call. add_calls() makes them methods of a type derived from Reactor.
 """
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
@@ -58,7 +58,7 @@ cdef inline int sort_arguments(Call *call, str method, PyObject **arguments, Py_
 
 
 cdef inline bint is_context_alone(PyObject *names) noexcept:
-    """Whether the one keyword is context: that is how tasks and futures call, before Python 3.14 with a name of their own."""
+    """Whether the one keyword is context: so call tasks and futures, before Python 3.14 with a name of their own."""
     cdef PyObject *name = raw_tuple_items(names, 0)[0]
     return raw_tuple_size(names) == 1 and (name == <PyObject *>CONTEXT or raw_compare(name, <PyObject *>CONTEXT) == 0)
 
@@ -90,6 +90,31 @@ cdef int sort_keywords(Call *call, str method, PyObject **arguments, Py_ssize_t 
                 raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
     if call.callback == NULL or (before > 0 and call.leading == NULL):
         raise TypeError(f"{method}() missing a required positional argument")
+    return 0
+
+
+cdef inline int sort_positional(Call *call, str method, PyObject **arguments, Py_ssize_t count,
+                                PyObject *names) except -1:
+    """Callback and *args; context alone may be a keyword."""
+    call.context = NULL
+    if names != NULL:
+        if is_context_alone(names):
+            call.context = arguments[count]
+        else:
+            refuse_keywords(method, <tuple>names)
+    if count == 0:
+        raise TypeError(f"{method}() missing a required positional argument: 'callback'")
+    call.callback = arguments[0]
+    call.arguments = arguments + 1
+    call.count = count - 1
+    return 0
+
+
+cdef int refuse_keywords(str method, tuple names) except -1:
+    """names are none at all, or others than context."""
+    for name in names:
+        if name != "context":
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
     return 0
 
 
@@ -212,7 +237,7 @@ cdef PyObject *enter_queue(PyObject *self, hoop_ring *queue, str method, PyObjec
     """For one of the queues that asyncio does not have."""
     cdef Call call
     cdef Reactor loop = <Reactor>self
-    sort_arguments(&call, method, arguments, count, names, None)
+    sort_positional(&call, method, arguments, count, names)
     check_callback(loop, call.callback, method)
     if queue == &loop.immediates:
         return finish(loop, loop.immediate(<object>call.callback, call.arguments, call.count, context_of(&call)))
@@ -268,7 +293,7 @@ cdef PyObject *enter_timer(PyObject *self, bint repeats, str method, PyObject **
     cdef Reactor loop = <Reactor>self
     cdef str name = "period" if repeats else "delay"
     cdef double delay_s = 0.0
-    sort_arguments(&call, method, arguments, count, names, None)
+    sort_positional(&call, method, arguments, count, names)
     check_callback(loop, call.callback, method)
     if call.count > 0:
         delay_s = seconds(<object>call.arguments[0], name)
@@ -321,7 +346,8 @@ cdef inline PyMethodDef entered(const char *name, Entry function, const char *do
 cdef PyMethodDef *CALLS = [
     entered(b"call_soon", enter_call_soon,
             b"call_soon($self, callback, *args, context=None)\n--\n\n"
-            b"Call callback(*args) in the next turn, in context (default: a copy of the current one). Returns a Handle."),
+            b"Call callback(*args) in the next turn, in context (default: a copy of the current one). Returns a "
+            b"Handle."),
     entered(b"call_soon_threadsafe", enter_call_soon_threadsafe,
             b"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
             b"As call_soon, from any thread; wakes the loop."),
@@ -333,7 +359,8 @@ cdef PyMethodDef *CALLS = [
             b"Call callback(*args) when loop.time() has reached when. Returns a TimerHandle."),
     entered(b"next_tick", enter_next_tick,
             b"next_tick($self, callback, /, *args, context=None)\n--\n\n"
-            b"Call callback(*args) when the running callback has ended, before any microtask (Node: process.nextTick)."),
+            b"Call callback(*args) when the running callback has ended, before any microtask (Node: "
+            b"process.nextTick)."),
     entered(b"queue_microtask", enter_queue_microtask,
             b"queue_microtask($self, callback, /, *args, context=None)\n--\n\n"
             b"Call callback(*args) when the running callback and its next ticks have ended (Node: queueMicrotask)."),
@@ -343,8 +370,8 @@ cdef PyMethodDef *CALLS = [
             b"Immediate."),
     entered(b"set_timeout", enter_set_timeout,
             b"set_timeout($self, callback, delay=0, /, *args, context=None)\n--\n\n"
-            b"Call callback(*args) once, after delay seconds, never early; inf never fires, a negative delay means now. "
-            b"TypeError unless delay is a number, ValueError for NaN. Returns a Timer (Node: setTimeout, in "
+            b"Call callback(*args) once, after delay seconds, never early; inf never fires, a negative delay means "
+            b"now. TypeError unless delay is a number, ValueError for NaN. Returns a Timer (Node: setTimeout, in "
             b"milliseconds)."),
     entered(b"set_interval", enter_set_interval,
             b"set_interval($self, callback, period, /, *args, context=None)\n--\n\n"

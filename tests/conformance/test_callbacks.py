@@ -128,6 +128,18 @@ def test_missing_arguments_are_refused(loop):
         loop.call_at(1)
 
 
+@pytest.mark.parametrize(
+    ("method", "leading"),
+    [("call_soon", None), ("call_soon_threadsafe", None), ("call_later", "delay"), ("call_at", "when")],
+)
+def test_the_callback_may_be_a_keyword(loop, method, leading):
+    seen: list[str] = []
+    keywords = {} if leading is None else {leading: 0}
+    getattr(loop, method)(callback=lambda: seen.append(method), **keywords)
+    one_turn(loop)
+    assert seen == [method]
+
+
 # Wrong callbacks.
 
 

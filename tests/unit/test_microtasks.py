@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import inspect
 import logging
 import signal
 import socket
@@ -663,3 +664,21 @@ def test_futures_and_tasks_do_not_use_the_microtask_queues(loop):
     assert seen == ["microtask", "second"]
     one_turn(loop)
     assert seen == ["microtask", "second", "done callback", "queued later"]
+
+
+# What they are called with.
+
+
+@pytest.mark.parametrize("name", [*QUEUES, "set_timeout", "set_interval"])
+def test_the_callback_is_positional_only(loop, name):
+    method = getattr(loop, name)
+    with pytest.raises(TypeError, match="keyword argument 'callback'"):
+        method(callback=print)
+    with pytest.raises(TypeError, match="keyword argument 'callback'"):
+        method(print, 1, callback=print)
+    with pytest.raises(TypeError, match="keyword argument 'colour'"):
+        method(print, 1, context=contextvars.copy_context(), colour="red")
+    with pytest.raises(TypeError, match="missing a required positional argument: 'callback'"):
+        method(context=None)
+    callback = inspect.signature(method).parameters["callback"]
+    assert callback.kind is callback.POSITIONAL_ONLY
