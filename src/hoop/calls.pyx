@@ -215,7 +215,7 @@ cdef object create_uncommon_task(Reactor loop, PyObject **arguments, Py_ssize_t 
     return PyObject_Call(create_task, (loop, *[<object>arguments[i] for i in range(count)]), keywords)
 
 
-def create_task(Reactor loop, /, coro, **kwargs):
+def create_task(Reactor loop not None, /, coro, **kwargs):
     """As the method, by a call of Python's: its arguments may be wrong."""
     loop.check_open()
     factory = loop._task_factory
