@@ -46,5 +46,5 @@ dist:
 
 clean:
 	rm -rf build dist wheelhouse src/hoop.egg-info bench/build .mypy_cache .pytest_cache .hypothesis
-	rm -f src/hoop/*.c src/hoop/*.so
+	find src/hoop -name '*.c' -delete -o -name '*.so' -delete
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

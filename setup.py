@@ -9,7 +9,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
-MODULES = sorted(path.stem for path in Path("src/hoop").glob("*.pyx"))
+MODULES = sorted(path.relative_to("src").with_suffix("") for path in Path("src/hoop").rglob("*.pyx"))  # hoop/AREA/NAME
 
 if sys.platform == "win32":
     raise SystemExit("hoop runs on Linux, macOS and the BSDs; on Windows use winloop or asyncio's own loop")
@@ -60,14 +60,14 @@ core = (
 
 extensions = [
     Extension(
-        f"hoop.{name}",
-        [f"src/hoop/{name}.pyx"],
+        ".".join(module.parts),
+        [f"src/{module}.pyx"],
         include_dirs=[str(CSRC)],
         depends=["setup.py", *(str(path) for path in sorted(CSRC.glob("*.[ch]")))],
         extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-unused-function", *sanitize_flags],
         extra_link_args=sanitize_flags[:1],
     )
-    for name in MODULES
+    for module in MODULES
 ]
 
 setup(

@@ -21,11 +21,11 @@ problems += [f"the sdist has {name}, which is not in git" for name in sorted(mem
 
 with zipfile.ZipFile(wheel) as archive:
     names = archive.namelist()
-modules = {PurePosixPath(name).stem for name in tracked if name.startswith("src/hoop/") and name.endswith(".pyx")}
-compiled = {PurePosixPath(name).name.partition(".")[0] for name in names if name.endswith(".so")}
+modules = {name[len("src/") : -len(".pyx")] for name in tracked if name.startswith("src/hoop/") and name.endswith(".pyx")}
+compiled = {name.partition(".")[0] for name in names if name.endswith(".so")}
 problems += [f"the wheel lacks the compiled module {name}" for name in sorted(modules - compiled)]
 problems += [f"the wheel has {name}" for name in names if PurePosixPath(name).suffix in {".c", ".h", ".pyx", ".pxd"}]
-problems += [f"the wheel lacks {name}" for name in ("hoop/py.typed", "hoop/base_loop.pyi") if name not in names]
+problems += [f"the wheel lacks {name}" for name in ("hoop/py.typed", "hoop/loop_methods/base_loop.pyi") if name not in names]
 
 print("\n".join(problems) or f"{len(members)} files in the sdist, {len(names)} in the wheel")
 sys.exit(bool(problems))

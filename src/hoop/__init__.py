@@ -19,15 +19,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hoop.handle import Immediate
+from hoop.core.handle import Immediate
+from hoop.core.timer import Timer
+from hoop.handles.socket import Socket
+from hoop.handles.udp_socket import UdpSocket
+from hoop.jobs.pool import Pool, PoolFull
 from hoop.loop import Loop
-from hoop.native_timers import Timer
-from hoop.pool import Pool, PoolFull
-from hoop.server import Server
-from hoop.socket_handles import SocketServer
-from hoop.sockets import Socket
+from hoop.loop_methods.servers import Server
+from hoop.loop_methods.socket_handles import SocketServer
 from hoop.stats import ServerStats
-from hoop.udp_socket import UdpSocket
 
 if TYPE_CHECKING:
     from hoop import compress, crypto, dns, fs, monitor
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from hoop.limits import Limits
     from hoop.policy import EventLoopPolicy as EventLoopPolicy
     from hoop.policy import install as install
-    from hoop.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
-    from hoop.streams import StreamReader, StreamReaderProtocol, StreamWriter
+    from hoop.streams.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
+    from hoop.streams.streams import StreamReader, StreamReaderProtocol, StreamWriter
 
 T = TypeVar("T")
 
@@ -89,13 +89,13 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
 MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor"})
 NAMES_ON_DEMAND = {
     "Limits": "limits",
-    "StreamReader": "streams",
-    "StreamReaderProtocol": "streams",
-    "StreamWriter": "streams",
-    "open_connection": "stream_api",
-    "open_unix_connection": "stream_api",
-    "start_server": "stream_api",
-    "start_unix_server": "stream_api",
+    "StreamReader": "streams.streams",
+    "StreamReaderProtocol": "streams.streams",
+    "StreamWriter": "streams.streams",
+    "open_connection": "streams.stream_api",
+    "open_unix_connection": "streams.stream_api",
+    "start_server": "streams.stream_api",
+    "start_unix_server": "streams.stream_api",
 }
 if hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):
     NAMES_ON_DEMAND |= {"EventLoopPolicy": "policy", "install": "policy"}  # importing a policy warns on 3.14

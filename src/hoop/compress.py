@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hoop import offload
+from hoop.jobs import offload
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -18,7 +18,7 @@ import os
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 
-from hoop import offload
+from hoop.jobs import offload
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, StrOrBytesPath

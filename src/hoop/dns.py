@@ -18,8 +18,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
+from hoop.core.running import running_loop
 from hoop.loop import Loop
-from hoop.running import running_loop
 
 __all__ = ["Address", "Name", "Resolver", "ResolverStats", "lookup", "reverse"]
 

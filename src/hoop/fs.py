@@ -20,11 +20,11 @@ import stat as stat_module
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, AnyStr, overload
 
-from hoop import fs_jobs
-from hoop.file_object import BinaryFile, File, Opening, RawFile, TextFile, open, running_pool
-from hoop.fs_jobs import DirEntry
+from hoop.files import file_jobs
+from hoop.files.file_jobs import DirEntry
+from hoop.files.file_object import BinaryFile, File, Opening, RawFile, TextFile, open, running_pool
+from hoop.files.temporary_files import NamedTemporaryFile, TemporaryDirectory, TemporaryFile
 from hoop.stats import CachedReadStats
-from hoop.temporary_files import NamedTemporaryFile, TemporaryDirectory, TemporaryFile
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -92,9 +92,9 @@ async def read_file(path: _Path, *, encoding: str | None = None, errors: str = "
 
     A FIFO or a device holds a thread until the other side has closed it. (Node: fs.readFile.)
     """
-    started = fs_jobs.read_file(path)
+    started = file_jobs.read_file(path)
     found = started if isinstance(started, bytes) else await started
-    data = found if isinstance(found, bytes) else await fs_jobs.read_opened(found)
+    data = found if isinstance(found, bytes) else await file_jobs.read_opened(found)
     return data if encoding is None else data.decode(encoding, errors)
 
 
@@ -117,7 +117,7 @@ async def write_file(
     of the new; after a crash of the machine or a loss of power with fsync only. A symbolic link is replaced, not
     followed. fsync: return when the bytes, with atomic also the name, are on the disk (fsync(2)). (Node: fs.writeFile.)
     """
-    return await fs_jobs.write_file(path, as_bytes(data, encoding, errors), mode, False, exclusive, atomic, fsync)
+    return await file_jobs.write_file(path, as_bytes(data, encoding, errors), mode, False, exclusive, atomic, fsync)
 
 
 async def append_file(
@@ -130,7 +130,7 @@ async def append_file(
     fsync: bool = False,
 ) -> int:
     """Add data to the end of a file, which is made if there is none; the rest as write_file. (O_APPEND of open(2).)"""
-    return await fs_jobs.write_file(path, as_bytes(data, encoding, errors), mode, True, False, False, fsync)
+    return await file_jobs.write_file(path, as_bytes(data, encoding, errors), mode, True, False, False, fsync)
 
 
 def as_bytes(data: str | ReadableBuffer, encoding: str, errors: str) -> ReadableBuffer:
@@ -141,22 +141,22 @@ def as_bytes(data: str | ReadableBuffer, encoding: str, errors: str) -> Readable
 async def pread(fd: int, n: int, offset: int) -> bytes:
     """Read n bytes at offset, fewer only at the end of the file; where the descriptor stands is no matter.
     (pread(2).)"""
-    return await fs_jobs.pread(fd, n, offset)
+    return await file_jobs.pread(fd, n, offset)
 
 
 async def pwrite(fd: int, data: ReadableBuffer, offset: int) -> int:
     """Write all of data at offset: the number of bytes; where the descriptor stands does not matter. (pwrite(2).)"""
-    return await fs_jobs.pwrite(fd, data, offset)
+    return await file_jobs.pwrite(fd, data, offset)
 
 
 async def truncate(path: _FdOrPath, length: int) -> None:
     """Cut or lengthen a file, given by path or descriptor, to length bytes. (truncate(2).)"""
-    await fs_jobs.truncate(path, length)
+    await file_jobs.truncate(path, length)
 
 
 async def fsync(fd: int) -> None:
     """Bring what was written to the disk. (fsync(2); on macOS F_FULLFSYNC.)"""
-    await fs_jobs.fsync(fd)
+    await file_jobs.fsync(fd)
 
 
 async def copy_file(src: _Path, dst: _Path, *, exclusive: bool = False) -> int:
@@ -166,7 +166,7 @@ async def copy_file(src: _Path, dst: _Path, *, exclusive: bool = False) -> int:
     if the copy fails. (Node: fs.copyFile.)
     """
     try:
-        return await fs_jobs.copy_file(src, dst, exclusive)
+        return await file_jobs.copy_file(src, dst, exclusive)
     except OSError as error:
         if error.errno == errno.EINVAL and error.filename2 is not None:  # csrc/fs_contents.h: nothing else is both
             raise shutil.SameFileError(f"{src!r} and {dst!r} are the same file") from None
@@ -178,18 +178,18 @@ async def copy_file(src: _Path, dst: _Path, *, exclusive: bool = False) -> int:
 
 async def stat(path: _FdOrPath, *, follow_symlinks: bool = True) -> os.stat_result:
     """The status of a file, given by path or descriptor, as os.stat. (stat(2), lstat(2), fstat(2).)"""
-    return await fs_jobs.stat(path, follow_symlinks)
+    return await file_jobs.stat(path, follow_symlinks)
 
 
 async def lstat(path: _Path) -> os.stat_result:
     """The same; of a symbolic link, its own. (lstat(2).)"""
-    return await fs_jobs.stat(path, False)
+    return await file_jobs.stat(path, False)
 
 
 async def access(path: _Path, mode: int, *, effective_ids: bool = False, follow_symlinks: bool = True) -> bool:
     """Whether the user may do mode (os.R_OK, os.W_OK, os.X_OK; os.F_OK: it exists); False for any error.
     (access(2).)"""
-    return await fs_jobs.access(path, mode, effective_ids, follow_symlinks)
+    return await file_jobs.access(path, mode, effective_ids, follow_symlinks)
 
 
 async def exists(path: _FdOrPath) -> bool:
@@ -210,7 +210,7 @@ async def isdir(path: _FdOrPath) -> bool:
 async def file_type(path: _FdOrPath) -> int | None:
     """The S_IFMT bits, or None where there is nothing to be seen."""
     try:
-        status = await fs_jobs.stat(path, True)
+        status = await file_jobs.stat(path, True)
     except (OSError, ValueError):  # as os.path: a name that cannot be is a file that is not there
         return None
     return stat_module.S_IFMT(status.st_mode)
@@ -218,12 +218,12 @@ async def file_type(path: _FdOrPath) -> int | None:
 
 async def chmod(path: _FdOrPath, mode: int) -> None:
     """Set the permission bits of a file, given by path or descriptor. (chmod(2).)"""
-    await fs_jobs.chmod(path, mode)
+    await file_jobs.chmod(path, mode)
 
 
 async def chown(path: _FdOrPath, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
     """Set owner and group of a file, given by path or descriptor; -1 leaves one as it is. (chown(2).)"""
-    await fs_jobs.chown(path, uid, gid, follow_symlinks)
+    await file_jobs.chown(path, uid, gid, follow_symlinks)
 
 
 async def utime(
@@ -246,7 +246,7 @@ async def utime(
     if times is not None:
         ns = nanoseconds(times[0]), nanoseconds(times[1])
     accessed, modified = (None, None) if ns is None else (operator.index(ns[0]), operator.index(ns[1]))
-    await fs_jobs.utime(path, accessed, modified, follow_symlinks)
+    await file_jobs.utime(path, accessed, modified, follow_symlinks)
 
 
 def nanoseconds(seconds: float) -> int:
@@ -268,7 +268,7 @@ async def listdir(path: str | os.PathLike[str] = ".") -> list[str]: ...
 async def listdir(path: bytes | os.PathLike[bytes]) -> list[bytes]: ...
 async def listdir(path: _Path = ".") -> Any:
     """The names in a directory but "." and "..", in no order; bytes if path is. (readdir(3).)"""
-    return await fs_jobs.listdir(path)
+    return await file_jobs.listdir(path)
 
 
 @overload
@@ -277,7 +277,7 @@ async def scandir(path: str | os.PathLike[str] = ".") -> list[DirEntry[str]]: ..
 async def scandir(path: bytes | os.PathLike[bytes]) -> list[DirEntry[bytes]]: ...
 async def scandir(path: _Path = ".") -> Any:
     """The entries of a directory, as os.scandir, with their types: is_dir(), is_file(), is_symlink() do not block."""
-    return await fs_jobs.scandir(path)
+    return await file_jobs.scandir(path)
 
 
 async def walk(
@@ -298,7 +298,7 @@ async def walk(
             yield folder
             continue
         try:
-            entries: list[DirEntry[AnyStr]] = await fs_jobs.scandir(folder)
+            entries: list[DirEntry[AnyStr]] = await file_jobs.scandir(folder)
         except OSError as error:
             if onerror is not None:
                 onerror(error)
@@ -326,7 +326,7 @@ async def is_link(path: _Path) -> bool:
 
 async def mkdir(path: _Path, mode: int = 0o777) -> None:
     """Make a directory. FileExistsError if there is something of that name. (mkdir(2).)"""
-    await fs_jobs.mkdir(path, mode)
+    await file_jobs.mkdir(path, mode)
 
 
 async def makedirs(path: _Path, mode: int = 0o777, exist_ok: bool = False) -> None:
@@ -334,12 +334,12 @@ async def makedirs(path: _Path, mode: int = 0o777, exist_ok: bool = False) -> No
 
     exist_ok: it may be there already; if not, that is FileExistsError.
     """
-    await fs_jobs.makedirs(path, mode, exist_ok)
+    await file_jobs.makedirs(path, mode, exist_ok)
 
 
 async def rmdir(path: _Path) -> None:
     """Remove an empty directory. (rmdir(2).)"""
-    await fs_jobs.rmdir(path)
+    await file_jobs.rmdir(path)
 
 
 async def rmtree(path: _Path, ignore_errors: bool = False) -> None:
@@ -349,7 +349,7 @@ async def rmtree(path: _Path, ignore_errors: bool = False) -> None:
 
 async def remove(path: _Path) -> None:
     """Remove a file. (unlink(2).)"""
-    await fs_jobs.remove(path)
+    await file_jobs.remove(path)
 
 
 unlink = remove
@@ -357,7 +357,7 @@ unlink = remove
 
 async def rename(src: _Path, dst: _Path) -> None:
     """Give a file another name, in one step; what had that name is replaced. (rename(2).)"""
-    await fs_jobs.rename(src, dst)
+    await file_jobs.rename(src, dst)
 
 
 replace = rename
@@ -368,12 +368,12 @@ async def link(src: _Path, dst: _Path) -> None:
 
     As os.link(follow_symlinks=False), and linkat(2) without AT_SYMLINK_FOLLOW. From Python 3.14 on os.link() follows.
     """
-    await fs_jobs.link(src, dst)
+    await file_jobs.link(src, dst)
 
 
 async def symlink(src: _Path, dst: _Path) -> None:
     """Make dst a symbolic link to src. (symlink(2).)"""
-    await fs_jobs.symlink(src, dst)
+    await file_jobs.symlink(src, dst)
 
 
 @overload
@@ -382,7 +382,7 @@ async def readlink(path: str | os.PathLike[str]) -> str: ...
 async def readlink(path: bytes | os.PathLike[bytes]) -> bytes: ...
 async def readlink(path: _Path) -> Any:
     """Where a symbolic link leads; bytes if path is. OSError if it is none. (readlink(2).)"""
-    return await fs_jobs.readlink(path)
+    return await file_jobs.readlink(path)
 
 
 # ---- the cached fast path --------------------------------------------------------------------------------------------
@@ -390,4 +390,4 @@ async def readlink(path: _Path) -> Any:
 
 def cached_read_stats() -> CachedReadStats:
     """How often read_file(), open() and read() of an opened file did without a thread, and why they did not."""
-    return fs_jobs.cached_read_stats()
+    return file_jobs.cached_read_stats()

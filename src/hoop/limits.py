@@ -7,8 +7,8 @@ import math
 import socket
 from typing import Literal
 
-from hoop.checks import check_count, check_seconds
-from hoop.keepalive import set_keepalive
+from hoop.core.checks import check_count, check_seconds
+from hoop.net.keepalive import set_keepalive
 
 LONGEST_USER_TIMEOUT = 0x7FFFFFFF // 1000  # seconds: the kernel has an int of milliseconds
 

@@ -13,24 +13,24 @@ from asyncio.log import logger
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
-from hoop.address_info import Literals
-from hoop.asyncgens import AsyncGenerators
-from hoop.base_loop import BaseLoop, own_methods
-from hoop.connect import Connecting
-from hoop.endpoint import Endpoints
-from hoop.executor import Executing
-from hoop.metrics import Measuring
-from hoop.name_history import NameHistory
-from hoop.pipe_connect import Piping
-from hoop.pool import Pool, keep_pool
-from hoop.problems import Problems
-from hoop.process import Processes
-from hoop.sendfile import SendFile
-from hoop.server import Serving
-from hoop.signals import Signals
-from hoop.socket_handles import SocketHandles
-from hoop.tls_upgrade import Upgrading
-from hoop.unix_sockets import UnixSockets
+from hoop.jobs.pool import Pool, keep_pool
+from hoop.loop_methods.async_generators import AsyncGenerators
+from hoop.loop_methods.base_loop import BaseLoop, own_methods
+from hoop.loop_methods.connections import Connecting
+from hoop.loop_methods.endpoints import Endpoints
+from hoop.loop_methods.executors import Executing
+from hoop.loop_methods.metrics import Measuring
+from hoop.loop_methods.pipes import Piping
+from hoop.loop_methods.problems import Problems
+from hoop.loop_methods.processes import Processes
+from hoop.loop_methods.sendfile import SendFile
+from hoop.loop_methods.servers import Serving
+from hoop.loop_methods.signals import Signals
+from hoop.loop_methods.socket_handles import SocketHandles
+from hoop.loop_methods.start_tls import Upgrading
+from hoop.loop_methods.unix_sockets import UnixSockets
+from hoop.names.address_info import Literals
+from hoop.names.name_history import NameHistory
 
 T = TypeVar("T")
 TaskFactory = Callable[..., "asyncio.Future[Any]"]

@@ -14,7 +14,7 @@ import threading
 from typing import Any
 
 import hoop
-import hoop.process
+import hoop.loop_methods.processes
 import pytest
 
 
@@ -102,7 +102,7 @@ def test_a_refused_watch_is_replaced_by_a_thread(monkeypatch: pytest.MonkeyPatch
 
     async def main() -> int:
         with monkeypatch.context() as patch:
-            patch.setattr(hoop.process.PidWatch, "start", refused)
+            patch.setattr(hoop.loop_methods.processes.PidWatch, "start", refused)
             process = await asyncio.create_subprocess_exec("true")
         return await process.wait()
 

@@ -11,7 +11,8 @@ from typing import Any
 from unittest import mock
 
 import hoop
-from hoop import file_object, fs
+from hoop import fs
+from hoop.files import file_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import hoop
-from hoop.stream import make_stream
+from hoop.net.stream import make_stream
 
 DEADLINE_S = 20.0
 

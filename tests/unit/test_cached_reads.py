@@ -21,7 +21,8 @@ from typing import Any
 
 import hoop
 import pytest
-from hoop import fs, fs_jobs
+from hoop import fs
+from hoop.files import file_jobs
 from hoop.stats import CachedReadStats
 from unit.mounts import mounted
 
@@ -301,7 +302,7 @@ def test_a_name_that_becomes_a_fifo(tmp_path: Path) -> None:
         feeding = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
         try:
             for _ in range(2000):
-                found = fs_jobs.read_file(path)
+                found = file_jobs.read_file(path)
                 if isinstance(found, bytes):
                     assert found == b"x" * 100
                 else:
@@ -555,7 +556,8 @@ def test_closing_gives_its_descriptors_back(tmp_path: Path) -> None:
 
 REFUSING = """
 import asyncio, ctypes, errno, sys, hoop
-from hoop import fs, fs_jobs
+from hoop import fs
+from hoop.files import file_jobs
 
 # seccomp(2) by prctl(2): the calls named answer EPERM or ENOSYS, as sandboxes have it; all else goes on
 class Step(ctypes.Structure):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import hoop
 import pytest
-from hoop.executor import DefaultExecutor
+from hoop.loop_methods.executors import DefaultExecutor
 
 DEADLINE_S = 30.0
 

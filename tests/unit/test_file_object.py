@@ -17,7 +17,9 @@ from typing import Any
 
 import hoop
 import pytest
-from hoop import file_object, fs, fs_jobs
+from hoop import fs
+from hoop.files import file_object
+from hoop.files import file_jobs
 
 
 @pytest.fixture
@@ -371,7 +373,7 @@ def test_a_local_file_that_was_only_read_is_closed_without_a_hop(tmp_path: Path)
         for mode in ("r", "rb"):
             f = await fs.open(path, mode)
             fd = f.fileno()
-            is_local = fs_jobs.device_of(fd)[1]  # type: ignore[index]
+            is_local = file_jobs.device_of(fd)[1]  # type: ignore[index]
             assert await f.readline()  # some lines are at hand
             assert await jobs_of_closing(f) == (0 if is_local else 1)
             with pytest.raises(OSError):

@@ -1,7 +1,8 @@
 """Who may know whom: a file may name only files on a floor below its own. Also the few rules that keep it that way.
 
-To add a file, put its name (without suffix) on a floor. A floor's members do not know one another; where one of them
-has to know another, they are two floors.
+The package has two tables: the floors of its areas (folders, and what stands beside them), and inside each area the floors
+of its files. To add a file, put its name (without suffix) on a floor. A floor's members do not know one another; where one
+of them has to know another, they are two floors.
 """
 
 from __future__ import annotations
@@ -25,40 +26,55 @@ CSRC_FLOORS: Floors = (
     ("fs_contents", "fs_directory", "fs_cached"),
     ("jobs_fs", "jobs_dns", "poller_epoll", "poller_kqueue", "poller_poll"),
 )
-PACKAGE_FLOORS: Floors = (
-    ("csrc", "cpython_api", "flag"),
-    ("making",),
-    ("stream_coroutines", "tls_engine", "tls_options", "stats", "checks", "keepalive", "connection_socket"),
-    ("limits",),
-    ("errors", "rings"),
-    ("handle", "poller_choice"),
-    ("scheduler",),
-    ("reactor",),
-    ("running",),
-    ("garbage", "native_timers", "pool", "timeouts"),
-    ("transport", "calls"),
-    ("writing", "datagram", "address_info"),
-    ("stream",),
-    ("admission", "tls_plaintext"),
-    ("listener", "sockops", "pipe", "tls_session", "streams"),
-    ("base_loop", "tls", "udp_socket"),
-    ("sockets",),
-    ("executor", "dns_jobs", "signal_pipe"),
-    ("name_history", "race"),
-    ("resolver", "signals", "asyncgens", "problems", "sendfile", "tls_upgrade", "pipe_connect", "process", "metrics"),
-    ("connect",),
-    ("server",),
-    ("unix_sockets",),
-    ("fs_jobs", "offload"),
-    ("file_object",),
-    ("temporary_files",),
-    ("fs",),
-    ("endpoint", "socket_handles"),
+AREAS: Floors = (
+    ("stats",),
+    ("core",),
+    ("jobs",),
+    ("net",),
+    ("names", "files", "tls", "streams", "limits"),
+    ("handles",),
+    ("loop_methods",),
     ("loop",),
-    ("policy", "monitor", "stream_api"),
-    ("dns", "crypto", "compress"),
+    ("policy", "monitor"),
+    ("fs", "dns", "crypto", "compress"),
     ("__init__",),
 )
+FLOORS_IN: dict[str, Floors] = {
+    "core": (
+        ("csrc", "cpython_api", "flag", "checks"),
+        ("refuse_instances", "step_coroutine"),
+        ("errors", "rings"),
+        ("handle", "poller_choice"),
+        ("scheduler",),
+        ("reactor",),
+        ("running",),
+        ("garbage", "timer", "timeouts"),
+    ),
+    "jobs": (("pool",), ("offload",)),
+    "net": (
+        ("connection_socket", "keepalive"),
+        ("transport",),
+        ("writing", "datagram"),
+        ("stream",),
+        ("admission",),
+        ("listener", "sockops", "pipe"),
+    ),
+    "tls": (("engine", "tls_options"), ("plaintext",), ("session",), ("tls_transport",)),
+    "streams": (("streams",), ("stream_api",)),
+    "names": (("address_info",), ("name_jobs",), ("name_history",)),
+    "files": (("file_jobs",), ("file_object",), ("temporary_files",)),
+    "handles": (("udp_socket", "socket"),),
+    "loop_methods": (
+        ("calls", "signal_pipe", "race", "executors"),
+        ("base_loop",),
+        ("name_lookups",),
+        ("signals", "async_generators", "problems", "sendfile", "start_tls", "pipes", "processes", "metrics"),
+        ("connections",),
+        ("servers",),
+        ("unix_sockets",),
+        ("endpoints", "socket_handles"),
+    ),
+}
 
 # The only file that may ask which platform it is compiled for. The others ask it for HOOP_HAVE_ one thing or another.
 PLATFORM_FILE = "platform.h"
@@ -166,6 +182,22 @@ def included(unit: str, text: str) -> set[str]:
     return {unit_of(name) for quote, name in INCLUDE.findall(text) if quote == '"'} - {unit}
 
 
+def area_of(module: str) -> str:
+    """The folder that a module is in, or the module itself, where it stands beside the folders."""
+    return module.split(".")[0]
+
+
+def package_arrows_wrong(module: str, targets: Iterable[str]) -> list[str]:
+    """What is wrong with the fact that `module` knows `targets`: between areas, and inside its own."""
+    area = area_of(module)
+    inside = {target for target in targets if area_of(target) == area}
+    wrong = arrows_wrong(area, {area_of(target) for target in set(targets) - inside}, AREAS)
+    if "." in module:
+        names = {target.partition(".")[2] for target in inside - {area}}
+        wrong += arrows_wrong(module.partition(".")[2], names, FLOORS_IN[area])
+    return wrong
+
+
 def floor_of(name: str, floors: Floors) -> int | None:
     return next((number for number, floor in enumerate(floors) if name in floor), None)
 
@@ -225,7 +257,7 @@ def test_sources_are_found() -> None:
     assert {"csrc.pxd", "reactor.pyx"} <= {path.name for path in package_files()}
 
 
-@pytest.mark.parametrize("floors", [CSRC_FLOORS, PACKAGE_FLOORS], ids=["csrc", "package"])
+@pytest.mark.parametrize("floors", [CSRC_FLOORS, AREAS, *FLOORS_IN.values()], ids=["csrc", "areas", *FLOORS_IN])
 def test_each_name_stands_on_one_floor(floors: Floors) -> None:
     names = [name for floor in floors for name in floor]
     assert sorted(names) == sorted(set(names))
@@ -241,13 +273,28 @@ def test_csrc_includes_run_downward() -> None:
 
 
 def test_package_imports_run_downward() -> None:
-    modules = {module_name(path) for path in package_files()} | {name for floor in PACKAGE_FLOORS for name in floor}
+    modules = {module_name(path) for path in package_files()}
     wrong = []
     for path in package_files():
         name = module_name(path)
         targets = imported(name, path.read_text(), modules)
-        wrong += [f"{shown(path)}: {line}" for line in arrows_wrong(name, targets, PACKAGE_FLOORS)]
+        wrong += [f"{shown(path)}: {line}" for line in package_arrows_wrong(name, targets)]
     complain(wrong)
+
+
+def test_every_floor_has_its_files() -> None:
+    """Nothing stands on a floor that is not there."""
+    modules = {module_name(path) for path in package_files()}
+    listed_modules = {name for floor in AREAS for name in floor if name not in FLOORS_IN}
+    for area, floors in FLOORS_IN.items():
+        listed_modules |= {area} | {f"{area}.{name}" for floor in floors for name in floor}
+    assert listed_modules == modules
+    assert {name for floor in CSRC_FLOORS for name in floor} == {unit_of(path.name) for path in csrc_files()}
+
+
+def test_an_area_imports_nothing_by_itself() -> None:
+    """Its __init__ is a docstring: who needs one module of it does not get the others."""
+    complain([f"{area}/__init__.py" for area in FLOORS_IN if imported(area, (PACKAGE / area / "__init__.py").read_text(), {"__init__"})])
 
 
 def test_only_csrc_pxd_declares_csrc() -> None:
@@ -255,7 +302,7 @@ def test_only_csrc_pxd_declares_csrc() -> None:
     wrong = []
     for path in package_files():
         declared = {Path(name).name for name in EXTERN.findall(path.read_text())} & headers
-        if declared and path != PACKAGE / "csrc.pxd":
+        if declared and path != PACKAGE / "core" / "csrc.pxd":
             wrong.append(f"{shown(path)}: `cdef extern from` {', '.join(sorted(declared))} belongs into csrc.pxd")
     complain(wrong)
 

@@ -42,7 +42,7 @@ def test_a_server_that_could_not_begin_does_not_say_that_it_serves(monkeypatch: 
         server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, start_serving=False)
         address = server.sockets[0].getsockname()
         with monkeypatch.context() as patch:
-            patch.setattr("hoop.server.warn_of_backlog", fail)
+            patch.setattr("hoop.loop_methods.servers.warn_of_backlog", fail)
             with pytest.raises(MemoryError):
                 await server.start_serving()
         assert not server.is_serving()

@@ -13,7 +13,7 @@ from interpreter import run_script
 import hoop
 
 # Loaded when a public name of theirs, or a method that needs them, is used for the first time.
-ON_DEMAND = ("compress", "crypto", "dns", "fs", "limits", "monitor", "policy", "stream_api", "streams")
+ON_DEMAND = ("compress", "crypto", "dns", "fs", "limits", "monitor", "policy", "streams.stream_api", "streams.streams")
 FOREIGN = ("bz2", "hashlib", "hmac", "lzma", "pathlib", "shutil", "tempfile")
 
 

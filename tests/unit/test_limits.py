@@ -16,7 +16,7 @@ from conformance.peers import off_loop, read_exactly, read_until_gone, turns
 from limited import KINDS, Clock, Served, peers, run_with_clock, serving
 
 import hoop
-from hoop.server import longest_backlog
+from hoop.loop_methods.servers import longest_backlog
 
 every_kind = pytest.mark.parametrize("kind", list(KINDS))
 MIB = 1 << 20
@@ -502,7 +502,7 @@ def test_what_is_for_tcp_is_refused_on_unix_sockets(option: str) -> None:
 def test_a_backlog_that_the_kernel_cuts_is_warned_of(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hoop.server.longest_backlog", lambda: 200)
+    monkeypatch.setattr("hoop.loop_methods.servers.longest_backlog", lambda: 200)
 
     async def main(clock: Clock) -> None:
         loop = asyncio.get_running_loop()
@@ -519,7 +519,7 @@ def test_a_backlog_that_the_kernel_cuts_is_warned_of(
 
 def test_the_longest_backlog_is_the_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     path = tmp_path / "somaxconn"
-    monkeypatch.setattr("hoop.server.SOMAXCONN_FILE", path)
+    monkeypatch.setattr("hoop.loop_methods.servers.SOMAXCONN_FILE", path)
     assert longest_backlog() is None
     path.write_text("4096\n")
     assert longest_backlog() == 4096

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import hoop
-from hoop.running import running_loop
+from hoop.core.running import running_loop
 
 Use = Callable[[], Awaitable[Any]]
 

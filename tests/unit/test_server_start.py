@@ -7,7 +7,7 @@ from typing import Any
 
 import hoop
 import pytest
-from hoop.server import Server
+from hoop.loop_methods.servers import Server
 
 
 def test_the_last_step_of_a_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:

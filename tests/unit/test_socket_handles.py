@@ -49,12 +49,12 @@ def test_only_the_transports_move_bytes() -> None:
     """Of all modules only the transports' own may call the functions of csrc that receive and send on a stream."""
     callers = {
         path.stem
-        for path in PACKAGE.glob("*.pyx")
+        for path in PACKAGE.rglob("*.pyx")
         if re.search(r"\bhoop_net_(recv|send|sendv|read|write|writev)\(", path.read_text())
     }
     assert callers - {"sockops"} == {"stream", "pipe"}  # sockops: sock_recv and sock_sendall
-    for name in ("sockets", "udp_socket"):
-        assert "csrc cimport *" not in (PACKAGE / f"{name}.pyx").read_text()
+    for path in (PACKAGE / "handles").glob("*.pyx"):
+        assert "csrc cimport *" not in path.read_text()
 
 
 # ---- events ---------------------------------------------------------------------------------------------------------

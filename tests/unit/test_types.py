@@ -51,14 +51,14 @@ loop = hoop.Loop(poller="poll", poll_every_turn=True)
 abstract: asyncio.AbstractEventLoop = loop
 reveal_type(loop.next_tick(tick, 1, "a"))  # is: asyncio.events.Handle
 reveal_type(loop.queue_microtask(tick, 1, "a"))  # is: asyncio.events.Handle
-reveal_type(loop.set_immediate(tick, 1, "a"))  # is: hoop.handle.Immediate
-reveal_type(loop.set_timeout(tick, 0.5, 1, "a"))  # is: hoop.native_timers.Timer
-reveal_type(loop.set_timeout(print))  # is: hoop.native_timers.Timer
-reveal_type(loop.set_interval(tick, 0.5, 1, "a").unref())  # is: hoop.native_timers.Timer
+reveal_type(loop.set_immediate(tick, 1, "a"))  # is: hoop.core.handle.Immediate
+reveal_type(loop.set_timeout(tick, 0.5, 1, "a"))  # is: hoop.core.timer.Timer
+reveal_type(loop.set_timeout(print))  # is: hoop.core.timer.Timer
+reveal_type(loop.set_interval(tick, 0.5, 1, "a").unref())  # is: hoop.core.timer.Timer
 loop.set_interval(print)  # error: call-arg
 loop.set_timeout(tick, 0.5, "1", "a")  # error: arg-type
 reveal_type(loop.call_soon(tick, 1, "a"))  # is: asyncio.events.Handle
-reveal_type(loop.call_later(0.5, tick, 1, "a"))  # is: hoop.handle.TimerHandle
+reveal_type(loop.call_later(0.5, tick, 1, "a"))  # is: hoop.core.handle.TimerHandle
 reveal_type(loop.call_later(0.5, tick, 1, "a").unref().has_ref())  # is: bool
 loop.next_tick(tick, "1", "a")  # error: arg-type
 loop.call_soon(tick, 1)  # error: arg-type
@@ -67,7 +67,7 @@ reveal_type(loop.run_until_complete(answer()))  # is: int
 reveal_type(loop.create_task(answer()))  # is: _asyncio.Task[int]
 reveal_type(loop.run_in_executor(None, len, "abc"))  # is: _asyncio.Future[int]
 reveal_type(loop.slow_callback_duration)  # is: float
-reveal_type(hoop.Loop(pool_size=8).pool)  # is: hoop.pool.Pool
+reveal_type(hoop.Loop(pool_size=8).pool)  # is: hoop.jobs.pool.Pool
 reveal_type(loop.pool.run(len, "abc"))  # is: _asyncio.Future[int]
 loop.pool.run(len, 5)  # error: arg-type
 reveal_type(loop.pool.stats().wait.p99_ns)  # is: int
@@ -93,7 +93,7 @@ async def network(sock: socket.socket) -> None:
     reveal_type(transport)  # is: asyncio.transports.Transport
     reveal_type(protocol)  # is: user_program.Echo
     server = await loop.create_server(Echo, "localhost", 80)
-    reveal_type(server)  # is: hoop.server.Server
+    reveal_type(server)  # is: hoop.loop_methods.servers.Server
     reveal_type(await loop.sock_recv(sock, 10))  # is: bytes
     await loop.sock_sendall(sock, "text")  # error: arg-type
 
@@ -109,16 +109,16 @@ def chat(sock: hoop.Socket) -> None:
     sock.bytes_read = 5  # error: misc
     sock.write("text")  # error: arg-type
     sock.on_data = lambda one, data: reveal_type(data)  # is: bytes
-    sock.set_timeout(5, lambda one: reveal_type(one))  # is: hoop.sockets.Socket
+    sock.set_timeout(5, lambda one: reveal_type(one))  # is: hoop.handles.socket.Socket
 
 
 limits = hoop.Limits(idle_timeout=60, when_full="wait")
 hoop.Limits(60)  # error: call-arg
 hoop.Limits(when_full="drop")  # error: arg-type
 handle_server = loop.listen_tcp(chat, "127.0.0.1", 0, limits=limits)
-reveal_type(handle_server)  # is: hoop.socket_handles.SocketServer
+reveal_type(handle_server)  # is: hoop.loop_methods.socket_handles.SocketServer
 reveal_type(handle_server.stats().refused_full)  # is: int
-reveal_type(loop.connect_tcp("localhost", 80))  # is: hoop.sockets.Socket
+reveal_type(loop.connect_tcp("localhost", 80))  # is: hoop.handles.socket.Socket
 loop.listen_tcp(tick)  # error: arg-type
 reveal_type(loop.bind_udp(None).send(b"x", ("127.0.0.1", 9)))  # is: bool
 
@@ -127,15 +127,15 @@ async def files() -> None:
     reveal_type(await hoop.fs.read_file("x"))  # is: bytes
     reveal_type(await hoop.fs.read_file(b"x", encoding="utf-8"))  # is: str
     reveal_type((await hoop.fs.stat(0)).st_size)  # is: int
-    reveal_type(await hoop.fs.scandir(b"x"))  # is: list[hoop.fs_jobs.DirEntry[bytes]]
+    reveal_type(await hoop.fs.scandir(b"x"))  # is: list[hoop.files.file_jobs.DirEntry[bytes]]
     await hoop.fs.read_file(0)  # error: call-overload
     async with hoop.fs.open("x") as text:
-        reveal_type(text)  # is: hoop.file_object.TextFile
+        reveal_type(text)  # is: hoop.files.file_object.TextFile
         async for line in text:
             reveal_type(line)  # is: str
         await text.write(b"x")  # error: arg-type
-    reveal_type(await hoop.fs.open("x", "wb"))  # is: hoop.file_object.BinaryFile
-    reveal_type(await hoop.fs.open("x", "wb", buffering=0))  # is: hoop.file_object.RawFile
+    reveal_type(await hoop.fs.open("x", "wb"))  # is: hoop.files.file_object.BinaryFile
+    reveal_type(await hoop.fs.open("x", "wb", buffering=0))  # is: hoop.files.file_object.RawFile
     async with hoop.fs.TemporaryDirectory() as folder:
         reveal_type(folder)  # is: str
     async for found in hoop.fs.walk("x"):

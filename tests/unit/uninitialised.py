@@ -58,8 +58,8 @@ OUTER: list[Callable[[Any], Any]] = [
 
 
 def compiled_modules() -> Iterator[Any]:
-    for info in pkgutil.iter_modules(hoop.__path__):
-        module = importlib.import_module(f"hoop.{info.name}")
+    for info in pkgutil.walk_packages(hoop.__path__, "hoop."):
+        module = importlib.import_module(info.name)
         if not (module.__file__ or "").endswith(".py"):
             yield module
 
@@ -72,7 +72,7 @@ def classes() -> list[type]:
             if isinstance(one, type) and one.__module__ == module.__name__:
                 found[f"{one.__module__}.{one.__qualname__}"] = one
     found["hoop.loop.Loop"] = hoop.Loop
-    found["hoop.socket_handles.SocketServer"] = hoop.SocketServer
+    found["hoop.loop_methods.socket_handles.SocketServer"] = hoop.SocketServer
     return [found[name] for name in sorted(found)]
 
 

@@ -22,7 +22,7 @@ from conformance.differences.subjects import SUBJECTS, Subject, here
 from conformance.differences.surroundings import Surroundings, in_thread, settled
 from loop_factories import loop_factory_named
 
-import hoop.streams
+import hoop.streams.streams
 
 WHAT_IT_IS = "what it is"  # the label of a case that calls nothing
 WAIT_S = 20.0  # what has not ended by then waits for ever
@@ -98,7 +98,7 @@ def perform(loop_name: str, case: Case) -> str:
     around = Surroundings(loop)
     # When a child's news come is the kernel's business.
     around.is_noting = case.subject.is_noting and not case.call.function.startswith("subprocess_")
-    around.streams = asyncio if loop_name == "asyncio" else hoop.streams
+    around.streams = asyncio if loop_name == "asyncio" else hoop.streams.streams
     here.around = around
     logs: list[str] = []
     handler = Log(logs)

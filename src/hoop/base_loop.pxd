@@ -1,6 +1,0 @@
-from hoop.reactor cimport Reactor
-
-
-cdef class BaseLoop(Reactor):
-    cdef dict watchers_by_kind(self)
-    cdef object add_watch(self, object fd, object callback, tuple args, bint is_writer, str method)

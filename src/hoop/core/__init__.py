@@ -1,0 +1,1 @@
+"""The core: descriptors, timers, queues and the turn that runs them; it knows no transport."""

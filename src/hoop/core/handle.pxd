@@ -1,0 +1,62 @@
+from cpython.object cimport PyObject
+from hoop.core.csrc cimport hoop_inbox_node, hoop_timer, hoop_timers
+from hoop.core.flag cimport flag
+from libc.stdint cimport int64_t
+
+
+cdef class Handle:
+    cdef object loop            # strong: a pending callback keeps its loop alive, as in asyncio
+    cdef object callback        # None once cancelled
+    cdef object context         # contextvars.Context
+    cdef object first           # the arguments: up to two inline, else all of them in `rest`
+    cdef object second
+    cdef tuple rest
+    cdef object source_traceback
+    cdef int argument_count
+    cdef flag is_cancelled
+    cdef flag is_guarded        # a ThreadSafeHandle: to be run between begin() and end()
+    cdef hoop_inbox_node node   # while it travels through the inbox
+    cdef object __weakref__
+
+
+cdef class ThreadSafeHandle(Handle):
+    """A handle whose cancel() and cancelled() wait, in other threads, for a callback that is running."""
+    cdef unsigned long runner   # the thread that runs the callback just now, else 0
+    cdef list waiting           # locks that end() releases: one for each thread that waits; or None
+
+    cdef int begin(self) except -1
+    cdef int end(self) except -1
+    cdef int await_end(self) except -1
+
+
+cdef class ScheduledHandle(Handle):
+    """What stands in the heap of timers."""
+    cdef hoop_timer timer
+    cdef hoop_timers *timers    # the heap that the timer is in; it lives as long as `loop`
+    cdef double when_s
+    cdef flag is_scheduled      # as asyncio's _scheduled: in the heap, or taken out of it and about to run
+    cdef flag is_repeating      # is_scheduled also while it runs; repeat() is called when it has
+
+    cdef int repeat(self) except -1
+
+
+cdef class TimerHandle(ScheduledHandle):
+    pass
+
+
+cdef class Immediate(Handle):
+    cdef flag is_pending
+    cdef flag is_unreferenced
+
+
+cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef Handle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef int withdraw(ScheduledHandle handle) except -1  # what cancel() does
+cdef Immediate new_immediate(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
+              object context) except -1
+cdef object callback_source(Handle handle)
+cdef str described(Handle handle)
+cdef int invoke(Handle handle) noexcept
+cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept

@@ -1,0 +1,421 @@
+"""Handle and its kinds: one scheduled callback with its arguments and its context.
+
+Handle, ThreadSafeHandle and TimerHandle stand in for those of asyncio: isinstance() holds through `__class__` (inheriting
+would bring asyncio's own fields along), and the attributes that the ecosystem reads (`_callback`, `_args`, `_context`,
+`_when`, `_cancelled`, `_scheduled`) are there. Immediate is hoop's own, as is Timer (timer.pyx).
+"""
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExact, PyContext_CopyCurrent, \
+    PyThread_get_thread_ident, raw_decref, raw_incref, raw_tuple_items, raw_vectorcall
+from hoop.core.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
+    hoop_timers_set_referenced
+
+import asyncio
+import functools
+import inspect
+from _thread import allocate_lock
+from asyncio import events, format_helpers
+
+cdef bint HAS_THREAD_SAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")  # since Python 3.14
+cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
+
+
+@cython.freelist(1024)
+cdef class Handle:
+    """A callback scheduled with call_soon and its kin. Made by the loop only."""
+
+    @property
+    def __class__(self):
+        return asyncio.Handle
+
+    @property
+    def _loop(self):
+        return self.loop
+
+    @property
+    def _callback(self):
+        return self.callback
+
+    @property
+    def _args(self):
+        return None if self.is_cancelled else arguments_of(self)
+
+    @property
+    def _context(self):
+        return self.context
+
+    @property
+    def _cancelled(self):
+        return self.is_cancelled
+
+    @property
+    def _source_traceback(self):
+        return self.source_traceback
+
+    def cancel(self):
+        """Make sure that the callback does not run. Idempotent; safe from any thread; releases callback and arguments."""
+        discard(self)
+
+    def cancelled(self):
+        """Whether cancel() was called."""
+        return self.is_cancelled
+
+    def get_context(self):
+        """The contextvars.Context that the callback runs in."""
+        return self.context
+
+    def __repr__(self):
+        return f"<{' '.join(description(self))}>"
+
+
+cdef class ThreadSafeHandle(Handle):
+    """A callback scheduled with call_soon_threadsafe, from Python 3.14 on.
+
+    As asyncio's, but without a lock in each handle: nothing is allocated unless a thread has to wait. All of it happens
+    under the GIL, and nothing between a look at `runner` and what follows from it gives the GIL away.
+    """
+
+    @property
+    def __class__(self):
+        return events._ThreadSafeHandle
+
+    def cancel(self):
+        """Make sure that the callback does not run. While another thread runs it, wait until it has ended. Idempotent."""
+        self.await_end()
+        discard(self)
+
+    def cancelled(self):
+        """Whether cancel() was called. While another thread runs the callback, wait until it has ended."""
+        self.await_end()
+        return self.is_cancelled
+
+    cdef int begin(self) except -1:
+        """The callback is about to be called, by this thread."""
+        self.runner = PyThread_get_thread_ident()
+        return 0
+
+    cdef int end(self) except -1:
+        """It has returned or raised."""
+        cdef list waiting = self.waiting
+        self.runner = 0
+        if waiting is not None:
+            self.waiting = None
+            for lock in waiting:
+                lock.release()
+        return 0
+
+    cdef int await_end(self) except -1:
+        if self.runner == 0 or self.runner == PyThread_get_thread_ident():
+            return 0
+        lock = allocate_lock()
+        lock.acquire()
+        if self.runner != 0:  # it may have ended meanwhile: allocating can run other code
+            if self.waiting is None:
+                self.waiting = []
+            self.waiting.append(lock)
+            lock.acquire()
+        return 0
+
+
+cdef class ScheduledHandle(Handle):
+    """A callback with a deadline. Cancelling takes it out of the heap at once."""
+
+    def __cinit__(self):
+        hoop_timer_init(&self.timer, <void *>self)
+
+    cdef int repeat(self) except -1:
+        """It repeats and has run: arm it again."""
+        raise NotImplementedError("a handle that repeats must say how")
+
+    def cancel(self):
+        """Make sure that the callback does not run. Idempotent."""
+        withdraw(self)
+
+    def ref(self):
+        """Have loop.run() wait for this timer again, as it does by default. Returns self. (Node: timeout.ref)"""
+        hoop_timers_set_referenced(self.timers, &self.timer, True)
+        return self
+
+    def unref(self):
+        """Let loop.run() return although this timer is still pending. Returns self. (Node: timeout.unref)"""
+        hoop_timers_set_referenced(self.timers, &self.timer, False)
+        return self
+
+    def has_ref(self):
+        """Whether loop.run() waits for this timer while it is pending."""
+        return not self.timer.is_unreferenced
+
+
+cdef class TimerHandle(ScheduledHandle):
+    """A callback scheduled with call_later or call_at."""
+
+    @property
+    def __class__(self):
+        return asyncio.TimerHandle
+
+    @property
+    def _when(self):
+        return self.when_s
+
+    @property
+    def _scheduled(self):
+        return self.is_scheduled
+
+    def when(self):
+        """The deadline in seconds of loop.time()."""
+        return self.when_s
+
+    def cancel(self):  # here too: a method of the very type is called faster than an inherited one
+        """Make sure that the callback does not run. Idempotent."""
+        withdraw(self)
+
+    def __hash__(self):
+        return hash(self.when_s)
+
+    def __eq__(self, other):
+        cdef TimerHandle that
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        that = other
+        return (self.when_s == that.when_s and self.callback == that.callback
+                and self._args == that._args and self.is_cancelled == that.is_cancelled)
+
+    def __lt__(self, other):
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        return self.when_s < (<TimerHandle>other).when_s
+
+    def __le__(self, other):
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        return self.when_s < (<TimerHandle>other).when_s or self == other
+
+    def __gt__(self, other):
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        return self.when_s > (<TimerHandle>other).when_s
+
+    def __ge__(self, other):
+        if type(other) is not TimerHandle:
+            return NotImplemented
+        return self.when_s > (<TimerHandle>other).when_s or self == other
+
+
+cdef class Immediate(Handle):
+    """A callback scheduled with set_immediate: hoop's counterpart of Node's Immediate."""
+
+    @property
+    def active(self):
+        """Whether the callback is still to come."""
+        return self.is_pending and not self.is_cancelled
+
+    def close(self):
+        """Make sure that the callback does not run. Idempotent. (Node: clearImmediate)"""
+        discard(self)
+
+    def ref(self):
+        """Have loop.run() wait for this callback again, as it does by default. Returns self. (Node: immediate.ref)"""
+        self.is_unreferenced = False
+        return self
+
+    def unref(self):
+        """Let loop.run() return without having called it. Returns self. (Node: immediate.unref)"""
+        self.is_unreferenced = True
+        return self
+
+    def has_ref(self):
+        """Whether loop.run() waits for this callback while it is to come."""
+        return not self.is_unreferenced
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+cdef int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
+              object context) except -1:
+    cdef Py_ssize_t i
+    if context is None:
+        handle.context = PyContext_CopyCurrent()
+    elif PyContext_CheckExact(context):
+        handle.context = context
+    else:
+        raise TypeError(f"context must be a contextvars.Context, not {context!r}")
+    handle.loop = loop
+    handle.callback = callback
+    handle.argument_count = <int>count
+    if count > 2:
+        handle.rest = tuple([<object>arguments[i] for i in range(count)])
+        return 0
+    if count > 0:
+        handle.first = <object>arguments[0]
+        if count > 1:
+            handle.second = <object>arguments[1]
+    return 0
+
+
+cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context):
+    """A handle for callback(*arguments); a context of None means a copy of the current one."""
+    cdef Handle handle = Handle.__new__(Handle)
+    fill(handle, loop, callback, arguments, count, context)
+    return handle
+
+
+cdef Handle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context):
+    """As new_handle, for call_soon_threadsafe: of the kind that this Python's asyncio gives."""
+    cdef Handle handle
+    if not HAS_THREAD_SAFE_HANDLE:
+        return new_handle(loop, callback, arguments, count, context)
+    handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
+    fill(handle, loop, callback, arguments, count, context)
+    handle.is_guarded = True
+    return handle
+
+
+cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count,
+                                  object context):
+    cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
+    fill(handle, loop, callback, arguments, count, context)
+    return handle
+
+
+cdef Immediate new_immediate(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context):
+    cdef Immediate handle = Immediate.__new__(Immediate)
+    fill(handle, loop, callback, arguments, count, context)
+    handle.is_pending = True
+    return handle
+
+
+cdef int invoke(Handle handle) noexcept:
+    """Call it; -1 with the exception set if it raised. Callback and arguments are kept alive here, since the callback may
+    cancel its own handle."""
+    cdef PyObject *stack[3]
+    cdef PyObject *result
+    cdef PyObject *rest
+    cdef PyObject *callback = <PyObject *>handle.callback
+    cdef size_t count = <size_t>handle.argument_count
+    raw_incref(callback)
+    if count > 2:
+        rest = <PyObject *>handle.rest
+        raw_incref(rest)
+        result = raw_vectorcall(callback, raw_tuple_items(rest, 0), count, NULL)
+        raw_decref(rest)
+    else:
+        stack[0] = NULL
+        stack[1] = <PyObject *>handle.first
+        stack[2] = <PyObject *>handle.second
+        if count > 0:
+            raw_incref(stack[1])
+        if count > 1:
+            raw_incref(stack[2])
+        result = raw_vectorcall(callback, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        if count > 0:
+            raw_decref(stack[1])
+        if count > 1:
+            raw_decref(stack[2])
+    raw_decref(callback)
+    if result == NULL:
+        return -1
+    raw_decref(result)
+    return 0
+
+
+cdef int withdraw(ScheduledHandle handle) except -1:
+    discard(handle)
+    if hoop_timer_is_pending(&handle.timer):
+        handle.is_scheduled = False
+        if hoop_timers_remove(handle.timers, &handle.timer) == 0:
+            Py_DECREF(handle)  # the heap's reference; the caller still has its own
+    return 0
+
+
+cdef int discard(Handle handle) except -1:
+    cdef object label = None
+    if handle.is_cancelled:
+        return 0
+    if handle.source_traceback is not None:
+        label = repr(handle)  # debug mode: a cancelled handle still tells what it was
+    handle.is_cancelled = True
+    handle.callback = None
+    handle.first = None
+    handle.second = label
+    handle.rest = None
+    return 0
+
+
+cdef tuple arguments_of(Handle handle):
+    if handle.argument_count == 0:
+        return ()
+    if handle.argument_count == 1:
+        return (handle.first,)
+    if handle.argument_count == 2:
+        return (handle.first, handle.second)
+    return handle.rest
+
+
+cdef object callback_source(Handle handle):
+    """The callback and where it is defined. Its arguments are shown in debug mode only: they may hold secrets."""
+    if HAS_DEBUG_ARGUMENT:
+        return format_helpers._format_callback_source(handle.callback, arguments_of(handle),
+                                                      debug=handle.loop.get_debug())
+    if handle.loop.get_debug():
+        return format_helpers._format_callback_source(handle.callback, arguments_of(handle))
+    return source_without_arguments(handle.callback)
+
+
+cdef object source_without_arguments(object callback):
+    """Where asyncio cannot leave them out (cpython#112997, mended in Python 3.12.2)."""
+    cdef object source = format_helpers._get_function_source(callback)
+    cdef str suffix = ""
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+        suffix += "()"
+    text = format_helpers._format_callback(callback, (), None, suffix)
+    return f"{text} at {source[0]}:{source[1]}" if source else text
+
+
+cdef list description(Handle handle):
+    """The words of a repr, as asyncio puts them."""
+    words = [type(handle).__name__]
+    if handle.is_cancelled:
+        words.append("cancelled")
+        if handle.second is not None:
+            words.append(handle.second)
+    if isinstance(handle, ScheduledHandle):
+        words.append(f"when={(<ScheduledHandle>handle).when_s}")
+    if handle.callback is not None:
+        words.append(callback_source(handle))
+    if handle.source_traceback:
+        frame = handle.source_traceback[len(handle.source_traceback) - 1]
+        words.append(f"created at {frame[0]}:{frame[1]}")
+    return words
+
+
+cdef str described(Handle handle):
+    """The handle as asyncio's slow-callback warning shows it: the task, where the callback is a task's step."""
+    owner = getattr(handle.callback, "__self__", None)
+    if owner is not None and hasattr(owner, "get_coro"):
+        return repr(owner)
+    return str(handle)
+
+
+cdef Py_ssize_t node_offset  # of Handle.node
+
+
+cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept:
+    """The handle that travels as node. Borrowed."""
+    return <PyObject *>(<char *>node - node_offset)
+
+
+cdef int measure_node_offset() except -1:
+    global node_offset
+    cdef Handle sample = Handle.__new__(Handle)
+    node_offset = <char *>&sample.node - <char *><void *>sample
+    return 0
+
+
+measure_node_offset()

@@ -1,0 +1,132 @@
+from cpython.object cimport PyObject
+from hoop.core.csrc cimport hoop_clock_ns, hoop_datagram_reader, hoop_event, hoop_poller, hoop_ring, hoop_ring_size, hoop_spin
+from hoop.core.flag cimport flag
+from hoop.core.handle cimport Handle
+from hoop.core.scheduler cimport Errand, Scheduler
+from libc.stdint cimport int64_t
+
+cdef enum:
+    READ_BUFFER_SIZE = 65536
+    LONGEST_HOLD_NS = 250000    # a write that finds bytes held for longer sends
+
+
+cdef class Watcher(Errand):
+    """Who is told that a descriptor is ready, and whose writes are flushed after a callback.
+
+    A watcher with an interest keeps loop.run() from returning, unless it is unreferenced. The reactor counts; a subclass
+    has nothing to do, also not for ref(), unref() and has_ref(), which are its Python methods too.
+    """
+    cdef Reactor reactor
+    cdef int fd                 # -1 when it owns or watches none (any more)
+    cdef flag is_watched        # it stands in the reactor's table under fd
+    cdef flag is_held           # and the table owns a reference to it
+    cdef flag is_kept_idle      # the table keeps its reference while the interest is 0
+    cdef flag is_flush_due      # it stands in the reactor's queue of flushes
+    cdef flag is_unreferenced   # the user's wish: run() does not wait for it
+    cdef flag is_users_fd       # its descriptor is the user's own (add_reader): a transport may take it over
+    cdef flag is_counted        # in the reactor's references: it has an interest and is referenced
+
+    cdef int set_referenced(self, bint is_referenced) except -1  # what ref() and unref() do; at any time, idempotent
+
+    cdef int on_events(self, unsigned events) except -1    # HOOP_READABLE | HOOP_WRITABLE, masked by interest
+    cdef int on_watch_failed(self, int error) except -1    # the kernel refused an interest; error is a positive errno
+    cdef int on_flush(self, bint is_loop_calling) except -1  # send what was deferred; the loop calls between callbacks
+    cdef int on_failed(self, object error) except -1       # what it is told of an event has raised this, or it was refused
+    cdef int on_loop_closed(self) except -1                # the loop closes, and lets go of it next
+    cdef int on_descriptor_lost(self) except -1            # fd was closed behind our back and its number reused
+
+
+cdef class Reactor(Scheduler):
+    cdef hoop_ring flushes      # Watcher with writes deferred by the callback that is running
+    cdef hoop_poller poller
+    cdef PyObject **watchers    # Watcher by descriptor number, or NULL
+    cdef int watcher_capacity
+    cdef hoop_event *events
+    cdef char *read_buffer      # shared by the transports: what is read into it is copied out before anything else runs
+    cdef hoop_datagram_reader *datagram_reader  # likewise, for datagrams; NULL until somebody receives one
+    cdef object entered         # the context left entered between two callbacks, or None
+    cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
+    cdef bint defers_writes     # what a new transport does, unless it is told otherwise
+    cdef int64_t noted_ns       # a recent reading of the monotonic clock, also where the loop has a clock of its own
+    cdef int64_t held_since_ns  # the first watcher in `flushes` came there then or later
+    cdef bint forked            # this is a child's copy: the kernel's poller belongs to the parent
+    cdef bint poll_every_turn
+    cdef bint must_poll         # the next turn polls: the loop has changed an interest, or written to or closed a descriptor
+    cdef int skipped_polls
+    cdef size_t last_batch      # callbacks run by the latest turn
+    cdef bint is_telling        # a watcher is being told of its event: what is raised now is its
+    cdef bint has_stale         # an event of this wait was about a registration nobody holds
+    cdef int stale_waits        # waits in a row that reported a registration nobody holds
+    cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
+    cdef public double slow_callback_duration
+    cdef public object _current_handle
+    cdef public object _task_factory  # kept for create_task (calls.pyx): None, or what set_task_factory() was given
+
+    # What floors above keep here, each its own. The core only holds it, lets go of it when the loop closes, and never looks
+    # into it.
+    cdef object timeout_queues  # timeouts: its TimeoutQueue by length, weakly; None until the first
+    cdef object jobs_pool       # pool: the loop's Pool; None until its first use
+    cdef object jobs_pool_size  # pool: what a pool of the loop's own is made with
+    cdef bint owns_jobs_pool    # pool: it is closed with the loop
+    cdef set crews              # pool: every Crew that was given jobs of this loop; None until the first
+    cdef object cached_files    # fs_jobs: its CachedFiles; None until the first read
+    cdef bint reads_cached_files  # fs_jobs: these may be used
+
+    cdef int watch(self, Watcher watcher, unsigned interest) except -1
+    cdef int rewatch(self, Watcher watcher, unsigned interest) except -1
+    cdef int unwatch(self, Watcher watcher) except -1
+    cdef int set_interest(self, Watcher watcher, unsigned interest) except -1
+    cdef unsigned interest(self, Watcher watcher) noexcept
+    cdef Watcher watcher_of(self, int fd)
+    cdef int drop_watcher(self, int fd) except -1
+    cdef int keep_idle(self, Watcher watcher) except -1
+    cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1
+    cdef int grow_watchers(self, int fd) except -1
+    cdef int defer_flush(self, Watcher watcher) except -1
+    cdef int flush_deferred(self) except -1
+
+    cdef int enter_context(self, object context) except -1
+    cdef int leave_context(self) except -1
+    cdef int report(self, dict context) except -1
+
+    cdef int run_turns(self, bint until_idle) except -1
+    cdef int turn(self) except -1
+    cdef int turn_failed(self, object error) except -1
+    cdef int poll(self, bint may_block) except -1
+    cdef int hear_signals(self) except -1
+    cdef int sleep(self) except -1
+    cdef int run_ready(self, size_t count) except -1
+    cdef int run_due(self, size_t count) except -1
+    cdef int run_immediates(self, size_t count) except -1
+    cdef int run_handle(self, Handle handle) except -1
+    cdef int run_handle_timed(self, Handle handle) except -1
+    cdef int handle_failed(self, Handle handle, object error) except -1
+    cdef int dispatch(self, int count) except -1
+    cdef int dispatch_from(self, int *done, int count) except -1
+    cdef int event_failed(self, int index, object error) except -1
+    cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1
+    cdef int settle(self) except -1
+    cdef int flush_writes(self, bint is_loop_calling) except -1
+    cdef int release_everything(self) except -1
+
+
+# ---- deferred writes (docs/writes.md) ------------------------------------------------------------------------------
+
+cdef inline bint may_hold(Reactor reactor) noexcept:
+    """Whether what was just written may wait for the callback's end. No: bytes of this or of another transport have been
+    held for too long, and all are to be sent. The first to be held costs no look at the clock: what was noted last cannot
+    be later, and if it is much earlier, so that the second write is sent for nothing, the third finds it fresh."""
+    cdef int64_t now_ns
+    if hoop_ring_size(&reactor.flushes) == 0:
+        reactor.held_since_ns = reactor.noted_ns
+        return True
+    now_ns = hoop_clock_ns()
+    reactor.noted_ns = now_ns
+    return now_ns - reactor.held_since_ns <= LONGEST_HOLD_NS
+
+
+cdef inline int flush_if_deferred(Reactor reactor) except -1:
+    """Before whatever others can see: what was written before must not come after it. In the loop's thread."""
+    if hoop_ring_size(&reactor.flushes) > 0:
+        return reactor.flush_deferred()
+    return 0

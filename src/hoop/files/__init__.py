@@ -1,0 +1,1 @@
+"""What is behind hoop.fs: files as jobs of the pool, opened files."""

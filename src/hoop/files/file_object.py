@@ -1,0 +1,678 @@
+"""Files that are opened, read and written through the pool: what hoop.fs.open() and the temporary files give.
+
+Behind each of them is a file object of the standard library, used on the pool's threads only, so that every mode,
+encoding and kind of newline is right. What is added:
+
+- Operations on one file run one after another, in the order in which they were called. `_turn` sees to that on the
+  loop; `_guard` is for the case in which a caller was cancelled and its operation is still running.
+- Lines of a file that is only read are fetched many at a time: one hop for LINES_AHEAD bytes of them. Whoever then asks
+  for anything but the next line finds the file where it should be: what was fetched and not taken is put back first.
+- An operation that was cancelled before it began has no effect. One that was running ends, and its result is dropped.
+- What waits for nothing happens on the loop's thread: opening a small file, for reading, that read_file() would read
+  there (csrc/fs_cached.h), then reading all of its bytes as the first thing done with it, and closing a file on this
+  machine that was only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import io
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, AnyStr, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, overload
+
+from hoop.core.running import running_loop
+from hoop.files import file_jobs
+from hoop.jobs.pool import Pool, loop_pool
+
+if TYPE_CHECKING:
+    from _typeshed import (
+        FileDescriptorOrPath,
+        OpenBinaryMode,
+        OpenTextMode,
+        ReadableBuffer,
+        WriteableBuffer,
+    )
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+LINES_AHEAD = 65536  # bytes or characters
+
+
+def running_pool() -> Pool:
+    """The pool of the running loop; RuntimeError if none runs, or one that is not hoop's."""
+    return loop_pool(running_loop("hoop.fs"))
+
+
+class _Ahead(Generic[AnyStr]):
+    """Lines that were read and not yet asked for, of a file that can seek and is only read. The file's guard is
+    held."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._lines: deque[AnyStr] = deque()
+        self._start = 0  # tell() before the first of the batch
+        self._taken: list[int] = []  # the lengths of those that were asked for
+        self._error: BaseException | None = None  # what the line after the last one raised
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def take(self) -> AnyStr:
+        """The next line."""
+        line = self._lines.popleft()
+        self._taken.append(len(line))
+        return line
+
+    def fill(self) -> AnyStr | None:
+        """See to it that there is a line to take: None, or the next line itself where none can be kept. Blocks.
+
+        What it has read stays, also if nobody waits for it any more.
+        """
+        if not self._lines and self._error is None and self._note_start():
+            self._read_batch()
+        if self._lines:
+            return None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        line: AnyStr = self._file.readline()
+        return line
+
+    def _note_start(self) -> bool:
+        """Whether it can be found again: a few decoders cannot say where they are."""
+        try:
+            self._start = self._file.tell()
+        except OSError:
+            return False
+        self._taken.clear()
+        return True
+
+    def _read_batch(self) -> None:
+        size = 0
+        try:
+            while size < LINES_AHEAD:
+                line = self._file.readline()
+                if not line:
+                    break
+                self._lines.append(line)
+                size += len(line)
+        except Exception as error:
+            self._error = error
+
+    def put_back(self) -> None:
+        """Leave the file where whoever has taken its lines believes it to be. Blocks."""
+        if self._lines or self._error is not None:
+            self._lines.clear()
+            self._error = None
+            if isinstance(self._file, io.TextIOBase):
+                self._file.seek(self._start)  # a cookie, not a number to calculate with
+                for _ in self._taken:
+                    self._file.readline()
+            else:
+                self._file.seek(self._start + sum(self._taken))
+
+
+def read_lines(file: Any, hint: int | None) -> list[Any]:
+    """As file.readlines(hint), which for text goes through next() and so makes tell() fail or lie afterwards."""
+    lines = []
+    size = 0
+    limit = math.inf if hint is None or hint <= 0 else hint
+    while size <= limit:
+        line = file.readline()
+        if not line:
+            break
+        lines.append(line)
+        size += len(line)
+    return lines
+
+
+class _Step(Generic[T]):
+    """One operation on a file, for a thread. Once it is abandoned it does not begin any more.
+
+    A thread may have taken it and not yet have the guard when its caller is cancelled; without the mark it could then
+    run after what was called later.
+    """
+
+    def __init__(self, guard: threading.Lock, method: Callable[..., T], args: tuple[Any, ...]) -> None:
+        self._guard = guard
+        self._method = method
+        self._args = args
+        self.has_begun = False
+        self.is_abandoned = False
+
+    def __call__(self) -> T:
+        with self._guard:
+            if self.is_abandoned:
+                return None  # type: ignore[return-value]  # nobody gets it
+            self.has_begun = True
+            return self._method(*self._args)
+
+
+class File(Generic[AnyStr]):
+    """A file whose operations are coroutines, with the names and meanings of the io module (and of aiofiles)."""
+
+    def __init__(self, file: Any, pool: Pool, *, is_cached: bool = False) -> None:
+        """On a thread of the pool, since it asks the kernel about the file; unless that was opened from the cache."""
+        self._file = file
+        self._pool = pool
+        self._turn = asyncio.Lock()
+        self._called = 0  # operations that were called and have not ended
+        self._guard = threading.Lock()
+        self._ahead: _Ahead[AnyStr] | None = None
+        self._device: tuple[int, bool] | None = None
+        self._is_local = is_cached  # and only read
+        self._is_untouched = is_cached  # and stands at its start
+        if file.readable() and not file.writable() and file.seekable():
+            self._ahead = _Ahead(getattr(file, "file", file))
+            if not is_cached:
+                self._device = file_jobs.device_of(file.fileno())
+                self._is_local = self._device is not None and self._device[1]
+
+    async def _run(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+        """What method(*args) gives, on a file that stands where its user believes it to be."""
+        return await self._in_turn(self._put_back_first, method, args)
+
+    async def _in_turn(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+        self._called += 1
+        self._is_untouched = False
+        try:
+            async with self._turn:
+                step = _Step(self._guard, method, args)
+                try:
+                    return await self._pool.run(step)
+                except asyncio.CancelledError:
+                    step.is_abandoned = True
+                    raise
+        finally:
+            self._called -= 1
+
+    def _put_back_first(self, method: Callable[..., T], args: tuple[Any, ...]) -> T:
+        """On a thread of the pool."""
+        if self._ahead is not None:
+            self._ahead.put_back()
+        return method(*args)
+
+    # ---- lines -------------------------------------------------------------------------------------------------------
+
+    def _line_at_hand(self) -> AnyStr | None:
+        """A line that was fetched before, if it is this caller's turn."""
+        if not self._ahead or self._called > 0 or not self._guard.acquire(blocking=False):
+            return None
+        try:
+            return self._ahead.take() if self._ahead else None
+        finally:
+            self._guard.release()
+
+    async def _next_line(self) -> AnyStr:
+        line = self._line_at_hand()
+        if line is not None:
+            return line
+        if self._ahead is None:
+            read: AnyStr = await self._run(self._file.readline)
+            return read
+        ahead = self._ahead
+        line = await self._in_turn(ahead.fill)
+        return ahead.take() if line is None else line
+
+    async def readline(self, size: int | None = -1, /) -> AnyStr:
+        """The next line with its end, at most size bytes or characters of it; empty at the end of the file."""
+        if size is None or size < 0:
+            return await self._next_line()
+        line: AnyStr = await self._run(self._file.readline, size)
+        return line
+
+    async def readlines(self, hint: int | None = -1, /) -> list[AnyStr]:
+        """The lines up to the end, or up to the one that makes them more than hint bytes or characters in all."""
+        return await self._run(read_lines, self._file, hint)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AnyStr:
+        line = self._line_at_hand()
+        if line is None:
+            line = await self._next_line()
+        if not line:
+            raise StopAsyncIteration
+        return line
+
+    # ---- reading and writing -----------------------------------------------------------------------------------------
+
+    async def read(self, size: int | None = -1, /) -> AnyStr:
+        """Up to size bytes or characters, all that is left if it is None or negative; empty at the end of the file."""
+        data: AnyStr = await self._run(self._file.read, size)
+        return data
+
+    async def _write(self, data: Any) -> int:
+        count: int = await self._run(self._file.write, data)
+        return count
+
+    async def _writelines(self, lines: list[Any]) -> None:
+        await self._run(self._file.writelines, lines)
+
+    async def flush(self) -> None:
+        """Hand what is buffered to the kernel. (hoop.fs.fsync(f.fileno()) brings it to the disk.)"""
+        await self._run(self._file.flush)
+
+    # ---- position and size -------------------------------------------------------------------------------------------
+
+    async def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to offset from the start (0), from here (1) or from the end (2): the new position."""
+        position: int = await self._run(self._file.seek, offset, whence)
+        return position
+
+    async def tell(self) -> int:
+        """The position, as seek() takes it; for text it is a number without meaning."""
+        position: int = await self._run(self._file.tell)
+        return position
+
+    async def truncate(self, size: int | None = None, /) -> int:
+        """Cut or lengthen the file to size bytes (None: to the position). The position stays; the new size."""
+        length: int = await self._run(self._file.truncate, size)
+        return length
+
+    # ---- what needs no thread ----------------------------------------------------------------------------------------
+
+    async def readable(self) -> bool:
+        """Whether it can be read."""
+        return bool(self._file.readable())
+
+    async def writable(self) -> bool:
+        """Whether it can be written."""
+        return bool(self._file.writable())
+
+    async def seekable(self) -> bool:
+        """Whether it has a position."""
+        return bool(self._file.seekable())
+
+    async def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return bool(self._file.isatty())
+
+    def fileno(self) -> int:
+        """The number of its descriptor."""
+        self._is_untouched = False  # whoever has that may move it
+        return int(self._file.fileno())
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() has run."""
+        return bool(self._file.closed)
+
+    @property
+    def name(self) -> Any:
+        """What open() was given: a path or the number of a descriptor; of a temporary file, its path."""
+        return self._file.name
+
+    @property
+    def mode(self) -> str:
+        """The mode, as the file object of the standard library gives it."""
+        return str(self._file.mode)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._file!r}>"
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Write what is buffered and close, after what was called before. Idempotent.
+
+        It is done also if the caller is cancelled meanwhile. OSError if the last bytes could not be written.
+        """
+        if self._file.closed or self._close_here():
+            return
+        closing = _Step(self._guard, self._close_now, ())
+        self._called += 1
+        try:
+            async with self._turn:
+                await self._pool.run(closing)
+        except asyncio.CancelledError:
+            if not closing.has_begun:  # it was taken back, or is about to begin: then the second time does nothing
+                self._pool.run(closing)  # the guard keeps it behind what is running
+            raise
+        finally:
+            self._called -= 1
+
+    def _close_here(self) -> bool:
+        """Close at once, if that neither writes nor waits: a local file that was only read and is not deleted by it."""
+        if not self._is_local or self._called > 0 or not self._guard.acquire(blocking=False):
+            return False
+        try:
+            if not has_a_name(self._file.fileno()):
+                return False
+            self._close_now()
+            return True
+        finally:
+            self._guard.release()
+
+    def _close_now(self) -> None:
+        self._ahead = None
+        self._is_untouched = False
+        self._file.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class TextFile(File[str]):
+    """A file of text, as io.TextIOWrapper."""
+
+    async def write(self, text: str, /) -> int:
+        """Write all of text: the number of characters."""
+        return await self._write(text)
+
+    async def writelines(self, lines: Iterable[str], /) -> None:
+        """Write each of the lines; nothing is added to them."""
+        await self._writelines(list(lines))
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of its bytes."""
+        return str(self._file.encoding)
+
+    @property
+    def errors(self) -> str | None:
+        """What is done about bytes or characters that the encoding does not have."""
+        errors: str | None = self._file.errors
+        return errors
+
+    @property
+    def newlines(self) -> str | tuple[str, ...] | None:
+        """The kinds of line ends seen so far, where they are translated."""
+        newlines: str | tuple[str, ...] | None = self._file.newlines
+        return newlines
+
+    @property
+    def line_buffering(self) -> bool:
+        """Whether each line end flushes."""
+        return bool(self._file.line_buffering)
+
+    @property
+    def buffer(self) -> Any:
+        """The binary file object of the standard library beneath; using it blocks."""
+        return self._file.buffer
+
+    def detach(self) -> Any:
+        """Take that away from this one, which is of no use from then on. What was written is flushed: this blocks."""
+        return self._file.detach()
+
+
+class RawFile(File[bytes]):
+    """A file of bytes without a buffer, as io.FileIO: write() may take less than it was given, read() may give less."""
+
+    async def write(self, data: ReadableBuffer, /) -> int:
+        """Write data: the number of bytes that were taken. What can change (a bytearray) is copied first."""
+        return await self._write(unchanging(data))
+
+    async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
+        """Write each of the lines; nothing is added to them."""
+        await self._writelines([unchanging(line) for line in lines])
+
+    async def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Read into a writable buffer, which is not to be used meanwhile: the number of bytes, 0 at the end."""
+        count: int = await self._run(self._file.readinto, buffer)
+        return count
+
+    async def read(self, size: int | None = -1, /) -> bytes:
+        """Up to size bytes, all that is left if it is None or negative; empty at the end of the file."""
+        data = self._read_here() if self._is_untouched and (size is None or size == -1) else None
+        return await super().read(size) if data is None else data
+
+    def _read_here(self) -> bytes | None:
+        """All bytes, if the file stands at its start and its contents are in memory."""
+        if self._called > 0 or not self._guard.acquire(blocking=False):
+            return None
+        try:
+            self._is_untouched = False
+            data = file_jobs.read_cached(self._file.fileno())
+            if data is not None:
+                self._file.seek(len(data))
+            return data
+        finally:
+            self._guard.release()
+
+    async def readall(self) -> bytes:
+        """All that is left."""
+        return await self.read()
+
+
+class BinaryFile(RawFile):
+    """A buffered file of bytes, as io.BufferedReader, BufferedWriter or BufferedRandom: reads and writes are whole."""
+
+    async def read1(self, size: int = -1, /) -> bytes:
+        """Up to size bytes with at most one read of the file below, none if something is buffered."""
+        data: bytes = await self._run(self._file.read1, size)
+        return data
+
+    async def readinto1(self, buffer: WriteableBuffer, /) -> int:
+        """The same into a writable buffer: the number of bytes."""
+        count: int = await self._run(self._file.readinto1, buffer)
+        return count
+
+    async def peek(self, size: int = 0, /) -> bytes:
+        """What is buffered, after one read if that is nothing; the position stays. size is not much regarded."""
+        data: bytes = await self._run(self._file.peek, size)
+        return data
+
+    @property
+    def raw(self) -> Any:
+        """The io.FileIO beneath; using it blocks."""
+        self._is_untouched = False
+        return self._file.raw
+
+    def detach(self) -> Any:
+        """Take that away from this one, which is of no use from then on. What was written is flushed: this blocks."""
+        self._is_untouched = False
+        return self._file.detach()
+
+
+def has_a_name(fd: int) -> bool:
+    """Whether a file stays when it is closed. Deleting a large one may take long."""
+    try:
+        return os.fstat(fd).st_nlink > 0
+    except OSError:  # somebody else has closed it: a thread will say so
+        return False
+
+
+def unchanging(data: Any) -> bytes:
+    """Bytes that stay as they are until a thread has written them. TypeError for what is no buffer."""
+    return data if isinstance(data, bytes) else memoryview(data).tobytes()
+
+
+def wrapped(file: Any, pool: Pool, *, is_cached: bool = False) -> Any:
+    """The file object around a file of the standard library, or around tempfile's wrapper of one."""
+    inner = getattr(file, "file", file)
+    if isinstance(inner, io.TextIOBase):
+        return TextFile(file, pool, is_cached=is_cached)
+    kind = RawFile if isinstance(inner, io.RawIOBase) else BinaryFile
+    return kind(file, pool, is_cached=is_cached)
+
+
+# ---- opening ---------------------------------------------------------------------------------------------------------
+
+
+class _Making(Generic[T]):
+    """Something that is made on a thread and must be given back if by then nobody wants it."""
+
+    def __init__(self, make: Callable[[], T], discard: Callable[[T], object]) -> None:
+        self._make = make
+        self._discard = discard
+        self._lock = threading.Lock()
+        self._is_abandoned = False
+        self._made: list[T] = []
+
+    def __call__(self) -> T:
+        """On a thread of the pool."""
+        made = self._make()
+        with self._lock:
+            self._made.append(made)
+            is_abandoned = self._is_abandoned
+        if is_abandoned:
+            self._give_back()
+        return made
+
+    def abandon(self, pool: Pool) -> None:
+        """On the loop's thread: whoever wanted it was cancelled."""
+        with self._lock:
+            self._is_abandoned = True
+            is_made = bool(self._made)
+        if is_made:
+            pool.run(self._give_back)
+
+    def _give_back(self) -> None:
+        self._discard(self._made.pop())
+
+
+async def made_on(pool: Pool, make: Callable[[], T], discard: Callable[[T], object]) -> T:
+    """What make() gives on a thread of the pool. If the caller is cancelled, discard() gets it, there too."""
+    making = _Making(make, discard)
+    try:
+        return await pool.run(making)
+    except asyncio.CancelledError:
+        making.abandon(pool)
+        raise
+
+
+F = TypeVar("F", bound=File[Any])
+
+
+class Opening(Awaitable[F], AbstractAsyncContextManager[F, None]):
+    """What open() returns: `await` it for the file, or use it in `async with`, which closes the file."""
+
+    def __init__(self, make: Callable[[], IO[Any]], make_here: Callable[[], IO[Any] | None] | None = None) -> None:
+        """make is for a thread; make_here is tried first, on the loop's."""
+        self._make = make
+        self._make_here = make_here
+        self._opened: F | None = None
+
+    async def _open(self) -> F:
+        pool = running_pool()
+        file = None if self._make_here is None else self._make_here()
+        opened: F
+        if file is not None:
+            opened = wrapped(file, pool, is_cached=True)
+            return opened
+        mount_changes = file_jobs.mount_changes()
+        opened = await made_on(pool, lambda: wrapped(self._make(), pool), close_unwanted)
+        if opened._device is not None:
+            file_jobs.learn(*opened._device, mount_changes)
+        return opened
+
+    def __await__(self) -> Generator[Any, Any, F]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> F:
+        self._opened = await self._open()
+        return self._opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+
+
+def close_unwanted(file: File[Any]) -> None:
+    """Nothing was written to it: there is nothing to lose."""
+    file._close_now()
+
+
+Opener = Callable[[str, int], int]
+
+
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: OpenTextMode = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Opening[TextFile]: ...
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: OpenBinaryMode,
+    buffering: Literal[0],
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Opening[RawFile]: ...
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: OpenBinaryMode,
+    buffering: Literal[-1, 1] = -1,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Opening[BinaryFile]: ...
+@overload
+def open(
+    file: FileDescriptorOrPath,
+    mode: str,
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Opening[Any]: ...
+def open(
+    file: FileDescriptorOrPath,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Opening[Any]:
+    """Open a file on the pool: `f = await open(path)`, or `async with open(path) as f`.
+
+    Arguments and errors are those of the built-in open() (https://docs.python.org/3/library/functions.html#open). The
+    file is a TextFile, a BinaryFile or, for buffering=0, a RawFile, whose methods are coroutines.
+    """
+
+    def make(opener: Opener | None = opener) -> IO[Any]:
+        return io.open(file, mode, buffering, encoding, errors, newline, closefd, opener)
+
+    may_be_cached = mode in ("r", "rb", "rt", "br", "tr") and closefd and opener is None
+    if may_be_cached and isinstance(file, (str, bytes, os.PathLike)):
+        file = os.fspath(file)
+        return Opening(make, functools.partial(make_cached, file, make))
+    return Opening(make)
+
+
+def make_cached(path: str | bytes, make: Callable[[Opener], IO[Any]]) -> IO[Any] | None:
+    """On the loop's thread: make() around a descriptor from the cache; None if it has none."""
+    try:
+        descriptors = [file_jobs.open_cached(path)]
+    except ValueError:  # no possible name: a thread will say so
+        return None
+    if descriptors[0] < 0:
+        return None
+    try:
+        return make(lambda path, flags: descriptors.pop())
+    finally:
+        for fd in descriptors:  # it did not get that far
+            os.close(fd)

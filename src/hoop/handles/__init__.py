@@ -1,0 +1,1 @@
+"""Sockets with callbacks in place of protocols."""

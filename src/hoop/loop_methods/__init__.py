@@ -1,0 +1,1 @@
+"""The methods of hoop.Loop, a file for each subject; hoop/loop.py puts them together."""

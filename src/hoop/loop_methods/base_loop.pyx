@@ -1,0 +1,279 @@
+"""BaseLoop: the part of the asyncio surface that runs per callback or per packet. calls.pyx has what schedules, loop.py adds
+the rest.
+"""
+from cpython.object cimport PyObject, PyTypeObject
+from hoop.core.cpython_api cimport PyCFunction, PyCFunction_Check, PyCFunction_GetFunction, PyDescr_NewMethod, \
+    PyObject_GenericSetAttr, method_descriptor, tuple_items
+from hoop.core.csrc cimport hoop_clock_ns, hoop_histogram_count_from, hoop_meter, hoop_meter_reset, hoop_poller_close, \
+    hoop_ring_size, hoop_timers_referenced, hoop_waker_close
+from hoop.core.garbage cimport show_to_collector
+from hoop.core.handle cimport Handle, new_handle
+from hoop.core.reactor cimport Reactor, Watcher, flush_if_deferred
+from hoop.jobs.pool cimport durations
+from hoop.loop_methods.calls cimport add_calls, check_schedulable
+from hoop.net.sockops cimport add_callback, fd_watcher, receive, remove_callback, send_all
+from libc.stdint cimport int64_t, uint64_t
+
+import asyncio
+from operator import methodcaller
+from types import MethodDescriptorType
+
+from hoop.net import sockops
+
+cdef PyCFunction own_time = NULL  # the code of BaseLoop.time(), by which another one is told apart
+
+
+cdef class BaseLoop(Reactor):
+    # ---- time and state ------------------------------------------------------------------------------------------
+
+    def time(self):
+        """Seconds of the loop's monotonic clock, to the nanosecond.
+
+        A class derived from the loop's may have its own, and a test may set another as the loop's attribute: timers ask
+        whatever stands in its place.
+        """
+        if self.given_clock is None:
+            return <double>hoop_clock_ns() / 1e9
+        return <double><int64_t>self.given_clock() / 1e9
+
+    cdef bint has_other_time(self) except -1:
+        method = self.time
+        return not (PyCFunction_Check(method) and method.__self__ is self
+                    and PyCFunction_GetFunction(method) == own_time)
+
+    def __setattr__(self, name, value):
+        PyObject_GenericSetAttr(self, name, <PyObject *>value)
+        if name == "time" or name == "__class__":
+            self.look_at_time()
+
+    def __delattr__(self, name):
+        PyObject_GenericSetAttr(self, name, NULL)
+        if name == "time":
+            self.look_at_time()
+
+    def create_future(self):
+        """An asyncio.Future of this loop."""
+        return self.new_future()
+
+    def stop(self):
+        """End run_forever() after the callbacks of the turn that is running."""
+        self.stopping = True
+
+    def is_running(self):
+        """Whether run_forever() or run_until_complete() is active."""
+        return self.thread_id != 0
+
+    def is_closed(self):
+        """Whether close() was called."""
+        return self.closed
+
+    # ---- descriptors ---------------------------------------------------------------------------------------------
+
+    def add_reader(self, fd, callback, *args):
+        """Call callback(*args) whenever fd is readable. Replaces the callback that was there.
+
+        fd is a number or an object with fileno(). ValueError for neither; OSError if the kernel cannot watch it
+        (PermissionError for a regular file, with epoll); RuntimeError if a transport owns it.
+        """
+        return self.add_watch(fd, callback, args, False, "add_reader")
+
+    def remove_reader(self, fd):
+        """Stop calling; whether there was a callback."""
+        return remove_callback(self, fd, False)
+
+    def add_writer(self, fd, callback, *args):
+        """Call callback(*args) whenever fd is writable. As add_reader."""
+        return self.add_watch(fd, callback, args, True, "add_writer")
+
+    def remove_writer(self, fd):
+        """Stop calling; whether there was a callback."""
+        return remove_callback(self, fd, True)
+
+    cdef object add_watch(self, object fd, object callback, tuple args, bint is_writer, str method):
+        cdef Handle handle
+        check_schedulable(self, callback, method)
+        handle = new_handle(self, callback, tuple_items(args, 0), len(args), None)
+        add_callback(self, fd, handle, is_writer)
+        return None
+
+    # ---- sockets -------------------------------------------------------------------------------------------------
+    # Each attempt looks the method up anew, as asyncio does: meanwhile another one may have taken its place.
+
+    def sock_recv(self, sock, n):
+        """Receive up to n bytes; b"" at end of stream."""
+        return receive(self, sock, n)
+
+    def sock_recv_into(self, sock, buf):
+        """Receive into a writable buffer; the number of bytes."""
+        return sockops.sock_call(self, sock, False, methodcaller("recv_into", buf), sock)
+
+    def sock_recvfrom(self, sock, bufsize):
+        """Receive a datagram of up to bufsize bytes: (data, address)."""
+        return sockops.sock_call(self, sock, False, methodcaller("recvfrom", bufsize), sock)
+
+    def sock_recvfrom_into(self, sock, buf, nbytes=0):
+        """Receive a datagram into a writable buffer: (number of bytes, address)."""
+        return sockops.sock_call(self, sock, False, methodcaller("recvfrom_into", buf, nbytes or len(buf)), sock)
+
+    def sock_sendall(self, sock, data):
+        """Send all of data. After an error it is unknown how much was sent."""
+        return send_all(self, sock, data)
+
+    def sock_sendto(self, sock, data, address):
+        """Send a datagram; the number of bytes."""
+        return sockops.sock_call(self, sock, True, methodcaller("sendto", data, address), sock)
+
+    def sock_accept(self, sock):
+        """Accept a connection: (non-blocking socket, address). sock must be listening."""
+        return sockops.sock_call(self, sock, False, accept_nonblocking, sock, kind="accept")
+
+    def _sock_connect_resolved(self, sock, address):
+        return sockops.sock_connected(self, sock, address)
+
+    # ---- running -------------------------------------------------------------------------------------------------
+
+    cdef bint is_alive(self) except -1:
+        """A task that waits for something (another thread, perhaps) counts too; looked for only if all else is done."""
+        return Reactor.is_alive(self) or len(asyncio.all_tasks(self)) > 0
+
+    def _run_turns(self, bint until_idle=False):
+        self.run_turns(until_idle)
+
+    def _ref(self):
+        """One more thing that run() waits for and no queue, timer or descriptor shows; _unref() when it has ended."""
+        self.ref()
+
+    def _unref(self):
+        self.unref()
+
+    def _reference_reader(self, fd, is_referenced):
+        """Whether run() waits for a descriptor of hoop's own that was added with add_reader."""
+        fd_watcher(self, fd).set_referenced(is_referenced)
+
+    def _close_reactor(self):
+        """Release every callback and descriptor. Idempotent; RuntimeError if the loop was begun meanwhile, in another thread."""
+        if self.closed:
+            return
+        if self.thread_id != 0:
+            raise RuntimeError("Cannot close a running event loop")
+        cdef int fd
+        cdef Watcher watcher
+        for fd in range(self.watcher_capacity):
+            watcher = self.watcher_of(fd)
+            if watcher is not None and not self.forked:
+                watcher.on_loop_closed()
+        self.closed = True
+        self.release_everything()
+        self.cached_files = None  # it has descriptors
+        hoop_poller_close(&self.poller)
+        hoop_waker_close(&self.waker)
+
+    def _flush_deferred(self):
+        """Send what the running callback has written: something is about to be done that others can see. Cheap when there is
+        nothing, and no operation at all in another thread."""
+        flush_if_deferred(self)
+
+    def _is_entered(self, context):
+        """Whether the callback that runs now was called inside this very Context."""
+        return self.entered is context
+
+    def _mark_forked(self):
+        """In a child after fork(): the kernel's poller is the parent's, it must not be changed from here."""
+        self.forked = True
+        self.in_callback = False  # it may end by os._exit(), which no hook sees: writes are not deferred any more
+
+    def _measured(self):
+        """The fields of hoop.stats.Metrics but for the pool's."""
+        cdef hoop_meter *meter = &self.meter
+        cdef int64_t uncounted_ns = 0
+        if self.thread_id != 0:
+            uncounted_ns = self.now_ns() - meter.counted_ns
+        return {
+            "turns": meter.turns, "callbacks": meter.callbacks, "events": meter.events, "polls": meter.polls,
+            "sleeps": meter.sleeps, "busy_ns": meter.busy_ns + uncounted_ns, "idle_ns": meter.idle_ns,
+            "lag": durations(&meter.lag), "timer_lateness": durations(&meter.lateness),
+            "ready": hoop_ring_size(&self.ready), "timers": self.timers.size,
+            "unreferenced_timers": self.timers.size - hoop_timers_referenced(&self.timers),
+            "jobs_in_flight": self.jobs_in_flight, "watchers": self.watchers_by_kind(),
+        }
+
+    cdef dict watchers_by_kind(self):
+        cdef int fd
+        cdef dict counts = {}
+        for fd in range(self.watcher_capacity):
+            watcher = self.watcher_of(fd)
+            if watcher is not None:
+                kind = type(watcher).__name__
+                counts[kind] = counts.get(kind, 0) + 1
+        return counts
+
+    def _reset_meter(self):
+        hoop_meter_reset(&self.meter, self.now_ns())
+
+    def _pulse(self, threshold_ns):
+        """For a watchdog in another thread: (a number that changes whenever the loop moves on, the thread that a callback
+        holds or 0, nanoseconds since the loop last looked for work, how many lags were of threshold_ns or more)."""
+        cdef hoop_meter *meter = &self.meter
+        cdef uint64_t beats = meter.callbacks + meter.events + meter.polls + meter.turns
+        cdef unsigned long holder = self.thread_id if self.in_callback else 0
+        cdef int64_t looked_ago_ns = hoop_clock_ns() - meter.looked_ns if self.clock is None else 0
+        return beats, holder, looked_ago_ns, hoop_histogram_count_from(&meter.lag, threshold_ns)
+
+    def _turn_counts(self):
+        """(turns, polls, polls that blocked) since the loop was made."""
+        return (self.meter.turns, self.meter.polls, self.meter.sleeps)
+
+    def _set_debug_flag(self, bint enabled):
+        self.debug = enabled
+
+    def get_debug(self):
+        """Whether debug mode is on."""
+        return self.debug
+
+    @property
+    def _debug(self):
+        return self.debug
+
+    @property
+    def _closed(self):
+        return self.closed
+
+    @property
+    def _stopping(self):
+        return self.stopping
+
+    def _check_closed(self):
+        self.check_open()
+
+    @property
+    def _thread_id(self):
+        return self.thread_id or None
+
+    @property
+    def poller_name(self):
+        """The back end in use: "epoll", "kqueue" or "poll"; None once closed."""
+        return None if self.poller.backend == NULL else self.poller.backend.name.decode("ascii")
+
+
+def accept_nonblocking(sock):
+    connection, address = sock.accept()
+    connection.setblocking(False)
+    return connection, address
+
+
+add_calls(BaseLoop)
+own_time = (<method_descriptor *><PyObject *>BaseLoop.__dict__["time"]).d_method.ml_meth
+show_to_collector(BaseLoop)
+
+
+def own_methods(kind):
+    """Give a class derived from BaseLoop the compiled methods that it inherits as methods of its own.
+
+    A call through a method of the very type needs no search for BaseLoop among the many bases, and the interpreter has
+    faster instructions for it.
+    """
+    if not issubclass(kind, BaseLoop):
+        raise TypeError(f"a class derived from BaseLoop was expected, not {kind!r}")
+    for name, method in list(BaseLoop.__dict__.items()):
+        if type(method) is MethodDescriptorType and getattr(kind, name) is method:
+            setattr(kind, name, PyDescr_NewMethod(<PyTypeObject *>kind, (<method_descriptor *><PyObject *>method).d_method))

@@ -1,0 +1,149 @@
+"""Names to addresses, off the loop's thread; numeric addresses at once."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from hoop.loop_methods.executors import Executing
+from hoop.names.address_info import Literals
+from hoop.names.name_history import NameHistory
+from hoop.names.name_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES, AddressQuestion, NameQuestion
+
+AddressInfo = tuple[Any, Any, int, str, Any]
+
+# Whatever has taken their place (a test's mock, gevent) is called, as asyncio would call it.
+ORIGINAL_GETADDRINFO = socket.getaddrinfo if getattr(socket.getaddrinfo, "__module__", "") == "socket" else None
+ORIGINAL_COMPILED_GETADDRINFO = _socket.getaddrinfo
+ORIGINAL_GETNAMEINFO = _socket.getnameinfo
+
+
+def is_literal(host: object) -> bool:
+    """Whether host is a numeric address that every libc reads alike without asking anybody.
+
+    "127.1", "010.0.0.1" and zones ("fe80::1%eth0") are left to libc proper, since it alone knows what they mean.
+    """
+    if isinstance(host, (bytes, bytearray)):
+        try:
+            host = bytes(host).decode("ascii")
+        except UnicodeDecodeError:
+            return False
+    if not isinstance(host, str):
+        return False
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except (OSError, ValueError):  # ValueError: an embedded NUL
+            continue
+        return True
+    return False
+
+
+def is_number(port: object) -> bool:
+    """Whether a port needs no look-up in the services database."""
+    if isinstance(port, (bytes, bytearray)):
+        port = bytes(port).decode("ascii", "replace")
+    return port is None or isinstance(port, int) or (isinstance(port, str) and port.isascii() and port.isdigit())
+
+
+def is_patched() -> bool:
+    """Whether somebody has replaced the socket module's getaddrinfo."""
+    return socket.getaddrinfo is not ORIGINAL_GETADDRINFO or _socket.getaddrinfo is not ORIGINAL_COMPILED_GETADDRINFO
+
+
+class Resolving(Executing):
+    """getaddrinfo and getnameinfo for a loop."""
+
+    _literals: Literals
+    _name_history: NameHistory
+    _resolver: Any  # a hoop.dns.Resolver, made by that module at first use
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[AddressInfo]:
+        """As socket.getaddrinfo. Numeric hosts and ports are answered at once; all else by libc, in a thread of the pool.
+
+        Raises socket.gaierror (an OSError), as getaddrinfo(3) does. Where socket.getaddrinfo has been replaced (a test's
+        mock), the replacement is called, in the default executor.
+        """
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        if is_patched():
+            return await self.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
+        answer = self._literals.answer(host, port, family, type, proto, flags)
+        if answer is not None:
+            return answer
+        found: list[AddressInfo] = await self._ask_libc(AddressQuestion(host, port, family, type, proto, flags))
+        return found
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        """As socket.getnameinfo, in a thread of the pool. Raises socket.gaierror. A replaced one is called, as above."""
+        if socket.getnameinfo is not ORIGINAL_GETNAMEINFO:
+            return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
+        name: tuple[str, str] = await self._ask_libc(NameQuestion(sockaddr, flags))
+        return name
+
+    async def _ask_libc(self, question: AddressQuestion | NameQuestion) -> Any:
+        """In the pool, in the lane that the name has deserved: those that are answered do not wait behind those that are
+        not. Unless a name server was asked about it a moment ago, it is first seen whether this machine answers by itself.
+        """
+        history, key = self._name_history, question.key
+        lane = history.lane(key, self.time())
+        try:
+            answer = await question.ask(self.pool, self, lane)
+            if answer is ELSEWHERE and lane == LOCAL_NAMES:
+                lane = OTHER_NAMES
+                answer = await question.ask(self.pool, self, lane)
+        except OSError as error:
+            history.note_error(key, lane, error, self.time())
+            raise
+        history.note_answer(key, lane, self.time())
+        return answer
+
+    def _answer_literal(
+        self, host: object, port: object, family: int, type: int, proto: int, flags: int
+    ) -> list[AddressInfo] | None:
+        """What getaddrinfo will answer if it takes neither a look-up nor somebody's mock, else None."""
+        return None if is_patched() else self._literals.answer(host, port, family, type, proto, flags)
+
+    async def _ensure_resolved(
+        self, address: Sequence[Any], *, family: int = 0, type: int = socket.SOCK_STREAM, proto: int = 0, flags: int = 0
+    ) -> list[AddressInfo]:
+        """The addresses behind (host, port, ...); a numeric one is itself, as the socket module would take it."""
+        host, port = address[:2]
+        if isinstance(host, str) and "\0" in host:
+            raise ValueError("embedded null character")
+        info = numeric_info(host, port, family, type, proto, tuple(address[2:]))
+        if info is not None:
+            return [info]
+        return await self.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
+
+
+def numeric_info(host: Any, port: Any, family: int, type: int, proto: int, rest: tuple[Any, ...]) -> AddressInfo | None:
+    """The address of a numeric host and port, unchecked (the socket call says what is wrong with a port of 70000); None
+    where libc has to be asked."""
+    if not is_number(port) or not is_literal(host):
+        return None
+    if type == socket.SOCK_STREAM and proto in (0, socket.IPPROTO_TCP):
+        proto = socket.IPPROTO_TCP
+    elif type == socket.SOCK_DGRAM and proto in (0, socket.IPPROTO_UDP):
+        proto = socket.IPPROTO_UDP
+    else:
+        return None
+    text = host if isinstance(host, str) else bytes(host).decode("ascii")
+    is_version_6 = ":" in text
+    if family not in (socket.AF_UNSPEC, socket.AF_INET6 if is_version_6 else socket.AF_INET):
+        return None
+    number = 0 if port is None else int(port)
+    if is_version_6:
+        return (socket.AF_INET6, type, proto, "", (text, number, *(rest or (0, 0))))
+    return (socket.AF_INET, type, proto, "", (text, number))

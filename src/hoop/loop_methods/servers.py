@@ -1,0 +1,387 @@
+"""Listening: create_server and the Server that it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import errno
+import itertools
+import operator
+import os
+import socket
+import ssl as ssl_module
+import sys
+from asyncio.log import logger
+from asyncio.trsock import TransportSocket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from hoop.loop_methods.base_loop import BaseLoop
+from hoop.loop_methods.connections import ProtocolFactory
+from hoop.loop_methods.name_lookups import AddressInfo, Resolving
+from hoop.net.admission import Admission
+from hoop.net.listener import Listener
+from hoop.net.stream import close_streams_of
+from hoop.stats import ServerStats
+from hoop.tls.tls_options import TlsOptions, server_options
+from hoop.tls.tls_transport import new_session
+
+if TYPE_CHECKING:
+    from hoop.limits import Limits
+
+SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"  # Linux: listen(2) silently cuts a longer backlog
+
+
+class Server(asyncio.AbstractServer):
+    """A set of listening sockets and the connections they brought in. As asyncio.Server of the running Python."""
+
+    def __init__(
+        self,
+        loop: Serving,
+        sockets: list[socket.socket],
+        protocol_factory: ProtocolFactory,
+        backlog: int,
+        cleanup: Callable[[], None] | None = None,  # called once, when the listening sockets are closed
+        limits: Limits | None = None,
+        ssl_context: ssl_module.SSLContext | None = None,
+    ) -> None:
+        self._loop = loop
+        self._sockets: list[socket.socket] | None = sockets
+        self._protocol_factory = protocol_factory
+        self._backlog = backlog
+        self._ssl_context = ssl_context  # for those who look there, as with asyncio's: the factory knows it, too
+        self._cleanup = cleanup
+        self._admission = Admission(loop, limits)
+        self._listeners: list[Listener] = []
+        self._active_count = 0
+        self._waiters: list[asyncio.Future[None]] | None = []
+        self._serving = False
+        self._serving_forever: asyncio.Future[None] | None = None
+        self._is_referenced = True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} sockets={self.sockets!r}>"
+
+    # The transports of accepted connections call these two.
+
+    def _attach(self, transport: Any = None) -> None:
+        self._active_count += 1
+
+    def _detach(self, transport: Any = None) -> None:
+        self._active_count -= 1
+        if self._active_count == 0 and self._sockets is None:
+            self._wake_waiters()
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _start_serving(self) -> None:
+        if self._serving:
+            return
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        self._serving = True
+        try:
+            warn_of_backlog(self._backlog)
+            for sock in self._sockets:
+                sock.listen(self._backlog)
+                listener = Listener(
+                    self._loop, sock, self._protocol_factory, self, self._backlog, self._admission
+                )
+                self._listeners.append(listener)  # first: what has started must be stopped if anything fails
+                listener.start()
+            self._set_referenced(self._is_referenced)
+        except BaseException:
+            self._stop_listening()
+            raise
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.stop()
+        self._listeners.clear()
+        self._serving = False
+
+    async def _begin(self, is_owner: bool) -> None:
+        """start_serving() for a server that nobody has yet: if that fails, nothing is accepted that nobody could refuse.
+
+        Sockets that were handed in stay open.
+        """
+        try:
+            await self.start_serving()
+        except BaseException:
+            if is_owner:
+                self.close()
+            else:
+                self._stop_listening()
+            raise
+
+    def _set_referenced(self, is_referenced: bool) -> None:
+        self._is_referenced = is_referenced
+        for listener in self._listeners:
+            listener.ref() if is_referenced else listener.unref()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the server runs on."""
+        return self._loop
+
+    def is_serving(self) -> bool:
+        """Whether connections are being accepted."""
+        return self._serving
+
+    def stats(self) -> ServerStats:
+        """How many connections came, were refused, and were ended by a limit."""
+        return ServerStats(**{**self._admission.counts(), "active": self._active_count})
+
+    def ref(self) -> Self:
+        """Have loop.run() wait for this server again, as it does by default. Returns self. (Node: server.ref)"""
+        self._set_referenced(True)
+        return self
+
+    def unref(self) -> Self:
+        """Let loop.run() return although this server listens; connections count by themselves, and so does a task in
+        serve_forever(). Returns self. (Node: server.unref)"""
+        self._set_referenced(False)
+        return self
+
+    def has_ref(self) -> bool:
+        """Whether loop.run() waits for this server as long as it listens."""
+        return self._is_referenced
+
+    @property
+    def sockets(self) -> tuple[TransportSocket, ...]:
+        """The listening sockets; empty once closed."""
+        return () if self._sockets is None else tuple(TransportSocket(sock) for sock in self._sockets)
+
+    def close(self) -> None:
+        """Stop accepting and close the listening sockets; open connections go on. Idempotent."""
+        sockets = self._sockets
+        if sockets is None:
+            return
+        self._sockets = None
+        self._stop_listening()
+        for sock in sockets:
+            sock.close()
+        cleanup, self._cleanup = self._cleanup, None
+        if cleanup is not None:
+            cleanup()
+        forever = self._serving_forever
+        if forever is not None and not forever.done():
+            forever.cancel()
+            self._serving_forever = None
+        if self._active_count == 0:
+            self._wake_waiters()
+
+    def close_clients(self) -> None:
+        """close() every connection that this server accepted and that is still open."""
+        close_streams_of(self._loop, self, abort=False)
+
+    def abort_clients(self) -> None:
+        """abort() every connection that this server accepted and that is still open."""
+        close_streams_of(self._loop, self, abort=True)
+
+    async def start_serving(self) -> None:
+        """Start accepting. Idempotent; RuntimeError once closed."""
+        self._start_serving()
+        await asyncio.sleep(0)
+
+    async def serve_forever(self) -> None:
+        """Accept until cancelled; then close, and end and await the connections (Python 3.11: leave them be).
+
+        RuntimeError if closed or already awaited.
+        """
+        if self._serving_forever is not None:
+            raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        self._start_serving()
+        self._serving_forever = self._loop.create_future()
+        try:
+            await self._serving_forever
+        except asyncio.CancelledError:
+            try:
+                self.close()
+                if sys.version_info >= (3, 12):  # cpython#123720: a client that hangs must not hang this
+                    self.close_clients()
+                await self.wait_closed()
+            finally:
+                raise
+        finally:
+            self._serving_forever = None
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed and its last connection has ended (Python 3.11: return if it is closed)."""
+        if self._waiters is None or (sys.version_info < (3, 12) and self._sockets is None):
+            return
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+
+class Serving(BaseLoop, Resolving):
+    """create_server."""
+
+    async def create_server(  # type: ignore[override]
+        self,
+        protocol_factory: ProtocolFactory,
+        host: str | collections.abc.Sequence[str] | None = None,
+        port: int | str | None = None,
+        *,
+        family: int = socket.AF_UNSPEC,
+        flags: int = socket.AI_PASSIVE,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: ssl_module.SSLContext | None = None,
+        reuse_address: bool | None = None,
+        reuse_port: bool | None = None,
+        keep_alive: bool | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        limits: Limits | None = None,
+    ) -> Server:
+        """Listen on host (a name, several, or None for all interfaces) and port, or on sock.
+
+        limits says what the server bears with from its peers, and Server.stats() how often it had to (hoop's own). Raises OSError when an address cannot be bound, ValueError for arguments that do not go together.
+        """
+        tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if isinstance(sock, ssl_module.SSLSocket):
+            raise TypeError("Socket cannot be of type SSLSocket")
+        if host is not None or port is not None:
+            if sock is not None:
+                raise ValueError("host/port and sock can not be specified at the same time")
+            infos = await self._resolve_all(host, port, family, flags)
+            sockets = self._bind_all(infos, reuse_address, reuse_port, keep_alive)
+        else:
+            if sock is None:
+                raise ValueError("Neither host/port nor sock were specified")
+            if sock.type != socket.SOCK_STREAM:
+                raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+            sockets = [sock]
+        try:
+            prepare(sockets, limits)
+            if tls is not None:
+                protocol_factory = self._tls_factory(protocol_factory, tls)
+            server = Server(self, sockets, protocol_factory, backlog, limits=limits, ssl_context=ssl)
+        except BaseException:
+            if sock is None:
+                for listening in sockets:
+                    listening.close()
+            raise
+        if start_serving:
+            await server._begin(sock is None)
+        if self.get_debug():
+            logger.info("%r is serving", server)
+        return server
+
+    def _tls_factory(self, protocol_factory: ProtocolFactory, tls: TlsOptions) -> ProtocolFactory:
+        """A factory that wraps each accepted connection's protocol in TLS."""
+
+        def wrap_protocol() -> asyncio.BaseProtocol:
+            return new_session(self, protocol_factory(), tls)
+
+        return wrap_protocol
+
+    async def _resolve_all(self, host: Any, port: Any, family: int, flags: int) -> list[AddressInfo]:
+        """Every address to listen on, each once, in the order given."""
+        if host == "":
+            hosts: list[Any] = [None]
+        elif isinstance(host, str) or not isinstance(host, collections.abc.Iterable):
+            hosts = [host]
+        else:
+            hosts = list(host)
+        kind: Any = {"family": family, "type": socket.SOCK_STREAM, "flags": flags}
+        if len(hosts) == 1:  # no tasks; and a gather() that finds no memory when its tasks are done never ends
+            found = [await self._ensure_resolved((hosts[0], port), **kind)]
+        else:
+            found = await asyncio.gather(*(self._ensure_resolved((name, port), **kind) for name in hosts))
+        for name, infos in zip(hosts, found, strict=True):
+            if not infos:
+                raise OSError(f"getaddrinfo({name!r}) returned empty list")
+        return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+    def _bind_all(
+        self, infos: list[AddressInfo], reuse_address: bool | None, reuse_port: bool | None, keep_alive: bool | None
+    ) -> list[socket.socket]:
+        sockets: list[socket.socket] = []
+        refusal: OSError | None = None
+        try:
+            for family, type_, proto, _, address in infos:
+                try:
+                    sock = socket.socket(family, type_, proto)
+                except OSError as error:  # a family that this machine does not have
+                    refusal = error
+                    logger.debug("create_server() failed to create socket.socket(%r, %r, %r)", family, type_, proto)
+                    continue
+                sockets.append(sock)
+                set_listen_options(sock, reuse_address, reuse_port, keep_alive)
+                try:
+                    sock.bind(address)
+                except OSError as error:
+                    message = f"error while attempting to bind on address {address!r}: {str(error).lower()}"
+                    if error.errno == errno.EADDRNOTAVAIL:  # the family is there, but not enabled
+                        sockets.pop().close()
+                        logger.debug(message)
+                        continue
+                    raise OSError(error.errno, message) from None
+            if not sockets:
+                raise OSError(f"could not bind on any address out of {[info[4] for info in infos]!r}") from refusal
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        refusal = None  # its traceback holds this frame
+        return sockets
+
+
+def set_listen_options(
+    sock: socket.socket, reuse_address: bool | None, reuse_port: bool | None, keep_alive: bool | None
+) -> None:
+    if reuse_address is None:
+        reuse_address = os.name == "posix"
+    if reuse_address:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        if not hasattr(socket, "SO_REUSEPORT"):
+            raise ValueError("reuse_port not supported by socket module")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if keep_alive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sock.family == socket.AF_INET6:
+        # the IPv4 wildcard has a socket of its own
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+
+
+def prepare(sockets: list[socket.socket], limits: Limits | None) -> None:
+    """Make sockets fit for a server with these limits. TypeError, ValueError or OSError for limits that do not fit them."""
+    if limits is not None:
+        from hoop.limits import Limits
+
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits must be a hoop.Limits, not {limits!r}")
+    for sock in sockets:
+        sock.setblocking(False)
+        if limits is not None:
+            limits.apply_to(sock)
+
+
+def warn_of_backlog(backlog: int) -> None:
+    """listen(2) cuts a long backlog without a word."""
+    longest = longest_backlog()
+    if longest is not None and operator.index(backlog) > longest:  # TypeError as listen() has it
+        logger.warning("a backlog of %d is cut to %d, the system's net.core.somaxconn", backlog, longest)
+
+
+def longest_backlog() -> int | None:
+    """The longest queue of connections that the kernel keeps for a listening socket; None where it does not say."""
+    try:
+        # Said not to block, for those who watch over calls that could (blockbuster, in aiohttp's and anyio's tests).
+        fd = os.open(SOMAXCONN_FILE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return int(os.read(fd, 32))
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return None

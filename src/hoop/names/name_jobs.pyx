@@ -1,0 +1,138 @@
+"""getaddrinfo(3) and getnameinfo(3) as jobs of the pool: arguments and answers are those of the socket module.
+
+A question is checked and heard by audit hooks once, and then asked in one lane of the pool after another, as its name
+deserves (name_lookups.py); each time that is a job of its own.
+"""
+cimport cython
+from cpython.number cimport PyNumber_Index
+from hoop.core.cpython_api cimport PyArg_ParseTuple, PySys_Audit
+from hoop.core.csrc cimport AI_NUMERICSERV, HOOP_LANE_ANSWERED_NAMES, HOOP_LANE_DNS, HOOP_LANE_LOCAL_NAMES, \
+    HOOP_NAME_NOT_A_PAIR, HOOP_NAME_SEVERAL_ADDRESSES, hoop_getaddrinfo_job, hoop_getaddrinfo_job_free, \
+    hoop_getaddrinfo_job_init, hoop_getnameinfo_job, hoop_getnameinfo_job_init, hoop_lane
+from hoop.core.reactor cimport Reactor
+from hoop.jobs.pool cimport Job, Pool
+from hoop.names.address_info cimport answer_of, encoded_host, encoded_service, name_error
+
+import locale
+import sys
+
+cdef bint IS_DARWIN = sys.platform == "darwin"
+cdef long LARGEST_FLOWINFO = 0xfffff  # 20 bits, RFC 8200
+
+# Lanes, and what a question has for an answer where LOCAL_NAMES finds that it is none for this machine.
+LOCAL_NAMES = HOOP_LANE_LOCAL_NAMES
+ANSWERED_NAMES = HOOP_LANE_ANSWERED_NAMES
+OTHER_NAMES = HOOP_LANE_DNS
+ELSEWHERE = None
+
+
+@cython.final
+cdef class AddressJob(Job):
+    cdef hoop_getaddrinfo_job own
+    cdef AddressQuestion question   # what `own` points into
+
+    cdef object result(self):
+        return ELSEWHERE if self.own.is_elsewhere else answer_of(&self.own)
+
+    def __dealloc__(self):
+        hoop_getaddrinfo_job_free(&self.own)
+
+
+@cython.final
+cdef class NameJob(Job):
+    cdef hoop_getnameinfo_job own
+    cdef NameQuestion question
+
+    cdef object result(self):
+        if self.own.is_elsewhere:
+            return ELSEWHERE
+        if self.own.status != 0:
+            raise name_error(self.own.status, self.own.system_error)
+        if self.own.problem == HOOP_NAME_SEVERAL_ADDRESSES:
+            raise OSError("sockaddr resolved to multiple addresses")
+        if self.own.problem == HOOP_NAME_NOT_A_PAIR:
+            raise OSError("IPv4 sockaddr must be 2 tuple")
+        return ((<bytes>self.own.host_name).decode(locale.getencoding(), "surrogateescape"),
+                self.own.service_name.decode("utf-8"))
+
+
+cdef int c_int(object number) except? -1:
+    """TypeError for a float, which a C int would take silently; OverflowError beyond an int."""
+    return PyNumber_Index(number)
+
+
+@cython.final
+cdef class AddressQuestion:
+    """For getaddrinfo. Arguments that socket.getaddrinfo refuses are refused at once, with its errors.
+
+    key: what a resolver remembers this by; whether there is an answer does not depend on more.
+    """
+    cdef bytes host
+    cdef bytes service
+    cdef int family
+    cdef int type
+    cdef int proto
+    cdef int flags
+    cdef readonly tuple key
+
+    def __init__(self, host, port, family, type, proto, flags):
+        self.family = c_int(family)
+        self.type = c_int(type)
+        self.proto = c_int(proto)
+        self.flags = c_int(flags)
+        self.host = encoded_host(host)
+        self.service = encoded_service(port)
+        if IS_DARWIN and self.flags & AI_NUMERICSERV and (self.service is None or self.service == b"0"):
+            self.service = b"00"  # the socket module's own remedy: libc crashed without
+        self.key = (self.host, self.family)
+        PySys_Audit("socket.getaddrinfo", "OOiii", <void *>host, <void *>port, self.family, self.type, self.proto)
+
+    def ask(self, Pool pool not None, Reactor loop not None, int lane):
+        """The future of what socket.getaddrinfo returns, or in the lane LOCAL_NAMES perhaps of ELSEWHERE."""
+        cdef AddressJob job = AddressJob.__new__(AddressJob)
+        cdef const char *name = NULL
+        cdef const char *service = NULL
+        if self.host is not None:
+            name = self.host
+        if self.service is not None:
+            service = self.service
+        job.question = self
+        hoop_getaddrinfo_job_init(&job.own, <hoop_lane>lane, name, service, self.family, self.type, self.proto,
+                                  self.flags)
+        job.job = &job.own.job
+        return pool.submit(loop, job)
+
+
+@cython.final
+cdef class NameQuestion:
+    """Likewise for getnameinfo."""
+    cdef bytes host
+    cdef int port
+    cdef unsigned int flowinfo
+    cdef unsigned int scope_id
+    cdef bint is_pair
+    cdef int flags
+    cdef readonly tuple key
+
+    def __init__(self, sockaddr, flags):
+        cdef const char *host
+        self.flags = c_int(flags)
+        if not isinstance(sockaddr, tuple):
+            raise TypeError(f"getnameinfo() argument 1 must be a tuple, not {sockaddr!r}")
+        PyArg_ParseTuple(sockaddr, "si|II;getnameinfo(): illegal sockaddr argument", &host, &self.port, &self.flowinfo,
+                         &self.scope_id)
+        if self.flowinfo > LARGEST_FLOWINFO:
+            raise OverflowError(f"getnameinfo(): flowinfo must be 0-{LARGEST_FLOWINFO}.")  # the words of CPython's
+        self.host = host
+        self.is_pair = len(<tuple>sockaddr) == 2
+        self.key = (self.host, "reverse")
+        PySys_Audit("socket.getnameinfo", "(O)", <void *>sockaddr)
+
+    def ask(self, Pool pool not None, Reactor loop not None, int lane):
+        """The future of what socket.getnameinfo returns, or in the lane LOCAL_NAMES perhaps of ELSEWHERE."""
+        cdef NameJob job = NameJob.__new__(NameJob)
+        job.question = self
+        hoop_getnameinfo_job_init(&job.own, <hoop_lane>lane, self.host, self.port, self.flowinfo, self.scope_id,
+                                  self.is_pair, self.flags)
+        job.job = &job.own.job
+        return pool.submit(loop, job)

@@ -1,0 +1,49 @@
+from hoop.core.flag cimport flag
+from hoop.core.reactor cimport Reactor
+from hoop.net.transport cimport RawAddress, Transport
+
+cdef enum Route:
+    ROUTE_PEER                  # the connected peer: no address is named
+    ROUTE_RAW                   # a sockaddr
+    ROUTE_SOCKET                # an address that only the socket object can take: names, UNIX paths, wrong ones
+
+
+cdef class DatagramTransport(Transport):
+    cdef object address         # what sendto() is bound to, or None
+    cdef int family
+    cdef flag is_connected      # the kernel knows the peer
+    cdef flag is_peer_named
+    cdef flag is_shared         # somebody else may hold the socket, too: it was handed in, or given out
+    cdef flag is_backing_off    # the poller said writable, the kernel still refused: a timer is set
+    cdef int refusals           # of that kind, in a row
+    cdef object held            # deque of (bytes, address) that the kernel refused; None when nothing is held
+    cdef Py_ssize_t held_size
+    cdef list arrived           # received and not yet delivered: data, address, data, ...; None when there is nothing
+    cdef flag is_deliver_due    # and no memory was found to schedule it
+    cdef Py_ssize_t arrived_next
+    cdef list known_tuples      # addresses as tuples, by a hash of their sockaddr; None until the first
+    cdef RawAddress *known      # and those sockaddrs
+    cdef object latest_target   # the address last parsed for sendto()
+    cdef RawAddress latest_raw
+
+    cdef int open(self, Reactor reactor, object sock, object protocol, object address, object waiter) except -1
+
+    cdef int tell_of_sending(self, object addr) except -1
+    cdef int send(self, object data, const char *start, Py_ssize_t size, object addr) except? -1
+    cdef int send_through_socket(self, object data, object addr) except -1
+    cdef Route route(self, object addr, RawAddress *raw) except *
+    cdef int hold(self, object data, object addr) except -1
+    cdef int send_held(self) except? -1
+    cdef int send_first_through_socket(self) except? -1
+    cdef int take_held(self, Py_ssize_t count) except -1
+    cdef int on_writable(self) except -1
+    cdef int back_off(self) except -1
+
+    cdef int on_readable(self) except -1
+    cdef int receive_singly(self) except -1
+    cdef int receive_through_socket(self) except -1
+    cdef object bytes_or_error(self, Py_ssize_t size, const char *data)
+    cdef int deliver(self) except -1
+    cdef int deliver_later(self) except -1
+    cdef int deliver_one(self, object data, object addr) except -1
+    cdef object sender(self, const void *address, Py_ssize_t length)

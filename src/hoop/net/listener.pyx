@@ -1,0 +1,185 @@
+"""Accepting connections: as many as the batch allows for each event, each with its transport and protocol at once."""
+from hoop.core.cpython_api cimport PyContext_CopyCurrent
+from hoop.core.csrc cimport HOOP_EXCLUSIVE, HOOP_READABLE, hoop_net_accept, hoop_net_close, hoop_net_hand_on, \
+    hoop_net_is_resource_error, hoop_net_is_transient_accept_error, hoop_net_set_nodelay, sockaddr, sockaddr_storage, \
+    socklen_t
+from hoop.core.errors cimport os_error
+from hoop.core.reactor cimport Reactor, Watcher
+from hoop.core.scheduler cimport deadline_after
+from hoop.net.admission cimport Admission
+from hoop.net.stream cimport StreamTransport, accept_stream
+from libc.errno cimport EAGAIN, EBADF
+from libc.stdint cimport int64_t
+
+from asyncio.trsock import TransportSocket
+
+cdef enum:
+    LARGEST_BATCH = 256         # connections for one event: established ones must not wait for a flood
+    TURN = 4                    # connections before another process that shares the socket is let in front
+
+cdef str WATCH_FAILED = "the poller refused a listening socket"
+
+cdef double RETRY_DELAY_S = 1.0  # asyncio.constants.ACCEPT_RETRY_DELAY
+
+
+cdef class Listener(Watcher):
+    """Accepts on one listening socket for a server. start() and stop(); the socket stays its owner's."""
+
+    def __cinit__(self, Reactor reactor not None, sock, protocol_factory, server, int backlog,
+                  Admission admission not None):
+        self.reactor = reactor
+        self.sock = sock
+        self.protocol_factory = protocol_factory
+        self.server = server
+        self.admission = admission
+        self.batch = min(max(backlog, 1), LARGEST_BATCH)
+
+    def start(self):
+        """Accept from the next turn on. The socket must be listening and non-blocking."""
+        self.context = PyContext_CopyCurrent()
+        self.fd = self.sock.fileno()
+        self.wanted = HOOP_READABLE
+        if hoop_net_hand_on(self.fd) == 0:
+            self.wanted |= HOOP_EXCLUSIVE  # what it does not use, it can hand on
+        self.reactor.watch(self, self.wanted)
+        self.is_started = True
+
+    def stop(self):
+        """Accept no more. Idempotent."""
+        self.is_started = False
+        self.step_back()
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+
+    cdef int set_referenced(self, bint is_referenced) except -1:
+        Watcher.set_referenced(self, is_referenced)
+        if self.retry is not None:
+            self.retry.ref() if is_referenced else self.retry.unref()
+        return 0
+
+    cdef int step_back(self) except -1:
+        """Be told of connections no more. One that this process was told of, and no other, is for a neighbour now."""
+        if self.is_watched:
+            self.reactor.unwatch(self)
+            self.hand_on()
+        return 0
+
+    cdef int hand_on(self) except -1:
+        if self.wanted & HOOP_EXCLUSIVE and self.sock.fileno() == self.fd:
+            hoop_net_hand_on(self.fd)  # it was possible when this began, and else there is nothing to be done
+        return 0
+
+    cdef int on_loop_closed(self) except -1:
+        return self.hand_on()
+
+    def _resume(self):
+        """Accept again, after a lack of descriptors or of room."""
+        self.retry = None
+        if not self.is_started or self.is_watched or self.sock.fileno() != self.fd:
+            return
+        try:
+            self.reactor.watch(self, self.wanted)
+        except (OSError, MemoryError) as error:
+            self.try_later(WATCH_FAILED, error)
+
+    cdef int on_events(self, unsigned events) except -1:
+        cdef int count, fd
+        cdef sockaddr_storage peer
+        cdef socklen_t length
+        for count in range(self.batch):
+            if self.admission.must_wait():
+                return self.wait_for_room()
+            fd = hoop_net_accept(self.fd, &peer, &length)
+            if fd < 0:
+                if fd == -EAGAIN:
+                    break
+                if hoop_net_is_transient_accept_error(fd):
+                    continue
+                return self.run_short(fd)
+            self.accept_one(fd, <sockaddr *>&peer, length)
+            if not self.is_watched:
+                return 0  # the protocol closed the server
+            self.accepted += 1
+            if self.reactor.after_is_due:
+                self.reactor.settle()
+        if self.accepted >= TURN and self.is_watched and self.wanted & HOOP_EXCLUSIVE:
+            return self.let_others_in_front()
+        return 0
+
+    cdef int let_others_in_front(self) except -1:
+        """The kernel wakes the exclusive waiters of a socket in the order in which they came, and a woken one keeps its
+        place: of several idle processes the first would get nearly all connections. So go to the end of the line."""
+        self.accepted = 0
+        try:
+            self.reactor.rewatch(self, self.wanted)
+        except (OSError, MemoryError) as error:
+            self.hand_on()
+            self.try_later(WATCH_FAILED, error)
+        return 0
+
+    cdef int accept_one(self, int fd, const sockaddr *peer, socklen_t length) except -1:
+        """Make a connection of fd. What fails ends that connection, not the listener."""
+        cdef StreamTransport transport = None
+        cdef object host = None
+        try:
+            if self.admission.is_guarding:
+                host = self.admission.host_of(peer, length)
+                if not self.admission.is_welcome(host):
+                    hoop_net_close(fd)
+                    return 0
+            hoop_net_set_nodelay(fd, True)
+            self.reactor.enter_context(self.context)
+            protocol = self.protocol_factory()
+            transport = accept_stream(self.reactor, fd, peer, length, protocol, PyContext_CopyCurrent(), self.server)
+            self.admission.admit(transport, host)
+        except BaseException as error:
+            if transport is None:
+                hoop_net_close(fd)
+            else:
+                transport.release()
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise
+            self.reactor.report({"message": "Error on transport creation for incoming connection", "exception": error})
+            return 0
+        return transport.connection_made_now()
+
+    cdef int wait_for_room(self) except -1:
+        """The server is full: leave what comes in the kernel's queue until a connection ends, or to a neighbour."""
+        self.admission.stopped.append(self)
+        self.admission.pauses += 1
+        return self.step_back()
+
+    cdef int run_short(self, int result) except -1:
+        """accept(2) failed and will again: tell, and try later (at EMFILE the pending connection stays readable)."""
+        cdef str message = "socket.accept() failed"
+        if hoop_net_is_resource_error(result):
+            message = "socket.accept() out of system resource"
+        return self.try_later(message, os_error(result))
+
+    cdef int try_later(self, str message, object error) except -1:
+        """This process cannot accept now. What is wrong may pass; until then the connections are the neighbours'."""
+        cdef int64_t deadline_ns = deadline_after(self.reactor.now_ns(), RETRY_DELAY_S)
+        self.retry = self.reactor.schedule_timer(deadline_ns, self._resume, NULL, 0, None)
+        if self.is_unreferenced:
+            self.retry.unref()
+        self.step_back()
+        return self.reactor.report({"message": message, "exception": error, "socket": TransportSocket(self.sock)})
+
+    cdef int on_watch_failed(self, int error) except -1:
+        """Of an interest that was noted and has only now reached the kernel: after the poller was built anew."""
+        self.step_back()
+        return self.try_later(WATCH_FAILED, os_error(-error))
+
+    cdef int on_failed(self, object error) except -1:
+        """Whatever else went wrong: nothing was accepted for certain, and nothing may be deaf for ever."""
+        if self.is_started and not self.is_watched and self.retry is None:
+            return self.try_later("Error while accepting connections", error)
+        return Watcher.on_failed(self, error)
+
+    cdef int on_descriptor_lost(self) except -1:
+        return self.reactor.report({"message": "the descriptor of a listening socket was closed behind its server's back",
+                                    "exception": os_error(-EBADF), "socket": TransportSocket(self.sock)})
+
+    def __repr__(self):
+        return f"<Listener {self.sock!r}>"

@@ -1,0 +1,20 @@
+"""Types of what the Python modules of hoop use of the compiled sockops."""
+
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+from hoop.loop_methods.base_loop import BaseLoop
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+async def sock_call(
+    reactor: BaseLoop,
+    sock: socket.socket,
+    is_send: bool,
+    function: Callable[[Unpack[_Ts]], _T],
+    *arguments: Unpack[_Ts],
+    kind: str | None = None,
+) -> _T: ...
+async def sock_connected(reactor: BaseLoop, sock: socket.socket, address: Any) -> None: ...

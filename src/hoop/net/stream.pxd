@@ -1,0 +1,32 @@
+from hoop.core.csrc cimport sockaddr, socklen_t
+from hoop.core.flag cimport flag
+from hoop.core.reactor cimport Reactor, Watcher
+from hoop.net.writing cimport WritingTransport
+
+
+cdef class StreamFilter(Watcher):
+    """A compiled protocol that takes a stream's bytes where they are, without an object made of them."""
+    cdef flag is_filter         # it wants to; else it is a protocol like any other
+    cdef flag tells_answers     # what it sends need not be the application's: it tells the guard what is
+
+    cdef int on_bytes(self, char *data, Py_ssize_t size) except -1  # in the reactor's read buffer
+    cdef int close_from_below(self) except -1                       # the server wants its connections closed
+
+
+cdef class StreamTransport(WritingTransport):
+    cdef StreamFilter filter    # the protocol, if it is one
+    cdef flag is_buffered_protocol
+    cdef flag is_eof_received   # the peer will send no more, and writing was kept open
+    cdef flag was_read_full     # the latest read filled the buffer: a bulk transfer
+
+    cdef int on_readable(self) except -1
+    cdef int delivery_failed(self) except -1
+    cdef int receive_filtered(self) except -1
+    cdef object receive(self, Py_ssize_t *result)
+    cdef object receive_bulk(self, Py_ssize_t *result)
+    cdef int receive_buffered(self) except -1
+    cdef int on_eof(self) except -1
+
+
+cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer, socklen_t length, object protocol,
+                                   object context, object server)

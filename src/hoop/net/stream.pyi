@@ -1,0 +1,18 @@
+"""Types of what the Python modules of hoop use of the compiled stream transport."""
+
+import asyncio
+import socket
+from typing import Any
+
+from hoop.loop_methods.base_loop import BaseLoop
+
+def make_stream(
+    reactor: BaseLoop,
+    sock: socket.socket,
+    protocol: asyncio.BaseProtocol,
+    waiter: asyncio.Future[None] | None = None,
+    extra: dict[str, Any] | None = None,
+    server: Any = None,
+    peer: Any = None,
+) -> asyncio.Transport: ...
+def close_streams_of(reactor: BaseLoop, server: Any, abort: bool) -> None: ...

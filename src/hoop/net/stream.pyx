@@ -1,0 +1,328 @@
+"""The byte-stream transport: how bytes come in and go out of a connected stream socket.
+
+Writing is WritingTransport's, with sendmsg(2).
+
+Reading. A small read goes to the reactor's shared buffer and leaves as one exact-size bytes object; once a read has filled
+that buffer, the next ones go straight into a large bytes object that is then shrunk. A StreamFilter (TLS) is shown the
+shared buffer itself.
+"""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, raw_decref, raw_incref, raw_vectorcall_method
+from hoop.core.csrc cimport *
+from hoop.core.errors cimport os_error, raise_what_is_set
+from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher
+from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, check_unowned
+from hoop.net.writing cimport WritingTransport
+from libc.errno cimport EAGAIN
+
+import asyncio
+import sys
+
+# Finalizers ask for it, too: no attribute of this module, which the interpreter's end may have emptied by then.
+cdef object BufferedProtocol = asyncio.BufferedProtocol
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject **bytes_object, Py_ssize_t size) except -1
+    PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *text, Py_ssize_t size) except NULL
+
+cdef object DATA_RECEIVED = sys.intern("data_received")
+
+cdef enum:
+    BULK_READ_SIZE = 256 * 1024
+    WITHOUT_GIL_FROM = 64 * 1024  # bytes: below, giving the GIL away costs more than the copy
+
+
+cdef class StreamFilter(Watcher):
+    cdef int on_bytes(self, char *data, Py_ssize_t size) except -1:
+        raise NotImplementedError("a filter must take its bytes")
+
+    cdef int close_from_below(self) except -1:
+        raise NotImplementedError("a filter must know how to close")
+
+
+cdef class StreamTransport(WritingTransport):
+    _start_tls_compatible = True  # start_tls() asks, asyncio's and third-party loops' too
+    _sendfile_compatible = asyncio.constants._SendfileMode.TRY_NATIVE  # third-party loops' and asyncio's own sendfile() ask
+
+    cdef int bind_protocol(self, object protocol) except -1:
+        self.protocol = protocol
+        self.filter = None
+        if isinstance(protocol, StreamFilter) and (<StreamFilter>protocol).is_filter:
+            self.filter = <StreamFilter>protocol
+        self.is_buffered_protocol = self.filter is None and isinstance(protocol, BufferedProtocol)
+        return 0
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def write_eof(self):
+        """Close the writing direction once everything written is delivered; reading goes on. Idempotent."""
+        if self.state != TRANSPORT_OPEN or self.is_eof_wanted:
+            return
+        self.flush_deferred()
+        self.is_eof_wanted = True
+        if self.held == 0 and self.state == TRANSPORT_OPEN:
+            self.on_drained()
+
+    def can_write_eof(self):
+        """True: a stream socket can be closed one way."""
+        return True
+
+    cdef Py_ssize_t transmit(self, const iovec *buffers, int count, Py_ssize_t total) except? -2:
+        cdef Py_ssize_t result
+        cdef int fd = self.fd
+        if total >= WITHOUT_GIL_FROM:
+            with nogil:
+                result = hoop_net_sendv(fd, buffers, count)
+        elif count == 1:
+            result = hoop_net_send(fd, buffers[0].iov_base, buffers[0].iov_len)
+        else:
+            result = hoop_net_sendv(fd, buffers, count)
+        return result
+
+    cdef int on_drained(self) except -1:
+        """Nothing is held: what close() or write_eof() waited for."""
+        cdef int result
+        if self.state == TRANSPORT_CLOSING:
+            return self.lose(None)
+        if self.is_eof_wanted and not self.is_lent:
+            result = hoop_net_shutdown_write(self.fd)
+            self.reactor.must_poll = True
+            if result < 0:
+                return self.fatal(os_error(result), "Fatal error on transport: shutdown failed")
+        return 0
+
+    # ---- the head of a message, for a server's header_timeout -------------------------------------------------------
+
+    def header_received(self):
+        """The head of the peer's message is complete: header_timeout (hoop.Limits) no longer applies. Idempotent.
+
+        Sending an answer says the same.
+        """
+        if self.guard is not None:
+            self.guard.on_answer()
+
+    def expect_header(self):
+        """The next message may begin: from now on header_timeout (hoop.Limits) applies again."""
+        if self.guard is not None:
+            self.guard.await_head()
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    cdef int update_interest(self) except -1:
+        """Ask the poller for what this state waits for."""
+        cdef unsigned interest = 0
+        if self.state >= TRANSPORT_LOST:
+            return 0
+        if (self.state == TRANSPORT_OPEN and self.is_reading_started and not self.is_reading_paused
+                and not self.is_eof_received):
+            interest = HOOP_READABLE
+        if self.is_refused or self.lease_waiter is not None:
+            interest |= HOOP_WRITABLE
+        # also when it waits for nothing yet: the table of watchers is where its server finds it
+        if self.is_watched or interest != 0 or (self.is_reading_started and self.state == TRANSPORT_OPEN):
+            return self.want(interest)
+        return 0
+
+    cdef int on_events(self, unsigned events) except -1:
+        if events & HOOP_READABLE:
+            self.on_readable()
+        if events & HOOP_WRITABLE and self.state < TRANSPORT_LOST:
+            if self.is_refused:
+                self.on_writable()
+            elif self.lease_waiter is not None:
+                self.wake_lease()
+        return 0
+
+    cdef int on_readable(self) except -1:
+        cdef Py_ssize_t result = 0
+        cdef object data
+        if self.filter is not None:
+            return self.receive_filtered()
+        if self.is_buffered_protocol:
+            return self.receive_buffered()
+        data = self.receive_bulk(&result) if self.was_read_full else self.receive(&result)
+        if result <= 0:
+            if result == 0:
+                return self.on_eof()
+            if result == -EAGAIN:
+                return 0
+            return self.fatal(os_error(result), "Fatal read error on socket transport")
+        if self.guard is not None:
+            self.guard.on_received()
+        self.reactor.enter_context(self.context)
+        if deliver(<PyObject *>self.protocol, <PyObject *>data) < 0:
+            self.delivery_failed()
+        return 0
+
+    cdef int delivery_failed(self) except -1:
+        """data_received() has raised what is set."""
+        try:
+            raise_what_is_set()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, "Fatal error: protocol.data_received() call failed.")
+        return 0
+
+    cdef int receive_filtered(self) except -1:
+        cdef char *buffer = self.reactor.read_buffer
+        cdef Py_ssize_t size = hoop_net_recv(self.fd, buffer, READ_BUFFER_SIZE)
+        cdef StreamFilter filter = self.filter
+        if size <= 0:
+            if size == 0:
+                return self.on_eof()
+            if size == -EAGAIN:
+                return 0
+            return self.fatal(os_error(size), "Fatal read error on socket transport")
+        if self.guard is not None:
+            self.guard.on_received()
+        self.reactor.enter_context(self.context)
+        try:
+            filter.on_bytes(buffer, size)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, "Fatal error: protocol.data_received() call failed.")
+        return 0
+
+    cdef object receive(self, Py_ssize_t *result):
+        cdef char *buffer = self.reactor.read_buffer
+        cdef Py_ssize_t size = hoop_net_recv(self.fd, buffer, READ_BUFFER_SIZE)
+        result[0] = size
+        if size <= 0:
+            return None
+        self.was_read_full = size == READ_BUFFER_SIZE
+        return PyBytes_FromStringAndSize(buffer, size)
+
+    cdef object receive_bulk(self, Py_ssize_t *result):
+        """Straight into the object that the protocol gets."""
+        cdef PyObject *data = new_bytes(NULL, BULK_READ_SIZE)
+        cdef char *buffer = PyBytes_AS_STRING(<object>data)
+        cdef Py_ssize_t size
+        cdef int fd = self.fd
+        with nogil:
+            size = hoop_net_recv(fd, buffer, BULK_READ_SIZE)
+        result[0] = size
+        self.was_read_full = size >= READ_BUFFER_SIZE
+        _PyBytes_Resize(&data, size if size > 0 else 0)
+        owned = <object>data
+        Py_DECREF(owned)
+        return owned
+
+    cdef int receive_buffered(self) except -1:
+        """recv(2) into the buffer of a BufferedProtocol."""
+        cdef Py_buffer view
+        cdef Py_ssize_t size
+        cdef int fd = self.fd
+        self.reactor.enter_context(self.context)
+        try:
+            buffer = self.protocol.get_buffer(-1)
+            PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+            if view.len == 0:
+                PyBuffer_Release(&view)
+                raise RuntimeError("get_buffer() returned an empty buffer")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return self.fatal(error, "Fatal error: protocol.get_buffer() call failed.")
+        if self.fd != fd or fd < 0:
+            PyBuffer_Release(&view)
+            return 0  # get_buffer() aborted, and a nested turn of events closed the descriptor
+        size = hoop_net_recv(fd, view.buf, <size_t>view.len)
+        PyBuffer_Release(&view)
+        if size == 0:
+            return self.on_eof()
+        if size == -EAGAIN:
+            return 0
+        if size < 0:
+            return self.fatal(os_error(size), "Fatal read error on socket transport")
+        if self.guard is not None:
+            self.guard.on_received()
+        try:
+            self.protocol.buffer_updated(size)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, "Fatal error: protocol.buffer_updated() call failed.")
+        return 0
+
+    cdef int on_eof(self) except -1:
+        self.reactor.enter_context(self.context)
+        try:
+            keep_open = self.protocol.eof_received()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return self.fatal(error, "Fatal error: protocol.eof_received() call failed.")
+        if not keep_open:
+            return self.begin_close()
+        self.is_eof_received = True
+        return self.update_interest()
+
+
+cdef int deliver(PyObject *protocol, PyObject *data) noexcept:
+    """protocol.data_received(data), without a try block around it: -1 with the exception set."""
+    cdef PyObject *stack[3]
+    cdef PyObject *answer
+    stack[0] = NULL
+    stack[1] = protocol
+    stack[2] = data
+    raw_incref(protocol)  # set_protocol() may let go of it meanwhile
+    answer = raw_vectorcall_method(<PyObject *>DATA_RECEIVED, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+    raw_decref(protocol)
+    if answer == NULL:
+        return -1
+    raw_decref(answer)
+    return 0
+
+
+cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer, socklen_t length, object protocol,
+                                   object context, object server):
+    """A transport for a connection that a listener has accepted. If that raises, fd is still the caller's."""
+    cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
+    transport.offer_peer(peer, length)
+    transport.adopt(reactor, fd, None, protocol, context, server, transport.extra)
+    return transport
+
+
+def make_stream(Reactor reactor not None, sock, protocol, waiter=None, extra=None, server=None, peer=None):
+    """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter.
+
+    peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays open,
+    if another transport owns it already; whatever else fails closes it.
+    """
+    cdef StreamTransport transport = None
+    check_unowned(reactor, sock)
+    try:
+        reactor.check_ours()
+        transport = StreamTransport.__new__(StreamTransport)
+        transport.adopt(reactor, sock.fileno(), sock, protocol, None, server, extra)
+        if peer is not None:
+            transport.know_peer(peer)
+        transport.begin_life(waiter)
+    except BaseException:
+        if transport is not None:
+            transport.release()  # all of it or, if not adopted, nothing
+        sock.close()
+        raise
+    return transport
+
+
+def close_streams_of(Reactor reactor not None, server, bint abort):
+    """close() or abort() every connection that server has accepted."""
+    cdef int fd
+    cdef StreamTransport transport
+    for fd in range(reactor.watcher_capacity):
+        watcher = reactor.watcher_of(fd)
+        if isinstance(watcher, StreamTransport):
+            transport = watcher
+            if transport.server is server:
+                if abort:
+                    transport.abort()
+                elif transport.filter is not None:
+                    transport.filter.close_from_below()
+                else:
+                    transport.close()

@@ -1,0 +1,81 @@
+from hoop.core.csrc cimport sockaddr, sockaddr_in6, socklen_t
+from hoop.core.flag cimport flag
+from hoop.core.reactor cimport Reactor, Watcher
+from hoop.core.timeouts cimport Guard
+
+
+cdef enum TransportState:
+    TRANSPORT_OPEN
+    TRANSPORT_CLOSING           # close() was called, accepted bytes are still being delivered
+    TRANSPORT_LOST              # connection_lost is scheduled: nothing is read or written any more
+    TRANSPORT_CLOSED            # connection_lost has been called and the descriptor is closed
+
+
+cdef struct RawAddress:         # an AF_INET or AF_INET6 address as the kernel gave it; length 0 when unknown
+    sockaddr_in6 address
+    socklen_t length
+
+
+cdef class Transport(Watcher):
+    cdef object protocol
+    cdef object context         # the transport's own: callbacks that the loop originates run in it
+    cdef object sock            # the socket object handed in, or one made for get_extra_info; else None
+    cdef object server          # who counts this connection, or None
+    cdef Guard guard            # who limits it, or None
+    cdef dict extra             # get_extra_info beyond addresses and socket, or None
+    cdef RawAddress peer
+    cdef RawAddress local
+    cdef TransportState state
+    cdef flag is_sock_borrowed  # sock was made lazily around fd: it must not close it
+    cdef flag is_fd_bare        # no socket object has fd
+    cdef flag is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
+    cdef flag is_prompt         # what is written is sent at once, not held until the callback has ended
+    cdef flag is_reading_started
+    cdef flag is_reading_paused
+    cdef flag is_protocol_paused
+    cdef flag is_protocol_connected
+    cdef flag is_loss_due
+    cdef object loss            # what connection_lost will be told, if no memory was found to schedule it
+    cdef int dropped_writes     # writes after the connection was lost
+    cdef Py_ssize_t high_water
+    cdef Py_ssize_t low_water
+    cdef dict __dict__          # test suites patch instances
+    cdef object __weakref__
+
+    cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
+                   dict extra) except -1
+    cdef int offer_peer(self, const sockaddr *address, socklen_t length) except -1
+    cdef int know_peer(self, object address) except -1
+    cdef int bind_protocol(self, object protocol) except -1
+    cdef Py_ssize_t held_bytes(self) noexcept
+    cdef int flush_deferred(self) except -1
+    cdef int discard_held(self) except -1
+    cdef int update_interest(self) except -1
+    cdef int want(self, unsigned interest) except -1
+    cdef int start_reading(self) except -1
+    cdef int stop_reading(self) except -1
+
+    cdef int begin_life(self, object waiter) except -1
+    cdef int connection_made_now(self) except -1
+    cdef int check_caller(self) except -1
+    cdef int begin_close(self) except -1
+    cdef int lose(self, object error) except -1
+    cdef int fatal(self, object error, str message) except -1
+    cdef int release(self) except -1
+    cdef int disown(self) except -1
+    cdef int pause_protocol(self) except -1
+    cdef int resume_protocol(self) except -1
+    cdef object transport_socket(self)
+    cdef int note_dropped_write(self) except -1
+
+
+cdef int spare_dict(object item) except -1
+
+cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,
+                        Py_ssize_t default_high) except -1
+
+cdef object unix_name(const sockaddr *address, socklen_t length)
+
+cdef int descriptor_of(object fileobj) except -1
+cdef object in_use(Watcher watcher)
+cdef int check_unowned(Reactor reactor, object sock) except -1

@@ -1,0 +1,650 @@
+"""What every transport is: a protocol bound to a descriptor, watermarks, and the states from open to closed.
+
+    OPEN --close()--> CLOSING --all delivered--> LOST --next turn: connection_lost()--> CLOSED
+      \\--------------- abort(), an error ---------/
+
+From adopt() on the descriptor is this object's alone. A socket object that was handed in is closed through that object;
+one made for get_extra_info("socket") is detached before the descriptor is closed.
+"""
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from hoop.core.cpython_api cimport PyContext_CopyCurrent, instance_dict
+from hoop.core.csrc cimport AF_INET, AF_INET6, AF_UNIX, getpeername, getsockname, hoop_address, hoop_net_close, \
+    hoop_net_format_address, hoop_net_unix_name, sockaddr, sockaddr_storage
+from hoop.core.errors cimport os_error
+from hoop.core.handle cimport new_handle
+from hoop.core.reactor cimport Reactor, Watcher, flush_if_deferred
+from hoop.core.timeouts cimport Guard
+from libc.string cimport memcpy
+
+import asyncio
+import os
+import socket as socket_module
+import warnings
+from asyncio.log import logger
+from asyncio.trsock import TransportSocket
+
+from hoop.net.connection_socket import ConnectionSocket
+
+# Finalizers may run when the interpreter's end has emptied this module, so what they call is no attribute of it.
+cdef object warn = warnings.warn
+
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+
+cdef enum:
+    DEFAULT_HIGH_WATER = 64 * 1024
+    DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+
+class shown:
+    """Decorates the getter of a private name of asyncio's. Unlike a property's, the name can be given to an instance: tests do."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else self.read(instance)
+
+
+cdef int spare_dict(object item) except -1:
+    """Cython makes each instance's __dict__ at once; the one that Python makes for the first attribute is soon enough."""
+    cdef PyObject **slot = instance_dict(item)
+    cdef PyObject *attributes = slot[0]
+    slot[0] = NULL
+    Py_XDECREF(attributes)
+    return 0
+
+
+cdef class Transport(Watcher):
+    def __cinit__(self):
+        spare_dict(self)
+        self.high_water = DEFAULT_HIGH_WATER
+        self.low_water = DEFAULT_HIGH_WATER // 4
+        self.state = TRANSPORT_CLOSED
+
+    @property
+    def __class__(self):
+        return asyncio.Transport
+
+    cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
+                   dict extra) except -1:
+        """Take over fd (and sock, the object around it, if there is one). It must be non-blocking.
+
+        If that raises, nothing is ours, and the caller has to close what it brought. So what may fail comes first.
+        """
+        cdef object peer = None
+        if context is None:
+            context = PyContext_CopyCurrent()
+        if self.peer.length == 0 and (extra is None or "peername" not in extra):
+            peer = read_address(getpeername, fd, &self.peer)
+        local = read_address(getsockname, fd, &self.local)
+        if peer is not None or local is not None:
+            extra = {"peername": peer, "sockname": local, **(extra or {})}
+        self.bind_protocol(protocol)  # isinstance() asks it
+        if server is not None:
+            server._attach(self)
+        self.reactor = reactor
+        self.is_prompt = not reactor.defers_writes
+        self.fd = fd
+        self.sock = sock
+        self.is_fd_bare = sock is None
+        self.server = server
+        self.extra = extra
+        self.context = context
+        self.state = TRANSPORT_OPEN
+        return 0
+
+    cdef int offer_peer(self, const sockaddr *address, socklen_t length) except -1:
+        """Before adopt(): what accept(2) has said. Asked later, a socket that was reset no longer knows its peer."""
+        cdef object name = keep_address(address, length, &self.peer)
+        if name is not None:
+            self.extra = {"peername": name}
+        return 0
+
+    cdef int know_peer(self, object address) except -1:
+        """After adopt(): the address that was connected to, for a connection that was reset before anybody asked."""
+        if self.peer.length == 0 and (self.extra is None or self.extra.get("peername") is None):
+            self.extra = {**(self.extra or {}), "peername": address}
+        return 0
+
+    # ---- what kinds of transport define --------------------------------------------------------------------------
+
+    cdef int bind_protocol(self, object protocol) except -1:
+        self.protocol = protocol
+        return 0
+
+    cdef Py_ssize_t held_bytes(self) noexcept:
+        """Accepted by write() and not yet taken by the kernel."""
+        return 0
+
+    cdef int flush_deferred(self) except -1:
+        """Hand the kernel what was only deferred, not refused: of all transports of the loop, in the order of writes."""
+        return 0
+
+    cdef int discard_held(self) except -1:
+        return 0
+
+    cdef int update_interest(self) except -1:
+        """Ask the poller for what the transport's state waits for."""
+        return 0
+
+    cdef int want(self, unsigned interest) except -1:
+        """Wait for that. A descriptor that the poller refuses ends the transport."""
+        if self.is_watched:
+            return self.reactor.set_interest(self, interest)
+        try:
+            self.reactor.watch(self, interest)
+        except (OSError, MemoryError) as error:
+            self.fatal(error, "Fatal error on transport: the poller refused its descriptor")
+        return 0
+
+    # ---- the protocol's life -------------------------------------------------------------------------------------
+
+    cdef int begin_life(self, object waiter) except -1:
+        """For a connection made outside of the I/O phase: connection_made, reading and waiter, in the next turn."""
+        cdef Reactor reactor = self.reactor
+        reactor.schedule(self._connection_made, NULL, 0, self.context)
+        reactor.schedule(self._begin_reading, NULL, 0, self.context)
+        if waiter is not None:
+            reactor.schedule_method(waiter_done, waiter, None)
+        return 0
+
+    def _connection_made(self):
+        """connection_made, as a callback of its own; an exception is its caller's to report."""
+        if self.state == TRANSPORT_CLOSED:
+            return  # what was to follow could not be scheduled
+        self.is_protocol_connected = True
+        try:
+            self.protocol.connection_made(self)
+        except BaseException as error:
+            if not isinstance(error, (SystemExit, KeyboardInterrupt)):
+                self.lose(error)
+            raise
+
+    def _begin_reading(self):
+        if self.state == TRANSPORT_OPEN:
+            self.start_reading()
+
+    def _call_connection_lost(self, error):
+        try:
+            if self.is_protocol_connected:
+                self.is_protocol_connected = False
+                self.protocol.connection_lost(error)
+        finally:
+            self.release()
+
+    cdef int connection_made_now(self) except -1:
+        """connection_made and the first interest, inside a callback of the loop (an accepted connection)."""
+        self.reactor.enter_context(self.context)
+        try:
+            self._connection_made()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.reactor.handle_failed(
+                new_handle(self.reactor, self._connection_made, NULL, 0, self.context), error)
+            return 0
+        self._begin_reading()
+        return 0
+
+    cdef int begin_close(self) except -1:
+        """close(): stop reading, deliver what was accepted, then lose the connection."""
+        if self.state != TRANSPORT_OPEN:
+            return 0
+        self.flush_deferred()
+        if self.state != TRANSPORT_OPEN:
+            return 0  # that failed
+        self.state = TRANSPORT_CLOSING
+        self.stop_reading()
+        if self.held_bytes() == 0:
+            self.lose(None)
+        return 0
+
+    cdef int lose(self, object error) except -1:
+        """The connection is over; connection_lost(error) comes in the next turn. Only the first cause counts."""
+        if self.state >= TRANSPORT_LOST:
+            return 0
+        self.state = TRANSPORT_LOST
+        self.discard_held()
+        self.reactor.unwatch(self)
+        if not self.reactor.closed:
+            try:
+                self.reactor.schedule_method(self._call_connection_lost, error, self.context)
+            except MemoryError:
+                self.loss = error
+                self.is_loss_due = True
+                self.reactor.run_errand_later(self)
+        return 0
+
+    cdef int on_errand(self) except -1:
+        """connection_lost, as a callback of the loop."""
+        cdef object error = self.loss
+        if not self.is_loss_due:
+            return 0
+        self.is_loss_due = False
+        self.loss = None
+        self.reactor.enter_context(self.context)
+        try:
+            self._call_connection_lost(error)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as failure:
+            self.reactor.report({"message": "Exception in connection_lost()", "exception": failure, "transport": self})
+        return 0
+
+    cdef int fatal(self, object error, str message) except -1:
+        """A failed system call or a protocol that raised: tell, then lose the connection."""
+        if isinstance(error, OSError):
+            if self.reactor.debug:
+                logger.debug("%r: %s", self, message, exc_info=error)
+        else:
+            self.reactor.report({"message": message, "exception": error, "transport": self,
+                                 "protocol": self.protocol})
+        self.lose(error)
+        return 0
+
+    cdef int release(self) except -1:
+        """Close the descriptor and let go of everybody."""
+        cdef object server = self.server
+        cdef object sock = self.sock
+        cdef Guard guard = self.guard
+        cdef int fd = self.fd
+        if self.state == TRANSPORT_CLOSED:
+            return 0
+        self.state = TRANSPORT_CLOSED
+        self.discard_held()
+        if self.reactor is not None:
+            self.reactor.unwatch(self)
+            self.reactor.must_poll = True
+        self.fd = -1
+        self.server = None
+        self.bind_protocol(None)
+        if sock is not None and not self.is_sock_borrowed:
+            if self.is_fd_duplicate and fd >= 0:
+                hoop_net_close(fd)
+            sock.close()
+        else:
+            if sock is not None:
+                sock.detach()
+            if fd >= 0:
+                hoop_net_close(fd)
+        if guard is not None:
+            self.guard = None
+            guard.on_released()
+        if server is not None:
+            server._detach(self)
+        return 0
+
+    cdef int disown(self) except -1:
+        """What was to follow adopt() has failed: descriptor and socket object are the caller's again. Nothing is called."""
+        if self.reactor is not None:
+            self.reactor.unwatch(self)
+        self.fd = -1
+        self.sock = None
+        return self.release()
+
+    def _release(self):
+        """For a finalizer that ran in a foreign thread. Somebody may have ended the transport since."""
+        if self.state != TRANSPORT_LOST or self.reactor.closed:  # else connection_lost() is on its way, and releases
+            self.release()
+
+    cdef int on_failed(self, object error) except -1:
+        """What has come of an event and nobody has caught: memory that is not to be had, mostly."""
+        return self.fatal(error, "Fatal error on transport")
+
+    cdef int on_watch_failed(self, int error) except -1:
+        return self.fatal(os_error(-error), "Fatal error on transport: the poller refused its descriptor")
+
+    cdef int on_descriptor_lost(self) except -1:
+        """Somebody closed our descriptor and the number is in use again: never touch it."""
+        if self.sock is not None:
+            self.sock.detach()
+        return self.fatal(OSError(9, "the transport's descriptor was closed behind its back"),
+                          "Fatal error on transport")
+
+    def __del__(self):
+        if self.state == TRANSPORT_CLOSED:
+            return
+        try:
+            warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        finally:  # under -W error that raises
+            if self.reactor is None or self.reactor.closed or self.reactor.may_touch():
+                self.release()
+            else:  # the collector runs in a foreign thread
+                self.reactor.keep_idle(self)  # the table must not be left with a pointer to nothing, if the loop closes first
+                self.reactor.post(self._release, NULL, 0, None)
+
+    def __dealloc__(self):
+        """The loop was closed before it came to what the finalizer had posted. Socket objects close their own descriptor."""
+        if self.state != TRANSPORT_CLOSED and self.fd >= 0 and (self.is_fd_bare or self.is_fd_duplicate):
+            hoop_net_close(self.fd)
+
+    # ---- reading: its two flags; update_interest() makes of them what the poller is asked for -------------------------
+
+    cdef int start_reading(self) except -1:
+        self.is_reading_started = True
+        return self.update_interest()
+
+    cdef int stop_reading(self) except -1:
+        """The transport is closing: nothing more is delivered."""
+        return self.update_interest()
+
+    def is_reading(self):
+        """Whether new data is being delivered."""
+        return self.state == TRANSPORT_OPEN and not self.is_reading_paused
+
+    def pause_reading(self):
+        """Deliver no more data until resume_reading(). Idempotent."""
+        if self.is_reading_paused or self.state != TRANSPORT_OPEN:
+            return
+        self.is_reading_paused = True
+        self.update_interest()
+
+    def resume_reading(self):
+        """Undo pause_reading(). Idempotent."""
+        if not self.is_reading_paused or self.state != TRANSPORT_OPEN:
+            return
+        self.is_reading_paused = False
+        self.update_interest()
+
+    # ---- watermarks ----------------------------------------------------------------------------------------------
+
+    cdef int pause_protocol(self) except -1:
+        """The kernel has refused more than the high-water mark. In the context of whoever is running."""
+        if self.is_protocol_paused or self.held_bytes() <= self.high_water:
+            return 0
+        self.is_protocol_paused = True
+        try:
+            self.protocol.pause_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.reactor.report({"message": "protocol.pause_writing() failed", "exception": error, "transport": self,
+                                 "protocol": self.protocol})
+        return 0
+
+    cdef int resume_protocol(self) except -1:
+        if not self.is_protocol_paused or self.held_bytes() > self.low_water:
+            return 0
+        self.is_protocol_paused = False
+        try:
+            self.protocol.resume_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.reactor.report({"message": "protocol.resume_writing() failed", "exception": error, "transport": self,
+                                 "protocol": self.protocol})
+        return 0
+
+    cdef int note_dropped_write(self) except -1:
+        if self.dropped_writes == DROPPED_WRITES_UNTIL_WARNING:
+            logger.warning("socket.send() raised exception.")
+        self.dropped_writes += 1
+        return 0
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """Set the watermarks in bytes: pause_writing() above high, resume_writing() at or below low.
+
+        Defaults are asyncio's (64 KiB, and a quarter). ValueError unless high >= low >= 0.
+        """
+        set_watermarks(&self.high_water, &self.low_water, high, low, DEFAULT_HIGH_WATER)
+        self.flush_deferred()
+        self.pause_protocol()
+
+    def get_write_buffer_limits(self):
+        """(low, high) in bytes."""
+        return (self.low_water, self.high_water)
+
+    def get_write_buffer_size(self):
+        """Bytes that the kernel has not taken yet."""
+        self.flush_deferred()
+        return self.held_bytes()
+
+    # ---- asyncio.BaseTransport -----------------------------------------------------------------------------------
+
+    def get_protocol(self):
+        """The protocol that the transport calls now."""
+        return self.protocol
+
+    def set_protocol(self, protocol):
+        """Have another protocol called from now on."""
+        self.flush_deferred()
+        self.bind_protocol(protocol)
+
+    def is_closing(self):
+        """Whether close(), abort() or an error has ended the connection or is about to."""
+        return self.state != TRANSPORT_OPEN
+
+    cdef int check_caller(self) except -1:
+        """In debug mode ending a connection that still lives is for the loop's own thread. RuntimeError for others."""
+        if self.state < TRANSPORT_LOST and self.reactor.debug:
+            self.reactor.check_thread()
+        return 0
+
+    def close(self):
+        """Deliver what was written, then close. No more data is received. RuntimeError in debug mode, in another thread."""
+        self.check_caller()
+        self.begin_close()
+
+    def abort(self):
+        """Close at once; what the kernel has not taken is lost. RuntimeError in debug mode, in another thread."""
+        self.check_caller()
+        self._force_close(None)
+
+    def _force_close(self, error):
+        """abort() for a reason that connection_lost is told; asyncio.sslproto and our own TLS call it."""
+        if self.state < TRANSPORT_LOST:
+            self.flush_deferred()
+        self.lose(error)
+
+    def get_extra_info(self, name, default=None):
+        """"socket", "peername", "sockname", or what the transport's maker provided; else default."""
+        cdef object value
+        if (name == "socket" or name == "pipe") and self.reactor is not None:
+            flush_if_deferred(self.reactor)  # what is done with it comes after what was written before
+        if self.extra is not None and name in self.extra:
+            return self.extra[name]
+        if name == "peername":
+            value = address_tuple(&self.peer)
+        elif name == "sockname":
+            value = address_tuple(&self.local)
+        elif name == "socket":
+            value = self.transport_socket()
+        else:
+            return default
+        if value is None:
+            return default
+        if self.extra is None:
+            self.extra = {}
+        self.extra[name] = value
+        return value
+
+    cdef object transport_socket(self):
+        if self.sock is None:
+            if self.fd < 0:
+                return closed_socket(&self.local)
+            sock = socket_module.socket(fileno=self.fd)
+            self.sock = sock
+            self.is_sock_borrowed = True
+            self.is_fd_bare = False
+            sock.setblocking(False)  # it asks nobody: dup() would hand its timeout, None, to the open file that both share
+        return ConnectionSocket(self.sock, self.reactor)
+
+    # Names of asyncio's that programs read although nobody promised them. For looking at, not for changing.
+
+    @property
+    def _loop(self):
+        return self.reactor
+
+    @property
+    def _protocol(self):
+        return self.protocol
+
+    @property
+    def _protocol_paused(self):
+        return self.is_protocol_paused
+
+    @property
+    def _protocol_connected(self):
+        return self.is_protocol_connected
+
+    @property
+    def _server(self):
+        return self.server
+
+    @property
+    def _extra(self):
+        for name in ("peername", "sockname", "socket"):
+            self.get_extra_info(name)
+        return self.extra
+
+    @property
+    def _sock(self):
+        return None if self.state == TRANSPORT_CLOSED else self.get_extra_info("socket")
+
+    @property
+    def _sock_fd(self):
+        return self.fd
+
+    @property
+    def _closing(self):
+        return self.state != TRANSPORT_OPEN
+
+    @property
+    def _paused(self):
+        return self.is_reading_paused
+
+    @property
+    def _conn_lost(self):
+        return self.dropped_writes + (self.state >= TRANSPORT_LOST)
+
+    @property
+    def _high_water(self):
+        return self.high_water
+
+    @property
+    def _low_water(self):
+        return self.low_water
+
+    def __repr__(self):
+        names = {TRANSPORT_OPEN: "open", TRANSPORT_CLOSING: "closing", TRANSPORT_LOST: "closing",
+                 TRANSPORT_CLOSED: "closed"}
+        words = [type(self).__name__, names[self.state]]
+        if self.fd >= 0:
+            words.append(f"fd={self.fd}")
+        peer = self.get_extra_info("peername")
+        if peer:
+            words.append(f"peer={peer!r}")
+        if self.held_bytes() > 0:
+            words.append(f"unsent={self.held_bytes()}")
+        return f"<{' '.join(words)}>"
+
+
+cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,
+                        Py_ssize_t default_high) except -1:
+    """What set_write_buffer_limits(high, low) means. Of numbers that are not whole only the whole part tells."""
+    if high is None:
+        high = default_high if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    high = int(min(high, PY_SSIZE_T_MAX))
+    low_water[0] = int(min(low, PY_SSIZE_T_MAX))
+    high_water[0] = high
+    return 0
+
+
+def waiter_done(waiter):
+    """The transport is ready: whoever waits in create_connection goes on."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+# ---- addresses ----------------------------------------------------------------------------------------------------
+
+ctypedef int (*address_fn)(int fd, sockaddr *address, socklen_t *length) noexcept nogil
+
+
+cdef object read_address(address_fn ask, int fd, RawAddress *raw):
+    """Keep what the kernel says now: after a reset it no longer knows the peer.
+
+    The record has room for an IP address. The name of a UNIX socket is returned; of other families nothing is kept.
+    """
+    cdef sockaddr_storage address
+    cdef socklen_t length = sizeof(address)
+    raw.length = 0
+    if ask(fd, <sockaddr *>&address, &length) != 0:
+        return None
+    return keep_address(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)), raw)
+
+
+cdef object keep_address(const sockaddr *address, socklen_t length, RawAddress *raw):
+    raw.length = 0
+    if length >= sizeof(address.sa_family) and (address.sa_family == AF_INET or address.sa_family == AF_INET6):
+        raw.length = min(length, <socklen_t>sizeof(raw.address))
+        memcpy(&raw.address, address, raw.length)
+        return None
+    return unix_name(address, length)
+
+
+cdef object unix_name(const sockaddr *address, socklen_t length):
+    """As the socket module shows it: a path as str, a name in Linux's abstract namespace as bytes."""
+    cdef const char *name
+    cdef Py_ssize_t size = hoop_net_unix_name(address, length, &name)
+    if size < 0:
+        return None
+    encoded = PyBytes_FromStringAndSize(name, size)
+    return encoded if encoded.startswith(b"\0") else os.fsdecode(encoded)
+
+
+cdef object closed_socket(const RawAddress *local):
+    """What shows of a socket whose descriptor is gone, for whoever asks only then; None if not even that is to be had."""
+    try:
+        sock = socket_module.socket(local.address.sin6_family if local.length > 0 else AF_UNIX)
+    except OSError:
+        return None
+    sock.setblocking(False)
+    sock.close()
+    return TransportSocket(sock)
+
+
+cdef object address_tuple(RawAddress *raw):
+    cdef hoop_address text
+    if raw.length == 0 or hoop_net_format_address(<sockaddr *>&raw.address, raw.length, &text) < 0:
+        return None
+    if text.family == AF_INET:
+        return (text.host.decode("ascii"), text.port)
+    return (text.host.decode("ascii"), text.port, text.flowinfo, text.scope_id)
+
+
+# ---- who owns a descriptor -----------------------------------------------------------------------------------------
+
+cdef int descriptor_of(object fileobj) except -1:
+    """As selectors does it: an int, or an object with fileno(). ValueError for anything else."""
+    if isinstance(fileobj, int):
+        number = fileobj
+    else:
+        try:
+            number = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if number < 0:
+        raise ValueError(f"Invalid file descriptor: {number}")
+    return number  # OverflowError beyond an int
+
+
+cdef object in_use(Watcher watcher):
+    """What to raise where the descriptor that watcher has is wanted for something else."""
+    owner = f"used by transport {watcher!r}" if isinstance(watcher, Transport) else f"in use: {watcher!r}"
+    return RuntimeError(f"File descriptor {watcher.fd!r} is {owner}")
+
+
+cdef int check_unowned(Reactor reactor, object sock) except -1:
+    """RuntimeError if a transport, say, owns the descriptor of sock; the user's own watcher of it gives way."""
+    cdef Watcher watcher = reactor.watcher_of(descriptor_of(sock))
+    if watcher is not None and not watcher.is_users_fd:
+        raise in_use(watcher)
+    return 0

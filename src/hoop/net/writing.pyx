@@ -1,0 +1,337 @@
+"""The writing half of a byte-stream transport: the chunks that write() was given and the kernel has not taken.
+
+What one callback writes is held until the callback and its microtasks have ended, then goes out in one system call. Held
+bytes are flushed at once where waiting could be noticed (docs/writes.md): outside of the loop's callbacks, when they reach
+the high-water mark, when a write finds that bytes were held for long, and before close, abort, write_eof, set_protocol and
+get_write_buffer_size, of this transport or of another. pause_writing() is only about bytes that the kernel has refused.
+
+A kind of transport that writes says how (transmit), what it waits for (update_interest; for writability while is_refused)
+and what comes when nothing is held any more (on_drained).
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromObject, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from hoop.core.csrc cimport *
+from hoop.core.errors cimport os_error
+from hoop.core.reactor cimport Reactor, flush_if_deferred, may_hold
+from hoop.net.transport cimport TRANSPORT_CLOSED, TRANSPORT_LOST, TRANSPORT_OPEN, Transport
+from libc.errno cimport EAGAIN
+
+import sys
+
+cdef enum:
+    KEEP_VIEW_FROM = 4096  # bytes: below, copying a memoryview is cheaper than holding it
+
+
+# Up to Python 3.11 asyncio's writelines() is a write().
+cdef str METHOD_NAMED_FOR_LINES = "writelines" if sys.version_info >= (3, 12) else "write"
+
+
+cdef class WritingTransport(Transport):
+    def __cinit__(self):
+        hoop_ring_init(&self.chunks)
+
+    def __dealloc__(self):
+        self.discard_held()
+
+    cdef Py_ssize_t held_bytes(self) noexcept:
+        return self.held
+
+    # ---- what kinds of transport define --------------------------------------------------------------------------
+
+    cdef Py_ssize_t transmit(self, const iovec *buffers, int count, Py_ssize_t total) except? -2:
+        """One system call with count buffers of total bytes: bytes taken or -errno."""
+        raise NotImplementedError("each kind of transport says how it writes")
+
+    cdef str write_failure(self):
+        """What the log says when that fails."""
+        return "Fatal write error on socket transport"
+
+    cdef int on_drained(self) except -1:
+        """Nothing is held: what close() or write_eof() waited for."""
+        return 0
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, data):
+        """Send bytes, bytearray or memoryview; never blocks. The data may be changed or released afterwards.
+
+        TypeError for anything else; RuntimeError after write_eof(). After the connection is lost, data is dropped.
+        """
+        if PyBytes_CheckExact(data):
+            self.write_chunk(data, PyBytes_GET_SIZE(data))
+        else:
+            chunk = owned_chunk(data)
+            self.write_chunk(chunk, len(chunk))
+
+    def writelines(self, list_of_data):
+        """Send the items of an iterable, in one system call where possible. Nothing is sent if one has a wrong type."""
+        cdef list chunks
+        self.check_writable(METHOD_NAMED_FOR_LINES)
+        chunks = [owned_chunk(data) for data in list_of_data]
+        for chunk in chunks:
+            if self.is_eof_wanted or self.is_lent:
+                break
+            if self.state == TRANSPORT_OPEN:
+                self.hold(chunk, len(chunk))
+            else:
+                self.note_dropped_write()
+        self.check_writable(METHOD_NAMED_FOR_LINES)
+        if self.held > 0:
+            self.after_write()
+
+    cdef int check_writable(self, str method) except -1:
+        """RuntimeError, in asyncio's words, after write_eof() and while sendfile() has the descriptor."""
+        if self.is_eof_wanted:
+            raise RuntimeError(f"Cannot call {method}() after write_eof()")
+        if self.is_lent:
+            raise RuntimeError(f"unable to {method}; sendfile is in progress")
+        return 0
+
+    cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1:
+        if self.is_eof_wanted or self.is_lent:
+            self.check_writable("write")
+        if size == 0:
+            return 0
+        if self.state != TRANSPORT_OPEN:
+            return self.note_dropped_write()
+        self.hold(chunk, size)
+        return self.after_write()
+
+    cdef int after_write(self) except -1:
+        """Bytes were added: wait for the callback's end, or for the kernel, or send now."""
+        cdef Reactor reactor = self.reactor
+        if self.is_refused:
+            return self.note_refused()
+        if reactor.in_callback and not self.is_prompt and self.held < self.high_water and may_hold(reactor):
+            if not self.is_flush_due:
+                reactor.defer_flush(self)
+            return 0
+        return self.send_now()
+
+    cdef int send_now(self) except -1:
+        """Send what is held, here or by others that have written before."""
+        flush_if_deferred(self.reactor)
+        if self.held > 0 and not self.is_refused:
+            self.flush(False)
+        return 0
+
+    def set_write_deferral(self, enabled):
+        """Whether write() may hold bytes until the callback that runs has ended (docs/writes.md). If not, it sends at once,
+        as asyncio's does; what is held is sent now. The default is the loop's; pipes have it switched off.
+        """
+        self.is_prompt = not enabled
+        if self.is_prompt and self.state < TRANSPORT_LOST:
+            self.flush_deferred()
+
+    cdef int hold(self, object chunk, Py_ssize_t size) except -1:
+        if size == 0:
+            return 0
+        if self.head is None:
+            self.head = chunk
+        else:
+            if hoop_ring_push(&self.chunks, <void *>chunk) < 0:
+                raise MemoryError()
+            Py_INCREF(chunk)
+        self.held += size
+        return 0
+
+    cdef int on_flush(self, bint is_loop_calling) except -1:
+        if self.held > 0 and not self.is_refused:
+            self.flush(is_loop_calling)
+        return 0
+
+    cdef int flush_deferred(self) except -1:
+        return 0 if self.state == TRANSPORT_CLOSED else self.send_now()  # also if it never was open, and has no loop
+
+    cdef int flush(self, bint is_loop_calling) except -1:
+        """Give the kernel what is held. What it refuses waits until the socket is writable."""
+        cdef Py_ssize_t sent
+        cdef bint is_all
+        while self.held > 0:
+            is_all = hoop_ring_size(&self.chunks) < HOOP_NET_MAX_BUFFERS  # what send_held() gives, with head
+            sent = self.send_held()
+            if sent == -EAGAIN:
+                break
+            if sent < 0:
+                self.discard_held()
+                self.fatal(os_error(sent), self.write_failure())
+                return 0
+            self.take_sent(sent)
+            self.reactor.must_poll = True  # the peer may be watched by this very loop
+            if self.guard is not None:
+                self.guard.on_sent()
+            if self.held > 0 and is_all:
+                break  # it was given everything and took a part: its buffer is full
+        if self.held == 0:
+            return 0
+        if not self.is_refused:
+            self.is_refused = True
+            self.update_interest()
+            if is_loop_calling:
+                self.reactor.enter_context(self.context)
+            self.note_refused()
+        return 0
+
+    cdef int note_refused(self) except -1:
+        """Bytes wait for the kernel: more than the limits allow, or than the high-water mark?"""
+        if self.guard is not None:
+            self.guard.on_refused(self.held)  # may end the connection; then nothing is held
+        return self.pause_protocol()
+
+    cdef Py_ssize_t send_held(self) except? -2:
+        """One system call with the chunks held, as many as it takes: bytes taken or -errno."""
+        cdef iovec buffers[HOOP_NET_MAX_BUFFERS]
+        cdef int count = 1
+        cdef Py_ssize_t size, total
+        cdef size_t i
+        buffers[0].iov_base = chunk_start(<PyObject *>self.head, &size) + self.head_sent
+        total = size - self.head_sent
+        buffers[0].iov_len = <size_t>total
+        for i in range(self.chunks.head, self.chunks.tail):
+            if count == HOOP_NET_MAX_BUFFERS:
+                break
+            buffers[count].iov_base = chunk_start(<PyObject *>self.chunks.items[i & (self.chunks.capacity - 1)], &size)
+            buffers[count].iov_len = <size_t>size
+            total += size
+            count += 1
+        return self.transmit(buffers, count, total)
+
+    cdef int take_sent(self, Py_ssize_t count) except -1:
+        """The kernel has taken count bytes: let go of the chunks that are done."""
+        cdef Py_ssize_t size
+        cdef PyObject *entry
+        self.held -= count
+        while self.head is not None:
+            chunk_start(<PyObject *>self.head, &size)
+            if count < size - self.head_sent:
+                self.head_sent += count
+                return 0
+            count -= size - self.head_sent
+            self.head_sent = 0
+            entry = <PyObject *>hoop_ring_pop(&self.chunks)
+            if entry == NULL:
+                self.head = None
+            else:
+                self.head = <object>entry
+                Py_DECREF(<object>entry)
+        if self.chunks.capacity > 0:
+            hoop_ring_free(&self.chunks)  # an idle connection keeps no storage
+        return 0
+
+    cdef int discard_held(self) except -1:
+        cdef PyObject *entry = <PyObject *>hoop_ring_pop(&self.chunks)
+        self.head = None
+        self.head_sent = 0
+        self.held = 0
+        while entry != NULL:
+            Py_DECREF(<object>entry)
+            entry = <PyObject *>hoop_ring_pop(&self.chunks)
+        hoop_ring_free(&self.chunks)
+        return 0
+
+    cdef int on_writable(self) except -1:
+        self.flush(True)
+        if self.state >= TRANSPORT_LOST:
+            return 0
+        if self.held == 0:
+            self.is_refused = False
+            self.update_interest()
+        if self.is_protocol_paused:
+            self.reactor.enter_context(self.context)
+            self.resume_protocol()  # may write, close or abort
+        if self.held == 0 and self.state < TRANSPORT_LOST:
+            self.on_drained()
+        return 0
+
+    @property
+    def _buffer(self):
+        """What is held, as asyncio's transports show it: a copy, for looking at."""
+        cdef size_t i
+        cdef list held = [] if self.head is None else [memoryview(self.head)[self.head_sent:]]
+        for i in range(self.chunks.head, self.chunks.tail):
+            held.append(memoryview(<object><PyObject *>self.chunks.items[i & (self.chunks.capacity - 1)]))
+        return held
+
+    @property
+    def _eof(self):
+        return self.is_eof_wanted
+
+    # ---- lending the descriptor to sendfile() ----------------------------------------------------------------------
+
+    def _lend(self):
+        """Refuse write() until _take_back(). RuntimeError if that is so already."""
+        if self.is_lent:
+            raise RuntimeError("sendfile is in progress already")
+        self.flush_deferred()
+        self.is_lent = True
+
+    def _lent_descriptor(self):
+        """Where to write. ConnectionError once the connection is lost: the number may be somebody else's by then."""
+        if self.state >= TRANSPORT_LOST:
+            raise ConnectionError("the connection was closed while a file was being sent")
+        self.reactor.must_poll = True
+        return self.fd
+
+    def _when_writable(self, waiter):
+        """Have waiter, a future, done when all that write() accepted is sent and the descriptor takes more."""
+        self._lent_descriptor()
+        self.lease_waiter = waiter
+        self.update_interest()
+
+    def _take_back(self):
+        """Let write() write again."""
+        self.is_lent = False
+        self.lease_waiter = None
+        if self.state < TRANSPORT_LOST:
+            self.update_interest()
+            if self.held == 0:
+                self.on_drained()  # write_eof() has waited
+
+    cdef int wake_lease(self) except -1:
+        cdef object waiter = self.lease_waiter
+        self.lease_waiter = None
+        if self.guard is not None:
+            self.guard.on_sent()  # the peer takes what sendfile() sends
+        self.update_interest()
+        if not waiter.done():
+            waiter.set_result(None)
+        return 0
+
+    cdef int lose(self, object error) except -1:
+        cdef object waiter = self.lease_waiter
+        if waiter is not None:
+            self.lease_waiter = None
+            if not waiter.done():
+                waiter.set_exception(error or ConnectionError("the connection was closed while a file was being sent"))
+        return Transport.lose(self, error)
+
+
+# ---- chunks -------------------------------------------------------------------------------------------------------
+
+cdef inline char *chunk_start(PyObject *chunk, Py_ssize_t *size) noexcept:
+    """Where the bytes of a held chunk are, and how many."""
+    if PyBytes_CheckExact(<object>chunk):
+        size[0] = PyBytes_GET_SIZE(<object>chunk)
+        return PyBytes_AS_STRING(<object>chunk)
+    cdef Py_buffer *view = PyMemoryView_GET_BUFFER(<object>chunk)
+    size[0] = view.len
+    return <char *>view.buf
+
+
+cdef object owned_chunk(object data):
+    """The data as an object that nobody else can change: itself, a view of our own on immutable bytes, or a copy."""
+    cdef Py_buffer *view
+    if PyBytes_CheckExact(data):
+        return data
+    if PyMemoryView_Check(data):
+        view = PyMemoryView_GET_BUFFER(data)
+        # data's own attributes: ValueError once it is released, and None where no object owns the memory
+        if (view.len >= KEEP_VIEW_FROM and data.c_contiguous and PyBytes_CheckExact(data.obj)
+                and view.itemsize == 1 and view.ndim == 1):
+            return PyMemoryView_FromObject(data)
+        return data.tobytes()
+    if isinstance(data, (bytes, bytearray)):
+        return PyBytes_FromObject(data)  # the bytes themselves: __bytes__ may return a subclass again
+    raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")

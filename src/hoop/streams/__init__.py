@@ -1,0 +1,1 @@
+"""StreamReader and StreamWriter, and what opens them."""

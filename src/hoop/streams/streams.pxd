@@ -1,0 +1,67 @@
+from hoop.core.flag cimport flag
+from hoop.core.step_coroutine cimport StepOutcome, StreamCoroutine
+from hoop.net.stream cimport StreamFilter, StreamTransport
+
+
+cdef class StreamReader:
+    cdef object loop
+    cdef object transport
+    cdef object waiter          # the future of the one coroutine that waits for data, or None
+    cdef object error           # set_exception()
+    cdef bytes chunk            # what came first, as it came; None when there is nothing or it was joined into `joined`
+    cdef Py_ssize_t consumed    # bytes of chunk that were read
+    cdef bytearray joined       # the rest; None when empty
+    cdef readonly Py_ssize_t _limit
+    cdef readonly flag _eof
+    cdef flag is_paused
+    cdef object source_traceback
+    cdef dict __dict__
+    cdef object __weakref__
+
+    cdef int feed(self, bytes data) except -1
+    cdef Py_ssize_t available(self) noexcept
+    cdef int append(self, bytes data) except -1
+    cdef bytes take(self, Py_ssize_t size)
+    cdef Py_ssize_t find(self, bytes separator, Py_ssize_t offset) except -2
+    cdef int join(self) except -1
+    cdef int wake(self) except -1
+    cdef object begin_wait(self, str caller)
+    cdef int resume_if_low(self) except -1
+
+
+cdef class StreamReaderProtocol(StreamFilter):
+    cdef readonly object _loop
+    cdef StreamReader reader
+    cdef object client_connected_cb
+    cdef object transport
+    cdef object task
+    cdef object drain_waiters   # list of futures, or None
+    cdef object close_waiter    # future, or None while nobody asked
+    cdef object lost_with
+    cdef flag is_paused
+    cdef flag is_lost
+    cdef flag is_over_tls
+    cdef dict __dict__
+    cdef object __weakref__
+
+
+cdef class StreamWriter:
+    cdef object stream_transport
+    cdef StreamTransport stream  # the same, if it is hoop's own
+    cdef StreamReaderProtocol protocol
+    cdef StreamReader reader
+    cdef readonly object _loop
+    cdef dict __dict__
+    cdef object __weakref__
+
+    cdef int bind_transport(self, object transport) except -1
+    cdef bint is_stream_plain(self) except -1
+    cdef bint is_closing_now(self) except -1
+
+
+cdef class Reading(StreamCoroutine):
+    cdef StepOutcome take(self, StreamReader reader) except *
+
+
+cdef class Draining(StreamCoroutine):
+    pass

@@ -1,0 +1,1 @@
+"""TLS over any transport: engine, session, and the transport that an application sees."""

@@ -1,0 +1,11 @@
+from hoop.tls.session cimport TlsSession
+
+
+cdef class TlsTransport:
+    cdef TlsSession session
+    cdef Py_ssize_t read_high_water  # for who asks: pausing is immediate, so nothing piles up
+    cdef Py_ssize_t read_low_water
+    cdef dict __dict__          # test suites patch instances
+    cdef object __weakref__
+
+    cdef int check_caller(self) except -1
