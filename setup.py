@@ -24,10 +24,22 @@ if strict:
 sanitizers = os.environ.get("HOOP_SANITIZE", "")
 sanitize_flags = []
 build_options = {}
+version = f"{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
 if sanitizers:
     sanitize_flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
     sanitize_flags += ["-UNDEBUG"]  # with the assertions in CPython's headers and in Cython's code
-    folder = f"build/sanitized-{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
+    folder = f"build/sanitized-{version}"
+    build_options = {"build": {"build_lib": f"{folder}/lib", "build_temp": f"{folder}/objects"}}
+
+# Debug information is four fifths of a module. A build to be installed goes without; one in place, one with sanitizers and one
+# for a debug interpreter keep it, and so does any with HOOP_DEBUG_SYMBOLS=1. The linker drops it, not the compiler: the
+# builds of a clone share their objects. Names of functions stay, for profilers.
+is_asked_for_symbols = os.environ.get("HOOP_DEBUG_SYMBOLS") == "1"
+keeps_symbols = is_asked_for_symbols or bool(sanitizers) or hasattr(sys, "gettotalrefcount")
+symbol_flags = ["-g"] if is_asked_for_symbols else []  # else as this Python was compiled
+strip_flag = "-Wl,-S" if sys.platform == "darwin" else "-Wl,--strip-debug"
+if is_asked_for_symbols and not sanitizers:
+    folder = f"build/symbols-{version}"
     build_options = {"build": {"build_lib": f"{folder}/lib", "build_temp": f"{folder}/objects"}}
 
 
@@ -36,6 +48,9 @@ class BuildModules(build_ext):
 
     def finalize_options(self):
         super().finalize_options()
+        self.strips = not self.inplace and not keeps_symbols
+        if self.inplace and not self.editable_mode:
+            self.build_lib = f"build/in_place-{version}"  # not where a build to be installed would find it
         self.parallel = self.parallel or os.cpu_count()
 
     def run(self):
@@ -43,6 +58,11 @@ class BuildModules(build_ext):
             raise SystemExit("a build with HOOP_SANITIZE does not go in place, where every other program would load it")
         self.run_command("build_clib")
         super().run()
+
+    def build_extension(self, extension):
+        if self.strips:
+            extension.extra_link_args.append(strip_flag)
+        super().build_extension(extension)
 
 
 # HOOP_BUILT=1: an editable install of a clone in which everything is built in place; pip would build all of it once more.
@@ -54,7 +74,7 @@ core = (
         "sources": [str(path) for path in sorted(CSRC.glob("*.c"))],  # those of other systems compile to nothing
         "obj_deps": {"": ["setup.py", *(str(path) for path in sorted(CSRC.glob("*.h")))]},
         "include_dirs": [str(CSRC)],
-        "cflags": csrc_flags + sanitize_flags,
+        "cflags": csrc_flags + sanitize_flags + symbol_flags,
     },
 )
 
@@ -64,7 +84,7 @@ extensions = [
         [f"src/{module}.pyx"],
         include_dirs=[str(CSRC)],
         depends=["setup.py", *(str(path) for path in sorted(CSRC.glob("*.[ch]")))],
-        extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-unused-function", *sanitize_flags],
+        extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-unused-function", *sanitize_flags, *symbol_flags],
         extra_link_args=sanitize_flags[:1],
     )
     for module in MODULES
