@@ -47,7 +47,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("handle", "poller_choice"),
         ("scheduler",),
         ("reactor",),
-        ("running",),
+        ("turns", "running"),
         ("garbage", "timer", "timeouts"),
     ),
     "jobs": (("pool",), ("offload",)),

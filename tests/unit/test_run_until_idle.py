@@ -15,6 +15,7 @@ from typing import Any
 import hoop
 import pytest
 import trustme
+from hoop.tls.session import TlsSession
 
 DEADLINE_S = 30.0
 
@@ -428,6 +429,11 @@ def test_pipes_are_waited_for(loop):
     loop.call_later(0.001, os.close, writing)
     loop.run()
     assert told == ["lost"]
+
+
+@pytest.mark.parametrize("kind", [hoop.StreamReaderProtocol, TlsSession])
+def test_what_watches_no_descriptor_has_no_ref(kind):
+    assert not {"ref", "unref", "has_ref"} & set(dir(kind))
 
 
 def test_unreferenced_pipes_are_not_waited_for(loop):

@@ -1,7 +1,7 @@
 from cpython.object cimport PyObject
-from hoop.core.csrc cimport hoop_clock_ns, hoop_datagram_reader, hoop_event, hoop_poller, hoop_ring, hoop_ring_size, hoop_spin
+from hoop.core.csrc cimport hoop_clock_ns, hoop_datagram_reader, hoop_poller, hoop_ring, hoop_ring_size, hoop_spin
 from hoop.core.flag cimport flag
-from hoop.core.handle cimport Handle
+from hoop.core.handle cimport Handle, invoke
 from hoop.core.scheduler cimport Errand, Scheduler
 from libc.stdint cimport int64_t
 
@@ -10,8 +10,15 @@ cdef enum:
     LONGEST_HOLD_NS = 250000    # a write that finds bytes held for longer sends
 
 
-cdef class Watcher(Errand):
-    """Who is told that a descriptor is ready, and whose writes are flushed after a callback.
+cdef class Deferred(Errand):
+    """An object whose writes are flushed when the callback that is running has ended. (docs/writes.md)"""
+    cdef flag is_flush_due      # it stands in the reactor's queue of flushes
+
+    cdef int on_flush(self, bint is_loop_calling) except -1  # send what was deferred; the loop calls between callbacks
+
+
+cdef class Watcher(Deferred):
+    """An object that is told when a descriptor is ready.
 
     A watcher with an interest keeps loop.run() from returning, unless it is unreferenced. The reactor counts; a subclass
     has nothing to do, also not for ref(), unref() and has_ref(), which are its Python methods too.
@@ -21,7 +28,6 @@ cdef class Watcher(Errand):
     cdef flag is_watched        # it stands in the reactor's table under fd
     cdef flag is_held           # and the table owns a reference to it
     cdef flag is_kept_idle      # the table keeps its reference while the interest is 0
-    cdef flag is_flush_due      # it stands in the reactor's queue of flushes
     cdef flag is_unreferenced   # the user's wish: run() does not wait for it
     cdef flag is_users_fd       # its descriptor is the user's own (add_reader): a transport may take it over
     cdef flag is_counted        # in the reactor's references: it has an interest and is referenced
@@ -30,18 +36,16 @@ cdef class Watcher(Errand):
 
     cdef int on_events(self, unsigned events) except -1    # HOOP_READABLE | HOOP_WRITABLE, masked by interest
     cdef int on_watch_failed(self, int error) except -1    # the kernel refused an interest; error is a positive errno
-    cdef int on_flush(self, bint is_loop_calling) except -1  # send what was deferred; the loop calls between callbacks
     cdef int on_failed(self, object error) except -1       # what it is told of an event has raised this, or it was refused
     cdef int on_loop_closed(self) except -1                # the loop closes, and lets go of it next
     cdef int on_descriptor_lost(self) except -1            # fd was closed behind our back and its number reused
 
 
 cdef class Reactor(Scheduler):
-    cdef hoop_ring flushes      # Watcher with writes deferred by the callback that is running
+    cdef hoop_ring flushes      # Deferred: writes of the callback that is running
     cdef hoop_poller poller
     cdef PyObject **watchers    # Watcher by descriptor number, or NULL
     cdef int watcher_capacity
-    cdef hoop_event *events
     cdef char *read_buffer      # shared by the transports: what is read into it is copied out before anything else runs
     cdef hoop_datagram_reader *datagram_reader  # likewise, for datagrams; NULL until somebody receives one
     cdef object entered         # the context left entered between two callbacks, or None
@@ -50,13 +54,7 @@ cdef class Reactor(Scheduler):
     cdef int64_t noted_ns       # a recent reading of the monotonic clock, also where the loop has a clock of its own
     cdef int64_t held_since_ns  # the first watcher in `flushes` came there then or later
     cdef bint forked            # this is a child's copy: the kernel's poller belongs to the parent
-    cdef bint poll_every_turn
     cdef bint must_poll         # the next turn polls: the loop has changed an interest, or written to or closed a descriptor
-    cdef int skipped_polls
-    cdef size_t last_batch      # callbacks run by the latest turn
-    cdef bint is_telling        # a watcher is being told of its event: what is raised now is its
-    cdef bint has_stale         # an event of this wait was about a registration nobody holds
-    cdef int stale_waits        # waits in a row that reported a registration nobody holds
     cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
     cdef public double slow_callback_duration
     cdef public object _current_handle
@@ -82,32 +80,45 @@ cdef class Reactor(Scheduler):
     cdef int keep_idle(self, Watcher watcher) except -1
     cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1
     cdef int grow_watchers(self, int fd) except -1
-    cdef int defer_flush(self, Watcher watcher) except -1
-    cdef int flush_deferred(self) except -1
 
     cdef int enter_context(self, object context) except -1
     cdef int leave_context(self) except -1
     cdef int report(self, dict context) except -1
 
-    cdef int run_turns(self, bint until_idle) except -1
-    cdef int turn(self) except -1
-    cdef int turn_failed(self, object error) except -1
-    cdef int poll(self, bint may_block) except -1
-    cdef int hear_signals(self) except -1
-    cdef int sleep(self) except -1
-    cdef int run_ready(self, size_t count) except -1
-    cdef int run_due(self, size_t count) except -1
-    cdef int run_immediates(self, size_t count) except -1
     cdef int run_handle(self, Handle handle) except -1
     cdef int run_handle_timed(self, Handle handle) except -1
     cdef int handle_failed(self, Handle handle, object error) except -1
-    cdef int dispatch(self, int count) except -1
-    cdef int dispatch_from(self, int *done, int count) except -1
-    cdef int event_failed(self, int index, object error) except -1
-    cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1
     cdef int settle(self) except -1
+    cdef int defer_flush(self, Deferred deferred) except -1
+    cdef int flush_deferred(self) except -1
     cdef int flush_writes(self, bint is_loop_calling) except -1
     cdef int release_everything(self) except -1
+
+
+# ---- callbacks ----------------------------------------------------------------------------------------------------
+
+cdef int switch_context(Reactor reactor, PyObject *context) noexcept
+cdef int call_failed(Reactor reactor, Handle handle) except -1
+
+
+cdef inline int call_handle(Reactor reactor, Handle handle) except -1:
+    """Without a try block, which would save and restore the state of exceptions around each callback."""
+    if reactor.entered is not handle.context and switch_context(reactor, <PyObject *>handle.context) < 0:
+        return call_failed(reactor, handle)
+    if invoke(handle) < 0:
+        return call_failed(reactor, handle)
+    return 0
+
+
+cdef inline int call_one(Reactor reactor, Handle handle) except -1:
+    reactor.meter.callbacks += 1
+    if reactor.debug:
+        return reactor.run_handle_timed(handle)
+    return call_handle(reactor, handle)
+
+
+cdef inline double seconds_since(int64_t began_ns) noexcept:
+    return <double>(hoop_clock_ns() - began_ns) / 1e9
 
 
 # ---- deferred writes (docs/writes.md) ------------------------------------------------------------------------------

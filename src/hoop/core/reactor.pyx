@@ -1,12 +1,7 @@
-"""The reactor: descriptors, and the turn that runs what the scheduler holds and what the poller reports. It knows no
-transport.
+"""The reactor: who watches which descriptor, how a callback is called, and what follows each. It knows no transport.
 
-One turn, in asyncio's order (docs/architecture.md says why):
-
-    poll -> callbacks ready by then -> polled I/O, straight into watchers -> timers due by then -> immediates
-
-and after each callback of any kind, settle(): microtasks (all next_ticks, then all microtasks, until both are empty),
-then the writes that were deferred. What a turn's callbacks schedule runs in the next turn.
+A callback runs in its context. After each, of any kind, comes settle(): microtasks (all next_ticks, then all microtasks,
+until both are empty), then the writes that were deferred. When callbacks run is the turn's business (turns.pyx).
 
 Ownership: like the scheduler's queues, the ring of flushes and the table of watchers own one reference to each entry. The
 garbage collector sees all of them (garbage.pyx), so an abandoned loop is collected with everything that it holds.
@@ -14,30 +9,26 @@ garbage collector sees all of them (garbage.pyx), so an abandoned loop is collec
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from hoop.core.cpython_api cimport PyContext_Exit, PyErr_CheckSignals, PyThread_get_thread_ident, \
-    raw_context_enter, raw_context_exit, raw_decref, raw_incref
+from hoop.core.cpython_api cimport PyContext_Exit, raw_context_enter, raw_context_exit, raw_decref, raw_incref
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, os_error, raise_what_is_set
-from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle, callback_source, described, invoke
+from hoop.core.handle cimport Handle, callback_source, described
 from hoop.core.poller_choice cimport open_poller
 from hoop.core.rings cimport drain, push
 from hoop.core.scheduler cimport Errand, Scheduler
-from libc.errno cimport EINTR, ENOENT
+from libc.errno cimport ENOENT
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-import asyncio
 from asyncio.log import logger
 
-cdef enum:
-    EVENT_CAPACITY = 256
-    MOST_SKIPPED_POLLS = 1     # turns in a row without a poll, while callbacks are ready
-    MOST_SKIPPED_UNWATCHED = 7 # the same while no descriptor is watched but the waker: a poll could find nothing
-    SHORT_BATCH = 2            # a poll is skipped only after a turn of at most this many callbacks
-    STALE_WAITS_ALLOWED = 8    # then the kernel's set holds a registration that cannot be removed: rebuild it
+
+cdef class Deferred(Errand):
+    cdef int on_flush(self, bint is_loop_calling) except -1:
+        raise NotImplementedError("who defers must say what is flushed")
 
 
-cdef class Watcher(Errand):
+cdef class Watcher(Deferred):
     def __cinit__(self):
         self.fd = -1
 
@@ -52,9 +43,6 @@ cdef class Watcher(Errand):
                                     "exception": error})
 
     cdef int on_loop_closed(self) except -1:
-        return 0
-
-    cdef int on_flush(self, bint is_loop_calling) except -1:
         return 0
 
     cdef int on_descriptor_lost(self) except -1:
@@ -86,19 +74,17 @@ cdef class Reactor(Scheduler):
         hoop_ring_init(&self.flushes)
         self.slow_callback_duration = 0.1
 
-    def __init__(self, *, poller=None, clock=None, poll_every_turn=False, cached_reads=True, defer_writes=True):
+    def __init__(self, poller, clock, cached_reads, defer_writes):
         if clock is not None and not callable(clock):
             raise TypeError(f"clock must be a callable returning nanoseconds, not {clock!r}")
-        if self.events != NULL:
+        if self.read_buffer != NULL:
             raise RuntimeError("an event loop is initialised once")
         self.given_clock = clock
         self.look_at_time()
-        self.poll_every_turn = poll_every_turn
         self.defers_writes = defer_writes
         self.reads_cached_files = cached_reads
-        self.events = <hoop_event *>PyMem_Malloc(EVENT_CAPACITY * sizeof(hoop_event))
         self.read_buffer = <char *>PyMem_Malloc(READ_BUFFER_SIZE)
-        if self.events == NULL or self.read_buffer == NULL:
+        if self.read_buffer == NULL:
             raise MemoryError()
         open_poller(&self.poller, poller)
         cdef int result = hoop_waker_open(&self.waker)
@@ -121,7 +107,6 @@ cdef class Reactor(Scheduler):
         PyMem_Free(watchers)
         hoop_waker_close(&self.waker)
         hoop_poller_close(&self.poller)
-        PyMem_Free(self.events)
         PyMem_Free(self.read_buffer)
         hoop_datagram_reader_close(self.datagram_reader)
 
@@ -155,7 +140,7 @@ cdef class Reactor(Scheduler):
         self.watchers[fd] = <PyObject *>watcher
         watcher.is_watched = True
         self.count_watcher(watcher, interest != 0)
-        hold(watcher, interest != 0 or watcher.is_kept_idle)
+        keep_alive(watcher, interest != 0 or watcher.is_kept_idle)
         self.must_poll = True
         return 0
 
@@ -191,7 +176,7 @@ cdef class Reactor(Scheduler):
             raise os_error(result)
         self.must_poll = True
         self.count_watcher(watcher, interest != 0)
-        hold(watcher, interest != 0 or watcher.is_kept_idle)
+        keep_alive(watcher, interest != 0 or watcher.is_kept_idle)
         return 0
 
     cdef unsigned interest(self, Watcher watcher) noexcept:
@@ -207,14 +192,14 @@ cdef class Reactor(Scheduler):
         self.watchers[fd] = NULL
         watcher.is_watched = False
         self.count_watcher(watcher, False)
-        hold(watcher, False)
+        keep_alive(watcher, False)
         return 0
 
     cdef int keep_idle(self, Watcher watcher) except -1:
         """From now on the table owns watcher also while it waits for nothing: until it is unwatched."""
         watcher.is_kept_idle = True
         if watcher.is_watched:
-            hold(watcher, True)
+            keep_alive(watcher, True)
         return 0
 
     cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1:
@@ -240,15 +225,6 @@ cdef class Reactor(Scheduler):
         self.watcher_capacity = capacity
         return 0
 
-    cdef int defer_flush(self, Watcher watcher) except -1:
-        """Have watcher.on_flush() called when the running callback and its microtasks have ended."""
-        if watcher.is_flush_due:
-            return 0
-        push(&self.flushes, watcher)
-        watcher.is_flush_due = True
-        self.after_is_due = True
-        return 0
-
     # ---- contexts -------------------------------------------------------------------------------------------------
 
     cdef int enter_context(self, object context) except -1:
@@ -264,206 +240,7 @@ cdef class Reactor(Scheduler):
             PyContext_Exit(context)
         return 0
 
-    # ---- the turn -------------------------------------------------------------------------------------------------
-
-    cdef int run_turns(self, bint until_idle) except -1:
-        """Turn until stop(), or until nothing is left to wait for.
-
-        An exception that no callback may keep (KeyboardInterrupt, SystemExit) passes through.
-        """
-        self.look_at_time()
-        self.check_open()  # another thread may have closed it since the caller asked
-        self.thread_id = PyThread_get_thread_ident()
-        self.must_poll = True
-        self.in_callback = True
-        try:
-            hoop_meter_start(&self.meter, self.now_ns())
-            if self.after_is_due:
-                self.settle()
-            while True:
-                try:
-                    while not until_idle or self.is_alive():
-                        self.turn()
-                        if self.stopping:
-                            break
-                    break
-                except MemoryError as error:
-                    self.turn_failed(error)
-        finally:
-            self.in_callback = False
-            try:
-                self.flush_writes(True)
-                self.leave_context()
-            finally:
-                self.stopping = False
-                self.thread_id = 0
-                self._current_handle = None
-                hoop_meter_stop(&self.meter, self.now_ns())
-        return 0
-
-    cdef int turn_failed(self, object error) except -1:
-        """A step of the loop's own found no memory: tell; what is left of this turn stands in the queues. Not for ever."""
-        self.note_failed_turn(self.meter.turns, error)
-        self.must_poll = True
-        return self.report({"message": "The event loop found no memory for a turn", "exception": error})
-
-    cdef int turn(self) except -1:
-        cdef int count = 0
-        cdef size_t batch
-        self.meter.turns += 1
-        if self.errands is not None:
-            self.run_errands()
-        if not hoop_inbox_is_empty(&self.inbox) or self.arrived != NULL:
-            self.take_inbox()
-        batch = hoop_ring_size(&self.ready)
-        if (batch == 0 or self.must_poll or self.last_batch > SHORT_BATCH
-                or self.skipped_polls >= (MOST_SKIPPED_POLLS if self.poller.live_count > 1 else MOST_SKIPPED_UNWATCHED)
-                or self.stopping or self.debug or self.poll_every_turn):
-            count = self.poll(batch == 0)
-            self.skipped_polls = 0
-            self.must_poll = False
-            if not hoop_inbox_is_empty(&self.inbox):
-                self.take_inbox()
-            batch = hoop_ring_size(&self.ready)
-            if self.timers.size > 0:
-                self.take_due_timers(self.meter.looked_ns)
-        else:
-            self.skipped_polls += 1
-            if self.timers.size > 0:
-                self.take_due_timers(self.now_ns())
-        self.last_batch = batch
-        self.run_ready(batch)
-        if count > 0:
-            self.dispatch(count)
-        batch = hoop_ring_size(&self.due)
-        if batch > 0:
-            self.run_due(batch)
-        batch = hoop_ring_size(&self.immediates)
-        if batch > 0:
-            self.run_immediates(batch)
-        if self.entered is not None:
-            self.leave_context()
-        return 0
-
-    cdef int poll(self, bint may_block) except -1:
-        """Fill self.events; their number. Asks without blocking first, under the GIL: giving the GIL away and getting it
-        back from a busy thread costs up to a switch interval, and under load there always is an event."""
-        cdef int count
-        cdef int64_t now_ns
-        self.meter.polls += 1
-        if not may_block:  # what is ready may all be compiled code; sleep() asks by itself, and events end in Python code
-            self.hear_signals()  # before they are taken: it may raise
-        count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
-        if count == 0 and may_block:
-            count = self.sleep()
-        else:
-            now_ns = self.now_ns()
-            hoop_meter_looked(&self.meter, now_ns)
-            self.noted_ns = now_ns if self.clock is None else hoop_clock_ns()
-        if count == -EINTR:
-            self.hear_signals()
-            return 0
-        check(count)
-        return count
-
-    cdef int hear_signals(self) except -1:
-        """Run Python's own signal handlers, where no Python code runs that they would interrupt by themselves: a signal that
-        has come while compiled code ran would otherwise wait until the loop has slept."""
-        PyErr_CheckSignals()
-        if self.after_is_due:
-            self.settle()
-        return 0
-
-    cdef int sleep(self) except -1:
-        """As poll, blocking until something happens or is due; also -EINTR. What the meter then counts as busy includes
-        the wait for the GIL."""
-        cdef int count = 0
-        cdef bint has_own_clock = self.clock is not None
-        cdef int64_t now_ns, limit_ns
-        self.hear_signals()
-        now_ns = self.now_ns()
-        self.noted_ns = hoop_clock_ns() if has_own_clock else now_ns
-        limit_ns = self.sleep_limit_ns(now_ns)
-        if limit_ns == 0 or hoop_ring_size(&self.ready) > 0:
-            hoop_meter_looked(&self.meter, now_ns)
-            return 0
-        hoop_meter_asleep(&self.meter, now_ns)
-        self.in_callback = False
-        if self.jobs_in_flight > 0 and hoop_spin_may(&self.spin):
-            with nogil:
-                count = hoop_spin_for_inbox(&self.spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
-                                            &limit_ns)
-                now_ns = hoop_clock_ns()
-            if count == 0:
-                self.hear_signals()
-        if count == 0 and hoop_ring_size(&self.ready) == 0 and hoop_inbox_prepare_sleep(&self.inbox):
-            self.meter.sleeps += 1
-            with nogil:
-                count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)
-                now_ns = hoop_clock_ns()
-            hoop_inbox_awake(&self.inbox)
-        self.in_callback = not self.forked  # a child that goes on in here may be gone before the callback ends
-        if not has_own_clock:
-            self.noted_ns = now_ns
-        hoop_meter_woke(&self.meter, self.now_ns() if has_own_clock else now_ns)
-        return count
-
-    cdef int run_ready(self, size_t count) except -1:
-        cdef Handle handle
-        cdef PyObject *entry
-        while count > 0:
-            count -= 1
-            entry = <PyObject *>hoop_ring_pop(&self.ready)
-            if entry == NULL:
-                break  # closed by a callback
-            handle = <Handle>entry
-            Py_DECREF(handle)  # the ring's reference; `handle` has its own
-            if handle.is_cancelled:
-                continue
-            if handle.is_guarded:
-                run_guarded(self, handle)
-            else:
-                run_one(self, handle)
-        return 0
-
-    cdef int run_due(self, size_t count) except -1:
-        cdef ScheduledHandle handle
-        cdef PyObject *entry
-        while count > 0:
-            count -= 1
-            entry = <PyObject *>hoop_ring_pop(&self.due)
-            if entry == NULL:
-                break
-            handle = <ScheduledHandle>entry
-            Py_DECREF(handle)
-            if handle.is_cancelled or not handle.is_scheduled or hoop_timer_is_pending(&handle.timer):
-                continue  # the last: put off by an earlier callback of this turn
-            if handle.is_repeating:
-                try:
-                    call_one(self, handle)
-                finally:
-                    handle.repeat()
-                if self.after_is_due:
-                    self.settle()
-            else:
-                handle.is_scheduled = False
-                run_one(self, handle)
-        return 0
-
-    cdef int run_immediates(self, size_t count) except -1:
-        cdef Immediate handle
-        cdef PyObject *entry
-        while count > 0:
-            count -= 1
-            entry = <PyObject *>hoop_ring_pop(&self.immediates)
-            if entry == NULL:
-                break
-            handle = <Immediate>entry
-            Py_DECREF(handle)
-            handle.is_pending = False
-            if not handle.is_cancelled:
-                run_one(self, handle)
-        return 0
+    # ---- callbacks ------------------------------------------------------------------------------------------------
 
     cdef int run_handle(self, Handle handle) except -1:
         return call_handle(self, handle)
@@ -487,82 +264,6 @@ cdef class Reactor(Scheduler):
             context["source_traceback"] = handle.source_traceback
         return self.report(context)
 
-    cdef int dispatch(self, int count) except -1:
-        """Events to watchers. What a watcher itself has not caught is about that watcher, and the next one has its turn.
-        (A try block for all of them: one for each would cost each.)"""
-        cdef int done = 0
-        while True:
-            try:
-                self.dispatch_from(&done, count)
-                break
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                self.event_failed(done - 1, error)
-        if self.has_stale:
-            self.has_stale = False
-            self.stale_waits += 1
-            if self.stale_waits > STALE_WAITS_ALLOWED:
-                self.stale_waits = 0
-                hoop_poller_rebuild(&self.poller)  # without a descriptor to be had it fails, and is tried again later
-        else:
-            self.stale_waits = 0
-        return 0
-
-    cdef int event_failed(self, int index, object error) except -1:
-        cdef Watcher watcher = None
-        if self.is_telling:
-            self.is_telling = False
-            watcher = self.watcher_of(self.events[index].fd)
-        if watcher is not None:
-            return watcher.on_failed(error)
-        return self.report({"message": "Error in an event loop", "exception": error})
-
-    cdef int dispatch_from(self, int *done, int count) except -1:
-        """Each is checked again, since callbacks in between may have closed or paused its watcher."""
-        cdef unsigned events
-        cdef hoop_event *event
-        cdef Watcher watcher
-        while done[0] < count:
-            event = &self.events[done[0]]
-            done[0] += 1
-            if event.fd == self.waker.read_fd:
-                check(hoop_waker_drain(&self.waker))
-                continue
-            if hoop_poller_generation(&self.poller, event.fd) != event.generation:
-                self.has_stale = True
-                continue
-            watcher = self.watcher_of(event.fd)
-            if watcher is None:
-                continue
-            self.is_telling = True
-            if event.events & HOOP_FAILED:
-                self.count_watcher(watcher, False)
-                watcher.on_watch_failed(event.error)
-            else:
-                events = event.events & hoop_poller_interest(&self.poller, event.fd)
-                if events == 0:
-                    if not hoop_poller_is_applied(&self.poller, event.fd):
-                        self.has_stale = True  # its number was closed before it was taken out, and a duplicate lives on
-                    continue
-                self.meter.events += 1
-                if self.debug:
-                    self.dispatch_timed(watcher, events)
-                else:
-                    watcher.on_events(events)
-            self.is_telling = False
-            if self.after_is_due:
-                self.settle()
-        return 0
-
-    cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1:
-        cdef int64_t began_ns = hoop_clock_ns()
-        watcher.on_events(events)
-        cdef double took_s = seconds_since(began_ns)
-        if took_s >= self.slow_callback_duration:
-            logger.warning("Executing %r took %.3f seconds", watcher, took_s)
-        return 0
-
     cdef int settle(self) except -1:
         """What follows every callback: microtasks until none is left, then deferred writes; again, if those made more."""
         while True:
@@ -577,6 +278,17 @@ cdef class Reactor(Scheduler):
         self.after_is_due = False
         return 0
 
+    # ---- deferred writes ------------------------------------------------------------------------------------------
+
+    cdef int defer_flush(self, Deferred deferred) except -1:
+        """Have deferred.on_flush() called when the running callback and its microtasks have ended."""
+        if deferred.is_flush_due:
+            return 0
+        push(&self.flushes, deferred)
+        deferred.is_flush_due = True
+        self.after_is_due = True
+        return 0
+
     cdef int flush_deferred(self) except -1:
         """Send, in the order of the first writes, what the callback that is running has written: whoever is about to do
         something that others can see calls this first, whichever transport holds the bytes. From another thread than the
@@ -584,13 +296,13 @@ cdef class Reactor(Scheduler):
         return self.flush_writes(False) if self.may_touch() else 0
 
     cdef int flush_writes(self, bint is_loop_calling) except -1:
-        cdef Watcher watcher
+        cdef Deferred deferred
         cdef PyObject *entry = <PyObject *>hoop_ring_pop(&self.flushes)
         while entry != NULL:
-            watcher = <Watcher>entry
-            Py_DECREF(watcher)
-            watcher.is_flush_due = False
-            watcher.on_flush(is_loop_calling)
+            deferred = <Deferred>entry
+            Py_DECREF(deferred)
+            deferred.is_flush_due = False
+            deferred.on_flush(is_loop_calling)
             entry = <PyObject *>hoop_ring_pop(&self.flushes)
         return 0
 
@@ -610,9 +322,9 @@ cdef class Reactor(Scheduler):
         return 0
 
 
-# ---- the parts of a turn ------------------------------------------------------------------------------------------
+# ---- parts of the above ------------------------------------------------------------------------------------------
 
-cdef int hold(Watcher watcher, bint wanted) except -1:
+cdef int keep_alive(Watcher watcher, bint wanted) except -1:
     """The table's reference: a watcher that waits for nothing lives only as long as its users do, as in asyncio."""
     if wanted and not watcher.is_held:
         watcher.is_held = True
@@ -640,15 +352,6 @@ cdef int switch_context(Reactor reactor, PyObject *context) noexcept:
     return 0
 
 
-cdef inline int call_handle(Reactor reactor, Handle handle) except -1:
-    """Without a try block, which would save and restore the state of exceptions around each callback."""
-    if reactor.entered is not handle.context and switch_context(reactor, <PyObject *>handle.context) < 0:
-        return call_failed(reactor, handle)
-    if invoke(handle) < 0:
-        return call_failed(reactor, handle)
-    return 0
-
-
 cdef int call_failed(Reactor reactor, Handle handle) except -1:
     """The exception that is set is reported, or passes on."""
     try:
@@ -657,35 +360,6 @@ cdef int call_failed(Reactor reactor, Handle handle) except -1:
         raise
     except BaseException as error:
         reactor.handle_failed(handle, error)
-    return 0
-
-
-cdef inline int call_one(Reactor reactor, Handle handle) except -1:
-    reactor.meter.callbacks += 1
-    if reactor.debug:
-        return reactor.run_handle_timed(handle)
-    return call_handle(reactor, handle)
-
-
-cdef double seconds_since(int64_t began_ns) noexcept:
-    return <double>(hoop_clock_ns() - began_ns) / 1e9
-
-
-cdef inline int run_one(Reactor reactor, Handle handle) except -1:
-    call_one(reactor, handle)
-    if reactor.after_is_due:
-        reactor.settle()
-    return 0
-
-
-cdef int run_guarded(Reactor reactor, ThreadSafeHandle handle) except -1:
-    handle.begin()
-    try:
-        call_one(reactor, handle)
-    finally:
-        handle.end()
-    if reactor.after_is_due:
-        reactor.settle()
     return 0
 
 

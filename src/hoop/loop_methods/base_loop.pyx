@@ -9,6 +9,7 @@ from hoop.core.csrc cimport hoop_clock_ns, hoop_histogram_count_from, hoop_meter
 from hoop.core.garbage cimport show_to_collector
 from hoop.core.handle cimport Handle, new_handle
 from hoop.core.reactor cimport Reactor, Watcher, flush_if_deferred
+from hoop.core.turns cimport Turns
 from hoop.jobs.pool cimport durations
 from hoop.loop_methods.calls cimport add_calls, check_schedulable
 from hoop.net.sockops cimport add_callback, fd_watcher, receive, remove_callback, send_all
@@ -23,7 +24,7 @@ from hoop.net import sockops
 cdef PyCFunction own_time = NULL  # the code of BaseLoop.time(), by which another one is told apart
 
 
-cdef class BaseLoop(Reactor):
+cdef class BaseLoop(Turns):
     # ---- time and state ------------------------------------------------------------------------------------------
 
     def time(self):
@@ -134,7 +135,7 @@ cdef class BaseLoop(Reactor):
 
     cdef bint is_alive(self) except -1:
         """A task that waits for something (another thread, perhaps) counts too; looked for only if all else is done."""
-        return Reactor.is_alive(self) or len(asyncio.all_tasks(self)) > 0
+        return Turns.is_alive(self) or len(asyncio.all_tasks(self)) > 0
 
     def _run_turns(self, bint until_idle=False):
         self.run_turns(until_idle)

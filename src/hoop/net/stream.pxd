@@ -1,10 +1,10 @@
 from hoop.core.csrc cimport sockaddr, socklen_t
 from hoop.core.flag cimport flag
-from hoop.core.reactor cimport Reactor, Watcher
+from hoop.core.reactor cimport Deferred, Reactor
 from hoop.net.writing cimport WritingTransport
 
 
-cdef class StreamFilter(Watcher):
+cdef class StreamFilter(Deferred):
     """A compiled protocol that takes a stream's bytes where they are, without an object made of them."""
     cdef flag is_filter         # it wants to; else it is a protocol like any other
     cdef flag tells_answers     # what it sends need not be the application's: it tells the guard what is

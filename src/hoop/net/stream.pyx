@@ -13,7 +13,7 @@ from cpython.ref cimport Py_DECREF
 from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, raw_decref, raw_incref, raw_vectorcall_method
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport os_error, raise_what_is_set
-from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher
+from hoop.core.reactor cimport READ_BUFFER_SIZE, Deferred, Reactor
 from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, check_unowned
 from hoop.net.writing cimport WritingTransport
 from libc.errno cimport EAGAIN
@@ -35,7 +35,7 @@ cdef enum:
     WITHOUT_GIL_FROM = 64 * 1024  # bytes: below, giving the GIL away costs more than the copy
 
 
-cdef class StreamFilter(Watcher):
+cdef class StreamFilter(Deferred):
     cdef int on_bytes(self, char *data, Py_ssize_t size) except -1:
         raise NotImplementedError("a filter must take its bytes")
 

@@ -1,4 +1,5 @@
 from hoop.core.flag cimport flag
+from hoop.core.reactor cimport Reactor
 from hoop.net.stream cimport StreamTransport
 from hoop.tls.engine cimport TlsEngine
 from hoop.tls.plaintext cimport PlaintextQueue
@@ -19,6 +20,7 @@ cdef enum TlsState:
 
 
 cdef class TlsSession(PlaintextQueue):
+    cdef Reactor reactor
     cdef TlsEngine engine
     cdef object transport       # what the application's protocol has; None once closed
     cdef object protocol        # the application's

@@ -1,0 +1,30 @@
+from hoop.core.csrc cimport hoop_event
+from hoop.core.reactor cimport Reactor, Watcher
+
+cdef enum:
+    EVENT_CAPACITY = 256        # of one look; what does not fit is reported by the next
+
+
+cdef class Turns(Reactor):
+    """A reactor that runs."""
+    cdef hoop_event[EVENT_CAPACITY] events  # of the latest look
+    cdef bint poll_every_turn
+    cdef int skipped_polls
+    cdef size_t last_batch      # callbacks run by the latest turn
+    cdef bint is_telling        # a watcher is being told of its event: what is raised now is its
+    cdef bint has_stale         # an event of this wait was about a registration nobody holds
+    cdef int stale_waits        # waits in a row that reported a registration nobody holds
+
+    cdef int run_turns(self, bint until_idle) except -1
+    cdef int turn(self) except -1
+    cdef int turn_failed(self, object error) except -1
+    cdef int poll(self, bint may_block) except -1
+    cdef int hear_signals(self) except -1
+    cdef int sleep(self) except -1
+    cdef int run_ready(self, size_t count) except -1
+    cdef int run_due(self, size_t count) except -1
+    cdef int run_immediates(self, size_t count) except -1
+    cdef int dispatch(self, int count) except -1
+    cdef int dispatch_from(self, int *done, int count) except -1
+    cdef int event_failed(self, int index, object error) except -1
+    cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1

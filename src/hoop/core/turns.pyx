@@ -1,0 +1,326 @@
+"""The turn: what the scheduler holds and what the poller reports, each when its time has come.
+
+One turn, in asyncio's order (docs/architecture.md says why):
+
+    poll -> callbacks ready by then -> polled I/O, straight into watchers -> timers due by then -> immediates
+
+and after each callback of any kind, settle() (reactor.pyx). What a turn's callbacks schedule runs in the next turn.
+"""
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from hoop.core.cpython_api cimport PyErr_CheckSignals, PyThread_get_thread_ident
+from hoop.core.csrc cimport *
+from hoop.core.errors cimport check
+from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle
+from hoop.core.reactor cimport Reactor, Watcher, call_one, seconds_since
+from libc.errno cimport EINTR
+from libc.stdint cimport int64_t
+
+from asyncio.log import logger
+
+cdef enum:
+    MOST_SKIPPED_POLLS = 1     # turns in a row without a poll, while callbacks are ready
+    MOST_SKIPPED_UNWATCHED = 7 # the same while no descriptor is watched but the waker: a poll could find nothing
+    SHORT_BATCH = 2            # a poll is skipped only after a turn of at most this many callbacks
+    STALE_WAITS_ALLOWED = 8    # then the kernel's set holds a registration that cannot be removed: rebuild it
+
+
+cdef class Turns(Reactor):
+    def __init__(self, *, poller=None, clock=None, poll_every_turn=False, cached_reads=True, defer_writes=True):
+        Reactor.__init__(self, poller, clock, cached_reads, defer_writes)
+        self.poll_every_turn = poll_every_turn
+
+    cdef int run_turns(self, bint until_idle) except -1:
+        """Turn until stop(), or until nothing is left to wait for.
+
+        An exception that no callback may keep (KeyboardInterrupt, SystemExit) passes through.
+        """
+        self.look_at_time()
+        self.check_open()  # another thread may have closed it since the caller asked
+        self.thread_id = PyThread_get_thread_ident()
+        self.must_poll = True
+        self.in_callback = True
+        try:
+            hoop_meter_start(&self.meter, self.now_ns())
+            if self.after_is_due:
+                self.settle()
+            while True:
+                try:
+                    while not until_idle or self.is_alive():
+                        self.turn()
+                        if self.stopping:
+                            break
+                    break
+                except MemoryError as error:
+                    self.turn_failed(error)
+        finally:
+            self.in_callback = False
+            try:
+                self.flush_writes(True)
+                self.leave_context()
+            finally:
+                self.stopping = False
+                self.thread_id = 0
+                self._current_handle = None
+                hoop_meter_stop(&self.meter, self.now_ns())
+        return 0
+
+    cdef int turn_failed(self, object error) except -1:
+        """A step of the loop's own found no memory: tell; what is left of this turn stands in the queues. Not for ever."""
+        self.note_failed_turn(self.meter.turns, error)
+        self.must_poll = True
+        return self.report({"message": "The event loop found no memory for a turn", "exception": error})
+
+    cdef int turn(self) except -1:
+        cdef int count = 0
+        cdef size_t batch
+        self.meter.turns += 1
+        if self.errands is not None:
+            self.run_errands()
+        if not hoop_inbox_is_empty(&self.inbox) or self.arrived != NULL:
+            self.take_inbox()
+        batch = hoop_ring_size(&self.ready)
+        if (batch == 0 or self.must_poll or self.last_batch > SHORT_BATCH
+                or self.skipped_polls >= (MOST_SKIPPED_POLLS if self.poller.live_count > 1 else MOST_SKIPPED_UNWATCHED)
+                or self.stopping or self.debug or self.poll_every_turn):
+            count = self.poll(batch == 0)
+            self.skipped_polls = 0
+            self.must_poll = False
+            if not hoop_inbox_is_empty(&self.inbox):
+                self.take_inbox()
+            batch = hoop_ring_size(&self.ready)
+            if self.timers.size > 0:
+                self.take_due_timers(self.meter.looked_ns)
+        else:
+            self.skipped_polls += 1
+            if self.timers.size > 0:
+                self.take_due_timers(self.now_ns())
+        self.last_batch = batch
+        self.run_ready(batch)
+        if count > 0:
+            self.dispatch(count)
+        batch = hoop_ring_size(&self.due)
+        if batch > 0:
+            self.run_due(batch)
+        batch = hoop_ring_size(&self.immediates)
+        if batch > 0:
+            self.run_immediates(batch)
+        if self.entered is not None:
+            self.leave_context()
+        return 0
+
+    cdef int poll(self, bint may_block) except -1:
+        """Fill self.events; their number. Asks without blocking first, under the GIL: giving the GIL away and getting it
+        back from a busy thread costs up to a switch interval, and under load there always is an event."""
+        cdef int count
+        cdef int64_t now_ns
+        self.meter.polls += 1
+        if not may_block:  # what is ready may all be compiled code; sleep() asks by itself, and events end in Python code
+            self.hear_signals()  # before they are taken: it may raise
+        count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
+        if count == 0 and may_block:
+            count = self.sleep()
+        else:
+            now_ns = self.now_ns()
+            hoop_meter_looked(&self.meter, now_ns)
+            self.noted_ns = now_ns if self.clock is None else hoop_clock_ns()
+        if count == -EINTR:
+            self.hear_signals()
+            return 0
+        check(count)
+        return count
+
+    cdef int hear_signals(self) except -1:
+        """Run Python's own signal handlers, where no Python code runs that they would interrupt by themselves: a signal that
+        has come while compiled code ran would otherwise wait until the loop has slept."""
+        PyErr_CheckSignals()
+        if self.after_is_due:
+            self.settle()
+        return 0
+
+    cdef int sleep(self) except -1:
+        """As poll, blocking until something happens or is due; also -EINTR. What the meter then counts as busy includes
+        the wait for the GIL."""
+        cdef int count = 0
+        cdef bint has_own_clock = self.clock is not None
+        cdef int64_t now_ns, limit_ns
+        self.hear_signals()
+        now_ns = self.now_ns()
+        self.noted_ns = hoop_clock_ns() if has_own_clock else now_ns
+        limit_ns = self.sleep_limit_ns(now_ns)
+        if limit_ns == 0 or hoop_ring_size(&self.ready) > 0:
+            hoop_meter_looked(&self.meter, now_ns)
+            return 0
+        hoop_meter_asleep(&self.meter, now_ns)
+        self.in_callback = False
+        if self.jobs_in_flight > 0 and hoop_spin_may(&self.spin):
+            with nogil:
+                count = hoop_spin_for_inbox(&self.spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
+                                            &limit_ns)
+                now_ns = hoop_clock_ns()
+            if count == 0:
+                self.hear_signals()
+        if count == 0 and hoop_ring_size(&self.ready) == 0 and hoop_inbox_prepare_sleep(&self.inbox):
+            self.meter.sleeps += 1
+            with nogil:
+                count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)
+                now_ns = hoop_clock_ns()
+            hoop_inbox_awake(&self.inbox)
+        self.in_callback = not self.forked  # a child that goes on in here may be gone before the callback ends
+        if not has_own_clock:
+            self.noted_ns = now_ns
+        hoop_meter_woke(&self.meter, self.now_ns() if has_own_clock else now_ns)
+        return count
+
+    cdef int run_ready(self, size_t count) except -1:
+        cdef Handle handle
+        cdef PyObject *entry
+        while count > 0:
+            count -= 1
+            entry = <PyObject *>hoop_ring_pop(&self.ready)
+            if entry == NULL:
+                break  # closed by a callback
+            handle = <Handle>entry
+            Py_DECREF(handle)  # the ring's reference; `handle` has its own
+            if handle.is_cancelled:
+                continue
+            if handle.is_guarded:
+                run_guarded(self, handle)
+            else:
+                run_one(self, handle)
+        return 0
+
+    cdef int run_due(self, size_t count) except -1:
+        cdef ScheduledHandle handle
+        cdef PyObject *entry
+        while count > 0:
+            count -= 1
+            entry = <PyObject *>hoop_ring_pop(&self.due)
+            if entry == NULL:
+                break
+            handle = <ScheduledHandle>entry
+            Py_DECREF(handle)
+            if handle.is_cancelled or not handle.is_scheduled or hoop_timer_is_pending(&handle.timer):
+                continue  # the last: put off by an earlier callback of this turn
+            if handle.is_repeating:
+                try:
+                    call_one(self, handle)
+                finally:
+                    handle.repeat()
+                if self.after_is_due:
+                    self.settle()
+            else:
+                handle.is_scheduled = False
+                run_one(self, handle)
+        return 0
+
+    cdef int run_immediates(self, size_t count) except -1:
+        cdef Immediate handle
+        cdef PyObject *entry
+        while count > 0:
+            count -= 1
+            entry = <PyObject *>hoop_ring_pop(&self.immediates)
+            if entry == NULL:
+                break
+            handle = <Immediate>entry
+            Py_DECREF(handle)
+            handle.is_pending = False
+            if not handle.is_cancelled:
+                run_one(self, handle)
+        return 0
+
+    cdef int dispatch(self, int count) except -1:
+        """Events to watchers. What a watcher itself has not caught is about that watcher, and the next one has its turn.
+        (A try block for all of them: one for each would cost each.)"""
+        cdef int done = 0
+        while True:
+            try:
+                self.dispatch_from(&done, count)
+                break
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.event_failed(done - 1, error)
+        if self.has_stale:
+            self.has_stale = False
+            self.stale_waits += 1
+            if self.stale_waits > STALE_WAITS_ALLOWED:
+                self.stale_waits = 0
+                hoop_poller_rebuild(&self.poller)  # without a descriptor to be had it fails, and is tried again later
+        else:
+            self.stale_waits = 0
+        return 0
+
+    cdef int event_failed(self, int index, object error) except -1:
+        cdef Watcher watcher = None
+        if self.is_telling:
+            self.is_telling = False
+            watcher = self.watcher_of(self.events[index].fd)
+        if watcher is not None:
+            return watcher.on_failed(error)
+        return self.report({"message": "Error in an event loop", "exception": error})
+
+    cdef int dispatch_from(self, int *done, int count) except -1:
+        """Each is checked again, since callbacks in between may have closed or paused its watcher."""
+        cdef unsigned events
+        cdef hoop_event *event
+        cdef Watcher watcher
+        while done[0] < count:
+            event = &self.events[done[0]]
+            done[0] += 1
+            if event.fd == self.waker.read_fd:
+                check(hoop_waker_drain(&self.waker))
+                continue
+            if hoop_poller_generation(&self.poller, event.fd) != event.generation:
+                self.has_stale = True
+                continue
+            watcher = self.watcher_of(event.fd)
+            if watcher is None:
+                continue
+            self.is_telling = True
+            if event.events & HOOP_FAILED:
+                self.count_watcher(watcher, False)
+                watcher.on_watch_failed(event.error)
+            else:
+                events = event.events & hoop_poller_interest(&self.poller, event.fd)
+                if events == 0:
+                    if not hoop_poller_is_applied(&self.poller, event.fd):
+                        self.has_stale = True  # its number was closed before it was taken out, and a duplicate lives on
+                    continue
+                self.meter.events += 1
+                if self.debug:
+                    self.dispatch_timed(watcher, events)
+                else:
+                    watcher.on_events(events)
+            self.is_telling = False
+            if self.after_is_due:
+                self.settle()
+        return 0
+
+    cdef int dispatch_timed(self, Watcher watcher, unsigned events) except -1:
+        cdef int64_t began_ns = hoop_clock_ns()
+        watcher.on_events(events)
+        cdef double took_s = seconds_since(began_ns)
+        if took_s >= self.slow_callback_duration:
+            logger.warning("Executing %r took %.3f seconds", watcher, took_s)
+        return 0
+
+
+# ---- the parts of a turn ------------------------------------------------------------------------------------------
+
+cdef inline int run_one(Reactor reactor, Handle handle) except -1:
+    call_one(reactor, handle)
+    if reactor.after_is_due:
+        reactor.settle()
+    return 0
+
+
+cdef int run_guarded(Reactor reactor, ThreadSafeHandle handle) except -1:
+    handle.begin()
+    try:
+        call_one(reactor, handle)
+    finally:
+        handle.end()
+    if reactor.after_is_due:
+        reactor.settle()
+    return 0
