@@ -1,8 +1,9 @@
 """Compression and decompression in the loop's pool, by the standard library's zlib, bz2, lzma and compression.zstd.
 
 Formats: "gzip" (RFC 1952), "zlib" (RFC 1950), "deflate" (RFC 1951, bare), "bz2", "xz", and, from Python 3.14, "zstd"
-(RFC 8878). A format whose module this Python lacks is a NotImplementedError; an unknown one a ValueError. Buffers other
-than bytes are copied first, and a running hoop loop is needed, both as for hoop.crypto.
+(RFC 8878). NotImplementedError for a format whose module this Python lacks, ValueError for an unknown one. As in
+hoop.crypto, buffers other than bytes are copied first (TypeError for an object without a buffer), and a function needs
+a running hoop loop (RuntimeError elsewhere).
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ __all__ = [
 
 Format = Literal["gzip", "zlib", "deflate", "bz2", "xz", "zstd"]
 
-# What is done at once, because the way to a thread and back (10 to 100 µs, by whether the threads share a core) costs
-# as much: input of so many bytes to compress, output of so many to decompress. Each is about 15 µs of gzip.
+# We do this much on the loop's thread, because a hop to a thread and back (10 to 100 µs, by whether the threads share a
+# core) costs as much: input of so many bytes to compress, output of so many to decompress. Each is about 15 µs of gzip.
 INLINE_COMPRESS_SIZE = 2_048
 INLINE_DECOMPRESS_SIZE = 8_192
 ALWAYS_IN_POOL = ("xz",)  # its encoder takes milliseconds to set up
-MAX_SIZE = 64 * 1_048_576  # bytes that decompress() makes at most unless told otherwise
-PIECE = 262_144  # bytes made at once; after each, the limit and cancellation are looked at
-INPUT_PIECE = 65_536  # bytes fed at once
+MAX_SIZE = 64 * 1_048_576  # bytes, the default limit of decompress()
+PIECE = 262_144  # bytes of output of one step; we look at the limit and for cancellation after each
+INPUT_PIECE = 65_536  # bytes of input of one step
 
 WINDOW_BITS = {"gzip": 31, "zlib": 15, "deflate": -15}
 MODULES = {"bz2": "bz2", "xz": "lzma", "zstd": "compression.zstd"}
@@ -61,14 +62,14 @@ class OutputTooLarge(DecompressError):
 async def compress(
     data: ReadableBuffer, format: Format = "gzip", *, level: int | None = None, inline_size: int = INLINE_COMPRESS_SIZE
 ) -> bytes:
-    """data, compressed. level: None is the format's own default; else -1 to 9 (gzip, zlib, deflate), 1 to 9 (bz2),
-    0 to 9 (xz), or what compression.zstd takes; ValueError beyond.
+    """Compress data. level: None is the format's own default; else -1 to 9 (gzip, zlib, deflate), 1 to 9 (bz2), 0 to 9
+    (xz), or the levels of compression.zstd; ValueError beyond.
 
-    Up to inline_size bytes are compressed at once, but for xz. gzip's header carries no time, so equal input gives equal
-    output.
+    inline_size: up to so many bytes are compressed on the loop's thread, except for xz. gzip's header carries no time,
+    so equal input gives equal output.
     """
     encode = encoder(format, level)
-    content = offload.frozen(data)
+    content = offload.immutable_bytes(data)
     is_small = len(content) <= inline_size and format not in ALWAYS_IN_POOL
     return await run(is_small, encode, content)
 
@@ -80,15 +81,16 @@ async def decompress(
     max_size: int | None = MAX_SIZE,
     inline_size: int = INLINE_DECOMPRESS_SIZE,
 ) -> bytes:
-    """data, decompressed; several streams behind one another (not for zlib and deflate) give one result.
+    """Decompress data. Several streams behind one another (not of zlib and deflate) give one result.
 
-    max_size: OutputTooLarge, a DecompressError, as soon as there is more than so many bytes (default 64 MiB; None: no
-    limit). DecompressError, a ValueError, for data that is damaged, too short or too long. Up to inline_size bytes are
-    made at once, the rest in the pool. Once cancelled, it ends within 256 KiB of output.
+    max_size: OutputTooLarge, a DecompressError, as soon as the output exceeds so many bytes (default 64 MiB; None: no
+    limit), ValueError for a negative number. DecompressError, a ValueError, for data that is damaged, too short or too
+    long. inline_size: the loop's thread makes up to so many bytes of output, the pool the rest. Once cancelled, it ends
+    within 256 KiB of output.
     """
     if max_size is not None and max_size < 0:
         raise ValueError(f"max_size must be 0 or more, or None, not {max_size!r}")
-    work = Decompression(offload.frozen(data), format, max_size)
+    work = Decompression(offload.immutable_bytes(data), format, max_size)
     if len(work.data) <= inline_size and await run(True, work.run, inline_size):
         return work.result()
     try:
@@ -99,7 +101,7 @@ async def decompress(
 
 
 def module_of(format: str) -> ModuleType:
-    """The module for one of MODULES. NotImplementedError where this Python has none."""
+    """The module for one of MODULES. NotImplementedError if this Python lacks it."""
     name = MODULES[format]
     try:
         return importlib.import_module(name)
@@ -144,13 +146,13 @@ class ZlibStream:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         tail = self._engine.unconsumed_tail
-        made = self._engine.decompress(tail + data if tail else data, max_length)
-        self.needs_input = not self._engine.unconsumed_tail and len(made) < max_length
-        return made
+        output = self._engine.decompress(tail + data if tail else data, max_length)
+        self.needs_input = not self._engine.unconsumed_tail and len(output) < max_length
+        return output
 
 
 def decoder(format: str) -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
-    """What makes a decompressor for one stream, and what that raises."""
+    """A function that makes a decompressor for one stream, and the errors of that decompressor."""
     check_format(format)
     if format in WINDOW_BITS:
         return functools.partial(ZlibStream, WINDOW_BITS[format]), (zlib.error,)
@@ -163,8 +165,10 @@ def decoder(format: str) -> tuple[Callable[[], Any], tuple[type[Exception], ...]
 
 
 class Decompression:
-    """One decompress(): may begin on the loop's thread and go on in a thread of the pool. is_cancelled is set from the
-    loop's."""
+    """One decompress(): may begin on the loop's thread and go on in a thread of the pool.
+
+    The loop's thread sets is_cancelled.
+    """
 
     def __init__(self, data: bytes, format: str, max_size: int | None) -> None:
         self.data = data
@@ -173,16 +177,16 @@ class Decompression:
         self.is_cancelled = False
         self._make, self._errors = decoder(format)
         self._stream = self._make()
-        self._position = 0  # in data: what the streams have been given
+        self._position = 0  # in data: the streams have taken everything before it
         self._is_done = False
-        self._made: list[bytes] = []
+        self._output: list[bytes] = []
         self._size = 0
 
     def result(self) -> bytes:
-        return b"".join(self._made)
+        return b"".join(self._output)
 
     def run(self, budget: int | None) -> bool:
-        """Go on until all is done (True), or budget bytes have been made (False; None: no budget)."""
+        """Go on until all is done (True), or the output reaches budget bytes (False; None: no budget)."""
         while not self._is_done:
             if self.is_cancelled or (budget is not None and self._size >= budget):
                 return False
@@ -190,7 +194,7 @@ class Decompression:
         return True
 
     def _step(self, room: int) -> None:
-        """Make at most room bytes more, but one beyond the limit at the most."""
+        """Make at most room bytes more, and at most one beyond the limit."""
         if self.max_size is not None:
             room = min(room, self.max_size - self._size + 1)
         piece = b""
@@ -200,18 +204,18 @@ class Decompression:
                 raise DecompressError(f"{self.format} data ends early, after {len(self.data)} bytes")
             self._position += len(piece)
         try:
-            made = self._stream.decompress(piece, room)
+            output = self._stream.decompress(piece, room)
         except self._errors as error:
             raise DecompressError(f"damaged {self.format} data: {error}") from error
-        self._made.append(made)
-        self._size += len(made)
+        self._output.append(output)
+        self._size += len(output)
         if self.max_size is not None and self._size > self.max_size:
             raise OutputTooLarge(f"the {self.format} data holds more than max_size={self.max_size} bytes")
         if self._stream.eof:
             self._end_stream()
 
     def _end_stream(self) -> None:
-        """Another one may follow."""
+        """Go on with the next stream if there is more data."""
         self._position -= len(self._stream.unused_data)
         if self.format in PADDED:
             while self.data[self._position : self._position + 1] == b"\0":

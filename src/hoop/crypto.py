@@ -1,11 +1,12 @@
 """Hashes, key derivation and random bytes in the loop's pool, so that a password does not hold up 10,000 connections.
 
-All of it is hashlib, hmac and os of the standard library, on the interpreter's own OpenSSL; hoop has no cryptography of
-its own. Each function takes what the standard one takes, raises what that raises, and needs a running hoop loop
-(RuntimeError elsewhere). Cancelling takes work out of the queue; what is running in a thread ends there unheard.
+The work is done by hashlib, hmac and os of the standard library, on the interpreter's own OpenSSL; hoop has no
+cryptography of its own. Each function takes the arguments of the standard one, raises its errors (TypeError for an
+object without a buffer), and needs a running hoop loop (RuntimeError elsewhere). Cancelling takes a job out of the
+queue; a job that a thread has begun runs to its end, and its result is dropped.
 
-Buffers other than bytes (bytearray, memoryview) are copied before the call returns to the loop: changing one afterwards
-changes nothing.
+Buffers other than bytes (bytearray, memoryview) are copied before the call returns to the loop: later changes to them
+have no effect.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ __all__ = [
     "scrypt",
 ]
 
-# Up to this many bytes are hashed, or made, at once: about 11 µs of SHA-256, 30 of SHA-512. The way to a thread and back
-# takes 10 to 100 µs, by whether the threads share a core, and as much of the loop's time as hashing 4 to 16 KiB.
+# We hash, or generate, up to this many bytes on the loop's thread: about 11 µs of SHA-256, 30 of SHA-512. A hop to a
+# thread and back takes 10 to 100 µs, by whether the threads share a core, and as much of the loop's time as hashing
+# 4 to 16 KiB.
 INLINE_SIZE = 16_384
-FILE_PIECE = 262_144  # bytes read at once from a file; after each, cancellation is looked for
+FILE_PIECE = 262_144  # bytes of one read of a file; we look for cancellation after each
 
 run = functools.partial(offload.run, "hoop.crypto")
 
@@ -45,14 +47,13 @@ run = functools.partial(offload.run, "hoop.crypto")
 async def pbkdf2_hmac(
     hash_name: str, password: ReadableBuffer, salt: ReadableBuffer, iterations: int, dklen: int | None = None
 ) -> bytes:
-    """As hashlib.pbkdf2_hmac (RFC 8018), in the pool: dklen bytes (None: as long as the hash's digest).
+    """As hashlib.pbkdf2_hmac (RFC 8018), in the pool: dklen bytes (None: as many as the hash's digest has).
 
     ValueError for an unknown hash, and for iterations or dklen below 1.
     """
     hashlib.new(hash_name)  # OpenSSL's own error would not name it
-    return await run(
-        False, hashlib.pbkdf2_hmac, hash_name, offload.frozen(password), offload.frozen(salt), iterations, dklen
-    )
+    password, salt = offload.immutable_bytes(password), offload.immutable_bytes(salt)
+    return await run(False, hashlib.pbkdf2_hmac, hash_name, password, salt, iterations, dklen)
 
 
 async def scrypt(
@@ -61,14 +62,14 @@ async def scrypt(
     """As hashlib.scrypt (RFC 7914), in the pool: dklen bytes. maxmem is in bytes; 0 is OpenSSL's 32 MiB.
 
     ValueError for values that RFC 7914 excludes or that need more than maxmem; NotImplementedError if this Python's
-    hashlib has no scrypt.
+    hashlib lacks scrypt.
     """
     if not hasattr(hashlib, "scrypt"):
         raise NotImplementedError("this Python was built against a library without scrypt")
     derive = functools.partial(
-        hashlib.scrypt, salt=offload.frozen(salt), n=n, r=r, p=p, maxmem=maxmem, dklen=dklen
+        hashlib.scrypt, salt=offload.immutable_bytes(salt), n=n, r=r, p=p, maxmem=maxmem, dklen=dklen
     )
-    return await run(False, derive, offload.frozen(password))
+    return await run(False, derive, offload.immutable_bytes(password))
 
 
 async def digest(
@@ -77,10 +78,10 @@ async def digest(
     """The digest of data by the hash of that name, as hashlib.new(name, data).digest().
 
     length: bytes of the digest, for shake_128 and shake_256 only (TypeError if missing there, or given elsewhere).
-    inline_size: data of up to so many bytes is hashed at once, if the digest is no longer either. ValueError for an
-    unknown hash.
+    inline_size: data of up to so many bytes is hashed on the loop's thread, unless the digest is longer. ValueError for
+    an unknown hash.
     """
-    content = offload.frozen(data)
+    content = offload.immutable_bytes(data)
     size = len(content) if length is None else max(len(content), length)
     return await run(size <= inline_size, digest_now, name, content, length)
 
@@ -89,7 +90,8 @@ async def file_digest(name: str, path: StrOrBytesPath | int, *, length: int | No
     """The digest of a file's content, read piece by piece in the pool; name and length as for digest().
 
     OSError as open(); BlockingIOError for a non-blocking descriptor that has nothing to read yet. Once cancelled, it
-    ends after the piece of 256 KiB at hand. A descriptor given as path is read from where it stands, and not closed.
+    ends after the current piece of 256 KiB. A descriptor given as path is read from its position, and not closed.
+    (hashlib.file_digest.)
     """
     work = FileDigest(name, path, length)
     try:
@@ -101,36 +103,35 @@ async def file_digest(name: str, path: StrOrBytesPath | int, *, length: int | No
 async def hmac_digest(
     key: ReadableBuffer, msg: ReadableBuffer, digest: str, *, inline_size: int = INLINE_SIZE
 ) -> bytes:
-    """As hmac.digest (RFC 2104); digest is the hash's name. Key and message of up to inline_size bytes each are done at
-    once.
+    """As hmac.digest (RFC 2104); digest is the hash's name. ValueError for an unknown hash.
 
-    ValueError for an unknown hash.
+    inline_size: a key and a message of up to so many bytes each are hashed on the loop's thread.
     """
     hashlib.new(digest)  # as above
-    secret, message = offload.frozen(key), offload.frozen(msg)
+    secret, message = offload.immutable_bytes(key), offload.immutable_bytes(msg)
     size = max(len(secret), len(message))  # a key longer than a block is hashed too
     return await run(size <= inline_size, hmac.digest, secret, message, digest)
 
 
 async def random_bytes(size: int, *, inline_size: int = INLINE_SIZE) -> bytes:
-    """size bytes that suit cryptography, as os.urandom: from getrandom(2) where there is one.
+    """size bytes that suit cryptography, as os.urandom: from getrandom(2) where the system has it.
 
-    ValueError for a negative size. Up to inline_size bytes are made at once.
+    ValueError for a negative size. inline_size: up to so many bytes are generated on the loop's thread.
     """
     return await run(size <= inline_size, os.urandom, size)
 
 
 def digest_now(name: str, data: bytes, length: int | None) -> bytes:
-    return finished(hashlib.new(name, data), length)
+    return end_digest(hashlib.new(name, data), length)
 
 
-def finished(state: Any, length: int | None) -> bytes:
-    made: bytes = state.digest() if length is None else state.digest(length)
-    return made
+def end_digest(state: Any, length: int | None) -> bytes:
+    result: bytes = state.digest() if length is None else state.digest(length)
+    return result
 
 
 class FileDigest:
-    """A file being hashed in a thread; is_cancelled is set from the loop's."""
+    """A file that a thread hashes; the loop's thread sets is_cancelled."""
 
     def __init__(self, name: str, path: StrOrBytesPath | int, length: int | None) -> None:
         self.name = name
@@ -146,4 +147,4 @@ class FileDigest:
                 if size is None:
                     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                 state.update(piece[:size])
-        return finished(state, self.length)
+        return end_digest(state, self.length)

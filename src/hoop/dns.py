@@ -4,9 +4,9 @@
         print(address.host, address.port)
     host, service = await hoop.dns.reverse(("127.0.0.1", 80))
 
-Every question goes to the system's resolver (nsswitch, /etc/hosts, name servers) in the pool, at most half of whose
-threads it may hold; what needs no name server does not wait for those that keep silent (docs/dns.md). Identical
-questions that are asked at the same time are one: whoever stops waiting takes nothing from the others.
+Every question goes to the system's resolver (nsswitch, /etc/hosts, name servers) in the pool, where name look-ups hold
+at most half of the threads; a question that needs no name server does not wait for silent ones (docs/dns.md). Identical
+questions at the same time are one: a caller that stops waiting takes nothing from the others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hoop.loop import Loop
 
 __all__ = ["Address", "Name", "Resolver", "ResolverStats", "lookup", "reverse"]
 
-# What a name server answers for good; EAI_AGAIN, EAI_FAIL and the like may be gone a moment later.
+# Lasting answers of a name server; EAI_AGAIN, EAI_FAIL and the like may be gone a moment later.
 LASTING_ERRORS = {
     getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY") if hasattr(socket, name)
 }
@@ -64,20 +64,20 @@ class Name(NamedTuple):
 class ResolverStats(NamedTuple):
     """What a Resolver has done so far."""
 
-    hits: int  # answered from the cache
-    shared: int  # waited for a question that was on its way already
+    hits: int  # calls answered from the cache
+    shared: int  # calls that waited for a question already under way
     asked: int  # questions put to the system
-    size: int  # answers held now
+    size: int  # answers in the cache now
 
 
 class Flight:
-    """A question on its way, and who waits for the answer."""
+    """A question under way, and the callers that wait for its answer."""
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self.task = task
         self.waiters: set[asyncio.Future[Any]] = set()
 
-    async def join(self) -> Any:
+    async def wait_for_answer(self) -> Any:
         waiter = self.task.get_loop().create_future()
         self.waiters.add(waiter)
         try:
@@ -85,10 +85,10 @@ class Flight:
         finally:
             self.waiters.discard(waiter)
             if not self.waiters and not self.task.get_loop().is_closed():
-                self.task.cancel()  # nobody is left to hear it (no effect once it is done)
+                self.task.cancel()  # no caller waits any more (no effect once it is done)
 
-    def land(self) -> None:
-        """The task is done. Each waiter gets an exception of its own: a raised one collects tracebacks."""
+    def tell_waiters(self) -> None:
+        """Pass on what the task gave. Each waiter gets an exception of its own: a raised one collects tracebacks."""
         for waiter in self.waiters:
             if waiter.done():
                 continue
@@ -101,15 +101,15 @@ class Flight:
 
 
 class Resolver:
-    """Asks the system, shares questions that are identical and under way, and keeps answers if told to.
+    """Asks the system, shares identical questions under way, and keeps answers if told to.
 
-    ttl: seconds for which an answer is kept; 0, the default, keeps none. getaddrinfo(3) does not tell how long an
-    answer holds, so this caps it: choose no more than you can bear to be wrong. negative_ttl: the same for "no such
-    name" (other failures are never kept). size: the most answers kept; the one not used for longest goes first.
-    ValueError for a negative time, or a size below 1.
+    ttl: seconds to keep an answer; 0, the default, keeps none. getaddrinfo(3) does not say how long an answer holds, so
+    choose no longer than the answer may be wrong. negative_ttl: the same for "no such name" (other failures are never
+    kept). size: the most answers kept; the least recently used goes first. ValueError for a negative time, or a size
+    below 1.
 
-    It may serve several loops one after the other, but belongs to one thread at a time. To have a loop's own
-    connections use it: `loop.getaddrinfo = resolver.getaddrinfo`.
+    One Resolver may serve several loops one after the other, but one thread at a time. To have a loop's own connections
+    use it: `loop.getaddrinfo = resolver.getaddrinfo`.
     """
 
     def __init__(self, *, ttl: float = 0.0, negative_ttl: float = 0.0, size: int = 1024) -> None:
@@ -136,7 +136,8 @@ class Resolver:
     ) -> list[Address]:
         """The addresses of host and port, with the arguments and the errors of socket.getaddrinfo (getaddrinfo(3)).
 
-        socket.gaierror if there are none. Give type=socket.SOCK_STREAM, or each address comes once for each type.
+        socket.gaierror if there are none, RuntimeError where no hoop loop runs. Without type=socket.SOCK_STREAM, or
+        another type, each address comes once for each type.
         """
         found = await self.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
         return [Address(*info) for info in found]
@@ -151,37 +152,40 @@ class Resolver:
         proto: int = 0,
         flags: int = 0,
     ) -> list[tuple[Any, Any, int, str, Any]]:
-        """The same in the form of loop.getaddrinfo, which it can take the place of."""
+        """lookup() in the form of loop.getaddrinfo, which it can replace."""
         loop: Loop = running_loop("hoop.dns")
         numeric = loop._answer_literal(host, port, family, type, proto, flags)
         if numeric is not None:
             return numeric
         question = ("lookup", host, port, port.__class__, family, type, proto, flags)
         ask: Ask = loop.getaddrinfo
-        if getattr(ask, "__self__", None) is self:  # it stands in the loop's place: ask what it stands for
+        if getattr(ask, "__self__", None) is self:  # it replaces the loop's: ask the one that it replaces
             ask = functools.partial(loop.__class__.getaddrinfo, loop)
         ask = functools.partial(ask, host, port, family=family, type=type, proto=proto, flags=flags)
         return list(await self._answer(loop, question, ask))
 
     async def reverse(self, sockaddr: tuple[Any, ...], flags: int = 0) -> Name:
-        """The names of an address and its port; arguments and errors are those of socket.getnameinfo (getnameinfo(3))."""
+        """The names of an address and its port, with the arguments and the errors of socket.getnameinfo.
+
+        RuntimeError where no hoop loop runs. (getnameinfo(3).)
+        """
         loop: Loop = running_loop("hoop.dns")
         ask = functools.partial(loop.getnameinfo, sockaddr, flags)
         return Name(*await self._answer(loop, ("reverse", sockaddr, flags), ask))
 
     def clear(self) -> None:
-        """Forget all answers. Questions on their way are not disturbed."""
+        """Forget all answers. Questions under way go on."""
         self._kept.clear()
 
     def stats(self) -> ResolverStats:
-        """Counters since the Resolver was made."""
+        """Counters since the Resolver was created."""
         return ResolverStats(self._hits, self._shared, self._asked, len(self._kept))
 
     async def _answer(self, loop: Loop, question: Question, ask: Ask) -> Any:
-        """From what is kept, by a flight under way, or by a new one."""
+        """Answer from the cache, by a flight under way, or by a new one."""
         try:
             hash(question)
-        except TypeError:  # a wrong argument: whoever is asked says what is wrong with it
+        except TypeError:  # a wrong argument: the loop's own method says what is wrong with it
             return await ask()
         kept = self._recall(question, loop.time())
         if kept is not None:
@@ -194,7 +198,7 @@ class Resolver:
             flight = self._take_off(loop, question, ask)
         else:
             self._shared += 1
-        return await flight.join()
+        return await flight.wait_for_answer()
 
     def _take_off(self, loop: Loop, question: Question, ask: Ask) -> Flight:
         self._asked += 1
@@ -205,7 +209,7 @@ class Resolver:
                 del self._flights[question]
             if not task.cancelled():
                 self._keep(question, task, loop.time())
-            flight.land()
+            flight.tell_waiters()
 
         flight.task.add_done_callback(landed)
         return flight
@@ -241,7 +245,7 @@ class Resolver:
 
 
 def resolver_of_loop() -> Resolver:
-    """The running loop's own, which keeps nothing; made at first use."""
+    """The running loop's own Resolver, which keeps no answers; created at first use."""
     loop: Loop = running_loop("hoop.dns")
     resolver: Resolver | None = loop._resolver
     if resolver is None:
@@ -263,5 +267,5 @@ async def lookup(
 
 
 async def reverse(sockaddr: tuple[Any, ...], flags: int = 0) -> Name:
-    """Resolver.reverse, likewise."""
+    """Resolver.reverse by the running loop's own resolver, as lookup()."""
     return await resolver_of_loop().reverse(sockaddr, flags)

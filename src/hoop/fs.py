@@ -1,12 +1,12 @@
 """Files without blocking the loop, by the names of os, io, tempfile and Node's fs.
 
-Each operation is one job for the loop's pool: reading a file opens, measures, reads and closes it in one hop. A small
-file that the page cache holds is read without a thread at all (Linux; docs/files.md says when).
+Each operation is one job of the loop's pool: one hop to a thread opens, measures, reads and closes a file. A small
+file that the page cache holds needs no thread at all (Linux; docs/files.md says when).
 
-A path is a str, bytes or an object with __fspath__. Errors are the subclasses of OSError that os raises, with filename
-set; ValueError for a path with a NUL in it, RuntimeError where no hoop loop is running.
+A path is a str, bytes or an object with __fspath__. Every function raises the subclasses of OSError that os raises,
+with filename set, ValueError for a path with a NUL in it, and RuntimeError where no hoop loop runs.
 
-Cancelling takes back what no thread has begun. What has begun runs to its end, and its result is dropped.
+Cancelling takes a job out of the queue. A job that a thread has begun runs to its end, and its result is dropped.
 """
 
 from __future__ import annotations
@@ -88,9 +88,10 @@ async def read_file(path: _Path, *, encoding: None = None, errors: str = "strict
 @overload
 async def read_file(path: _Path, *, encoding: str, errors: str = "strict") -> str: ...
 async def read_file(path: _Path, *, encoding: str | None = None, errors: str = "strict") -> bytes | str:
-    """All of a file: its bytes, or with an encoding its text, in which no line end is changed.
+    """Read all of a file: its bytes, or with an encoding its text, with the line ends as they are.
 
-    A FIFO or a device holds a thread until the other side has closed it. (Node: fs.readFile.)
+    UnicodeDecodeError for bytes that the encoding lacks, unless errors says otherwise. A FIFO or a device holds a
+    thread until the other side closes it. (Node: fs.readFile.)
     """
     started = file_jobs.read_file(path)
     found = started if isinstance(started, bytes) else await started
@@ -109,12 +110,12 @@ async def write_file(
     atomic: bool = False,
     fsync: bool = False,
 ) -> int:
-    """Make a file contain data, a str in the encoding given: the number of bytes. All are written, or it raises.
+    """Replace the contents of a file by data, a str in the encoding given: the number of bytes, which is all of them.
 
-    mode: the permission bits of a new file, less the umask. exclusive: FileExistsError if there is a file.
-    atomic: write a new file in the same directory and put it in the place of the old one, whose permission bits it
-    gets; who reads meanwhile, and who looks after a full disk or the end of the process, finds the old contents or all
-    of the new; after a crash of the machine or a loss of power with fsync only. A symbolic link is replaced, not
+    mode: the permission bits of a new file, less the umask. exclusive: FileExistsError if the file exists.
+    atomic: write a new file in the same directory and rename it over the old one, whose permission bits it takes. A
+    reader meanwhile, and any reader after a full disk or the end of the process, finds the old contents or all of the
+    new; after a crash of the machine or a loss of power, only with fsync as well. A symbolic link is replaced, not
     followed. fsync: return when the bytes, with atomic also the name, are on the disk (fsync(2)). (Node: fs.writeFile.)
     """
     return await file_jobs.write_file(path, as_bytes(data, encoding, errors), mode, False, exclusive, atomic, fsync)
@@ -129,23 +130,31 @@ async def append_file(
     mode: int = 0o666,
     fsync: bool = False,
 ) -> int:
-    """Add data to the end of a file, which is made if there is none; the rest as write_file. (O_APPEND of open(2).)"""
+    """Add data to the end of a file, creating it if it is missing: the number of bytes.
+
+    Arguments as for write_file. (O_APPEND of open(2).)
+    """
     return await file_jobs.write_file(path, as_bytes(data, encoding, errors), mode, True, False, False, fsync)
 
 
 def as_bytes(data: str | ReadableBuffer, encoding: str, errors: str) -> ReadableBuffer:
-    """What a file is to contain."""
+    """The bytes to write."""
     return data.encode(encoding, errors) if isinstance(data, str) else data
 
 
 async def pread(fd: int, n: int, offset: int) -> bytes:
-    """Read n bytes at offset, fewer only at the end of the file; where the descriptor stands is no matter.
-    (pread(2).)"""
+    """Read n bytes at offset, fewer only at the end of the file. Neither uses nor moves the descriptor's position.
+
+    ValueError if n or offset is negative. (pread(2).)
+    """
     return await file_jobs.pread(fd, n, offset)
 
 
 async def pwrite(fd: int, data: ReadableBuffer, offset: int) -> int:
-    """Write all of data at offset: the number of bytes; where the descriptor stands does not matter. (pwrite(2).)"""
+    """Write all of data at offset: the number of bytes. Neither uses nor moves the descriptor's position.
+
+    ValueError if offset is negative. (pwrite(2).)
+    """
     return await file_jobs.pwrite(fd, data, offset)
 
 
@@ -155,15 +164,15 @@ async def truncate(path: _FdOrPath, length: int) -> None:
 
 
 async def fsync(fd: int) -> None:
-    """Bring what was written to the disk. (fsync(2); on macOS F_FULLFSYNC.)"""
+    """Wait until what was written to descriptor fd is on the disk. (fsync(2); on macOS F_FULLFSYNC.)"""
     await file_jobs.fsync(fd)
 
 
 async def copy_file(src: _Path, dst: _Path, *, exclusive: bool = False) -> int:
     """Copy contents and permission bits: the number of bytes. The kernel does it where it can (copy_file_range(2)).
 
-    exclusive: FileExistsError if dst exists. shutil.SameFileError if both are one file. A dst that was made is removed
-    if the copy fails. (Node: fs.copyFile.)
+    exclusive: FileExistsError if dst exists. shutil.SameFileError if both are one file. A copy that fails removes the
+    dst that it has created. (Node: fs.copyFile.)
     """
     try:
         return await file_jobs.copy_file(src, dst, exclusive)
@@ -173,7 +182,7 @@ async def copy_file(src: _Path, dst: _Path, *, exclusive: bool = False) -> int:
         raise
 
 
-# ---- what is known of a file -----------------------------------------------------------------------------------------
+# ---- status and attributes -------------------------------------------------------------------------------------------
 
 
 async def stat(path: _FdOrPath, *, follow_symlinks: bool = True) -> os.stat_result:
@@ -182,18 +191,20 @@ async def stat(path: _FdOrPath, *, follow_symlinks: bool = True) -> os.stat_resu
 
 
 async def lstat(path: _Path) -> os.stat_result:
-    """The same; of a symbolic link, its own. (lstat(2).)"""
+    """The status of a file, of a symbolic link its own, as os.lstat. (lstat(2).)"""
     return await file_jobs.stat(path, False)
 
 
 async def access(path: _Path, mode: int, *, effective_ids: bool = False, follow_symlinks: bool = True) -> bool:
     """Whether the user may do mode (os.R_OK, os.W_OK, os.X_OK; os.F_OK: it exists); False for any error.
-    (access(2).)"""
+
+    effective_ids: ask for the effective user and group, not the real ones. (faccessat(2).)
+    """
     return await file_jobs.access(path, mode, effective_ids, follow_symlinks)
 
 
 async def exists(path: _FdOrPath) -> bool:
-    """Whether there is such a file, as os.path.exists: False also where nobody may look, or for a broken link."""
+    """Whether there is such a file, as os.path.exists: False also for a broken link, or without permission to look."""
     return await file_type(path) is not None
 
 
@@ -208,10 +219,10 @@ async def isdir(path: _FdOrPath) -> bool:
 
 
 async def file_type(path: _FdOrPath) -> int | None:
-    """The S_IFMT bits, or None where there is nothing to be seen."""
+    """The S_IFMT bits; None if the file cannot be seen."""
     try:
         status = await file_jobs.stat(path, True)
-    except (OSError, ValueError):  # as os.path: a name that cannot be is a file that is not there
+    except (OSError, ValueError):  # as os.path: an impossible name is a missing file
         return None
     return stat_module.S_IFMT(status.st_mode)
 
@@ -235,8 +246,8 @@ async def utime(
 ) -> None:
     """Set the times of access and modification of a file, given by path or descriptor; now, if neither is given.
 
-    times: seconds since the epoch; ns: nanoseconds. ValueError if both are given, TypeError for what is no pair of
-    numbers. (utimensat(2).)
+    times: seconds since the epoch; ns: nanoseconds. ValueError if both are given, or for seconds that are not finite;
+    TypeError for anything but a pair of numbers. (utimensat(2).)
     """
     if times is not None and ns is not None:
         raise ValueError(f"utime() takes times or ns, not both: {times!r}, {ns!r}")
@@ -250,7 +261,7 @@ async def utime(
 
 
 def nanoseconds(seconds: float) -> int:
-    """Rounded down, as os.utime does it."""
+    """Nanoseconds, rounded down, as os.utime rounds."""
     if isinstance(seconds, int):
         return seconds * NS_PER_SECOND
     if not math.isfinite(seconds):
@@ -267,7 +278,7 @@ async def listdir(path: str | os.PathLike[str] = ".") -> list[str]: ...
 @overload
 async def listdir(path: bytes | os.PathLike[bytes]) -> list[bytes]: ...
 async def listdir(path: _Path = ".") -> Any:
-    """The names in a directory but "." and "..", in no order; bytes if path is. (readdir(3).)"""
+    """The names in a directory except "." and "..", in no order; bytes if path is bytes. (readdir(3).)"""
     return await file_jobs.listdir(path)
 
 
@@ -276,7 +287,10 @@ async def scandir(path: str | os.PathLike[str] = ".") -> list[DirEntry[str]]: ..
 @overload
 async def scandir(path: bytes | os.PathLike[bytes]) -> list[DirEntry[bytes]]: ...
 async def scandir(path: _Path = ".") -> Any:
-    """The entries of a directory, as os.scandir, with their types: is_dir(), is_file(), is_symlink() do not block."""
+    """The entries of a directory, as os.scandir, with their types: is_dir(), is_file(), is_symlink() do not block.
+
+    (readdir(3), fstatat(2).)
+    """
     return await file_jobs.scandir(path)
 
 
@@ -286,10 +300,10 @@ async def walk(
     onerror: Callable[[OSError], object] | None = None,
     followlinks: bool = False,
 ) -> AsyncGenerator[tuple[AnyStr, list[AnyStr], list[AnyStr]], None]:
-    """Go through a tree of directories: (path, names of directories, other names) for each, as os.walk; a hop for each.
+    """Walk a tree of directories, as os.walk: (path, names of directories, other names) of each, one hop for each.
 
-    topdown: a directory comes before what is in it, and the list of directories may be changed to say which to visit.
-    onerror is called with the error of a directory that cannot be read; without, it is passed over.
+    topdown: a directory comes before its contents, and the caller may change the list of directories to choose which
+    to visit. onerror(error) is called for a directory that cannot be read; without it the directory is skipped.
     """
     pending: list[Any] = [os.fspath(top)]
     while pending:
@@ -317,7 +331,7 @@ async def walk(
 
 
 async def is_link(path: _Path) -> bool:
-    """For a name that the caller of walk() has put in."""
+    """Whether a name that the caller of walk() has inserted is a symbolic link."""
     try:
         return stat_module.S_ISLNK((await lstat(path)).st_mode)
     except OSError:
@@ -325,14 +339,14 @@ async def is_link(path: _Path) -> bool:
 
 
 async def mkdir(path: _Path, mode: int = 0o777) -> None:
-    """Make a directory. FileExistsError if there is something of that name. (mkdir(2).)"""
+    """Make a directory with the permission bits mode, less the umask. FileExistsError if path exists. (mkdir(2).)"""
     await file_jobs.mkdir(path, mode)
 
 
 async def makedirs(path: _Path, mode: int = 0o777, exist_ok: bool = False) -> None:
-    """Make a directory and those it is in that are missing (with the mode 0o777, less the umask).
+    """Make a directory and its missing parents, the parents with the mode 0o777, less the umask. As os.makedirs.
 
-    exist_ok: it may be there already; if not, that is FileExistsError.
+    FileExistsError if the directory exists, unless exist_ok.
     """
     await file_jobs.makedirs(path, mode, exist_ok)
 
@@ -343,7 +357,7 @@ async def rmdir(path: _Path) -> None:
 
 
 async def rmtree(path: _Path, ignore_errors: bool = False) -> None:
-    """Remove a directory with all that is in it, as shutil.rmtree. Python code on a thread of the pool."""
+    """Remove a directory and its contents: shutil.rmtree on a thread of the pool. ignore_errors: raise none, go on."""
     await running_pool().run(shutil.rmtree, path, ignore_errors)
 
 
@@ -356,7 +370,7 @@ unlink = remove
 
 
 async def rename(src: _Path, dst: _Path) -> None:
-    """Give a file another name, in one step; what had that name is replaced. (rename(2).)"""
+    """Rename a file atomically, replacing the file that has the name dst. (rename(2).)"""
     await file_jobs.rename(src, dst)
 
 
@@ -364,7 +378,7 @@ replace = rename
 
 
 async def link(src: _Path, dst: _Path) -> None:
-    """Give a file a second name, dst; to a symbolic link, a name of the link itself.
+    """Give a file a second name, dst; a symbolic link itself, not its target.
 
     As os.link(follow_symlinks=False), and linkat(2) without AT_SYMLINK_FOLLOW. From Python 3.14 on os.link() follows.
     """
@@ -381,7 +395,7 @@ async def readlink(path: str | os.PathLike[str]) -> str: ...
 @overload
 async def readlink(path: bytes | os.PathLike[bytes]) -> bytes: ...
 async def readlink(path: _Path) -> Any:
-    """Where a symbolic link leads; bytes if path is. OSError if it is none. (readlink(2).)"""
+    """The target of a symbolic link; bytes if path is bytes. OSError (EINVAL) if it is no link. (readlink(2).)"""
     return await file_jobs.readlink(path)
 
 
@@ -389,5 +403,8 @@ async def readlink(path: _Path) -> Any:
 
 
 def cached_read_stats() -> CachedReadStats:
-    """How often read_file(), open() and read() of an opened file did without a thread, and why they did not."""
+    """How often read_file(), open() and read() of an opened file needed no thread, and why others did.
+
+    RuntimeError where no hoop loop runs.
+    """
     return file_jobs.cached_read_stats()

@@ -1,15 +1,14 @@
-"""A watchdog for loops: it tells which callback holds a loop for too long, and where, while it still does.
+"""A watchdog for loops: it reports which callback holds a loop for too long, and where, while it still does.
 
     monitor = hoop.monitor.Monitor(loop, 0.1)
     monitor.start()
 
-A thread looks four times in each threshold at a number that the loop changes with every callback, event and poll. One
-callback that holds the loop for longer than the threshold is reported once, with the Python stack of the loop's thread;
-so nothing is added to the loop's own work. A loop that is asleep, or does not run, is not held.
+A thread looks four times in each threshold at a number that the loop changes with every callback, event and poll, so
+the loop does no extra work. The monitor reports a callback that holds the loop for longer than the threshold once, with
+the Python stack of the loop's thread. A loop that sleeps, or does not run, is not held.
 
-C code that keeps the GIL keeps the watchdog from looking as well. It then looks as soon as it gets the GIL, which is
-while that callback still stands at the line that called the C code, or, if the loop has moved on, a little later: what it
-reports then is marked as not exact.
+C code that keeps the GIL stops the watchdog, too. It looks as soon as it gets the GIL: while the callback still stands
+at the line that called the C code, or, if the loop has moved on, a little later. Such a report is marked as not exact.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ class Stall:
     loop: str
     """The loop's repr."""
     thread_id: int
-    """The loop's thread, as threading.get_ident() tells it."""
+    """The loop's thread, as threading.get_ident() numbers it."""
     held_s: float
-    """Seconds that it has been held so far; at its end, in all. Exact to a quarter of the threshold."""
+    """Seconds for which the loop has been held so far; at its end, in all. Exact to a quarter of the threshold."""
     stack: traceback.StackSummary
-    """Where that thread was when it was looked at, the innermost frame last."""
+    """Where that thread was when the monitor looked, the innermost frame last."""
     is_exact: bool
-    """Whether that was inside the callback that held it, for sure. If not, the GIL was kept from the watchdog, and the
-    stack is that of the moment at which it could look again."""
+    """Whether the stack is certainly that of the callback that held the loop. If not, the watchdog could not get the
+    GIL, and the stack is that of the moment at which it got it."""
     has_ended: bool
     """Whether the loop has moved on."""
 
@@ -56,16 +55,17 @@ class Stall:
 
 
 def log_stall(stall: Stall) -> None:
-    """The default reporter: a warning in the log, "asyncio" as for all that concerns loops."""
+    """The default reporter: a warning to asyncio's logger."""
     logger.warning("%s", stall)
 
 
 class Monitor:
     """Watches one loop from a thread of its own, between start() and stop(). Also a context manager.
 
-    loop: the hoop loop; it is not kept alive. threshold_s: the seconds for which one callback may hold it; ValueError
-    unless it is more than 0. on_stall(stall) is called in the monitor's thread, once for each stall while it lasts
-    (default: a warning in the log); on_end(stall) when the loop has moved on, if given. What they raise is logged.
+    loop: the hoop loop, TypeError for another one; the monitor does not keep it alive. threshold_s: the seconds for
+    which one callback may hold it; ValueError unless above 0 and below threading.TIMEOUT_MAX. The monitor's thread
+    calls on_stall(stall) once for each stall while it lasts (default: a warning in the log), and on_end(stall), if
+    given, when the loop has moved on; TypeError unless callable. An exception that they raise is logged.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Monitor:
         self._stall: Stall | None = None  # reported, and not yet ended
 
     def start(self) -> None:
-        """Begin to watch. RuntimeError if it has been started and not stopped."""
+        """Begin to watch. RuntimeError if the monitor is running."""
         if self.is_running():
             raise RuntimeError("the monitor is already running")
         self._stopping = threading.Event()
@@ -106,14 +106,14 @@ class Monitor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more; returns when the thread has ended, except in a callback of its own. Idempotent."""
+        """Stop watching, and wait for the thread to end, except in a callback of the monitor's own. Idempotent."""
         thread, self._thread = self._thread, None
         self._stopping.set()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def is_running(self) -> bool:
-        """Whether a thread is watching; it ends by itself when the loop is closed or collected."""
+        """Whether a thread is watching. It ends by itself when the loop is closed or collected."""
         return self._thread is not None and self._thread.is_alive()
 
     def __enter__(self) -> Self:
@@ -129,7 +129,7 @@ class Monitor:
             if loop is None or loop.is_closed():
                 return
             self._look(loop, time.monotonic())
-            del loop  # not kept alive while this thread waits
+            del loop  # do not keep it alive while this thread waits
 
     def _look(self, loop: Loop, now_s: float) -> None:
         beats, holder, looked_ago_ns, late_lags = loop._pulse(round(self._threshold_s * 1e9))
@@ -154,18 +154,19 @@ class Monitor:
         frame = sys._current_frames().get(holder)
         stack = traceback.StackSummary() if frame is None else traceback.extract_stack(frame)
         del frame
-        is_exact = is_exact and loop._pulse(0)[0] == self._beats  # else it moved on while the stack was taken
+        is_exact = is_exact and loop._pulse(0)[0] == self._beats  # else the loop moved on while we took the stack
         self._stall = Stall(repr(loop), holder, held_s, stack, is_exact, has_ended=False)
-        tell(self._on_stall, self._stall)
+        report(self._on_stall, self._stall)
 
     def _end(self, now_s: float) -> None:
         stall, self._stall = self._stall, None
         if stall is not None and self._on_end is not None:
             held_s = max(now_s - self._since_s, stall.held_s)
-            tell(self._on_end, Stall(stall.loop, stall.thread_id, held_s, stall.stack, stall.is_exact, has_ended=True))
+            ended = Stall(stall.loop, stall.thread_id, held_s, stall.stack, stall.is_exact, has_ended=True)
+            report(self._on_end, ended)
 
 
-def tell(callback: Callable[[Stall], object], stall: Stall) -> None:
+def report(callback: Callable[[Stall], object], stall: Stall) -> None:
     try:
         callback(stall)
     except Exception:

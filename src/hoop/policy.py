@@ -25,7 +25,10 @@ class EventLoopPolicy(DefaultPolicy):
 
 
 def install() -> None:
-    """Make hoop the loop of asyncio.run() and asyncio.new_event_loop(). Prefer hoop.run() or loop_factory."""
+    """Make hoop the loop of asyncio.run() and asyncio.new_event_loop(), by asyncio.set_event_loop_policy().
+
+    DeprecationWarning from Python 3.12 on: prefer hoop.run(), or asyncio.run(loop_factory=hoop.new_event_loop).
+    """
     if sys.version_info >= (3, 12):
         warnings.warn("hoop.install() is deprecated in favor of hoop.run()", DeprecationWarning, stacklevel=2)
     with warnings.catch_warnings():

@@ -12,10 +12,10 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-def frozen(data: object) -> bytes:
-    """The bytes of a buffer as they are now. What is not bytes is copied: it may be changed while a thread reads.
+def immutable_bytes(data: object) -> bytes:
+    """The bytes of a buffer as they are now. Other types than bytes are copied: they may change while a thread reads.
 
-    TypeError for what has no buffer.
+    TypeError for an object without a buffer.
     """
     return data if type(data) is bytes else bytes(memoryview(data))  # type: ignore[arg-type]
 

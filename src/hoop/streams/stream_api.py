@@ -17,7 +17,12 @@ ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 async def open_connection(
     host: str | None = None, port: int | str | None = None, *, limit: int = DEFAULT_LIMIT, **keywords: Any
 ) -> tuple[StreamReader, StreamWriter]:
-    """As asyncio.open_connection: (reader, writer). Keywords go to loop.create_connection(). Raises OSError."""
+    """Connect, as asyncio.open_connection: (reader, writer). Keywords go to loop.create_connection().
+
+    limit: the most bytes of a line, for readline() and readuntil(); reading pauses at twice as many unread ones.
+    OSError if no address accepts (ssl.SSLError if TLS fails, socket.gaierror for an unknown host), ValueError for a
+    limit of 0 or less.
+    """
     loop: Any = asyncio.get_running_loop()  # typeshed's overloads do not fit what the loops accept
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
@@ -33,7 +38,11 @@ async def start_server(
     limit: int = DEFAULT_LIMIT,
     **keywords: Any,
 ) -> asyncio.AbstractServer:
-    """As asyncio.start_server: listen, calling client_connected_cb(reader, writer) for each connection."""
+    """Listen, as asyncio.start_server, and call client_connected_cb(reader, writer) for each connection.
+
+    A coroutine that it returns becomes a task. Keywords go to loop.create_server(). limit: as for open_connection().
+    OSError if an address cannot be bound, socket.gaierror for an unknown host.
+    """
     loop: Any = asyncio.get_running_loop()
     server: asyncio.AbstractServer = await loop.create_server(
         lambda: accepting(client_connected_cb, limit, loop), host, port, **keywords
@@ -44,7 +53,10 @@ async def start_server(
 async def open_unix_connection(
     path: str | bytes | os.PathLike[str] | None = None, *, limit: int = DEFAULT_LIMIT, **keywords: Any
 ) -> tuple[StreamReader, StreamWriter]:
-    """As asyncio.open_unix_connection."""
+    """Connect to a UNIX socket, as asyncio.open_unix_connection: (reader, writer).
+
+    Keywords go to loop.create_unix_connection(). limit: as for open_connection(). OSError if the path has no listener.
+    """
     loop: Any = asyncio.get_running_loop()
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
@@ -59,7 +71,10 @@ async def start_unix_server(
     limit: int = DEFAULT_LIMIT,
     **keywords: Any,
 ) -> asyncio.AbstractServer:
-    """As asyncio.start_unix_server."""
+    """Listen on a UNIX socket, as asyncio.start_unix_server; the callback as for start_server().
+
+    Keywords go to loop.create_unix_server(). limit: as for open_connection(). OSError if the path cannot be bound.
+    """
     loop: Any = asyncio.get_running_loop()
     server: asyncio.AbstractServer = await loop.create_unix_server(
         lambda: accepting(client_connected_cb, limit, loop), path, **keywords
@@ -68,7 +83,7 @@ async def start_unix_server(
 
 
 def writer_of(transport: Any, protocol: StreamReaderProtocol, reader: StreamReader, loop: Any) -> StreamWriter:
-    """A writer for a new connection, which nobody else would close."""
+    """A writer for a new connection, which is closed here if there can be none: no caller has it yet."""
     try:
         return StreamWriter(transport, protocol, reader, loop)
     except BaseException:
