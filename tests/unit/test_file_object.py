@@ -452,7 +452,7 @@ def test_what_tempfile_makes_for_a_cancelled_caller_is_removed(tmp_path: Path) -
 
         discarded: list[str] = []
         pool = asyncio.get_running_loop().pool  # type: ignore[attr-defined]
-        making = asyncio.ensure_future(file_object.made_on(pool, make, discarded.append))
+        making = asyncio.ensure_future(file_object.run_owned(pool, make, discarded.append))
         while not made.is_set():
             await asyncio.sleep(0)
         making.cancel()

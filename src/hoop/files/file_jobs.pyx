@@ -1,8 +1,8 @@
-"""The jobs of hoop.fs: what goes to the pool for each operation, and what Python gets back.
+"""The jobs of hoop.fs: one job of the pool for each operation, and its result as Python has it.
 
-Each function starts one operation on the running loop's pool and returns its asyncio future; cancelling that takes a
-queued job back, and lets a running one end with its result dropped. What a job points into (encoded paths, bytes to
-write, room to read into) belongs to the job, so nobody can change or free it meanwhile. csrc/jobs_fs.h says what the
+Each function starts one operation on the running loop's pool and returns its asyncio future. Cancelling that takes a
+queued job back; a running one goes on to its end, and its result is dropped. A job owns what it points into (encoded
+paths, bytes to write, room to read into), so no caller can change or free it meanwhile. csrc/jobs_fs.h says what the
 jobs do.
 """
 cimport cython
@@ -31,14 +31,14 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **content, Py_ssize_t size) except -1
     int PySys_Audit(const char *event, const char *format, ...) except -1
 
-# CPython tells its audit hooks (sys.addaudithook) before each of these operations; so do the functions below, with the
+# CPython calls its audit hooks (sys.addaudithook) before each of these operations; so do the functions below, with the
 # same names and arguments. Without hooks that is one comparison.
 cdef int NO_FOLDER = -1         # dir_fd: the path is relative to the working directory
 cdef int WRITING = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 
 cdef enum:
-    # A file up to this size is read into the job and copied by the loop's thread. A larger one is read straight into
-    # its `bytes`, which only the loop's thread can make: that is a second hop, and cheaper than such a copy.
+    # A job reads a file up to this size into its own memory, and the loop's thread copies it. A larger one is read
+    # straight into its `bytes`, which only the loop's thread can make: a second hop is cheaper than such a copy.
     MOST_COPIED = 262144
     NS_PER_SECOND = 1000000000
 
@@ -62,7 +62,7 @@ cdef class CachedFiles:
         hoop_fs_cached_close(&self.own)
 
     cdef object read(self, Reactor reactor, bytes path):
-        """The contents, or None: the pool must read them."""
+        """The contents; None if the pool must read them."""
         cdef hoop_fs_cached_file file
         cdef int64_t size = hoop_fs_cached_open(&self.own, PyBytes_AS_STRING(path), reactor.meter.turns, &file)
         if size < 0:
@@ -88,13 +88,13 @@ cdef CachedFiles cached_files_of(Reactor reactor):
 # ---- jobs ---------------------------------------------------------------------------------------------------------
 
 cdef class FsJob(Job):
-    """One operation without a result. The subclasses have one."""
+    """One operation without a result. The subclasses have results."""
     cdef hoop_fs_job own
-    cdef object name            # the paths as errors show them: what os.fspath() gives
+    cdef object name            # the paths as errors show them: os.fspath() of the arguments
     cdef object other_name
-    cdef object kept            # what `own` points into
+    cdef object kept            # `own` points into these two
     cdef object other_kept
-    cdef PyObject *room         # bytes that are being filled; NULL or owned
+    cdef PyObject *room         # the bytes that the job fills; NULL or owned
 
     def __dealloc__(self):
         hoop_fs_job_free(&self.own)
@@ -121,7 +121,7 @@ cdef class FsJob(Job):
         return self
 
     cdef object point_at(self, path, bint may_be_fd):
-        """The file that it is about: a path, or the number of a descriptor."""
+        """Set the file: a path, or the number of a descriptor."""
         if may_be_fd and isinstance(path, int):
             if path < 0:
                 raise file_error(-EBADF, path, None)
@@ -140,7 +140,7 @@ cdef class FsJob(Job):
         return self
 
     cdef object take_data(self, data):
-        """What to write: held if it cannot change, else copied."""
+        """Set the bytes to write: keep an immutable object, copy another."""
         self.other_kept = data if PyBytes_CheckExact(data) else memoryview(data).tobytes()
         self.own.data = PyBytes_AS_STRING(self.other_kept)
         self.own.size = len(self.other_kept)
@@ -153,7 +153,7 @@ cdef class FsJob(Job):
         return self
 
     cdef object filled_room(self):
-        """The bytes that were read, result of them."""
+        """The bytes read, as many as the result says."""
         if self.own.result < <int64_t>self.own.size:
             _PyBytes_Resize(&self.room, <Py_ssize_t>self.own.result)
         return <object>self.room
@@ -165,7 +165,7 @@ cdef class FsJob(Job):
 
 @cython.final
 cdef class ReadFileJob(FsJob):
-    """Its result is the bytes, or for a large file the job itself: read_opened() goes on with it."""
+    """The result is the bytes, or for a large file the job itself, for read_opened()."""
     cdef CachedFiles cached
     cdef uint64_t mount_changes  # when it was submitted
 
@@ -184,7 +184,7 @@ cdef class ReadFileJob(FsJob):
 cdef class ReadOpenedJob(FsJob):
     cdef object answer(self):
         data = self.filled_room()
-        if self.own.contents.length > 0:  # it has grown since
+        if self.own.contents.length > 0:  # the file has grown since
             data += PyBytes_FromStringAndSize(self.own.contents.bytes, <Py_ssize_t>self.own.contents.length)
         return data
 
@@ -242,22 +242,22 @@ cdef class ScanJob(FsJob):
         cdef size_t position = 0
         cdef hoop_entry entry
         cdef list entries = []
-        cdef DirEntry made
+        cdef DirEntry found
         before = os.path.join(self.name, self.name[:0])  # with a slash at the end
         while hoop_listing_next(&self.own.listing, &position, &entry):
-            made = DirEntry.__new__(DirEntry)
-            made.name = text_as(self.name, entry.name, entry.length)
-            made.path = before + made.name
-            made.inode_number = entry.inode
-            made.type = entry.type
-            made.target_type = entry.target_type
-            entries.append(made)
+            found = DirEntry.__new__(DirEntry)
+            found.name = text_as(self.name, entry.name, entry.length)
+            found.path = before + found.name
+            found.inode_number = entry.inode
+            found.type = entry.type
+            found.target_type = entry.target_type
+            entries.append(found)
         return entries
 
 
 @cython.final
 cdef class DirEntry:
-    """An entry of a directory, as os.DirEntry. Its type was looked up with the listing: asking for it never blocks."""
+    """An entry of a directory, as os.DirEntry. The listing looked its type up: is_dir() and its kin never block."""
     cdef readonly object name
     cdef readonly object path
     cdef uint64_t inode_number
@@ -269,11 +269,11 @@ cdef class DirEntry:
         return self.inode_number
 
     def is_dir(self, *, bint follow_symlinks=True):
-        """Whether it is a directory, or leads to one; False if it was gone before it could be looked at."""
+        """Whether it is a directory, or leads to one; False if it was removed before the listing looked at it."""
         return (self.target_type if follow_symlinks else self.type) == S_IFDIR
 
     def is_file(self, *, bint follow_symlinks=True):
-        """Whether it is a regular file, or leads to one; False if it was gone before it could be looked at."""
+        """Whether it is a regular file, or leads to one; False if it was removed before the listing looked at it."""
         return (self.target_type if follow_symlinks else self.type) == S_IFREG
 
     def is_symlink(self):
@@ -281,7 +281,7 @@ cdef class DirEntry:
         return self.type == S_IFLNK
 
     def stat(self, *, bint follow_symlinks=True):
-        """An awaitable of its os.stat_result, as of now. OSError, FileNotFoundError if it is gone."""
+        """An awaitable of its os.stat_result, as of now. OSError, FileNotFoundError if it was removed."""
         return stat(self.path, follow_symlinks)
 
     def __fspath__(self):
@@ -294,7 +294,7 @@ cdef class DirEntry:
 # ---- between Python and C -----------------------------------------------------------------------------------------
 
 cdef bytes encoded(object path):
-    """As the kernel wants it. ValueError for an embedded NUL, TypeError for what is no path."""
+    """A path encoded for the kernel. ValueError for an embedded NUL, TypeError for an object that is no path."""
     cdef PyObject *found = NULL
     PyUnicode_FSConverter(path, &found)
     result = <bytes>found
@@ -303,7 +303,7 @@ cdef bytes encoded(object path):
 
 
 cdef object text_as(object name, const char *text, size_t length):
-    """A name from the kernel, of the type of the path that it was asked for with."""
+    """A name from the kernel, as bytes if the path `name` that the caller gave is bytes, else as str."""
     if isinstance(name, bytes):
         return PyBytes_FromStringAndSize(text, <Py_ssize_t>length)
     return PyUnicode_DecodeFSDefaultAndSize(text, <Py_ssize_t>length)
@@ -340,7 +340,7 @@ cdef object stat_result(const hoop_fs_status *status):
 
 
 cdef FsJob new_job(hoop_fs_kind kind, path, bint may_be_fd):
-    """For an operation that has no result."""
+    """A job without a result."""
     cdef FsJob job = FsJob.__new__(FsJob)
     job.begin(kind)
     return job.point_at(path, may_be_fd)
@@ -349,8 +349,7 @@ cdef FsJob new_job(hoop_fs_kind kind, path, bint may_be_fd):
 # ---- the operations -----------------------------------------------------------------------------------------------
 
 def read_file(path):
-    """The bytes at once, if the page cache has them; else a future of them or, for a large file, of a job that
-    read_opened() goes on with."""
+    """The bytes, if the page cache has them; else a future of them or, for a large file, of a job for read_opened()."""
     cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     cdef ReadFileJob job
@@ -372,7 +371,7 @@ def read_file(path):
 
 
 cdef int tell_of_reading(object path) except -1:
-    """What the built-in open() tells."""
+    """Call the audit hooks as the built-in open() does."""
     return PySys_Audit("open", "OsI", <PyObject *>path, <const char *>"r", <unsigned>(os.O_RDONLY | os.O_CLOEXEC))
 
 
@@ -385,7 +384,7 @@ cdef int tell_of_writing(object path, bint append, bint exclusive) except -1:
 
 
 def read_opened(ReadFileJob opened not None):
-    """What read_file() has opened and not read. The descriptor is now this job's to close."""
+    """Read the file that read_file() has opened. The new job owns the descriptor."""
     cdef ReadOpenedJob job = ReadOpenedJob.__new__(ReadOpenedJob)
     job.begin(HOOP_FS_READ_OPENED)
     job.name = opened.name
@@ -545,7 +544,7 @@ def chown(path, uid, gid, bint follow_symlinks):
 
 
 def utime(path, accessed_ns, modified_ns, bint follow_symlinks):
-    """None: now."""
+    """Set the times, in nanoseconds since the epoch; None is now."""
     cdef FsJob job = new_job(HOOP_FS_UTIME, path, True)
     set_time(&job.own.times[0], accessed_ns)
     set_time(&job.own.times[1], modified_ns)
@@ -601,7 +600,7 @@ def open_cached(path):
 
 
 def read_cached(int fd):
-    """All that a file holds which open_cached() has opened; None: a thread must read it. Where it stands does not matter."""
+    """All of a file that open_cached() has opened, whatever its position; None if a thread must read it."""
     cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     cdef struct_stat status
@@ -618,7 +617,7 @@ def read_cached(int fd):
 
 
 def device_of(int fd):
-    """For threads, since it may block: (the device of a regular file, whether its data is on this machine), else None."""
+    """(The device of a regular file, whether its data is on this machine); None for another file. May block."""
     cdef struct_stat status
     cdef bint is_regular
     cdef bint is_local
@@ -629,14 +628,14 @@ def device_of(int fd):
 
 
 def mount_changes():
-    """How many changes of the mounted file systems were noticed; for learn()."""
+    """The number of changes of the mounted file systems noticed so far; for learn()."""
     cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     return cached.own.mount_changes
 
 
 def learn(device, bint is_local, uint64_t mount_changes):
-    """What a thread has found by device_of(); and mount_changes() as it was before the thread was asked."""
+    """Note the result of device_of(), and of mount_changes() before the thread began."""
     cdef Reactor reactor = running_reactor("hoop.fs")
     cdef CachedFiles cached = cached_files_of(reactor)
     hoop_fs_cached_learn(&cached.own, device, is_local, mount_changes)

@@ -1,16 +1,18 @@
-"""Files that are opened, read and written through the pool: what hoop.fs.open() and the temporary files give.
+"""Files that are opened, read and written through the pool: the results of hoop.fs.open() and of temporary files.
 
-Behind each of them is a file object of the standard library, used on the pool's threads only, so that every mode,
-encoding and kind of newline is right. What is added:
+Behind each stands a file object of the standard library, used on the pool's threads only, so that every mode, encoding
+and kind of newline is right. This module adds:
 
-- Operations on one file run one after another, in the order in which they were called. `_turn` sees to that on the
-  loop; `_guard` is for the case in which a caller was cancelled and its operation is still running.
-- Lines of a file that is only read are fetched many at a time: one hop for LINES_AHEAD bytes of them. Whoever then asks
-  for anything but the next line finds the file where it should be: what was fetched and not taken is put back first.
-- An operation that was cancelled before it began has no effect. One that was running ends, and its result is dropped.
-- What waits for nothing happens on the loop's thread: opening a small file, for reading, that read_file() would read
-  there (csrc/fs_cached.h), then reading all of its bytes as the first thing done with it, and closing a file on this
-  machine that was only read.
+- Operations on one file run one after another, in the order of their calls. `_turn` orders them on the loop; `_lock`
+  holds the next one back while an operation still runs whose caller was cancelled.
+- Lines of a file that is only read are fetched many at a time: one hop for LINES_AHEAD bytes of them. An operation
+  other than reading the next line first puts back the lines that no caller has taken, and so finds the file where it
+  should be.
+- An operation that is cancelled before it begins has no effect. One that runs goes on to its end, and its result is
+  dropped.
+- The loop's thread does what waits for nothing: it opens, for reading, a small file that read_file() would read there
+  (csrc/fs_cached.h), then reads all of its bytes if that is the first operation, and closes a file on this machine that
+  was only read.
 """
 
 from __future__ import annotations
@@ -52,14 +54,13 @@ def running_pool() -> Pool:
 
 
 class _Ahead(Generic[AnyStr]):
-    """Lines that were read and not yet asked for, of a file that can seek and is only read. The file's guard is
-    held."""
+    """Lines read ahead of their caller, of a file that can seek and is only read. Callers hold the file's lock."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
         self._lines: deque[AnyStr] = deque()
         self._start = 0  # tell() before the first of the batch
-        self._taken: list[int] = []  # the lengths of those that were asked for
+        self._taken: list[int] = []  # the lengths of those that callers have taken
         self._error: BaseException | None = None  # what the line after the last one raised
 
     def __bool__(self) -> bool:
@@ -72,9 +73,9 @@ class _Ahead(Generic[AnyStr]):
         return line
 
     def fill(self) -> AnyStr | None:
-        """See to it that there is a line to take: None, or the next line itself where none can be kept. Blocks.
+        """Read lines if there is none to take: None, or the next line itself if the file cannot keep any. Blocks.
 
-        What it has read stays, also if nobody waits for it any more.
+        The lines stay, also if the caller no longer waits.
         """
         if not self._lines and self._error is None and self._note_start():
             self._read_batch()
@@ -87,7 +88,7 @@ class _Ahead(Generic[AnyStr]):
         return line
 
     def _note_start(self) -> bool:
-        """Whether it can be found again: a few decoders cannot say where they are."""
+        """Remember the position, and whether that worked: a few decoders cannot tell theirs."""
         try:
             self._start = self._file.tell()
         except OSError:
@@ -108,7 +109,7 @@ class _Ahead(Generic[AnyStr]):
             self._error = error
 
     def put_back(self) -> None:
-        """Leave the file where whoever has taken its lines believes it to be. Blocks."""
+        """Move the file back to the end of the last line that a caller has taken. Blocks."""
         if self._lines or self._error is not None:
             self._lines.clear()
             self._error = None
@@ -121,7 +122,7 @@ class _Ahead(Generic[AnyStr]):
 
 
 def read_lines(file: Any, hint: int | None) -> list[Any]:
-    """As file.readlines(hint), which for text goes through next() and so makes tell() fail or lie afterwards."""
+    """As file.readlines(hint), which for text uses next(), so that tell() fails or lies afterwards."""
     lines = []
     size = 0
     limit = math.inf if hint is None or hint <= 0 else hint
@@ -135,23 +136,23 @@ def read_lines(file: Any, hint: int | None) -> list[Any]:
 
 
 class _Step(Generic[T]):
-    """One operation on a file, for a thread. Once it is abandoned it does not begin any more.
+    """One operation on a file, for a thread. Once abandoned, it does not begin.
 
-    A thread may have taken it and not yet have the guard when its caller is cancelled; without the mark it could then
-    run after what was called later.
+    When a caller is cancelled, a thread may have taken its step and not yet have the lock; without the mark the step
+    could then run after operations that were called later.
     """
 
-    def __init__(self, guard: threading.Lock, method: Callable[..., T], args: tuple[Any, ...]) -> None:
-        self._guard = guard
+    def __init__(self, lock: threading.Lock, method: Callable[..., T], args: tuple[Any, ...]) -> None:
+        self._lock = lock
         self._method = method
         self._args = args
         self.has_begun = False
         self.is_abandoned = False
 
     def __call__(self) -> T:
-        with self._guard:
+        with self._lock:
             if self.is_abandoned:
-                return None  # type: ignore[return-value]  # nobody gets it
+                return None  # type: ignore[return-value]  # no caller waits for it
             self.has_begun = True
             return self._method(*self._args)
 
@@ -160,12 +161,12 @@ class File(Generic[AnyStr]):
     """A file whose operations are coroutines, with the names and meanings of the io module (and of aiofiles)."""
 
     def __init__(self, file: Any, pool: Pool, *, is_cached: bool = False) -> None:
-        """On a thread of the pool, since it asks the kernel about the file; unless that was opened from the cache."""
+        """On a thread of the pool, since it asks the kernel about the file; of a cached file, on the loop's."""
         self._file = file
         self._pool = pool
         self._turn = asyncio.Lock()
-        self._called = 0  # operations that were called and have not ended
-        self._guard = threading.Lock()
+        self._called = 0  # operations called and not ended
+        self._lock = threading.Lock()
         self._ahead: _Ahead[AnyStr] | None = None
         self._device: tuple[int, bool] | None = None
         self._is_local = is_cached  # and only read
@@ -177,7 +178,7 @@ class File(Generic[AnyStr]):
                 self._is_local = self._device is not None and self._device[1]
 
     async def _run(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
-        """What method(*args) gives, on a file that stands where its user believes it to be."""
+        """Run method(*args) in its turn, after lines that no caller has taken were put back."""
         return await self._in_turn(self._put_back_first, method, args)
 
     async def _in_turn(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
@@ -185,7 +186,7 @@ class File(Generic[AnyStr]):
         self._is_untouched = False
         try:
             async with self._turn:
-                step = _Step(self._guard, method, args)
+                step = _Step(self._lock, method, args)
                 try:
                     return await self._pool.run(step)
                 except asyncio.CancelledError:
@@ -203,13 +204,13 @@ class File(Generic[AnyStr]):
     # ---- lines -------------------------------------------------------------------------------------------------------
 
     def _line_at_hand(self) -> AnyStr | None:
-        """A line that was fetched before, if it is this caller's turn."""
-        if not self._ahead or self._called > 0 or not self._guard.acquire(blocking=False):
+        """A line fetched before, if it is this caller's turn."""
+        if not self._ahead or self._called > 0 or not self._lock.acquire(blocking=False):
             return None
         try:
             return self._ahead.take() if self._ahead else None
         finally:
-            self._guard.release()
+            self._lock.release()
 
     async def _next_line(self) -> AnyStr:
         line = self._line_at_hand()
@@ -223,14 +224,14 @@ class File(Generic[AnyStr]):
         return ahead.take() if line is None else line
 
     async def readline(self, size: int | None = -1, /) -> AnyStr:
-        """The next line with its end, at most size bytes or characters of it; empty at the end of the file."""
+        """The next line with its line end, at most size bytes or characters; empty at the end of the file."""
         if size is None or size < 0:
             return await self._next_line()
         line: AnyStr = await self._run(self._file.readline, size)
         return line
 
     async def readlines(self, hint: int | None = -1, /) -> list[AnyStr]:
-        """The lines up to the end, or up to the one that makes them more than hint bytes or characters in all."""
+        """The lines up to the end of the file, or up to the line with which they exceed hint bytes or characters."""
         return await self._run(read_lines, self._file, hint)
 
     def __aiter__(self) -> Self:
@@ -247,7 +248,7 @@ class File(Generic[AnyStr]):
     # ---- reading and writing -----------------------------------------------------------------------------------------
 
     async def read(self, size: int | None = -1, /) -> AnyStr:
-        """Up to size bytes or characters, all that is left if it is None or negative; empty at the end of the file."""
+        """Up to size bytes or characters, the rest if size is None or negative; empty at the end of the file."""
         data: AnyStr = await self._run(self._file.read, size)
         return data
 
@@ -259,7 +260,7 @@ class File(Generic[AnyStr]):
         await self._run(self._file.writelines, lines)
 
     async def flush(self) -> None:
-        """Hand what is buffered to the kernel. (hoop.fs.fsync(f.fileno()) brings it to the disk.)"""
+        """Hand the buffer to the kernel, OSError if that fails. (hoop.fs.fsync(f.fileno()) waits for the disk.)"""
         await self._run(self._file.flush)
 
     # ---- position and size -------------------------------------------------------------------------------------------
@@ -270,36 +271,36 @@ class File(Generic[AnyStr]):
         return position
 
     async def tell(self) -> int:
-        """The position, as seek() takes it; for text it is a number without meaning."""
+        """The position, for seek(): in bytes; of a text file, a number without meaning."""
         position: int = await self._run(self._file.tell)
         return position
 
     async def truncate(self, size: int | None = None, /) -> int:
-        """Cut or lengthen the file to size bytes (None: to the position). The position stays; the new size."""
+        """Cut or lengthen the file to size bytes (None: to the position): the new size. The position stays."""
         length: int = await self._run(self._file.truncate, size)
         return length
 
-    # ---- what needs no thread ----------------------------------------------------------------------------------------
+    # ---- answered without a thread -----------------------------------------------------------------------------------
 
     async def readable(self) -> bool:
-        """Whether it can be read."""
+        """Whether the file can be read."""
         return bool(self._file.readable())
 
     async def writable(self) -> bool:
-        """Whether it can be written."""
+        """Whether the file can be written."""
         return bool(self._file.writable())
 
     async def seekable(self) -> bool:
-        """Whether it has a position."""
+        """Whether the file has a position."""
         return bool(self._file.seekable())
 
     async def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the file is a terminal."""
         return bool(self._file.isatty())
 
     def fileno(self) -> int:
-        """The number of its descriptor."""
-        self._is_untouched = False  # whoever has that may move it
+        """The number of the descriptor. ValueError if the file is closed."""
+        self._is_untouched = False  # the caller may move it
         return int(self._file.fileno())
 
     @property
@@ -309,7 +310,7 @@ class File(Generic[AnyStr]):
 
     @property
     def name(self) -> Any:
-        """What open() was given: a path or the number of a descriptor; of a temporary file, its path."""
+        """The first argument of open(): a path or the number of a descriptor; of a temporary file, its path."""
         return self._file.name
 
     @property
@@ -323,27 +324,27 @@ class File(Generic[AnyStr]):
     # ---- the end -----------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Write what is buffered and close, after what was called before. Idempotent.
+        """Write the buffer and close the file, after the operations called before. Idempotent.
 
-        It is done also if the caller is cancelled meanwhile. OSError if the last bytes could not be written.
+        The file is closed also if the caller is cancelled meanwhile. OSError if the last bytes cannot be written.
         """
         if self._file.closed or self._close_here():
             return
-        closing = _Step(self._guard, self._close_now, ())
+        closing = _Step(self._lock, self._close_now, ())
         self._called += 1
         try:
             async with self._turn:
                 await self._pool.run(closing)
         except asyncio.CancelledError:
             if not closing.has_begun:  # it was taken back, or is about to begin: then the second time does nothing
-                self._pool.run(closing)  # the guard keeps it behind what is running
+                self._pool.run(closing)  # the lock keeps it behind the operation that runs
             raise
         finally:
             self._called -= 1
 
     def _close_here(self) -> bool:
-        """Close at once, if that neither writes nor waits: a local file that was only read and is not deleted by it."""
-        if not self._is_local or self._called > 0 or not self._guard.acquire(blocking=False):
+        """Close at once, if that neither writes nor waits: a local file, only read, that stays after the close."""
+        if not self._is_local or self._called > 0 or not self._lock.acquire(blocking=False):
             return False
         try:
             if not has_a_name(self._file.fileno()):
@@ -351,7 +352,7 @@ class File(Generic[AnyStr]):
             self._close_now()
             return True
         finally:
-            self._guard.release()
+            self._lock.release()
 
     def _close_now(self) -> None:
         self._ahead = None
@@ -371,21 +372,21 @@ class TextFile(File[str]):
     """A file of text, as io.TextIOWrapper."""
 
     async def write(self, text: str, /) -> int:
-        """Write all of text: the number of characters."""
+        """Write all of text: the number of characters. OSError, UnicodeEncodeError as io.TextIOWrapper.write."""
         return await self._write(text)
 
     async def writelines(self, lines: Iterable[str], /) -> None:
-        """Write each of the lines; nothing is added to them."""
+        """Write each of the lines; no line ends are added."""
         await self._writelines(list(lines))
 
     @property
     def encoding(self) -> str:
-        """The encoding of its bytes."""
+        """The encoding of the file's bytes."""
         return str(self._file.encoding)
 
     @property
     def errors(self) -> str | None:
-        """What is done about bytes or characters that the encoding does not have."""
+        """How bytes or characters are treated that the encoding lacks."""
         errors: str | None = self._file.errors
         return errors
 
@@ -402,38 +403,38 @@ class TextFile(File[str]):
 
     @property
     def buffer(self) -> Any:
-        """The binary file object of the standard library beneath; using it blocks."""
+        """The binary file object of the standard library underneath; its methods block."""
         return self._file.buffer
 
     def detach(self) -> Any:
-        """Take that away from this one, which is of no use from then on. What was written is flushed: this blocks."""
+        """Flush, which blocks, and return the file object underneath; this file is of no use from then on."""
         return self._file.detach()
 
 
 class RawFile(File[bytes]):
-    """A file of bytes without a buffer, as io.FileIO: write() may take less than it was given, read() may give less."""
+    """A file of bytes without a buffer, as io.FileIO: write() and read() may move fewer bytes than requested."""
 
     async def write(self, data: ReadableBuffer, /) -> int:
-        """Write data: the number of bytes that were taken. What can change (a bytearray) is copied first."""
+        """Write data: the number of bytes written. Buffers other than bytes are copied first."""
         return await self._write(unchanging(data))
 
     async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
-        """Write each of the lines; nothing is added to them."""
+        """Write each of the lines; no line ends are added."""
         await self._writelines([unchanging(line) for line in lines])
 
     async def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Read into a writable buffer, which is not to be used meanwhile: the number of bytes, 0 at the end."""
+        """Read into a writable buffer, which the caller must not use meanwhile: the number of bytes, 0 at the end."""
         count: int = await self._run(self._file.readinto, buffer)
         return count
 
     async def read(self, size: int | None = -1, /) -> bytes:
-        """Up to size bytes, all that is left if it is None or negative; empty at the end of the file."""
+        """Up to size bytes, the rest if size is None or negative; empty at the end of the file."""
         data = self._read_here() if self._is_untouched and (size is None or size == -1) else None
         return await super().read(size) if data is None else data
 
     def _read_here(self) -> bytes | None:
         """All bytes, if the file stands at its start and its contents are in memory."""
-        if self._called > 0 or not self._guard.acquire(blocking=False):
+        if self._called > 0 or not self._lock.acquire(blocking=False):
             return None
         try:
             self._is_untouched = False
@@ -442,10 +443,10 @@ class RawFile(File[bytes]):
                 self._file.seek(len(data))
             return data
         finally:
-            self._guard.release()
+            self._lock.release()
 
     async def readall(self) -> bytes:
-        """All that is left."""
+        """The rest of the file."""
         return await self.read()
 
 
@@ -453,46 +454,46 @@ class BinaryFile(RawFile):
     """A buffered file of bytes, as io.BufferedReader, BufferedWriter or BufferedRandom: reads and writes are whole."""
 
     async def read1(self, size: int = -1, /) -> bytes:
-        """Up to size bytes with at most one read of the file below, none if something is buffered."""
+        """Up to size bytes with at most one read of the raw file, none if the buffer has bytes."""
         data: bytes = await self._run(self._file.read1, size)
         return data
 
     async def readinto1(self, buffer: WriteableBuffer, /) -> int:
-        """The same into a writable buffer: the number of bytes."""
+        """read1() into a writable buffer, which the caller must not use meanwhile: the number of bytes."""
         count: int = await self._run(self._file.readinto1, buffer)
         return count
 
     async def peek(self, size: int = 0, /) -> bytes:
-        """What is buffered, after one read if that is nothing; the position stays. size is not much regarded."""
+        """The bytes in the buffer, after one read if it is empty. The position stays. size hardly matters."""
         data: bytes = await self._run(self._file.peek, size)
         return data
 
     @property
     def raw(self) -> Any:
-        """The io.FileIO beneath; using it blocks."""
+        """The io.FileIO underneath; its methods block."""
         self._is_untouched = False
         return self._file.raw
 
     def detach(self) -> Any:
-        """Take that away from this one, which is of no use from then on. What was written is flushed: this blocks."""
+        """Flush, which blocks, and return the file object underneath; this file is of no use from then on."""
         self._is_untouched = False
         return self._file.detach()
 
 
 def has_a_name(fd: int) -> bool:
-    """Whether a file stays when it is closed. Deleting a large one may take long."""
+    """Whether closing the file leaves it in place. Deleting a large one may take long."""
     try:
         return os.fstat(fd).st_nlink > 0
-    except OSError:  # somebody else has closed it: a thread will say so
+    except OSError:  # its user has closed the descriptor: a thread will say so
         return False
 
 
 def unchanging(data: Any) -> bytes:
-    """Bytes that stay as they are until a thread has written them. TypeError for what is no buffer."""
+    """Bytes that stay as they are until a thread has written them. TypeError for an object without a buffer."""
     return data if isinstance(data, bytes) else memoryview(data).tobytes()
 
 
-def wrapped(file: Any, pool: Pool, *, is_cached: bool = False) -> Any:
+def file_around(file: Any, pool: Pool, *, is_cached: bool = False) -> Any:
     """The file object around a file of the standard library, or around tempfile's wrapper of one."""
     inner = getattr(file, "file", file)
     if isinstance(inner, io.TextIOBase):
@@ -505,39 +506,39 @@ def wrapped(file: Any, pool: Pool, *, is_cached: bool = False) -> Any:
 
 
 class _Making(Generic[T]):
-    """Something that is made on a thread and must be given back if by then nobody wants it."""
+    """An object that a thread makes, and gives back if its caller was cancelled by then."""
 
     def __init__(self, make: Callable[[], T], discard: Callable[[T], object]) -> None:
         self._make = make
         self._discard = discard
         self._lock = threading.Lock()
         self._is_abandoned = False
-        self._made: list[T] = []
+        self._results: list[T] = []  # at most one
 
     def __call__(self) -> T:
         """On a thread of the pool."""
-        made = self._make()
+        result = self._make()
         with self._lock:
-            self._made.append(made)
+            self._results.append(result)
             is_abandoned = self._is_abandoned
         if is_abandoned:
             self._give_back()
-        return made
+        return result
 
     def abandon(self, pool: Pool) -> None:
-        """On the loop's thread: whoever wanted it was cancelled."""
+        """On the loop's thread: the caller was cancelled."""
         with self._lock:
             self._is_abandoned = True
-            is_made = bool(self._made)
+            is_made = bool(self._results)
         if is_made:
             pool.run(self._give_back)
 
     def _give_back(self) -> None:
-        self._discard(self._made.pop())
+        self._discard(self._results.pop())
 
 
-async def made_on(pool: Pool, make: Callable[[], T], discard: Callable[[T], object]) -> T:
-    """What make() gives on a thread of the pool. If the caller is cancelled, discard() gets it, there too."""
+async def run_owned(pool: Pool, make: Callable[[], T], discard: Callable[[T], object]) -> T:
+    """Run make() on a thread of the pool. If the caller is cancelled, call discard() with its result, there too."""
     making = _Making(make, discard)
     try:
         return await pool.run(making)
@@ -550,10 +551,10 @@ F = TypeVar("F", bound=File[Any])
 
 
 class Opening(Awaitable[F], AbstractAsyncContextManager[F, None]):
-    """What open() returns: `await` it for the file, or use it in `async with`, which closes the file."""
+    """The result of open(): `await` it for the file, or use it in `async with`, which closes the file."""
 
     def __init__(self, make: Callable[[], IO[Any]], make_here: Callable[[], IO[Any] | None] | None = None) -> None:
-        """make is for a thread; make_here is tried first, on the loop's."""
+        """make() runs on a thread of the pool, unless make_here(), on the loop's thread, has given a file."""
         self._make = make
         self._make_here = make_here
         self._opened: F | None = None
@@ -563,10 +564,10 @@ class Opening(Awaitable[F], AbstractAsyncContextManager[F, None]):
         file = None if self._make_here is None else self._make_here()
         opened: F
         if file is not None:
-            opened = wrapped(file, pool, is_cached=True)
+            opened = file_around(file, pool, is_cached=True)
             return opened
         mount_changes = file_jobs.mount_changes()
-        opened = await made_on(pool, lambda: wrapped(self._make(), pool), close_unwanted)
+        opened = await run_owned(pool, lambda: file_around(self._make(), pool), close_unwanted)
         if opened._device is not None:
             file_jobs.learn(*opened._device, mount_changes)
         return opened
@@ -586,7 +587,7 @@ class Opening(Awaitable[F], AbstractAsyncContextManager[F, None]):
 
 
 def close_unwanted(file: File[Any]) -> None:
-    """Nothing was written to it: there is nothing to lose."""
+    """Close a file that no caller has had: its buffer is empty."""
     file._close_now()
 
 
@@ -649,8 +650,9 @@ def open(
 ) -> Opening[Any]:
     """Open a file on the pool: `f = await open(path)`, or `async with open(path) as f`.
 
-    Arguments and errors are those of the built-in open() (https://docs.python.org/3/library/functions.html#open). The
-    file is a TextFile, a BinaryFile or, for buffering=0, a RawFile, whose methods are coroutines.
+    Arguments and errors are those of the built-in open() (https://docs.python.org/3/library/functions.html#open);
+    RuntimeError where no hoop loop runs. The file is a TextFile, a BinaryFile or, for buffering=0, a RawFile, whose
+    methods are coroutines.
     """
 
     def make(opener: Opener | None = opener) -> IO[Any]:
@@ -664,15 +666,15 @@ def open(
 
 
 def make_cached(path: str | bytes, make: Callable[[Opener], IO[Any]]) -> IO[Any] | None:
-    """On the loop's thread: make() around a descriptor from the cache; None if it has none."""
+    """On the loop's thread: make() around a descriptor from the cache; None if the cache has none."""
     try:
         descriptors = [file_jobs.open_cached(path)]
-    except ValueError:  # no possible name: a thread will say so
+    except ValueError:  # an impossible name: a thread will say so
         return None
     if descriptors[0] < 0:
         return None
     try:
         return make(lambda path, flags: descriptors.pop())
     finally:
-        for fd in descriptors:  # it did not get that far
+        for fd in descriptors:  # make() failed before it called its opener
             os.close(fd)

@@ -1,4 +1,4 @@
-"""Temporary files and directories: tempfile's, made and removed on the pool's threads."""
+"""Temporary files and directories: tempfile's, created and removed on the pool's threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from types import TracebackType
 from typing import IO, Any, AnyStr
 
-from hoop.files.file_object import BinaryFile, Opening, TextFile, made_on, running_pool
+from hoop.files.file_object import BinaryFile, Opening, TextFile, run_owned, running_pool
 
 
 def NamedTemporaryFile(  # noqa: N802  (tempfile's own name)
@@ -23,10 +23,10 @@ def NamedTemporaryFile(  # noqa: N802  (tempfile's own name)
     *,
     errors: str | None = None,
 ) -> Opening[BinaryFile | TextFile]:
-    """A new file with a `name`, for this user only, removed when it is closed unless delete is False.
+    """Open a new file with a `name`, for this user only, removed when it is closed unless delete is False.
 
     Use it as hoop.fs.open(). Arguments and errors are those of tempfile.NamedTemporaryFile
-    (https://docs.python.org/3/library/tempfile.html).
+    (https://docs.python.org/3/library/tempfile.html); RuntimeError where no hoop loop runs.
     """
     make = functools.partial(
         tempfile.NamedTemporaryFile, mode, buffering, encoding, newline, suffix, prefix, dir, delete, errors=errors
@@ -45,7 +45,10 @@ def TemporaryFile(  # noqa: N802  (tempfile's own name)
     *,
     errors: str | None = None,
 ) -> Opening[BinaryFile | TextFile]:
-    """The same without a name: nobody else can open it, and nothing is left of it when it is closed."""
+    """Open a new file without a name, which no other process can open, and which is gone when it is closed.
+
+    Use it as hoop.fs.open(). Arguments and errors are those of tempfile.TemporaryFile.
+    """
     make = functools.partial(
         tempfile.TemporaryFile, mode, buffering, encoding, newline, suffix, prefix, dir, errors=errors
     )
@@ -53,19 +56,20 @@ def TemporaryFile(  # noqa: N802  (tempfile's own name)
 
 
 def as_file(make: Any) -> Any:
-    """For the type checker: what tempfile gives serves as a file object."""
+    """For the type checker: the wrappers of tempfile serve as file objects."""
 
-    def made() -> IO[Any]:
+    def make_file() -> IO[Any]:
         file: IO[Any] = make()
         return file
 
-    return made
+    return make_file
 
 
 class TemporaryDirectory:
-    """A new directory for `async with`, which gives its path and in the end removes it with all that is in it.
+    """A new directory for `async with`, which gives its path and in the end removes the directory and its contents.
 
-    Arguments and errors are those of tempfile.TemporaryDirectory (https://docs.python.org/3/library/tempfile.html).
+    Arguments and errors are those of tempfile.TemporaryDirectory (https://docs.python.org/3/library/tempfile.html);
+    RuntimeError where no hoop loop runs.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class TemporaryDirectory:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
     async def __aenter__(self) -> str:
-        self._directory = await made_on(running_pool(), self._make, tempfile.TemporaryDirectory.cleanup)
+        self._directory = await run_owned(running_pool(), self._make, tempfile.TemporaryDirectory.cleanup)
         return self._directory.name
 
     async def __aexit__(
@@ -88,7 +92,7 @@ class TemporaryDirectory:
         await self.cleanup()
 
     async def cleanup(self) -> None:
-        """Remove it now, also if the caller is cancelled meanwhile. Idempotent."""
+        """Remove the directory now, also if the caller is cancelled meanwhile. Idempotent. OSError if that fails."""
         directory, self._directory = self._directory, None
         if directory is not None:
             await asyncio.shield(running_pool().run(directory.cleanup))

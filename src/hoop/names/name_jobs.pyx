@@ -1,7 +1,7 @@
 """getaddrinfo(3) and getnameinfo(3) as jobs of the pool: arguments and answers are those of the socket module.
 
-A question is checked and heard by audit hooks once, and then asked in one lane of the pool after another, as its name
-deserves (name_lookups.py); each time that is a job of its own.
+A question checks its arguments and calls the audit hooks once. name_lookups.py then asks it in the lanes of the pool
+that suit its name, one after another; each time that is a job of its own.
 """
 cimport cython
 from cpython.number cimport PyNumber_Index
@@ -19,7 +19,7 @@ import sys
 cdef bint IS_DARWIN = sys.platform == "darwin"
 cdef long LARGEST_FLOWINFO = 0xfffff  # 20 bits, RFC 8200
 
-# Lanes, and what a question has for an answer where LOCAL_NAMES finds that it is none for this machine.
+# Lanes, and the answer of the lane LOCAL_NAMES to a question that this machine cannot answer by itself.
 LOCAL_NAMES = HOOP_LANE_LOCAL_NAMES
 ANSWERED_NAMES = HOOP_LANE_ANSWERED_NAMES
 OTHER_NAMES = HOOP_LANE_DNS
@@ -29,7 +29,7 @@ ELSEWHERE = None
 @cython.final
 cdef class AddressJob(Job):
     cdef hoop_getaddrinfo_job own
-    cdef AddressQuestion question   # what `own` points into
+    cdef AddressQuestion question   # `own` points into it
 
     cdef object result(self):
         return ELSEWHERE if self.own.is_elsewhere else answer_of(&self.own)
@@ -57,15 +57,15 @@ cdef class NameJob(Job):
 
 
 cdef int c_int(object number) except? -1:
-    """TypeError for a float, which a C int would take silently; OverflowError beyond an int."""
+    """A C int. TypeError for a float, which Cython would cut silently; OverflowError beyond an int."""
     return PyNumber_Index(number)
 
 
 @cython.final
 cdef class AddressQuestion:
-    """For getaddrinfo. Arguments that socket.getaddrinfo refuses are refused at once, with its errors.
+    """A question for getaddrinfo. Refuses at once the arguments that socket.getaddrinfo refuses, with its errors.
 
-    key: what a resolver remembers this by; whether there is an answer does not depend on more.
+    key: the arguments on which it depends whether there is an answer, for a resolver to remember.
     """
     cdef bytes host
     cdef bytes service
@@ -88,7 +88,7 @@ cdef class AddressQuestion:
         PySys_Audit("socket.getaddrinfo", "OOiii", <void *>host, <void *>port, self.family, self.type, self.proto)
 
     def ask(self, Pool pool not None, Reactor loop not None, int lane):
-        """The future of what socket.getaddrinfo returns, or in the lane LOCAL_NAMES perhaps of ELSEWHERE."""
+        """A future of socket.getaddrinfo's result; in the lane LOCAL_NAMES perhaps of ELSEWHERE."""
         cdef AddressJob job = AddressJob.__new__(AddressJob)
         cdef const char *name = NULL
         cdef const char *service = NULL
@@ -105,7 +105,7 @@ cdef class AddressQuestion:
 
 @cython.final
 cdef class NameQuestion:
-    """Likewise for getnameinfo."""
+    """A question for getnameinfo. Refuses at once the arguments that socket.getnameinfo refuses, with its errors."""
     cdef bytes host
     cdef int port
     cdef unsigned int flowinfo
@@ -129,7 +129,7 @@ cdef class NameQuestion:
         PySys_Audit("socket.getnameinfo", "(O)", <void *>sockaddr)
 
     def ask(self, Pool pool not None, Reactor loop not None, int lane):
-        """The future of what socket.getnameinfo returns, or in the lane LOCAL_NAMES perhaps of ELSEWHERE."""
+        """A future of socket.getnameinfo's result; in the lane LOCAL_NAMES perhaps of ELSEWHERE."""
         cdef NameJob job = NameJob.__new__(NameJob)
         job.question = self
         hoop_getnameinfo_job_init(&job.own, <hoop_lane>lane, self.host, self.port, self.flowinfo, self.scope_id,
