@@ -1,10 +1,10 @@
-/* base.h: what every file of csrc may assume. No Python.h here or anywhere in csrc.
+/* base.h: what every file of csrc may assume. csrc never includes Python.h.
  *
  * Conventions of the whole folder:
  *   - a function that can fail returns >= 0, or -errno; it never touches errno for its caller;
  *   - a structure belongs to one thread at a time unless its header says otherwise;
  *   - no global mutable state: two copies of this library in one process do not meet;
- *   - HOOP_ASSERT is for what the kernel or this code promises cannot happen, never for user input.
+ *   - HOOP_ASSERT is for what the kernel or this code promises never happens, never for user input.
  */
 #ifndef HOOP_BASE_H
 #define HOOP_BASE_H

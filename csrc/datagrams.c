@@ -5,8 +5,8 @@
  *     with ENOSYS.
  *   - Linux: sendmmsg(2) that has sent something forgets the error which stopped it. Errors of the datagram itself
  *     (size, route) come again with the next call.
- *   - Elsewhere, recvfrom(2) in a loop: the error that ends a batch has been taken from the socket, so it is handed
- *     on in the batch's last place.
+ *   - Elsewhere, recvfrom(2) in a loop: the error that ends a batch is gone from the socket, so the batch's last place
+ *     carries it.
  *   - A UNIX sender without a name has the address length 0 on Linux, and a bare sockaddr elsewhere. */
 #include "datagrams.h"
 

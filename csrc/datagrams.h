@@ -7,39 +7,39 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-/* The most datagrams that one call moves. A limit for the sake of others: while a batch is handed out, nobody else
- * is. */
+/* The most datagrams that one call moves. It is small, since the loop serves no other descriptor while it hands a batch
+ * out. */
 #define HOOP_DATAGRAMS_MAX 16
-/* The room in a reader. It is shared out by the size that a caller asks for; pages that are never filled cost
- * nothing. */
+/* The bytes in a reader, divided by the size that the caller asks for. Pages that are never filled cost nothing. */
 #define HOOP_DATAGRAMS_ROOM ((size_t)1 << 20)
 
 typedef struct hoop_datagram {
     const char *data;
-    ssize_t size; /* 0 is a datagram too; received: -errno where an error came in the place of one */
-    const struct sockaddr *address; /* whence or where to; NULL with the length 0: unknown, or the connected peer */
+    ssize_t size; /* 0 is a datagram too; received: -errno where an error came in place of one */
+    const struct sockaddr *address; /* the sender or the receiver; NULL with length 0: unknown, or the connected peer */
     socklen_t address_length;
 } hoop_datagram;
 
-/* Where datagrams are received to. One serves any number of sockets, one after the other. */
+/* The memory that datagrams are received into. One serves any number of sockets, one after the other. */
 typedef struct hoop_datagram_reader hoop_datagram_reader;
 
 hoop_datagram_reader *hoop_datagram_reader_open(void); /* NULL when there is no memory */
 void hoop_datagram_reader_close(hoop_datagram_reader *reader); /* NULL is fine */
-/* What waits in the socket, at most HOOP_DATAGRAMS_MAX and as many of `largest` bytes (1 to HOOP_DATAGRAMS_ROOM) as
- * there is room for; longer ones are cut. Fills `datagrams`, which has HOOP_DATAGRAMS_MAX places, and returns their
- * number (at least 1) or -errno; -EAGAIN when none waits. What they point to is the reader's, until its next use. An
- * error that the socket had pending is told once: as the result, or in the last place (see hoop_datagram.size). */
+/* Receive what waits in the socket: at most HOOP_DATAGRAMS_MAX datagrams, and as many of `largest` bytes (1 to
+ * HOOP_DATAGRAMS_ROOM) as the reader has room for; longer ones are cut. Fills `datagrams`, which has HOOP_DATAGRAMS_MAX
+ * places, and returns their number (at least 1) or -errno; -EAGAIN when none waits. What they point to belongs to the
+ * reader and stays until its next use. A pending error of the socket is reported once: as the result, or in the last
+ * place (see hoop_datagram.size). */
 int hoop_datagram_reader_receive(hoop_datagram_reader *reader, int fd, size_t largest, hoop_datagram *datagrams);
-/* Likewise, but no more than one datagram is taken from the socket: 1 or -errno. */
+/* The same, but take no more than one datagram from the socket: 1 or -errno. */
 int hoop_datagram_reader_receive_one(hoop_datagram_reader *reader, int fd, size_t largest, hoop_datagram *datagram);
 
-/* 0 when the kernel has taken it, or -errno: -EAGAIN for "not now", anything else is about this datagram or about an
- * earlier one (ICMP), and the datagram is not sent. Datagrams are taken whole or not at all. */
+/* 0 when the kernel has taken the datagram, or -errno: -EAGAIN for "not now"; anything else is about this datagram or
+ * an earlier one (ICMP), and this one is not sent. The kernel takes a datagram whole or not at all. */
 int hoop_datagram_send(int fd, const hoop_datagram *datagram);
 /* The same for up to HOOP_DATAGRAMS_MAX in order: how many were taken (at least 1), or -errno, which is about the
- * first. After fewer than `count`, the next call with the rest tells why; on Linux an ICMP error that arrived in
- * between may be forgotten, and then the datagram that it would have stood in for is sent after all. */
+ * first. After fewer than `count`, the next call with the rest returns the reason; Linux may forget an ICMP error that
+ * arrived in between, and then sends the datagram that the error would have stopped. */
 int hoop_datagrams_send(int fd, const hoop_datagram *datagrams, int count);
 
 #endif

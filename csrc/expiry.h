@@ -1,8 +1,8 @@
-/* expiry.h: things that expire when nothing has happened to them for a fixed time, in the order in which they will.
+/* expiry.h: queues of things that expire when nothing has happened to them for a fixed time.
  *
- * All nodes of a queue wait equally long, so the order of expiry is the order of the latest activity, and noting activity
- * is moving a node to the end of a list: a few stores, whatever the number of nodes, and no heap. Whoever owns the queue
- * needs one timer, for its first node.
+ * All nodes of a queue wait equally long, so the order of expiry is the order of the latest activity, and noting
+ * activity is moving a node to the end of a list: a few stores, whatever the number of nodes, and no heap. The queue's
+ * owner needs one timer, for the first node.
  *
  * A node is embedded in its owner and stands in at most one queue; the queue owns no nodes. Neither may move in memory
  * while a node waits. */
@@ -29,7 +29,7 @@ void hoop_expiry_node_init(hoop_expiry_node *node, void *owner);           /* do
 
 /* The first node, if it has waited for the queue's time at now_ns; it is taken out. NULL when none is due. */
 hoop_expiry_node *hoop_expiry_pop_due(hoop_expiry_queue *queue, int64_t now_ns);
-/* When the first node expires; when_empty if there is none. Times too far away to be told are INT64_MAX. */
+/* When the first node expires; when_empty if there is none. A time beyond the range is INT64_MAX. */
 int64_t hoop_expiry_deadline_ns(const hoop_expiry_queue *queue, int64_t when_empty);
 
 static inline bool hoop_expiry_is_empty(const hoop_expiry_queue *queue)
@@ -37,7 +37,7 @@ static inline bool hoop_expiry_is_empty(const hoop_expiry_queue *queue)
     return queue->ends.next == &queue->ends;
 }
 
-/* Wait no more. Idempotent. */
+/* Stop waiting. Idempotent. */
 static inline void hoop_expiry_leave(hoop_expiry_node *node)
 {
     if (node->next == NULL)
@@ -47,8 +47,8 @@ static inline void hoop_expiry_leave(hoop_expiry_node *node)
     node->next = node->previous = NULL;
 }
 
-/* Activity at now_ns: wait from now on, behind all others; also the way to join. A clock that went back is taken as one
- * that stood still, so that the list stays in order. */
+/* Activity at now_ns: move to the end of the queue, or join it there. A clock that went back counts as one that stood
+ * still, so that the list stays in order. */
 static inline void hoop_expiry_touch(hoop_expiry_queue *queue, hoop_expiry_node *node, int64_t now_ns)
 {
     hoop_expiry_node *last;

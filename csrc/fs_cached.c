@@ -147,13 +147,13 @@ static int64_t open_proc(hoop_fs_cached *cached)
     if (cached->descriptors_fd >= 0)
         cached->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
     if (cached->mounts_fd >= 0) {
-        forget_devices(cached); /* it tells of later changes only */
+        forget_devices(cached); /* the descriptor reports later changes only */
         return 0;
     }
     int error = errno;
     close_both(cached);
     if (error == EMFILE || error == ENFILE || error == ENOMEM || error == EINTR)
-        return missed(cached, HOOP_FS_MISS_OPEN); /* that will pass */
+        return missed(cached, HOOP_FS_MISS_OPEN); /* for the moment */
     return refused(cached, "/proc/self", error);
 }
 
@@ -163,7 +163,7 @@ static void begin_turn(hoop_fs_cached *cached, uint64_t turn)
     cached->turn = turn;
     cached->turn_reads = 0;
     cached->turn_bytes = 0;
-    if (poll(&mounts, 1, 0) != 0) /* changed, or we cannot know */
+    if (poll(&mounts, 1, 0) != 0) /* changed, or unknown */
         forget_devices(cached);
 }
 
@@ -266,7 +266,7 @@ int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file)
 {
     int fd = file->fd;
     file->fd = -1;
-    if (fcntl(fd, F_SETFL, 0) < 0) { /* of what it sets, O_NONBLOCK alone was given to open */
+    if (fcntl(fd, F_SETFL, 0) < 0) { /* of the flags that F_SETFL changes, open had O_NONBLOCK alone */
         (void)close(fd);
         return missed(cached, HOOP_FS_MISS_OPEN);
     }
@@ -288,7 +288,8 @@ int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *f
     return read_without_waiting(cached, file, buffer);
 }
 
-/* The magic numbers of statfs(2). What is not here keeps its data elsewhere, is made up as it is read, or is rare. */
+/* By the magic numbers of statfs(2). A file system that is not listed keeps its data elsewhere, makes it up as it is
+ * read, or is rare. */
 int hoop_fs_is_local(int fd)
 {
     static const uint32_t local[] = {

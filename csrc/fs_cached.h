@@ -1,18 +1,18 @@
-/* fs_cached.h: small files that the page cache holds, read on the loop's own thread: no hop, and nothing that can wait
- * for a disk, a network or another process.
+/* fs_cached.h: reads small files that the page cache holds, on the loop's own thread: without a hop, and without a call
+ * that can wait for a disk, a network or another process.
  *
- * A read is two steps, between which the caller makes room of exactly the right size:
+ * A read is two steps, between which the caller allocates exactly the right size:
  *
  *     int64_t size = hoop_fs_cached_open(&cached, path, turn, &file);       a size, or a hoop_fs_miss
  *     int64_t got = hoop_fs_cached_take(&cached, &file, buffer);            `size`, or a hoop_fs_miss
  *
- * Anything but a plain hit is a miss, also what looks like an error: the caller asks a thread of the pool, whose answer
- * counts. Nothing is decided twice: the file is open before its type is known, and what is read is that open file.
+ * Anything but a plain hit is a miss, also what looks like an error: the caller then asks a thread of the pool, whose
+ * answer counts. The name is looked up once: the type is that of the open file, and so are the bytes.
  *
  * Only devices that a thread has found to be local (hoop_fs_is_local, then hoop_fs_cached_learn) are ever opened here.
- * Device numbers of file systems without a disk are used again after an unmount, so every change of the table of mounts
- * empties that knowledge. What a thread finds out may be older than the change: it counts only if the number of changes is
- * still the one that was noted when the thread was asked.
+ * The kernel reuses the device numbers of file systems without a disk after an unmount, so every change of the table of
+ * mounts empties the list of devices. A thread's finding may be older than the change: it counts only if the number of
+ * changes is still the one that the caller noted when it asked.
  *
  * The structure belongs to the loop's thread. Linux only: elsewhere, and where the kernel (before 5.12) or a sandbox
  * refuses one of the calls, every read is a HOOP_FS_MISS_OFF. */
@@ -32,7 +32,7 @@ typedef enum hoop_fs_miss {
     HOOP_FS_MISS_TURN = -2,        /* this turn has had its share */
     HOOP_FS_MISS_LOOKUP = -3,      /* the name is not in the kernel's cache, or leads nowhere */
     HOOP_FS_MISS_TYPE = -4,        /* not a regular file: opening a FIFO or a device waits or does something */
-    HOOP_FS_MISS_UNKNOWN = -5,     /* a device that nobody has classified yet */
+    HOOP_FS_MISS_UNKNOWN = -5,     /* a device that no thread has classified yet */
     HOOP_FS_MISS_FOREIGN = -6,     /* a device that is not local, or cannot read without waiting */
     HOOP_FS_MISS_LARGE = -7,       /* more than HOOP_FS_CACHED_MOST_BYTES */
     HOOP_FS_MISS_OPEN = -8,        /* no permission, a lease, out of descriptors: the pool will say */
@@ -64,7 +64,7 @@ typedef struct hoop_fs_cached {
     int refusal;              /* and its errno */
     int descriptors_fd;       /* /proc/self/fd: an O_PATH descriptor is opened for reading by its name there */
     int mounts_fd;            /* /proc/self/mountinfo: poll(2) tells when it has changed */
-    uint64_t mount_changes;   /* how often what was known of the devices was forgotten */
+    uint64_t mount_changes;   /* how often the list of devices was emptied */
     uint64_t turn;
     int turn_reads;
     int64_t turn_bytes;
@@ -86,15 +86,15 @@ int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, v
 /* Instead of reading: the descriptor, now the caller's and no longer non-blocking, or a hoop_fs_miss. */
 int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file);
 
-/* Read a file that was kept, from its start: file->size bytes, as fstat(2) tells at this moment; it stays open. The size, or
- * a hoop_fs_miss. */
+/* Read a file that was kept, from its start: file->size bytes, as fstat(2) tells at this moment; it stays open. The
+ * size, or a hoop_fs_miss. */
 int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *file, uint64_t turn, void *buffer);
 
 /* Whether the file system of an open file keeps its data on this machine, by a list of those known to: 1, 0 or -errno.
  * May block, so it is for threads. */
 int hoop_fs_is_local(int fd);
-/* What a thread has found out about a device (st_dev); mount_changes as it was before the thread was asked. That a device is
- * unable, as only a read can tell, stays known. */
+/* Note what a thread has found out about a device (st_dev); mount_changes as it was before the thread was asked. A
+ * device that a read has found unable stays so. */
 void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bool is_local, uint64_t mount_changes);
 
 #endif

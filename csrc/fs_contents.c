@@ -1,4 +1,4 @@
-/* fs_contents.c: whole files in and out. What the kernels do, and what it means here:
+/* fs_contents.c: reads and writes whole files. What the kernels do, and what it means here:
  *
  *   - read(2) and write(2) may move less than was asked for, at any time.
  *   - st_size is a guess: files of /proc and /sys claim 0 bytes, pipes and devices have no size, other processes write.
@@ -65,7 +65,7 @@ static ssize_t write_once(int fd, const void *buffer, size_t size, int64_t offse
 int64_t hoop_fs_read(int fd, void *buffer, size_t size, int64_t offset)
 {
     size_t done = 0;
-    do { /* no bytes at all are a call too: it says whether fd can be read */
+    do { /* also for no bytes at all: the call says whether fd can be read */
         ssize_t moved = read_once(fd, (char *)buffer + done, size - done, offset < 0 ? -1 : offset + (int64_t)done);
         if (moved < 0)
             return moved;
@@ -106,7 +106,7 @@ int hoop_fs_read_to_end(int fd, int64_t expected, hoop_contents *contents)
     contents->length = 0;
     if (expected > (int64_t)(SIZE_MAX / 4))
         return -ENOMEM;
-    /* One byte more than expected: the read that finds the end then needs no larger buffer. */
+    /* One byte more than expected: then the read that finds the end needs no larger buffer. */
     int result = grow(contents, &capacity, expected > 0 ? (size_t)expected + 1 : FIRST_GUESS);
     while (result == 0) {
         if (contents->length == capacity) {
@@ -140,7 +140,7 @@ int hoop_fs_sync(int fd)
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-/* All bytes, then the disk if asked for, then close: every one of them can be the one that says no. */
+/* Write all bytes, sync if asked to, close: each of the three can fail. */
 static int64_t fill_and_close(int fd, const void *bytes, size_t size, unsigned options)
 {
     int64_t result = hoop_fs_write(fd, bytes, size, -1);
@@ -152,7 +152,7 @@ static int64_t fill_and_close(int fd, const void *bytes, size_t size, unsigned o
     return result >= 0 && closed < 0 ? closed : result;
 }
 
-/* Not for secrets: O_EXCL is what makes a name safe, this only makes a collision rare. */
+/* Not for secrets: O_EXCL makes the name safe, chance only makes a collision rare. */
 static void choose_name(char *symbols, int attempt)
 {
     static const char alphabet[] = "0123456789abcdefghijklmnopqrstuvwxyz";
@@ -169,8 +169,9 @@ static void choose_name(char *symbols, int attempt)
 
 /* A new file beside `path`, so that rename(2) can put it there: its descriptor. *name comes from malloc.
  *
- * Not mkstemp(3): that makes the file with 0600 whatever the umask is. Here open(2) gets `mode`, and the kernel takes the
- * umask off. To do so afterwards we would have to ask for the umask, which only setting it can tell, for all threads. */
+ * Not mkstemp(3): that makes the file with 0600 whatever the umask is. Here open(2) gets `mode`, and the kernel takes
+ * the umask off. To do so afterwards we would have to ask for the umask, which only setting it can tell, for all
+ * threads. */
 static int open_beside(const char *path, mode_t mode, char **name)
 {
     static const char prefix[] = ".hoop-";
@@ -235,7 +236,7 @@ static int64_t write_atomically(const char *path, const void *bytes, size_t size
     if (stat(path, &former) == 0 && S_ISREG(former.st_mode) && fchmod(fd, former.st_mode & 07777) < 0)
         result = -errno;
     if (result < 0)
-        (void)close_file(fd); /* nothing was written that it could have lost */
+        (void)close_file(fd); /* nothing was written, so nothing is lost */
     else
         result = fill_and_close(fd, bytes, size, options);
     if (result >= 0) {
@@ -265,7 +266,7 @@ int64_t hoop_fs_write_file(const char *path, const void *bytes, size_t size, mod
 
 /* ---- copying ----------------------------------------------------------------------------------------------------- */
 
-/* Both descriptors move on together, so that one way of copying can go on where another one gave up. */
+/* Both descriptors move on together, so that one way of copying continues where another gave up. */
 
 static int64_t copy_with_a_buffer(int from, int to, unsigned *blamed)
 {
@@ -308,14 +309,14 @@ static ssize_t move_by_sendfile(int from, int to)
     return sendfile(to, from, NULL, HOOP_LARGEST_TRANSFER);
 }
 
-/* What `move` says when it, and not the disk, is the matter. */
+/* Whether it is `move` that cannot, and not the disk. */
 static bool is_refusal(int error)
 {
     return error == ENOSYS || error == EINVAL || error == EXDEV || error == EOPNOTSUPP || error == EPERM ||
            error == EBADF || error == ETXTBSY;
 }
 
-/* Until the end of `from` or a refusal: how much. What is left is another way's to copy, if only to find nothing. */
+/* Copy until the end of `from` or a refusal: how much. Another way copies the rest, if only to find none. */
 static int64_t copy_in_kernel(int from, int to, move_fn move)
 {
     int64_t total = 0;
@@ -348,7 +349,7 @@ static int64_t copy_contents(int from, int to, unsigned *blamed)
     return rest < 0 ? rest : total + rest;
 }
 
-/* Opened without O_TRUNC: it may turn out to be the source. *is_new tells whether this call has made it. */
+/* Open without O_TRUNC: the target may turn out to be the source. *is_new: this call has made it. */
 static int open_target(const char *path, mode_t mode, unsigned options, bool *is_new)
 {
     int fd = hoop_fs_open(path, O_WRONLY | O_CREAT | O_EXCL, mode);

@@ -1,6 +1,6 @@
-/* fs_contents.h: the bytes of files, moved whole: every function goes on until all is moved, the end of the file is
- * reached, or there is an error. Blocking calls, meant for the pool's threads; EINTR is retried, and no call is asked
- * for more than every kernel takes. Descriptors are close-on-exec from birth.
+/* fs_contents.h: moves the bytes of files: every function goes on until it has moved all, reached the end of the file,
+ * or met an error. The calls block and are meant for the pool's threads; they retry EINTR, and ask the kernel for no
+ * more than every kernel moves. Descriptors are close-on-exec from birth.
  *
  * Functions return >= 0 or -errno. */
 #ifndef HOOP_FS_CONTENTS_H
@@ -23,7 +23,7 @@ int hoop_fs_open(const char *path, int flags, mode_t mode);
  * how many; fewer than `size` only at the end of the file. */
 int64_t hoop_fs_read(int fd, void *buffer, size_t size, int64_t offset);
 /* All of `size` bytes, at `offset` or (below 0) where the descriptor stands: `size`, or -errno with some of the bytes
- * possibly written. A write(2) that takes nothing is -EIO: it would never end. */
+ * possibly written. A write(2) that takes nothing is -EIO: the loop would never end. */
 int64_t hoop_fs_write(int fd, const void *buffer, size_t size, int64_t offset);
 
 /* From where the descriptor stands to the end of the file, however long it turns out to be: `expected` (fstat's
@@ -35,12 +35,12 @@ int hoop_fs_read_to_end(int fd, int64_t expected, hoop_contents *contents);
 enum {
     HOOP_FS_APPEND = 1,    /* add to the end */
     HOOP_FS_EXCLUSIVE = 2, /* -EEXIST if the file exists */
-    HOOP_FS_ATOMIC = 4,    /* whoever looks finds the old contents or all of the new: a new file, then rename(2) */
+    HOOP_FS_ATOMIC = 4,    /* readers find the old contents or all of the new: a new file, then rename(2) */
     HOOP_FS_SYNC = 8,      /* on the disk before it returns, with HOOP_FS_ATOMIC the name too */
 };
 
 /* Make `path` contain these bytes: their number. A new file gets `mode` less the umask; an atomic replacement gets the
- * permission bits of the file that it replaces. What fails leaves, with HOOP_FS_ATOMIC, everything as it was. */
+ * permission bits of the file that it replaces. A failure with HOOP_FS_ATOMIC leaves everything as it was. */
 int64_t hoop_fs_write_file(const char *path, const void *bytes, size_t size, mode_t mode, unsigned options);
 
 /* Which path an error of two is about. */
@@ -51,7 +51,7 @@ enum { HOOP_FS_FIRST = 1, HOOP_FS_SECOND = 2 };
  * fails. *blamed: HOOP_FS_FIRST, HOOP_FS_SECOND or both; written only with an error. */
 int64_t hoop_fs_copy_file(const char *source, const char *target, unsigned options, unsigned *blamed);
 
-/* Everything of a file on the disk: fsync(2), with F_FULLFSYNC where that is needed (macOS). 0 or -errno. */
+/* Write all of a file to the disk: fsync(2), with F_FULLFSYNC where that is needed (macOS). 0 or -errno. */
 int hoop_fs_sync(int fd);
 
 #endif

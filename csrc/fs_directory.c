@@ -2,7 +2,7 @@
  *
  *   - readdir(3) tells an end from an error only by errno. Its d_type is DT_UNKNOWN on some file systems; POSIX has no
  *     d_type at all, but every system that hoop runs on does.
- *   - An entry may be gone before it is looked at. That is no error of the listing: its type is not known.
+ *   - An entry may be gone before its type is asked for. That is no error of the listing: the type is unknown.
  *   - mkdir(2) of what exists may say EROFS or EACCES instead of EEXIST. */
 #include "fs_directory.h"
 
@@ -136,7 +136,8 @@ static size_t parent_length(const char *path, size_t length)
     return without_slashes(path, length);
 }
 
-/* Every folder from the first name on; path[:whole] itself is the caller's. `copy` is the caller's to scribble on. */
+/* Make every folder from the first name on; the caller makes path[:whole] itself. `copy` is the path, to be written
+ * to. */
 static int make_parents(char *copy, size_t whole, size_t *length)
 {
     size_t parents = parent_length(copy, whole);

@@ -1,8 +1,8 @@
-/* histogram.h: how often which durations occurred, in fixed memory: the basis of percentiles of waits, runs and lag.
+/* histogram.h: counts durations in fixed memory: the basis of percentiles of waits, runs and lag.
  *
- * Log-linear, as in HDR Histogram: each power of two is cut into HOOP_HISTOGRAM_STEPS equal buckets, so a value is known
- * to within 1/32 of itself from a nanosecond to 18 minutes (longer ones are counted in the last bucket). Count, sum and
- * maximum are exact. Recording is a few instructions and never fails.
+ * Log-linear, as in HDR Histogram: each power of two is cut into HOOP_HISTOGRAM_STEPS equal buckets, so a value is
+ * known to within 1/32 of itself from a nanosecond to 18 minutes (longer ones are counted in the last bucket). Count,
+ * sum and maximum are exact. Recording is a few instructions and never fails.
  *
  * A histogram belongs to one thread at a time; the owner of a shared one holds a lock. */
 #ifndef HOOP_HISTOGRAM_H
@@ -23,8 +23,8 @@ typedef struct hoop_histogram {
 } hoop_histogram;
 
 void hoop_histogram_init(hoop_histogram *histogram);  /* empty; also the way to reset one */
-/* The least value that `percentile` per cent of the recorded ones do not exceed: rounded up to the end of its bucket, but
- * never above the maximum. 0 when empty. A percentile below 0 (or NaN) counts as 0, one above 100 as 100. */
+/* The least value that `percentile` per cent of the recorded ones do not exceed: rounded up to the end of its bucket,
+ * but never above the maximum. 0 when empty. A percentile below 0 (or NaN) counts as 0, one above 100 as 100. */
 int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile);
 /* How many recorded values are value_ns or more; those of its bucket that are a little less are counted too. */
 uint64_t hoop_histogram_count_from(const hoop_histogram *histogram, int64_t value_ns);

@@ -1,13 +1,13 @@
 #include "inbox.h"
 
 /* Why no wake-up is lost. Push does A: put the node on the list, then B: read `sleeping`. The consumer does C: set
- * `sleeping`, then D: read the list. All four are sequentially consistent, so they have one order. Either A is before D,
- * and the consumer sees the node; or D is before A, hence C before B, and the producer sees the sleeper (or finds that
- * another producer has claimed the wake-up since).
+ * `sleeping`, then D: read the list. All four are sequentially consistent, so they have one order. Either A is before
+ * D, and the consumer sees the node; or D is before A, hence C before B, and the producer sees the sleeper (or finds
+ * that another producer has claimed the wake-up since).
  *
- * Only the exchange from 1 to 0 claims a wake-up, so one sleep costs one write(2). A claim may reach the waker after the
- * consumer has awoken for another reason, and even after it has gone to sleep again: that is a wake-up too many, never
- * one too few.
+ * Only the exchange from 1 to 0 claims a wake-up, so one sleep costs one write(2). The producer may write after the
+ * consumer has awoken for another reason, and even after it has gone to sleep again: that is one wake-up too many,
+ * never one too few.
  *
  * The list is a stack that is only pushed to and taken as a whole, so there is no ABA problem: a compare-and-swap that
  * finds the same pointer has the right `next` even if that node was taken and pushed again in between. */

@@ -10,8 +10,8 @@
  * The store of "sleeping" and the load of the list are sequentially consistent on both sides, so either the consumer
  * sees the node or the producer sees the sleeper.
  *
- * A consumer that was woken drains the waker before it next prepares to sleep. A push still touches the inbox after the
- * node has become the consumer's, so the inbox outlives every push that has begun; the node need not.
+ * A consumer that was woken drains the waker before it next prepares to sleep. A push touches the inbox once more after
+ * the node has become the consumer's: the inbox must outlive every push that has begun, the node need not.
  *
  * hoop_inbox_visit may run beside producers but not beside the consumer. */
 #ifndef HOOP_INBOX_H

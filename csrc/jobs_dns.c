@@ -1,7 +1,7 @@
 /* jobs_dns.c: names and addresses. What libc does, and what it means here:
  *
  *   - getaddrinfo(3) and getnameinfo(3) are thread-safe, block as long as a name server likes, and cannot be
- *     interrupted: a job that runs is never cancelled, only its answer dropped.
+ *     interrupted: a running job is never cancelled, its answer is dropped.
  *   - EAI_SYSTEM means "see errno"; errno is read at once, on the thread that asked.
  *   - The BSDs show NI_MAXHOST and EAI_SYSTEM unless a standard is asked for; glibc shows them with _GNU_SOURCE. */
 #include "jobs_dns.h"

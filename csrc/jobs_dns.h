@@ -1,9 +1,9 @@
-/* jobs_dns.h: getaddrinfo(3) and getnameinfo(3) as jobs of the pool, in one of its lanes for names: a slow name server may
- * hold only half of the threads. In HOOP_LANE_LOCAL_NAMES libc is asked only if the name is local (local_names.h); if not,
- * the job ends as `is_elsewhere`, and nobody was asked.
+/* jobs_dns.h: getaddrinfo(3) and getnameinfo(3) as jobs of the pool, in one of its lanes for names: a slow name server
+ * may hold only half of the threads. In HOOP_LANE_LOCAL_NAMES a job asks libc only if the name is local
+ * (local_names.h); if not, it ends as `is_elsewhere` without having asked.
  *
- * A job's inputs belong to the caller and stay until it has run. What libc answers is copied into memory of the job's
- * own, so that whoever reads it, on the loop's thread, needs nothing of libc's. */
+ * A job's inputs belong to the caller and stay until the job has run. The job copies libc's answers into memory of its
+ * own, so that the loop's thread, which reads them, needs nothing of libc's. */
 #ifndef HOOP_JOBS_DNS_H
 #define HOOP_JOBS_DNS_H
 
@@ -39,7 +39,7 @@ typedef struct hoop_getaddrinfo_job {
 /* Inputs as getaddrinfo(3) takes them. */
 void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, hoop_lane lane, const char *host, const char *service, int family,
                                int type, int protocol, int flags);
-/* What the pool runs, for a caller who knows that it will not block. */
+/* What the pool runs, for a caller that knows it will not block. */
 void hoop_getaddrinfo_job_run(hoop_getaddrinfo_job *job);
 /* Gives the answers back. Idempotent; not while the job runs. */
 void hoop_getaddrinfo_job_free(hoop_getaddrinfo_job *job);

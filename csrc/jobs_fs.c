@@ -1,8 +1,8 @@
-/* jobs_fs.c: one function for each kind of job. They call what blocks and note what came of it.
+/* jobs_fs.c: one function for each kind of job, which makes the blocking calls and notes the outcome.
  *
  *   - The times of struct stat have other names on macOS and NetBSD; birth time and file flags are the BSDs' and
  *     macOS's.
- *   - fchmodat(2) has no AT_SYMLINK_NOFOLLOW on Linux before 6.6, so a link's own mode is not to be had here.
+ *   - fchmodat(2) has no AT_SYMLINK_NOFOLLOW on Linux before 6.6, so a link's own mode cannot be set here.
  *   - readlink(2) cuts what does not fit without saying so. */
 #include "jobs_fs.h"
 
@@ -158,7 +158,7 @@ static void run_sync_file(hoop_job *base)
     finish(job, hoop_fs_sync(job->fd), 0);
 }
 
-/* ---- what is known of a file ------------------------------------------------------------------------------------- */
+/* ---- attributes -------------------------------------------------------------------------------------------------- */
 
 static void run_stat(hoop_job *base)
 {
@@ -277,6 +277,7 @@ static void run_symlink(hoop_job *base)
 
 /* ---- all of them ------------------------------------------------------------------------------------------------- */
 
+/* clang-format off */
 static const hoop_job_fn runs[HOOP_FS_KINDS] = {
     [HOOP_FS_READ_FILE] = run_read_file,
     [HOOP_FS_READ_OPENED] = run_read_opened,
@@ -301,6 +302,7 @@ static const hoop_job_fn runs[HOOP_FS_KINDS] = {
     [HOOP_FS_SYNC_FILE] = run_sync_file,
     [HOOP_FS_COPY_FILE] = run_copy_file,
 };
+/* clang-format on */
 
 void hoop_fs_job_init(hoop_fs_job *job, hoop_fs_kind kind)
 {

@@ -77,7 +77,7 @@ typedef struct hoop_fs_job {
 } hoop_fs_job;
 
 void hoop_fs_job_init(hoop_fs_job *job, hoop_fs_kind kind);
-/* What it holds: memory, and the descriptor that READ_FILE left open or READ_OPENED was given. Not while it runs. */
+/* Release the memory, and the descriptor that READ_FILE left open or READ_OPENED was given. Not while the job runs. */
 void hoop_fs_job_free(hoop_fs_job *job);
 
 #endif

@@ -125,7 +125,7 @@ bool hoop_name_is_local(const char *host, int family, int flags, const char *hos
     if (host[length - 1] == '.')
         length--;
     if (length > LONGEST_NAME)
-        return true; /* refused before anybody is asked */
+        return true; /* libc refuses it without asking a server */
     if (equals(host, length, "localhost") || ends_with(host, length, ".localhost") || is_own_name(host, length))
         return true;
     wanted wanted = {.name = host, .length = length, .family = family};

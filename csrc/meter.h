@@ -1,10 +1,10 @@
-/* meter.h: what a loop has done and how late it was: counters, busy and idle time, two histograms.
+/* meter.h: counts what a loop does and how late it is: counters, busy and idle time, two histograms.
  *
- * A loop looks for work when it polls. Between two looks it is busy, and whatever becomes ready meanwhile waits: the time
- * between two looks is how long something can have waited at most when it is found. That is the lag, one sample for each
- * look; time spent asleep is not part of it. Timers have lateness besides, one sample for each turn that has due timers:
- * that of the timer which waited longest. A timer cannot have waited since before the previous look: it was added since
- * then, with a deadline that had already passed.
+ * A loop looks for work when it polls. Between two looks it is busy, and whatever becomes ready meanwhile waits: the
+ * time between two looks is the longest that anything found can have waited. That is the lag, one sample for each look;
+ * time spent asleep is not part of it. Timers also have lateness, one sample for each turn with due timers: that of the
+ * timer which waited longest. A timer cannot have waited since before the previous look: it was added since then, with
+ * a deadline that had already passed.
  *
  * The clock is read by the caller, once for a look that finds work and twice for one that falls asleep; time that
  * passes in turns without a poll belongs to the next look. A loop with timers needs those readings anyway.

@@ -1,10 +1,12 @@
 /* net.c: sockets and addresses. net.h says what; this file says what differs between systems.
  *
- *   - accept4(2) makes a connection non-blocking and close-on-exec in one call on Linux and the BSDs. macOS has accept(2)
- *     alone: two fcntl calls follow, and a fork between them in another thread lets a child inherit the descriptor.
+ *   - accept4(2) makes a connection non-blocking and close-on-exec in one call on Linux and the BSDs. macOS has
+ *     accept(2) alone: two fcntl calls follow, and a fork between them in another thread lets a child inherit the
+ *     descriptor.
  *   - Linux passes errors of the new connection on from accept(2); they are about that connection, not the listener.
  *   - macOS answers EINVAL to setsockopt(2) on a connection that the peer has reset already.
- *   - After EINTR from close(2) the descriptor is gone on Linux and the BSDs: closing again could hit somebody else's. */
+ *   - After EINTR from close(2) the descriptor is gone on Linux and the BSDs: closing again could hit a number that
+ *     another thread has just opened. */
 #include "net_internal.h"
 
 #include "platform.h"
@@ -27,7 +29,8 @@
 #define SET_LENGTH(member, value) ((void)0)
 #endif
 
-/* Best effort: what is no socket has no SIGPIPE option, and a connection that is reset already is about to be closed. */
+/* Best effort: what is no socket has no SIGPIPE option, and a connection that is reset already is about to be
+ * closed. */
 static void silence_sigpipe(int fd)
 {
 #if defined(SO_NOSIGPIPE)
@@ -59,7 +62,7 @@ int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *l
 #else
     silence_sigpipe(fd);
 #endif
-    if (*length > (socklen_t)sizeof(*peer)) /* the kernel tells how long it would have been */
+    if (*length > (socklen_t)sizeof(*peer)) /* the kernel says how long it would have been */
         *length = (socklen_t)sizeof(*peer);
     return fd;
 }
@@ -150,8 +153,8 @@ static ssize_t write_buffer(int fd, const void *buffer, size_t size)
     return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
-/* How many leading buffers one call may take: at most HOOP_NET_MAX_BUFFERS, and together at most HOOP_LARGEST_TRANSFER. 0 when
- * the first alone is too much. */
+/* How many leading buffers one call may take: at most HOOP_NET_MAX_BUFFERS, and together at most HOOP_LARGEST_TRANSFER
+ * bytes. 0 when the first alone is too much. */
 static int fitting_buffers(const struct iovec *buffers, int count)
 {
     if (count > HOOP_NET_MAX_BUFFERS)
@@ -174,7 +177,7 @@ ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count)
         return hoop_net_send(fd, buffers[0].iov_base, buffers[0].iov_len);
     struct msghdr message;
     memset(&message, 0, sizeof(message));
-    message.msg_iov = (struct iovec *)(uintptr_t)buffers; /* sendmsg does not write to it, its prototype only cannot say so */
+    message.msg_iov = (struct iovec *)(uintptr_t)buffers; /* sendmsg only reads it, its prototype cannot say so */
     message.msg_iovlen = (__typeof__(message.msg_iovlen))fitting; /* size_t on glibc, int elsewhere */
     ssize_t moved;
     HOOP_RETRY(moved, sendmsg(fd, &message, HOOP_NET_SEND_FLAGS));
@@ -311,7 +314,8 @@ ssize_t hoop_net_unix_name(const struct sockaddr *address, socklen_t length, con
     return (ssize_t)strnlen(*name, size);
 }
 
-/* Both forms consist of these. inet_pton(3) also takes a zone on macOS, and a blank with anything after it on NetBSD. */
+/* Both forms consist of these. inet_pton(3) also takes a zone on macOS, and a blank with anything after it on
+ * NetBSD. */
 static const char literal_characters[] = "0123456789abcdefABCDEF:.";
 
 int hoop_net_parse_literal(const char *host, uint16_t port, struct sockaddr_storage *address)

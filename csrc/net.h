@@ -1,9 +1,9 @@
-/* net.h: sockets. System calls as the loop wants them (EINTR retried, -errno, no SIGPIPE, non-blocking and
+/* net.h: sockets: system calls as the loop wants them (EINTR retried, -errno, no SIGPIPE, non-blocking and
  * close-on-exec from birth), and socket addresses as text.
  *
  * SIGPIPE: sending to a socket never raises it (MSG_NOSIGNAL, or SO_NOSIGPIPE on macOS, set by hoop_net_accept and
- * hoop_net_set_nonblocking). write(2) to a pipe has no such flag; there it is CPython's start-up, which ignores the
- * signal, that protects the process. */
+ * hoop_net_set_nonblocking). write(2) to a pipe has no such flag; there the process is safe because CPython ignores the
+ * signal from its start on. */
 #ifndef HOOP_NET_H
 #define HOOP_NET_H
 
@@ -16,18 +16,19 @@
 /* The most buffers that one hoop_net_sendv takes (IOV_MAX is at least 1024 wherever hoop runs). */
 #define HOOP_NET_MAX_BUFFERS 64
 
-/* A connection from the listener's queue, non-blocking and close-on-exec: its descriptor, or -errno. peer and length get
- * its address, which is known even of a connection that was reset in the queue: getpeername(2) no longer tells it then.
- * -EAGAIN when the queue is empty. Errors of a connection that died in the queue (ECONNABORTED, EPROTO and, on Linux, the network errors
- * that accept(2) passes on) are returned as they are; hoop_net_is_transient_accept_error tells them apart. */
+/* Take a connection from the listener's queue, non-blocking and close-on-exec: its descriptor, or -errno. peer and
+ * length get its address, also of a connection that was reset in the queue, for which getpeername(2) fails. -EAGAIN
+ * when the queue is empty. Errors of a connection that died in the queue (ECONNABORTED, EPROTO and, on Linux, the
+ * network errors that accept(2) passes on) are returned as they are; hoop_net_is_transient_accept_error tells them
+ * apart. */
 int hoop_net_accept(int listener_fd, struct sockaddr_storage *peer, socklen_t *length);
-bool hoop_net_is_transient_accept_error(int result); /* this connection is lost, the listener is fine: try again at once */
+bool hoop_net_is_transient_accept_error(int result); /* the connection is lost, the listener fine: try again at once */
 bool hoop_net_is_resource_error(int result);         /* -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM: wait before trying again */
 
-/* Wake one more of the processes that wait for connections on this listening socket with HOOP_EXCLUSIVE, as if one had just
- * come; nothing happens where none waits in the queue. For whoever was woken and does not accept (poller_epoll.c, rules 10
- * and 11); it must have stopped watching first, or it may be the one that is woken. 0, or -EOPNOTSUPP where that cannot be
- * done (anything but TCP on Linux): there nobody should watch exclusively. */
+/* Wake one more of the processes that wait for connections on this listening socket with HOOP_EXCLUSIVE, as if a
+ * connection had just come; if none is in the queue, nothing happens. For a process that was woken and does not accept
+ * (poller_epoll.c, rules 10 and 11); it stops watching first, or may be woken itself. 0, or -EOPNOTSUPP where the
+ * system cannot (anything but TCP on Linux): no process should watch exclusively there. */
 int hoop_net_hand_on(int listener_fd);
 
 /* recv(2), send(2), sendmsg(2): bytes moved, 0 at end of file, or -errno (-EAGAIN for "not now"; never -EWOULDBLOCK
@@ -41,14 +42,15 @@ ssize_t hoop_net_read(int fd, void *buffer, size_t size);
 ssize_t hoop_net_writev(int fd, const struct iovec *buffers, int count);
 
 /* Options. 0 or -errno. */
-int hoop_net_set_nonblocking(int fd); /* the call that every adopted descriptor passes through; any kind of file */
+int hoop_net_set_nonblocking(int fd);      /* any kind of file; every adopted descriptor passes through here */
 int hoop_net_set_nodelay(int fd, bool on); /* TCP_NODELAY; 0 without effect for what is not TCP */
 int hoop_net_shutdown_write(int fd); /* -ENOTCONN when the peer has reset the connection */
 int hoop_net_socket_error(int fd); /* SO_ERROR as -errno, or 0; the pending error is cleared */
 int hoop_net_close(int fd);        /* EINTR is success: on Linux and the BSDs the descriptor is gone */
 
 /* An address as Python's socket module shows it: (host, port) or (host, port, flowinfo, scope_id). Since Python 3.7 the
- * host of such a tuple carries no zone, from getpeername() as from getaddrinfo(): the scope is the tuple's fourth item. */
+ * host of such a tuple carries no zone, from getpeername() as from getaddrinfo(): the scope is the tuple's fourth
+ * item. */
 typedef struct hoop_address {
     int family;         /* AF_INET or AF_INET6 */
     uint16_t port;      /* host order */
@@ -59,15 +61,16 @@ typedef struct hoop_address {
 
 /* Text of a sockaddr: 0, or -EAFNOSUPPORT for another family than AF_INET and AF_INET6 or for a short length. */
 int hoop_net_format_address(const struct sockaddr *address, socklen_t length, hoop_address *text);
-/* The host in an address, to tell hosts apart: 4 bytes for IPv4, also where it came as an IPv4-mapped IPv6 address, or 16.
- * How many were written; 0 for other families and for a short length. */
+/* The host in an address, to tell hosts apart: 4 bytes for IPv4, also for an IPv4-mapped IPv6 address, or 16. How many
+ * were written; 0 for other families and for a short length. */
 int hoop_net_host(const struct sockaddr *address, socklen_t length, uint8_t host[16]);
-/* The name of an AF_UNIX address, as it lies inside `address`: its size, or -EAFNOSUPPORT for another family. A path is as
- * long as its text (a final NUL does not count); an abstract name (Linux) begins with a NUL and keeps every byte; a socket
- * without a name has size 0. */
+/* The name of an AF_UNIX address, as it lies inside `address`: its size, or -EAFNOSUPPORT for another family. A path is
+ * as long as its text (a final NUL does not count); an abstract name (Linux) begins with a NUL and keeps every byte; a
+ * socket without a name has size 0. */
 ssize_t hoop_net_unix_name(const struct sockaddr *address, socklen_t length, const char **name);
-/* A numeric host as inet_pton(3) reads it: four decimal numbers, or an IPv6 address (RFC 4291, section 2.2) without a zone. Fills a sockaddr with the port and returns its length; -EINVAL for anything else: "127.1",
- * "010.0.0.1", "fe80::1%eth0", names, spaces. Those are left to getaddrinfo. */
+/* A numeric host as inet_pton(3) reads it: four decimal numbers, or an IPv6 address (RFC 4291, section 2.2) without a
+ * zone. Fills a sockaddr with the port and returns its length; -EINVAL for anything else: "127.1", "010.0.0.1",
+ * "fe80::1%eth0", names, spaces. The caller asks getaddrinfo about those. */
 int hoop_net_parse_literal(const char *host, uint16_t port, struct sockaddr_storage *address);
 
 #endif

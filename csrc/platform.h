@@ -1,5 +1,5 @@
-/* platform.h: what the system below has. This file alone asks which platform it is compiled for; the others ask for what
- * they need. Each HOOP_HAVE_ is 1 or 0, and a test may set it beforehand, to build what the other systems run. */
+/* platform.h: what the system has. Only this file asks which platform it is compiled for; the other files ask for what
+ * they need. Each HOOP_HAVE_ is 1 or 0, and a test may define it beforehand, to build what another system runs. */
 #ifndef HOOP_PLATFORM_H
 #define HOOP_PLATFORM_H
 

@@ -117,7 +117,7 @@ static void next_generation(hoop_slot *slot)
         slot->generation = 1;
 }
 
-/* EXCLUSIVE means something beside READABLE alone; it is dropped here so that no back end has to think of it. */
+/* EXCLUSIVE has a meaning with READABLE alone; it is dropped elsewhere, so that no back end has to look. */
 static uint8_t normal_interest(unsigned interest)
 {
     unsigned directions = interest & (HOOP_READABLE | HOOP_WRITABLE);
@@ -201,7 +201,7 @@ int hoop_poller_remove(hoop_poller *poller, int fd)
     hoop_slot *slot = live_slot(poller, fd);
     if (slot == NULL)
         return -ENOENT;
-    /* A refusal is not passed on: the owner wants to be rid of fd, and the generation makes whatever is left stale. */
+    /* A refusal is dropped: the owner wants to be rid of fd, and the generation makes what is left stale. */
     if (slot->applied != 0)
         (void)poller->backend->apply(poller, fd, slot->generation, slot->applied, 0);
     end_registration(poller, slot);

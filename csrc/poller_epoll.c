@@ -3,39 +3,41 @@
  * What the kernel does:
  *
  *   1. A registration is keyed by (open file, number), not by number. Closing the number removes it only when no other
- *      descriptor refers to the open file. With a duplicate alive it stays, keeps reporting the number it was made under,
- *      and cannot be removed any more: EPOLL_CTL_DEL on the closed number is EBADF, and on a reused one ENOENT.
+ *      descriptor refers to the open file. With a duplicate alive it stays, keeps reporting the number it was made
+ *      under, and cannot be removed any more: EPOLL_CTL_DEL on the closed number is EBADF, and on a reused one ENOENT.
  *   2. So MOD says ENOENT when the number was reused, and ADD says EEXIST when the same file is back under the number
  *      (dup2) or when it was never gone.
- *   3. EPOLLERR and EPOLLHUP are reported whether asked for or not, also with an empty mask, and for as long as they hold.
- *   4. EPOLLEXCLUSIVE (4.5) is only valid with ADD; MOD on such a registration, or to one, is EINVAL, and so is ADD for a
- *      descriptor that is itself an epoll.
+ *   3. EPOLLERR and EPOLLHUP are reported whether asked for or not, also with an empty mask, and for as long as they
+ *      hold.
+ *   4. EPOLLEXCLUSIVE (4.5) is only valid with ADD; MOD on such a registration, or to one, is EINVAL, and so is ADD for
+ *      a descriptor that is itself an epoll.
  *   5. Regular files and directories are EPERM: the kernel finds them always ready and sees no point.
- *   6. The set is an open file, so that a child of fork(2) shares it. DEL in the child is DEL in the parent. close(2) in
- *      the child leaves it alone.
- *   7. epoll_wait counts milliseconds. epoll_pwait2 (5.11) takes a timespec. glibc has a wrapper for it since 2.35 and musl
- *      has none. Sandboxes made before it refuse it with ENOSYS or EPERM.
- *   8. Timeouts are kept by the monotonic clock and never end early. Ready descriptors are a list that is rotated as it
- *      is reported, so that a small array starves nobody.
+ *   6. The set is an open file, so that a child of fork(2) shares it. DEL in the child is DEL in the parent. close(2)
+ *      in the child leaves it alone.
+ *   7. epoll_wait counts milliseconds. epoll_pwait2 (5.11) takes a timespec. glibc has a wrapper for it since 2.35 and
+ *      musl has none. Sandboxes made before it refuse it with ENOSYS or EPERM.
+ *   8. Timeouts go by the monotonic clock and never end early. The kernel rotates its list of ready descriptors as it
+ *      reports them, so that a small array starves none.
  *   9. EPOLLRDHUP would report a half-closed peer for ever to an owner that has stopped reading.
- *  10. Of the sets that watch a file with EPOLLEXCLUSIVE and in whose epoll_wait somebody sleeps, an event wakes one, the
- *      first that was added. With that the event counts as told: if the woken process takes its registration out, has no
- *      descriptor left, or dies, nobody else hears of the connection before the next one comes.
- *  11. Setting TCP_NOTSENT_LOWAT on a TCP socket, also to the value that it has, tells whoever watches it for EPOLLOUT to
- *      look. A listening socket is never found writable; whoever is woken looks at all that he watches for, reports
+ *  10. Of the sets that watch a file with EPOLLEXCLUSIVE and in whose epoll_wait a process sleeps, an event wakes one,
+ *      the first that was added. With that the event counts as told: if the woken process takes its registration out,
+ *      has no descriptor left, or dies, no other hears of the connection before the next one comes.
+ *  11. Setting TCP_NOTSENT_LOWAT on a TCP socket, also to the value that it has, makes the sets that watch it for
+ *      EPOLLOUT look. A listening socket is never writable; a woken set looks at all that it watches for, reports
  *      EPOLLIN if a connection waits, and else sleeps on inside of epoll_wait.
  *
  * What that means here:
  *
- *   - The generation travels in epoll_data beside the number, so what rule 1 leaves behind is recognised as stale.
+ *   - epoll_data carries the generation beside the number, so what rule 1 leaves behind is recognised as stale.
  *   - apply falls back from MOD to ADD and from ADD to MOD (2), and to DEL + ADD for anything with EPOLLEXCLUSIVE (4).
- *   - Interest 0 is DEL, never an empty mask (3). Nothing is asked for but EPOLLIN and EPOLLOUT (9); EPOLLERR and EPOLLHUP
- *     are passed on as both directions, and the owner masks.
+ *   - Interest 0 is DEL, never an empty mask (3). Nothing is asked for but EPOLLIN and EPOLLOUT (9); EPOLLERR and
+ *     EPOLLHUP are passed on as both directions, and the owner masks.
  *   - close closes the set and nothing else (6).
- *   - What is watched exclusively is watched for EPOLLOUT as well, so that a woken process that does not accept can wake
- *     the next one by rule 11 (hoop_net_hand_on). That is for listening sockets alone: any other is writable for ever.
- *   - Waits that are no whole number of milliseconds use epoll_pwait2, by number (7). Refused once, this poller never asks
- *     again: a timerfd in the set then ends such waits, and if there is no timerfd to be had, they are rounded up. */
+ *   - What is watched exclusively is watched for EPOLLOUT as well, so that a woken process that does not accept can
+ *     wake the next one by rule 11 (hoop_net_hand_on). That is for listening sockets alone: any other is writable for
+ *     ever.
+ *   - Waits that are no whole number of milliseconds use epoll_pwait2, by number (7). Refused once, this poller never
+ *     asks again: a timerfd in the set then ends such waits, and where that fails too, they are rounded up. */
 #include "poller_internal.h"
 
 #if HOOP_HAVE_EPOLL
@@ -54,7 +56,7 @@
 /* Events fetched by one system call. A larger capacity is served by several waits. */
 #define BATCH 1024
 
-/* The timer's token: generation 0 is nobody's. */
+/* The timer's token: no registration has generation 0. */
 #define TIMER_TOKEN 0
 
 /* struct __kernel_timespec, which is 64 bits wide also where time_t is not. */
@@ -146,10 +148,10 @@ static int epoll_apply(hoop_poller *poller, int fd, uint32_t generation, unsigne
         result = control(poller, EPOLL_CTL_MOD, fd, token, mask);
     else if (result == -ENOENT)
         result = control(poller, EPOLL_CTL_ADD, fd, token, mask);
-    if (result == -EINVAL) /* an exclusive registration that we had not heard of */
+    if (result == -EINVAL) /* an exclusive registration that the front does not know of */
         result = put_anew(poller, fd, token, mask);
     if (result < 0)
-        (void)take_out(poller, fd); /* what was there before must not report with an interest that nobody has */
+        (void)take_out(poller, fd); /* what was there before must not report: its owner has no interest now */
     return result;
 }
 
@@ -170,7 +172,7 @@ static int open_timer(hoop_poller *poller, epoll_state *state)
     return 0;
 }
 
-/* 0 disarms. Setting a timer also clears an expiry that nobody has read, so the timer is never read at all. */
+/* 0 disarms. Setting a timer also clears an unread expiry, so the timer is never read. */
 static int set_timer(epoll_state *state, int64_t timeout_ns)
 {
     struct itimerspec spec = {.it_value = {.tv_sec = (time_t)(timeout_ns / HOOP_NS_PER_SECOND),
@@ -181,7 +183,7 @@ static int set_timer(epoll_state *state, int64_t timeout_ns)
     return 0;
 }
 
-/* A timer that cannot be disarmed would end a later wait early: then there is none any more. */
+/* A timer that cannot be disarmed would end a later wait early, so it is closed for good. */
 static void disarm_timer(epoll_state *state)
 {
     if (set_timer(state, 0) == 0)

@@ -1,5 +1,5 @@
-/* poller_internal.h: what back ends share, and the knob with which tests reach the ways of waiting that this machine's
- * kernel would never choose. Nobody above csrc includes it. */
+/* poller_internal.h: what the front and the back ends share, and the knob with which tests reach the ways of waiting
+ * that this machine's kernel would never choose. Only the poller and its tests include it. */
 #ifndef HOOP_POLLER_INTERNAL_H
 #define HOOP_POLLER_INTERNAL_H
 
@@ -24,9 +24,9 @@ const hoop_poller_backend *hoop_poller_backend_at(int index);
  * milliseconds ends after 24 days, and XNU refuses a timespec of more than 10^8 seconds. */
 #define HOOP_POLLER_LONGEST_WAIT_NS (INT64_C(86400) * HOOP_NS_PER_SECOND)
 
-/* A table by descriptor number, with an item for fd: grown by doubling, the new items zero, and *count set to how many it has.
- * NULL without memory; then `table` is as it was. The caller has checked that fd is open: the table is as large as the
- * largest number, and a made-up one must not cost gigabytes. */
+/* A table by descriptor number, with an item for fd: grown by doubling, the new items zero, and *count set to how many
+ * it has. NULL without memory; then `table` is as it was. The caller has checked that fd is open: the table is as large
+ * as the largest number, and a made-up one must not cost gigabytes. */
 void *hoop_poller_reserve(void *table, int *count, size_t item_size, int fd);
 
 static inline int64_t hoop_poller_deadline_ns(int64_t timeout_ns) /* INT64_MAX for "never" */
@@ -51,7 +51,8 @@ typedef enum hoop_epoll_wait_mode {
     HOOP_EPOLL_MILLISECONDS /* epoll_wait(2), rounded up */
 } hoop_epoll_wait_mode;
 
-/* Have this epoll poller wait as if the kernel had refused the modes before `mode`. 0, or -ENOTSUP for another back end. */
+/* Have this epoll poller wait as if the kernel had refused the modes before `mode`. 0, or -ENOTSUP for another back
+ * end. */
 int hoop_poller_epoll_force_wait(hoop_poller *poller, hoop_epoll_wait_mode mode);
 hoop_epoll_wait_mode hoop_poller_epoll_wait_mode(const hoop_poller *poller); /* the poller is an open epoll one */
 #endif

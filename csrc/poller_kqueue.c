@@ -2,29 +2,29 @@
  *
  * What the kernel does:
  *
- *   1. A registration ("knote") is keyed by (number, filter). Reading and writing are two filters, so one descriptor can
- *      be two knotes, and report two events.
+ *   1. A registration ("knote") is keyed by (number, filter). Reading and writing are two filters, so one descriptor
+ *      can be two knotes, and report two events.
  *   2. A knote belongs to the number in this process. Closing the number removes it, whatever duplicates live on. So a
  *      reused number starts empty, and nothing stale stays behind, unlike with epoll.
- *   3. EV_ADD on a knote that exists updates it, udata included. EV_DELETE of one that does not is ENOENT, and EBADF when
- *      the number is closed.
- *   4. Without EV_CLEAR a knote is level-triggered. Half-closure is EV_EOF on the reading filter with whatever can still
- *      be read; a reader that is gone is EV_EOF on the writing filter. A filter that was not asked for says nothing, so
- *      an empty interest never spins.
- *   5. A failed change is an event with EV_ERROR and the errno in data, as long as there is room for it in the list; with
- *      EV_RECEIPT every change answers so, with 0 for success, and no pending event is taken. Where EV_RECEIPT is
- *      missing, pending events may come back among the answers; being level-triggered, they come again.
+ *   3. EV_ADD on a knote that exists updates it, udata included. EV_DELETE of one that does not is ENOENT, and EBADF
+ *      when the number is closed.
+ *   4. Without EV_CLEAR a knote is level-triggered. Half-closure is EV_EOF on the reading filter with whatever can
+ *      still be read; a reader that is gone is EV_EOF on the writing filter. A filter that was not asked for says
+ *      nothing, so an empty interest never spins.
+ *   5. A failed change is an event with EV_ERROR and the errno in data, as long as there is room for it in the list;
+ *      with EV_RECEIPT every change is answered so, with 0 for success, and no pending event is taken. Where EV_RECEIPT
+ *      is missing, pending events may come back among the answers; being level-triggered, they come again.
  *   6. Adding the writing filter to a pipe whose reader is gone is refused with EPIPE (FreeBSD, macOS).
  *   7. Timeouts are a timespec. XNU answers EINVAL to more than 10^8 seconds.
- *   8. A kqueue is not inherited by fork(2): in the child the number is closed, or is somebody else's by now.
+ *   8. A kqueue is not inherited by fork(2): in the child the number is closed, or another file's by now.
  *   9. A regular file is readable while its offset is not at its end. Some devices cannot be watched: on macOS /dev/tty
  *      and /dev/null were EINVAL for long, and terminals are where its poll(2) fails as well.
  *  10. NetBSD counts list lengths in size_t, and before 10 udata was an integer there.
  *
  * What that means here:
  *
- *   - apply sends the whole wanted state, not the difference: EV_ADD for each direction in `to`, EV_DELETE for each that
- *     was only in `from`. One call, and right for a reused number too (2, 3).
+ *   - apply sends the whole wanted state, not the difference: EV_ADD for each direction in `to`, EV_DELETE for each
+ *     that was only in `from`. One call, and right for a reused number too (2, 3).
  *   - wait joins both knotes of one descriptor into one event. A table by number says where in this call's events the
  *     descriptor was put; an entry is believed only when that event is about the descriptor, so it is never cleared.
  *   - udata carries the generation; the number is in ident.

@@ -2,7 +2,7 @@
  *
  * What the kernel does:
  *
- *   1. poll remembers nothing. Each call is told every descriptor, and costs time in proportion to their number.
+ *   1. poll remembers nothing. Each call lists every descriptor, and costs time in proportion to their number.
  *   2. POLLERR, POLLHUP and POLLNVAL are reported whether asked for or not, also with an empty mask.
  *   3. A closed number is POLLNVAL, at once and for ever. A reused one is simply the new file.
  *   4. A negative number is skipped.
@@ -10,24 +10,24 @@
  *   6. On macOS, poll on terminals and other devices was POLLNVAL until 10.5 and is still worse served than kqueue;
  *      elsewhere regular files are always ready.
  *   7. With POLLHUP some systems leave POLLIN out although the rest of the data can be read.
- *   8. More entries than RLIMIT_NOFILE are EINVAL (Linux, the BSDs): the limit may have been lowered since the descriptors
- *      were opened. ENOMEM (elsewhere EAGAIN) when there is no room for a copy of the entries.
- *   9. select(2) takes no notice of that limit, only of the table of open descriptors, and needs two bits for each number,
- *      however large: the sets are as long as the caller makes them (macOS: with _DARWIN_UNLIMITED_SELECT). A closed number
- *      is EBADF, without saying which.
+ *   8. More entries than RLIMIT_NOFILE are EINVAL (Linux, the BSDs): the limit may have been lowered since the
+ *      descriptors were opened. ENOMEM (elsewhere EAGAIN) when there is no room for a copy of the entries.
+ *   9. select(2) takes no notice of that limit, only of the table of open descriptors, and needs two bits for each
+ *      number, however large: the sets are as long as the caller makes them (macOS: with _DARWIN_UNLIMITED_SELECT). A
+ *      closed number is EBADF, without saying which.
  *
  * What that means here:
  *
  *   - The set lives in user space: an array for poll, the generations beside it, and an index by number. Removing moves
  *     the last entry into the gap.
- *   - It is for tests, for comparing, and for a system that has nothing better; hence clarity before speed.
+ *   - It serves tests, comparisons, and systems that have nothing better; hence clarity before speed.
  *   - POLLERR and POLLHUP count as both directions (2, 7), as with epoll.
  *   - A POLLNVAL entry is dropped without an event, which is what epoll and kqueue do when a number is closed (3).
- *   - Unlike them, this back end reports a reused number under the old registration until rearm or forget: it cannot see
- *     the difference.
- *   - Where poll will not have so many entries (8), the same wait is made by select (9; joyent/libuv#1189).
+ *   - Unlike them, this back end reports a reused number under the old registration until rearm or forget: it cannot
+ *     see the difference.
+ *   - Where poll refuses so many entries (8), select makes the same wait (9; joyent/libuv#1189).
  *   - apply asks fcntl(2) whether the number is open, so that a bad descriptor is an error where it was passed in.
- *   - Events are taken from a moving start, so that a small array starves nobody. */
+ *   - Events are taken from a moving start, so that a small array starves none. */
 #define _DARWIN_UNLIMITED_SELECT 1
 #include "poller_internal.h"
 
@@ -199,7 +199,7 @@ static fd_mask bit_of(int fd)
     return (fd_mask)(1ULL << (fd % (int)NFDBITS)); /* the type is signed on most systems */
 }
 
-/* What POLLNVAL says, for all entries: how many are closed. */
+/* Set POLLNVAL for all entries that are closed: how many there are. */
 static int find_closed(poll_state *state)
 {
     int closed = 0;
@@ -257,7 +257,7 @@ static uint32_t translate(short revents)
     return happened;
 }
 
-/* Closed numbers out, from the end on, so that what take_out moves has been looked at. */
+/* Take closed numbers out, from the end on, so that the entry which take_out moves has been looked at. */
 static void drop_closed(poll_state *state)
 {
     for (int i = state->count - 1; i >= 0; i--) {

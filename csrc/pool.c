@@ -4,14 +4,14 @@
 
 /* What the lock protects: everything below but `waiters`, which is read without it.
  *
- * A worker that has no job stands on the idle stack from the moment it finds the queue empty, before it posts its last job
- * and long before it sleeps: the loop that awaits that job and submits the next one finds an idle worker, and starts no
- * needless thread. Whoever takes a worker off the stack sets is_called; the worker looks at that under the lock before it
- * sleeps, so the call is not lost.
+ * A worker that has no job stands on the idle stack from the moment it finds the queue empty, before it posts its last
+ * job and long before it sleeps: the loop that awaits that job and submits the next one finds an idle worker, and
+ * starts no needless thread. The thread that takes a worker off the stack sets is_called; the worker looks at that
+ * under the lock before it sleeps, so the call is not lost.
  *
- * Posting happens outside of the lock: it may write(2). Until it is over, `posting` says where to. Those who wait for a
- * loop's jobs to end announce themselves in `waiters`, then look at every `posting`; a poster clears `posting`, then looks
- * at `waiters`. Both are sequentially consistent, so one of the two sees the other. */
+ * Workers post outside of the lock, since posting may write(2). Until it is over, `posting` says where to. A thread
+ * that waits for a loop's jobs to end counts itself in `waiters`, then looks at every `posting`; a poster clears
+ * `posting`, then looks at `waiters`. Both are sequentially consistent, so one of the two sees the other. */
 
 enum { PAUSES_PER_CLOCK_READ = 32 };
 
@@ -20,7 +20,7 @@ typedef struct lane {
     hoop_job *newest;
     size_t queued;
     size_t running;
-    size_t own; /* places that are nobody else's */
+    size_t own; /* places that no other lane uses */
 } lane;
 
 /* Places that are free. */
@@ -31,7 +31,7 @@ typedef struct room {
 
 struct hoop_pool {
     pthread_mutex_t lock;
-    pthread_cond_t posted; /* for those who wait for a loop's jobs */
+    pthread_cond_t posted; /* for threads that wait for a loop's jobs */
     atomic_int waiters;
     atomic_bool has_spinner;
     lane lanes[HOOP_LANES];
@@ -74,7 +74,8 @@ static void sleep_on(pthread_cond_t *condition, hoop_pool *pool)
     HOOP_ASSERT(result == 0);
 }
 
-/* ---- the queue ---------------------------------------------------------------------------------------------------- */
+/* ---- the queue
+ * ---------------------------------------------------------------------------------------------------- */
 
 void hoop_job_init(hoop_job *job, hoop_job_fn run, hoop_lane lane)
 {
@@ -164,7 +165,7 @@ static void unlink_job(hoop_pool *pool, hoop_job *job)
     lane->queued--;
 }
 
-/* The oldest job of a lane that may run another one; it is running from now on. NULL if there is none. */
+/* Take the oldest job of a lane that may run another one; it is running from now on. NULL if there is none. */
 static hoop_job *take(hoop_pool *pool, int64_t now_ns)
 {
     hoop_job *job = NULL;
@@ -183,7 +184,8 @@ static hoop_job *take(hoop_pool *pool, int64_t now_ns)
     return job;
 }
 
-/* ---- calling workers ---------------------------------------------------------------------------------------------- */
+/* ---- calling workers
+ * ---------------------------------------------------------------------------------------------- */
 
 static void call(hoop_pool *pool)
 {
@@ -238,12 +240,13 @@ int hoop_pool_worker_failed(hoop_pool *pool)
     lock(pool);
     pool->starting--;
     int threads = --pool->threads;
-    call_if_useful(pool); /* it was left to the one that did not come */
+    call_if_useful(pool); /* a wake-up may have been left to the worker that did not come */
     unlock(pool);
     return threads;
 }
 
-/* ---- taking jobs back --------------------------------------------------------------------------------------------- */
+/* ---- taking jobs back
+ * --------------------------------------------------------------------------------------------- */
 
 static void mark_cancelled(hoop_pool *pool, hoop_job *job)
 {
@@ -283,8 +286,8 @@ hoop_job *hoop_pool_cancel_all(hoop_pool *pool, const hoop_inbox *inbox)
     return first;
 }
 
-/* Under the lock: who closes a loop takes that too, to ask for what is queued, and so either finds the job in the queue or
- * has it in the inbox already. Nothing here waits. */
+/* Under the lock, which the thread that closes a loop takes to ask for what is queued: so it either finds the job in
+ * the queue or has it in the inbox already. Nothing here waits. */
 static hoop_job *give_back(hoop_pool *pool, hoop_job_state state)
 {
     hoop_job *without_inbox = NULL;
@@ -300,7 +303,7 @@ static hoop_job *give_back(hoop_pool *pool, hoop_job_state state)
                 *end = job;
                 end = &job->newer;
             } else if (hoop_inbox_push(inbox, job->node)) {
-                (void)hoop_waker_wake(waker); /* the others are to be given back all the same */
+                (void)hoop_waker_wake(waker); /* a failure keeps none of the others */
             }
         }
     }
@@ -400,7 +403,8 @@ void hoop_pool_disown(hoop_pool *pool, const hoop_inbox *inbox)
     unlock(pool);
 }
 
-/* ---- workers ------------------------------------------------------------------------------------------------------ */
+/* ---- workers
+ * ------------------------------------------------------------------------------------------------------ */
 
 int hoop_pool_enter(hoop_pool *pool, hoop_worker *worker)
 {
@@ -434,7 +438,7 @@ static void account(hoop_pool *pool, hoop_worker *worker, int64_t now_ns)
     atomic_store(&worker->posting, job->inbox);
 }
 
-/* From the push on, the job belongs to its loop, and may be gone. */
+/* From the push on, the job belongs to its loop and may be gone. */
 static void post(hoop_pool *pool, hoop_worker *worker, hoop_job *job)
 {
     hoop_inbox *inbox = atomic_load_explicit(&worker->posting, memory_order_relaxed);
@@ -551,7 +555,8 @@ int hoop_pool_work(hoop_pool *pool)
     return 0;
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------- */
+/* ---- the whole
+ * ---------------------------------------------------------------------------------------------------- */
 
 int hoop_pool_open(hoop_pool **result, int size, size_t queue_limit, hoop_job_fn abandon)
 {

@@ -1,9 +1,9 @@
-/* spin.h: whether to look for something for a moment before sleeping: only while that pays.
+/* spin.h: decides whether a thread looks for work for a moment before it sleeps: only while that pays.
  *
- * A sleeping thread costs 5 to 40 microseconds to wake, by how deeply its CPU sleeps; who looks a little longer is there at
- * once. But who looks in vain has burnt CPU time: after each such time the next 1, 2, 4, ... 256 occasions are let pass.
- * So a thread whose work comes rarely hardly ever spins, and one that never has work never does: the structure is asked
- * only on the way to sleep. It belongs to one thread. */
+ * A sleeping thread costs 5 to 40 microseconds to wake, by how deeply its CPU sleeps; one that still looks is there at
+ * once. But looking in vain burns CPU time: after each such time the next 1, 2, 4, ... 256 occasions pass without a
+ * look. So a thread whose work comes rarely hardly ever spins, and one that never has work never does: it asks this
+ * structure only on the way to sleep. The structure belongs to one thread. */
 #ifndef HOOP_SPIN_H
 #define HOOP_SPIN_H
 
@@ -39,7 +39,7 @@ static inline void hoop_spin_ended(hoop_spin *spin, bool has_paid)
         spin->futile++;
 }
 
-static inline void hoop_spin_pause(void) /* tells the CPU that this is a loop of waiting */
+static inline void hoop_spin_pause(void) /* tell the CPU that this loop waits */
 {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();

@@ -66,7 +66,8 @@ static void sift_down(hoop_timers *timers, size_t index, hoop_timer_entry entry)
     place(timers, index, entry);
 }
 
-/* Close the hole at index with the last entry, which may belong above it (when the hole was in another branch) or below. */
+/* Close the hole at index with the last entry, which may belong above it (when the hole was in another branch) or
+ * below. */
 static void take_out(hoop_timers *timers, size_t index)
 {
     timers->entries[index].timer->index = HOOP_TIMER_IDLE;

@@ -5,8 +5,8 @@
  * The heap does not own the timers. Deadlines and sequences are kept in the heap's own array, so that sifting does not
  * chase pointers.
  *
- * A timer is referenced unless hoop_timers_set_referenced says otherwise: the heap counts the pending ones that are not,
- * so that "is there a timer to wait for?" is a subtraction. */
+ * A timer is referenced unless hoop_timers_set_referenced says otherwise: the heap counts the pending ones that are
+ * not, so that "is there a timer to wait for?" is a subtraction. */
 #ifndef HOOP_TIMERS_H
 #define HOOP_TIMERS_H
 
@@ -44,7 +44,8 @@ int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns)
 int hoop_timers_remove(hoop_timers *timers, hoop_timer *timer);
 /* The first timer whose deadline is <= now_ns, taken out and idle; NULL when none is due. */
 hoop_timer *hoop_timers_pop_due(hoop_timers *timers, int64_t now_ns);
-/* Whether the timer is to count in hoop_timers_referenced while it is pending here. Pending or idle; idempotent. */
+/* Whether the timer counts in hoop_timers_referenced while it is pending here. For pending and idle ones;
+ * idempotent. */
 void hoop_timers_set_referenced(hoop_timers *timers, hoop_timer *timer, bool is_referenced);
 /* In heap order, which is not sorted. */
 int hoop_timers_visit(const hoop_timers *timers, hoop_visit_fn visit, void *arg);

@@ -31,7 +31,7 @@ static int set_flags(int fd)
     return 0;
 }
 
-static int open_pipe(hoop_waker *waker) /* a fork + exec in another thread may catch the gap */
+static int open_pipe(hoop_waker *waker) /* a fork + exec in another thread may fall into the gap */
 {
     int fds[2];
     if (pipe(fds) < 0)
@@ -59,7 +59,7 @@ int hoop_waker_open(hoop_waker *waker)
     }
     if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
         return -errno;
-    /* else there is no such call, or a sandbox refuses it: a pipe does as well */
+    /* else the kernel lacks the call, or a sandbox refuses it: a pipe does as well */
 #endif
     return open_pipe(waker);
 }
@@ -81,7 +81,7 @@ void hoop_waker_close(hoop_waker *waker)
         (void)close(write_fd);
 }
 
-/* The signal handler's caller may be between a failed call and its look at errno. */
+/* A signal handler may interrupt a thread between a failed call and its look at errno: errno is kept. */
 int hoop_waker_wake(const hoop_waker *waker)
 {
     const uint64_t one = 1; /* an eventfd takes eight bytes; to a pipe, one says as much */
@@ -89,7 +89,8 @@ int hoop_waker_wake(const hoop_waker *waker)
     const int saved_errno = errno;
     ssize_t written;
     HOOP_RETRY(written, write(waker->write_fd, &one, size));
-    int result = written >= 0 || errno == EAGAIN ? 0 : -errno; /* the counter or the pipe is full: a wake-up is pending */
+    /* EAGAIN: the counter or the pipe is full, so a wake-up is pending. */
+    int result = written >= 0 || errno == EAGAIN ? 0 : -errno;
     errno = saved_errno;
     return result;
 }

@@ -1,7 +1,7 @@
-/* waker.h: makes a descriptor readable from any thread or signal handler, to end a poller's wait.
+/* waker.h: makes a descriptor readable, from any thread or signal handler, to end a poller's wait.
  *
- * eventfd(2) on Linux, a non-blocking pipe elsewhere and where a sandbox refuses it. (EVFILT_USER would save a descriptor
- * on kqueue, but only a pipe also serves the poll back end there.) */
+ * eventfd(2) on Linux, a non-blocking pipe elsewhere and where a sandbox refuses it. (EVFILT_USER would save a
+ * descriptor on kqueue, but only a pipe also serves the poll back end there.) */
 #ifndef HOOP_WAKER_H
 #define HOOP_WAKER_H
 
@@ -14,7 +14,7 @@ typedef struct hoop_waker {
 
 int hoop_waker_open(hoop_waker *waker);   /* 0 or -errno; both descriptors are non-blocking and close-on-exec */
 void hoop_waker_close(hoop_waker *waker); /* idempotent */
-int hoop_waker_wake(const hoop_waker *waker);  /* async-signal-safe; 0 also when a wake-up is already pending; or -errno */
-int hoop_waker_drain(const hoop_waker *waker); /* how many wake-ups were pending is not said: >= 0, or -errno */
+int hoop_waker_wake(const hoop_waker *waker);  /* async-signal-safe; 0 also when one is already pending; or -errno */
+int hoop_waker_drain(const hoop_waker *waker); /* 0, however many wake-ups were pending, or -errno */
 
 #endif

@@ -7,8 +7,8 @@
 
 #include "endpoint.h"
 
-/* A byte stream to the server: channel_plain.c is a TCP connection, channel_tls.c is TLS 1.3 over one. A program is linked
- * with one of them. Functions return >= 0, or -errno; -EAGAIN says that the descriptor must be waited for. */
+/* A byte stream to the server: channel_plain.c is a TCP connection, channel_tls.c is TLS 1.3 over one. A program is
+ * linked with one of them. Functions return >= 0, or -errno; -EAGAIN says that the descriptor must be waited for. */
 
 struct channel {
     int fd; /* non-blocking */

@@ -4,7 +4,8 @@
 #include <stdint.h>
 
 /* A log-linear histogram of latencies in nanoseconds, of a fixed size and without allocation: 64 linear steps for each
- * power of two, so that a percentile is at most 1/64 (1.6 %) above the true value. The largest value is kept exactly. */
+ * power of two, so that a percentile is at most 1/64 (1.6 %) above the true value. The largest value is kept
+ * exactly. */
 
 enum {
     HISTOGRAM_STEP_BITS = 6,

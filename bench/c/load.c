@@ -10,8 +10,11 @@
 
 enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60, ANSWER_LIMIT_SECONDS = 3 };
 
-enum option_code { HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, RATE, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, PATH,
-                   BODY };
+/* clang-format off */
+enum option_code {
+    HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, RATE, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, PATH, BODY
+};
+/* clang-format on */
 
 static const struct option long_options[] = {
     {"host", required_argument, NULL, HOST},
@@ -45,6 +48,7 @@ static double number(const char *text, double least, double most)
 static void option_apply(struct load_options *options, int code, const char *text)
 {
     switch (code) {
+    /* clang-format off */
     case HOST: options->host = text; break;
     case PORT: options->port = (unsigned)number(text, 1, 65535); break;
     case CONNECTIONS: options->connections = (unsigned)number(text, 1, 1e6); break;
@@ -60,6 +64,7 @@ static void option_apply(struct load_options *options, int code, const char *tex
     case PATH: options->path = text; break;
     case BODY: options->body = text; break;
     default: exit(2); /* getopt_long has said what is wrong */
+    /* clang-format on */
     }
 }
 

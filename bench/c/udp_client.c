@@ -1,6 +1,6 @@
-/* Load for a UDP echo server: one socket keeps `--in-flight` datagrams under way, checks each that comes back, and sends
- * as many new ones as have come, in batches (sendmmsg, recvmmsg). The receive buffer holds the whole window, so on the
- * loopback nothing may be lost: a datagram that does not come back is a failure. */
+/* Load for a UDP echo server: one socket keeps `--in-flight` datagrams under way, checks each that comes back, and
+ * sends as many new ones as have come, in batches (sendmmsg, recvmmsg). The receive buffer holds the whole window, so
+ * on the loopback nothing may be lost: a datagram that does not come back is a failure. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

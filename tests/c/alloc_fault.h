@@ -1,7 +1,8 @@
 /* alloc_fault.h: lets a test make the allocations of csrc fail.
  *
  * The Makefile puts this header in front of every csrc file (-include), so that malloc, calloc and realloc there pass
- * through alloc_fault.c; the tests' own allocations do not. A linker's --wrap would do the same, but only GNU's has it. */
+ * through alloc_fault.c; the tests' own allocations do not. A linker's --wrap would do the same, but only GNU's has
+ * it. */
 #ifndef HOOP_TESTS_ALLOC_FAULT_H
 #define HOOP_TESTS_ALLOC_FAULT_H
 

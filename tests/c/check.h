@@ -5,9 +5,9 @@
  *     int main(void) { RUN(pop_of_an_empty_ring_is_null); return check_finish(); }
  *
  * A failed CHECK prints file, line and the values, and the test goes on; every check is an expression whose value says
- * whether it held, for `if (!CHECK(fd >= 0)) return;`. REQUIRE ends the program. Checks may be made from any thread; the
- * rest belongs to the main thread. What a test prints as its seed (check_use_seed) can be given back in the environment:
- * CHECK_SEED=123 build/ctests/address/test_ring. */
+ * whether it held, for `if (!CHECK(fd >= 0)) return;`. REQUIRE ends the program. Checks may be made from any thread;
+ * the rest belongs to the main thread. What a test prints as its seed (check_use_seed) can be given back in the
+ * environment: CHECK_SEED=123 build/ctests/address/test_ring. */
 #ifndef HOOP_TESTS_CHECK_H
 #define HOOP_TESTS_CHECK_H
 
@@ -97,7 +97,8 @@ static inline int check_finish(void) /* the exit status of main */
 
 /* Random operations: xorshift64*, the same sequence on every machine. */
 
-static inline uint64_t check_use_seed(uint64_t seed) /* the state to hand to check_random; the seed is printed on failure */
+/* The state to hand to check_random; the seed is printed on failure. */
+static inline uint64_t check_use_seed(uint64_t seed)
 {
     const char *wish = getenv("CHECK_SEED");
     if (wish != NULL && strtoull(wish, NULL, 10) != 0)

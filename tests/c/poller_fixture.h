@@ -48,7 +48,8 @@ static inline void open_pair(int pair[2])
     REQUIRE(hoop_net_set_nonblocking(pair[1]) == 0);
 }
 
-/* A test on a poller and a connected pair, `poller` and `pair`. It may close them; what it leaves open is closed here. */
+/* A test on a poller and a connected pair, `poller` and `pair`. It may close them; what it leaves open is closed
+ * here. */
 #define POLLER_TEST(name)                                          \
     static void name##_on(hoop_poller *poller, const int pair[2]); \
     TEST(name)                                                     \

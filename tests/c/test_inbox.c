@@ -276,7 +276,7 @@ static void exchange_everything(int ahead)
             CHECK_EQ(taken->number, expected[taken->producer]);
             expected[taken->producer]++;
             received++;
-            *taken = (message){.producer = -1, .number = -1}; /* the node is ours: a producer may not look at it again */
+            *taken = (message){.producer = -1, .number = -1}; /* the node is ours: no producer may look at it again */
             node = next;
         }
         for (int i = 0; i < PRODUCERS; i++)
@@ -304,8 +304,8 @@ TEST(a_consumer_that_often_falls_asleep_is_always_woken)
     exchange_everything(10);
 }
 
-/* The protocol's crucial instant, again and again: of a push and a prepare_sleep that run at the same time, at least one
- * must notice the other. (With a relaxed store in prepare_sleep, x86 gets one round in some hundreds wrong.) */
+/* The protocol's crucial instant, again and again: of a push and a prepare_sleep that run at the same time, at least
+ * one must notice the other. (With a relaxed store in prepare_sleep, x86 gets one round in some hundreds wrong.) */
 enum { DUELS = 60000, DUELS_PER_MEETING = 64 };
 
 typedef struct duel {

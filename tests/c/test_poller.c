@@ -482,7 +482,8 @@ TEST(a_poller_can_watch_a_poller)
     hoop_poller outer = open_poller();
     int pair[2];
     open_pair(pair);
-    CHECK_EQ(hoop_poller_add(&outer, inner.backend_fd, HOOP_READABLE | HOOP_EXCLUSIVE), 0); /* a hint: given up for an epoll */
+    /* A hint, given up for an epoll. */
+    CHECK_EQ(hoop_poller_add(&outer, inner.backend_fd, HOOP_READABLE | HOOP_EXCLUSIVE), 0);
     CHECK_EQ(look(&outer, inner.backend_fd), 0);
     REQUIRE(hoop_poller_add(&inner, pair[0], HOOP_WRITABLE) == 0);
     CHECK_EQ(look(&outer, inner.backend_fd), HOOP_READABLE);

@@ -2,8 +2,8 @@
  * descriptor is what poll(2) says about it now, under the interest that the model remembers.
  *
  * The operations include what users do wrong: a watched number closed and reused, with and without a duplicate of the
- * open file that lives on. With such a duplicate alive, epoll may report an old generation; every other event must carry
- * the current one, and after hoop_poller_rebuild there are no old ones at all. */
+ * open file that lives on. With such a duplicate alive, epoll may report an old generation; every other event must
+ * carry the current one, and after hoop_poller_rebuild there are no old ones at all. */
 #include "poller_fixture.h"
 
 #include <poll.h>

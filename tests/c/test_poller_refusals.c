@@ -1,4 +1,5 @@
-/* What the kernel refuses, and what a woken process passes on: limits that were lowered later, waiters that do not accept. */
+/* What the kernel refuses, and what a woken process passes on: limits that were lowered later, waiters that do not
+ * accept. */
 #include "poller_fixture.h"
 
 #include <arpa/inet.h>
@@ -96,8 +97,8 @@ TEST(a_wait_beyond_the_limit_leaves_the_processor_alone)
     check_in_child(blocks_beyond_the_limit);
 }
 
-/* One of two processes that sleep until the listener has a connection: it accepts or, if not `accepting`, leaves and hands
- * on. Tells which it was. */
+/* One of two processes that sleep until the listener has a connection: it accepts or, if not `accepting`, leaves and
+ * hands on. Tells which it was. */
 static void wait_as_worker(int listener, bool accepting, int tell)
 {
     hoop_poller poller;

@@ -34,8 +34,8 @@ POLLER_TEST(a_wait_is_never_short)
 
 POLLER_TEST(long_waits_end_with_an_event)
 {
-    static const int64_t timeouts_ns[] = {-1, INT64_MIN, INT64_MAX, INT64_C(86400) * 1000000000, INT64_C(86400) * 1000000001,
-                                          INT64_C(30) * 86400 * 1000000000 + 1};
+    const int64_t day_ns = INT64_C(86400) * 1000000000;
+    const int64_t timeouts_ns[] = {-1, INT64_MIN, INT64_MAX, day_ns, day_ns + 86400, 30 * day_ns + 1};
     hoop_event events[ROOM];
     REQUIRE(hoop_poller_add(poller, pair[0], HOOP_WRITABLE) == 0);
     for (size_t i = 0; i < sizeof(timeouts_ns) / sizeof(timeouts_ns[0]); i++)

@@ -1,8 +1,8 @@
 /* Random submitting, cancelling and closing by several loops at once, against a model.
  *
  * The model of a job: refused, cancelled, or else run once and then arrived once. A loop knows which of its jobs are in
- * flight; the pool never runs more than its size and the own places, nor more lookups than their lanes allow, nor any job of a
- * loop that has waited for it to be quiet. */
+ * flight; the pool never runs more than its size and the own places, nor more lookups than their lanes allow, nor any
+ * job of a loop that has waited for it to be quiet. */
 #include "check.h"
 #include "pool.h"
 #include "pool_fixture.h"
