@@ -35,12 +35,12 @@
 
 #define HOOP_CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
-#define HOOP_ASSERT(condition)                                                              \
-    do {                                                                                    \
-        if (HOOP_UNLIKELY(!(condition))) {                                                  \
+#define HOOP_ASSERT(condition)                                                                    \
+    do {                                                                                          \
+        if (HOOP_UNLIKELY(!(condition))) {                                                        \
             fprintf(stderr, "hoop: %s:%d: broken promise: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                                        \
-        }                                                                                   \
+            abort();                                                                              \
+        }                                                                                         \
     } while (0)
 
 /* Called once for each item that a structure holds; a result other than 0 ends the walk and is returned. The shape is

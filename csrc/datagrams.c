@@ -68,10 +68,10 @@ static int receive_one_by_one(hoop_datagram_reader *reader, int fd, size_t large
     for (int count = 0; count < places; count++) {
         char *data = reader->room + (size_t)count * largest;
         struct sockaddr_storage *address = &reader->addresses[count];
+        struct sockaddr *sender = (struct sockaddr *)address;
         socklen_t length;
         ssize_t size;
-        HOOP_RETRY(size, (length = sizeof(*address),
-                          recvfrom(fd, data, largest, 0, (struct sockaddr *)address, &length)));
+        HOOP_RETRY(size, (length = sizeof(*address), recvfrom(fd, data, largest, 0, sender, &length)));
         if (size >= 0) {
             set_datagram(&datagrams[count], data, (size_t)size, address, length);
             continue;

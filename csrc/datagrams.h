@@ -15,7 +15,7 @@
 
 typedef struct hoop_datagram {
     const char *data;
-    ssize_t size; /* 0 is a datagram too; received: -errno where an error came in place of one */
+    ssize_t size;                   /* 0 is a datagram too; received: -errno where an error came in place of one */
     const struct sockaddr *address; /* the sender or the receiver; NULL with length 0: unknown, or the connected peer */
     socklen_t address_length;
 } hoop_datagram;
@@ -23,7 +23,7 @@ typedef struct hoop_datagram {
 /* The memory that datagrams are received into. One serves any number of sockets, one after the other. */
 typedef struct hoop_datagram_reader hoop_datagram_reader;
 
-hoop_datagram_reader *hoop_datagram_reader_open(void); /* NULL when there is no memory */
+hoop_datagram_reader *hoop_datagram_reader_open(void);         /* NULL when there is no memory */
 void hoop_datagram_reader_close(hoop_datagram_reader *reader); /* NULL is fine */
 /* Receive what waits in the socket: at most HOOP_DATAGRAMS_MAX datagrams, and as many of `largest` bytes (1 to
  * HOOP_DATAGRAMS_ROOM) as the reader has room for; longer ones are cut. Fills `datagrams`, which has HOOP_DATAGRAMS_MAX

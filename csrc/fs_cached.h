@@ -22,21 +22,21 @@
 #include "base.h"
 
 #define HOOP_FS_CACHED_DEVICES 16
-#define HOOP_FS_CACHED_MOST_BYTES INT64_C(65536)      /* a file: copying more holds the loop as long as a hop would */
-#define HOOP_FS_CACHED_TURN_BYTES INT64_C(524288)     /* all files in one turn of the loop */
-#define HOOP_FS_CACHED_TURN_READS 64                  /* how many in one turn: each costs some microseconds */
+#define HOOP_FS_CACHED_MOST_BYTES INT64_C(65536)  /* a file: copying more holds the loop as long as a hop would */
+#define HOOP_FS_CACHED_TURN_BYTES INT64_C(524288) /* all files in one turn of the loop */
+#define HOOP_FS_CACHED_TURN_READS 64              /* how many in one turn: each costs some microseconds */
 
 /* Why a read went to the pool. Negative, so that it cannot be a size. */
 typedef enum hoop_fs_miss {
-    HOOP_FS_MISS_OFF = -1,         /* switched off, refused by the system, or not there */
-    HOOP_FS_MISS_TURN = -2,        /* this turn has had its share */
-    HOOP_FS_MISS_LOOKUP = -3,      /* the name is not in the kernel's cache, or leads nowhere */
-    HOOP_FS_MISS_TYPE = -4,        /* not a regular file: opening a FIFO or a device waits or does something */
-    HOOP_FS_MISS_UNKNOWN = -5,     /* a device that no thread has classified yet */
-    HOOP_FS_MISS_FOREIGN = -6,     /* a device that is not local, or cannot read without waiting */
-    HOOP_FS_MISS_LARGE = -7,       /* more than HOOP_FS_CACHED_MOST_BYTES */
-    HOOP_FS_MISS_OPEN = -8,        /* no permission, a lease, out of descriptors: the pool will say */
-    HOOP_FS_MISS_CONTENTS = -9,    /* not all of it is in the page cache, or it is being changed */
+    HOOP_FS_MISS_OFF = -1,      /* switched off, refused by the system, or not there */
+    HOOP_FS_MISS_TURN = -2,     /* this turn has had its share */
+    HOOP_FS_MISS_LOOKUP = -3,   /* the name is not in the kernel's cache, or leads nowhere */
+    HOOP_FS_MISS_TYPE = -4,     /* not a regular file: opening a FIFO or a device waits or does something */
+    HOOP_FS_MISS_UNKNOWN = -5,  /* a device that no thread has classified yet */
+    HOOP_FS_MISS_FOREIGN = -6,  /* a device that is not local, or cannot read without waiting */
+    HOOP_FS_MISS_LARGE = -7,    /* more than HOOP_FS_CACHED_MOST_BYTES */
+    HOOP_FS_MISS_OPEN = -8,     /* no permission, a lease, out of descriptors: the pool will say */
+    HOOP_FS_MISS_CONTENTS = -9, /* not all of it is in the page cache, or it is being changed */
 } hoop_fs_miss;
 #define HOOP_FS_MISS_KINDS 9
 

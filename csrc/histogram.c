@@ -53,9 +53,9 @@ int64_t hoop_histogram_mean_ns(const hoop_histogram *histogram)
 
 uint64_t hoop_histogram_count_from(const hoop_histogram *histogram, int64_t value_ns)
 {
+    size_t first = hoop_histogram_bucket_of(value_ns < 0 ? 0 : (uint64_t)value_ns);
     uint64_t count = 0;
-    for (size_t bucket = hoop_histogram_bucket_of(value_ns < 0 ? 0 : (uint64_t)value_ns); bucket < HOOP_HISTOGRAM_BUCKETS;
-         bucket++)
+    for (size_t bucket = first; bucket < HOOP_HISTOGRAM_BUCKETS; bucket++)
         count += histogram->buckets[bucket];
     return count;
 }

@@ -22,7 +22,7 @@ typedef struct hoop_histogram {
     uint64_t buckets[HOOP_HISTOGRAM_BUCKETS];
 } hoop_histogram;
 
-void hoop_histogram_init(hoop_histogram *histogram);  /* empty; also the way to reset one */
+void hoop_histogram_init(hoop_histogram *histogram); /* empty; also the way to reset one */
 /* The least value that `percentile` per cent of the recorded ones do not exceed: rounded up to the end of its bucket,
  * but never above the maximum. 0 when empty. A percentile below 0 (or NaN) counts as 0, one above 100 as 100. */
 int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile);

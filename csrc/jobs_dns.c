@@ -80,8 +80,8 @@ static void run_getaddrinfo(hoop_job *base)
     hoop_getaddrinfo_job_run(HOOP_CONTAINER_OF(base, hoop_getaddrinfo_job, job));
 }
 
-void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, hoop_lane lane, const char *host, const char *service, int family,
-                               int type, int protocol, int flags)
+void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, hoop_lane lane, const char *host, const char *service,
+                               int family, int type, int protocol, int flags)
 {
     memset(job, 0, sizeof(*job));
     hoop_job_init(&job->job, run_getaddrinfo, lane);

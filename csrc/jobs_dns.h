@@ -16,13 +16,13 @@ typedef struct hoop_address_info {
     int family;
     int type;
     int protocol;
-    socklen_t address_length; /* 0: libc gave no address */
+    socklen_t address_length;   /* 0: libc gave no address */
     const char *canonical_name; /* "" where libc gave none */
     struct sockaddr_storage address;
 } hoop_address_info;
 
 typedef struct hoop_getaddrinfo_job {
-    hoop_job job; /* first: the pool knows no more */
+    hoop_job job;        /* first: the pool knows no more */
     const char *host;    /* NULL: the loopback or wildcard addresses, by `flags` */
     const char *service; /* NULL: port 0 */
     int family;
@@ -37,8 +37,8 @@ typedef struct hoop_getaddrinfo_job {
 } hoop_getaddrinfo_job;
 
 /* Inputs as getaddrinfo(3) takes them. */
-void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, hoop_lane lane, const char *host, const char *service, int family,
-                               int type, int protocol, int flags);
+void hoop_getaddrinfo_job_init(hoop_getaddrinfo_job *job, hoop_lane lane, const char *host, const char *service,
+                               int family, int type, int protocol, int flags);
 /* What the pool runs, for a caller that knows it will not block. */
 void hoop_getaddrinfo_job_run(hoop_getaddrinfo_job *job);
 /* Gives the answers back. Idempotent; not while the job runs. */

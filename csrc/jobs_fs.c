@@ -97,9 +97,8 @@ static void run_read_file(hoop_job *base)
         note_status(&job->status, &status);
         job->is_local = S_ISREG(status.st_mode) && hoop_fs_is_local(job->fd) == 1;
         int64_t expected = S_ISREG(status.st_mode) ? (int64_t)status.st_size : 0;
-        result = expected > 0 && (uint64_t)expected > job->size
-                     ? 1
-                     : hoop_fs_read_to_end(job->fd, expected, &job->contents);
+        result =
+            expected > 0 && (uint64_t)expected > job->size ? 1 : hoop_fs_read_to_end(job->fd, expected, &job->contents);
     }
     if (result != 1)
         close_fd(job);
@@ -185,17 +184,16 @@ static void run_chmod(hoop_job *base)
 static void run_chown(hoop_job *base)
 {
     hoop_fs_job *job = fs_job(base);
-    int answer = job->fd >= 0
-                     ? fchown(job->fd, (uid_t)job->user, (gid_t)job->group)
-                     : fchownat(AT_FDCWD, job->path, (uid_t)job->user, (gid_t)job->group, follow_flag(job));
+    int answer = job->fd >= 0 ? fchown(job->fd, (uid_t)job->user, (gid_t)job->group)
+                              : fchownat(AT_FDCWD, job->path, (uid_t)job->user, (gid_t)job->group, follow_flag(job));
     finish_call(job, answer, HOOP_FS_FIRST);
 }
 
 static void run_utime(hoop_job *base)
 {
     hoop_fs_job *job = fs_job(base);
-    int answer = job->fd >= 0 ? futimens(job->fd, job->times)
-                              : utimensat(AT_FDCWD, job->path, job->times, follow_flag(job));
+    int answer =
+        job->fd >= 0 ? futimens(job->fd, job->times) : utimensat(AT_FDCWD, job->path, job->times, follow_flag(job));
     finish_call(job, answer, HOOP_FS_FIRST);
 }
 

@@ -44,18 +44,18 @@ ssize_t hoop_net_writev(int fd, const struct iovec *buffers, int count);
 /* Options. 0 or -errno. */
 int hoop_net_set_nonblocking(int fd);      /* any kind of file; every adopted descriptor passes through here */
 int hoop_net_set_nodelay(int fd, bool on); /* TCP_NODELAY; 0 without effect for what is not TCP */
-int hoop_net_shutdown_write(int fd); /* -ENOTCONN when the peer has reset the connection */
-int hoop_net_socket_error(int fd); /* SO_ERROR as -errno, or 0; the pending error is cleared */
-int hoop_net_close(int fd);        /* EINTR is success: on Linux and the BSDs the descriptor is gone */
+int hoop_net_shutdown_write(int fd);       /* -ENOTCONN when the peer has reset the connection */
+int hoop_net_socket_error(int fd);         /* SO_ERROR as -errno, or 0; the pending error is cleared */
+int hoop_net_close(int fd);                /* EINTR is success: on Linux and the BSDs the descriptor is gone */
 
 /* An address as Python's socket module shows it: (host, port) or (host, port, flowinfo, scope_id). Since Python 3.7 the
  * host of such a tuple carries no zone, from getpeername() as from getaddrinfo(): the scope is the tuple's fourth
  * item. */
 typedef struct hoop_address {
-    int family;         /* AF_INET or AF_INET6 */
-    uint16_t port;      /* host order */
-    uint32_t flowinfo;  /* host order, AF_INET6 */
-    uint32_t scope_id;  /* AF_INET6 */
+    int family;                  /* AF_INET or AF_INET6 */
+    uint16_t port;               /* host order */
+    uint32_t flowinfo;           /* host order, AF_INET6 */
+    uint32_t scope_id;           /* AF_INET6 */
     char host[INET6_ADDRSTRLEN]; /* numeric, without a zone */
 } hoop_address;
 

@@ -277,8 +277,8 @@ static int apply_wishes(hoop_poller *poller, hoop_event *events, int capacity)
         }
         slot->wanted = 0;
         slot->applied = 0;
-        events[failed++] = (hoop_event){
-            .fd = fd, .generation = slot->generation, .events = HOOP_FAILED, .error = -result};
+        events[failed++] =
+            (hoop_event){.fd = fd, .generation = slot->generation, .events = HOOP_FAILED, .error = -result};
     }
     return failed;
 }

@@ -41,7 +41,7 @@ struct hoop_pool {
     size_t waking;   /* called, but not yet back from their sleep */
     size_t starting; /* asked for, but not yet here */
     int size;
-    int threads; /* here or starting; with the own places this may be more than size */
+    int threads;        /* here or starting; with the own places this may be more than size */
     size_t names_limit; /* most shared places that names hold */
     bool stopping;
     size_t queue_limit;
@@ -225,7 +225,8 @@ int hoop_pool_submit(hoop_pool *pool, hoop_job *job, hoop_inbox *inbox, const ho
         job->number = pool->submitted++;
         append(pool, job);
         call_if_useful(pool);
-        if (pool->threads < pool->size + HOOP_POOL_OWN_PLACES && runnable(pool) > pool->idle_count + pool->waking + pool->starting) {
+        if (pool->threads < pool->size + HOOP_POOL_OWN_PLACES &&
+            runnable(pool) > pool->idle_count + pool->waking + pool->starting) {
             pool->threads++;
             pool->starting++;
             result = 1;

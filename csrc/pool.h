@@ -75,12 +75,12 @@ struct hoop_job {
 typedef struct hoop_worker hoop_worker; /* lives on the stack of its thread */
 struct hoop_worker {
     pthread_cond_t called;
-    atomic_bool is_called;          /* taken off the idle stack: there is a job, or the end */
-    bool is_idle;                   /* on the idle stack */
-    bool is_counted;                /* in pool->waking */
-    bool may_leave;                 /* the pool stops, and nothing was left to take */
-    hoop_job *job;                  /* running, or NULL */
-    _Atomic(hoop_inbox *) posting;  /* where a finished job is being posted at this moment */
+    atomic_bool is_called;         /* taken off the idle stack: there is a job, or the end */
+    bool is_idle;                  /* on the idle stack */
+    bool is_counted;               /* in pool->waking */
+    bool may_leave;                /* the pool stops, and nothing was left to take */
+    hoop_job *job;                 /* running, or NULL */
+    _Atomic(hoop_inbox *) posting; /* where a finished job is being posted at this moment */
     int64_t began_ns;
     hoop_spin spin;
     pthread_t thread;
@@ -92,17 +92,17 @@ struct hoop_worker {
 typedef struct hoop_pool hoop_pool;
 
 typedef struct hoop_pool_stats {
-    int size;           /* most threads, but for those of the own places */
-    int threads;        /* started so far */
-    int idle;           /* of them, waiting for jobs */
+    int size;    /* most threads, but for those of the own places */
+    int threads; /* started so far */
+    int idle;    /* of them, waiting for jobs */
     size_t queued;
     size_t running;
     size_t dns_queued;  /* of the queued, names in any lane */
     size_t dns_running; /* of the running */
     uint64_t done;
-    uint64_t cancelled; /* while queued */
-    uint64_t refused;   /* the queue was full */
-    uint64_t wake_ups;  /* of sleeping workers */
+    uint64_t cancelled;  /* while queued */
+    uint64_t refused;    /* the queue was full */
+    uint64_t wake_ups;   /* of sleeping workers */
     hoop_histogram wait; /* from submit to run */
     hoop_histogram run;
 } hoop_pool_stats;

@@ -12,8 +12,8 @@ typedef struct hoop_waker {
     int write_fd; /* equal to read_fd for an eventfd */
 } hoop_waker;
 
-int hoop_waker_open(hoop_waker *waker);   /* 0 or -errno; both descriptors are non-blocking and close-on-exec */
-void hoop_waker_close(hoop_waker *waker); /* idempotent */
+int hoop_waker_open(hoop_waker *waker);        /* 0 or -errno; both descriptors are non-blocking and close-on-exec */
+void hoop_waker_close(hoop_waker *waker);      /* idempotent */
 int hoop_waker_wake(const hoop_waker *waker);  /* async-signal-safe; 0 also when one is already pending; or -errno */
 int hoop_waker_drain(const hoop_waker *waker); /* 0, however many wake-ups were pending, or -errno */
 

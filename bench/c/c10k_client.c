@@ -32,7 +32,7 @@ struct connection {
     int fd; /* -1: not open yet, or lost */
     uint32_t number;
     bool in_flight;
-    bool held; /* has echoed at least once */
+    bool held;      /* has echoed at least once */
     uint32_t turns; /* echoes in this phase */
     uint64_t sent;
     uint64_t received;
@@ -48,8 +48,8 @@ struct client {
     int pace_fd; /* a timer that ticks while messages are due at a rate, for a client that sleeps */
     unsigned held;
     unsigned in_flight;
-    unsigned cursor; /* whose turn is next */
-    bool echoing;    /* a finished echo makes room for another one */
+    unsigned cursor;     /* whose turn is next */
+    bool echoing;        /* a finished echo makes room for another one */
     int64_t next_due_ns; /* of the next message, at a rate */
     int64_t phase_begin_ns;
     int64_t next_progress_ns;
@@ -91,8 +91,8 @@ static void connection_fail(struct client *client, struct connection *connection
 
 static void connection_send(struct client *client, struct connection *connection)
 {
-    ssize_t sent = send(connection->fd, pattern_at(connection->number, connection->sent), client->options.size,
-                        MSG_NOSIGNAL);
+    ssize_t sent =
+        send(connection->fd, pattern_at(connection->number, connection->sent), client->options.size, MSG_NOSIGNAL);
     if (sent != (ssize_t)client->options.size) { /* nothing else is in the buffer */
         connection_fail(client, connection, "send", sent < 0 ? errno : ENOBUFS);
         return;

@@ -30,10 +30,14 @@ static ssize_t outcome(SSL *tls, int result)
 {
     switch (SSL_get_error(tls, result)) {
     case SSL_ERROR_WANT_READ:
-    case SSL_ERROR_WANT_WRITE: return -EAGAIN;
-    case SSL_ERROR_ZERO_RETURN: return 0;
-    case SSL_ERROR_SYSCALL: return errno ? -errno : -ECONNRESET;
-    default: return -EPROTO;
+    case SSL_ERROR_WANT_WRITE:
+        return -EAGAIN;
+    case SSL_ERROR_ZERO_RETURN:
+        return 0;
+    case SSL_ERROR_SYSCALL:
+        return errno ? -errno : -ECONNRESET;
+    default:
+        return -EPROTO;
     }
 }
 

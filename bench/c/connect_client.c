@@ -12,7 +12,7 @@
 enum { DRAIN_LIMIT_SECONDS = 3, MAX_FAILURES = 100 };
 
 struct slot {
-    int fd; /* -1: none */
+    int fd;          /* -1: none */
     uint32_t stream; /* a new one for each connection */
     bool connected;
     size_t received;

@@ -16,13 +16,13 @@ struct connection {
     struct channel channel;
     bool is_open; /* neither closed nor failed */
     uint32_t number;
-    bool wants_write;      /* EPOLLOUT is registered: the kernel took only a part */
-    uint64_t to_send;      /* offset in the stream up to which messages have been issued */
+    bool wants_write; /* EPOLLOUT is registered: the kernel took only a part */
+    uint64_t to_send; /* offset in the stream up to which messages have been issued */
     uint64_t sent;
     uint64_t received;
-    uint64_t issued;       /* messages begun, ... */
-    uint64_t completed;    /* ... and echoed: at most depth apart */
-    int64_t *issued_ns;    /* ring of `depth` times */
+    uint64_t issued;    /* messages begun, ... */
+    uint64_t completed; /* ... and echoed: at most depth apart */
+    int64_t *issued_ns; /* ring of `depth` times */
 };
 
 struct client {
@@ -247,8 +247,8 @@ int main(int argc, char **argv)
     }
     if (open_all(&client)) {
         start_all(&client);
-        result = load_run(client.epoll_fd, &client.options, &client.measurement, &client.alive, connection_ready,
-                          &client);
+        result =
+            load_run(client.epoll_fd, &client.options, &client.measurement, &client.alive, connection_ready, &client);
         if (result < 0)
             failures_note(&client.measurement.failures, "epoll_wait: %s", strerror(-result));
         struct measurement measured = client.measurement; /* what drains no longer counts, but failures do */

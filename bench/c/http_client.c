@@ -127,8 +127,7 @@ static void connection_ready(void *context, const struct epoll_event *event)
     struct connection *connection = event->data.ptr;
     if (connection->fd < 0)
         return;
-    ssize_t size =
-        recv(connection->fd, connection->response + connection->size, MAX_RESPONSE - connection->size, 0);
+    ssize_t size = recv(connection->fd, connection->response + connection->size, MAX_RESPONSE - connection->size, 0);
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (size <= 0) {
@@ -146,8 +145,7 @@ static bool open_all(struct client *client)
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
         int fd = endpoint_connect(&client->endpoint);
         if (fd < 0 || epoll_ctl(client->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
-            failures_note(&client->measurement.failures, "connecting number %u: %s", i,
-                          strerror(fd < 0 ? -fd : errno));
+            failures_note(&client->measurement.failures, "connecting number %u: %s", i, strerror(fd < 0 ? -fd : errno));
             return false;
         }
         connection->fd = fd;

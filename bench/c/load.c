@@ -48,7 +48,7 @@ static double number(const char *text, double least, double most)
 static void option_apply(struct load_options *options, int code, const char *text)
 {
     switch (code) {
-    /* clang-format off */
+        /* clang-format off */
     case HOST: options->host = text; break;
     case PORT: options->port = (unsigned)number(text, 1, 65535); break;
     case CONNECTIONS: options->connections = (unsigned)number(text, 1, 1e6); break;
@@ -64,7 +64,7 @@ static void option_apply(struct load_options *options, int code, const char *tex
     case PATH: options->path = text; break;
     case BODY: options->body = text; break;
     default: exit(2); /* getopt_long has said what is wrong */
-    /* clang-format on */
+        /* clang-format on */
     }
 }
 

@@ -16,17 +16,17 @@ struct load_options {
     const char *host;
     unsigned port;
     unsigned connections;
-    unsigned size;       /* bytes of a message */
-    unsigned depth;      /* messages in flight on one connection */
-    unsigned in_flight;  /* messages in flight on all connections together */
-    double rate;         /* messages a second on all connections together; 0: as many as come back */
-    double warmup;       /* seconds */
-    double duration;     /* seconds */
-    pid_t server_pid;    /* whose CPU time to report; 0: nobody's */
-    unsigned sources;    /* source addresses, see struct endpoint */
-    bool block;          /* sleep in epoll_wait instead of spinning: for a machine with one core */
-    const char *path;    /* of an HTTP request */
-    const char *body;    /* that an HTTP response must have; NULL: any */
+    unsigned size;      /* bytes of a message */
+    unsigned depth;     /* messages in flight on one connection */
+    unsigned in_flight; /* messages in flight on all connections together */
+    double rate;        /* messages a second on all connections together; 0: as many as come back */
+    double warmup;      /* seconds */
+    double duration;    /* seconds */
+    pid_t server_pid;   /* whose CPU time to report; 0: nobody's */
+    unsigned sources;   /* source addresses, see struct endpoint */
+    bool block;         /* sleep in epoll_wait instead of spinning: for a machine with one core */
+    const char *path;   /* of an HTTP request */
+    const char *body;   /* that an HTTP response must have; NULL: any */
 };
 
 /* Options given on the command line replace what `options` holds. Exits with a message and status 2 if one is wrong. */
@@ -37,8 +37,7 @@ struct failures {
     char first[200];
 };
 
-__attribute__((format(printf, 2, 3)))
-void failures_note(struct failures *failures, const char *format, ...);
+__attribute__((format(printf, 2, 3))) void failures_note(struct failures *failures, const char *format, ...);
 
 struct measurement {
     int64_t begin_ns; /* 0 until the warm-up is over */

@@ -31,9 +31,8 @@ struct client {
 
 static void fail(struct client *client, const char *what, int error)
 {
-    failures_note(&client->measurement.failures, "%s%s%s (sent %llu, received %llu datagrams)", what,
-                  error ? ": " : "", error ? strerror(error) : "", (unsigned long long)client->sent,
-                  (unsigned long long)client->received);
+    failures_note(&client->measurement.failures, "%s%s%s (sent %llu, received %llu datagrams)", what, error ? ": " : "",
+                  error ? strerror(error) : "", (unsigned long long)client->sent, (unsigned long long)client->received);
     client->alive = 0;
 }
 

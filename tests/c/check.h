@@ -63,12 +63,12 @@ static inline bool check_equal(long long got, long long expected, const char *te
 #define TEST(name) static void name(void)
 #define CHECK(condition) check_that((condition), #condition, __FILE__, __LINE__)
 #define CHECK_EQ(got, expected) check_equal((long long)(got), (long long)(expected), #got, __FILE__, __LINE__)
-#define REQUIRE(condition)                                                 \
-    do {                                                                   \
-        if (!check_that((condition), #condition, __FILE__, __LINE__)) {    \
-            fputs("cannot go on without it\n", stderr);                    \
-            exit(1);                                                       \
-        }                                                                  \
+#define REQUIRE(condition)                                              \
+    do {                                                                \
+        if (!check_that((condition), #condition, __FILE__, __LINE__)) { \
+            fputs("cannot go on without it\n", stderr);                 \
+            exit(1);                                                    \
+        }                                                               \
     } while (0)
 #define RUN(name) check_run(#name, name)
 

@@ -33,7 +33,9 @@ static void open_unix_pair(int pair[2])
 
 static hoop_datagram datagram_to(const struct sockaddr_in *address, const char *data, size_t size)
 {
-    hoop_datagram datagram = {.data = data, .size = (ssize_t)size, .address = (const struct sockaddr *)address,
+    hoop_datagram datagram = {.data = data,
+                              .size = (ssize_t)size,
+                              .address = (const struct sockaddr *)address,
                               .address_length = address == NULL ? 0 : sizeof(*address)};
     return datagram;
 }

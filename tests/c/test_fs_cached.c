@@ -214,7 +214,8 @@ TEST(an_opened_file_can_be_kept)
         file = (hoop_fs_cached_file){.fd = fd, .device = (uint64_t)status.st_dev, .size = 100};
         for (int i = 0; i < 2 * HOOP_FS_CACHED_TURN_READS; i++) {
             int64_t got = hoop_fs_cached_read(&cached, &file, turn + 1, room); /* from the start, wherever it stands */
-            CHECK(got == 100 || got == HOOP_FS_MISS_CONTENTS || (got == HOOP_FS_MISS_TURN && i >= HOOP_FS_CACHED_TURN_READS));
+            CHECK(got == 100 || got == HOOP_FS_MISS_CONTENTS ||
+                  (got == HOOP_FS_MISS_TURN && i >= HOOP_FS_CACHED_TURN_READS));
         }
         file.size = HOOP_FS_CACHED_MOST_BYTES + 1;
         CHECK_EQ(hoop_fs_cached_read(&cached, &file, turn + 2, room), HOOP_FS_MISS_LARGE);

@@ -17,8 +17,8 @@
 enum call { READ, WRITE, PREAD, PWRITE, CLOSE, FSYNC, RENAME, COPY_FILE_RANGE, SENDFILE, CALLS };
 
 static struct fault {
-    int after; /* calls that succeed first; below 0: all do */
-    int error; /* then one fails with this; 0: it moves nothing */
+    int after;  /* calls that succeed first; below 0: all do */
+    int error;  /* then one fails with this; 0: it moves nothing */
     bool stays; /* every later one fails too */
 } faults[CALLS];
 static int made[CALLS];
@@ -173,7 +173,7 @@ TEST(a_file_is_read_whole_whatever_size_it_claims)
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         put(path, pattern, sizes[i]);
         read_back((int64_t)sizes[i], sizes[i]);
-        read_back(0, sizes[i]); /* as files of /proc claim */
+        read_back(0, sizes[i]);                     /* as files of /proc claim */
         read_back((int64_t)sizes[i] * 3, sizes[i]); /* it has shrunk */
         read_back((int64_t)sizes[i] / 2, sizes[i]); /* it has grown */
         largest = 1000;

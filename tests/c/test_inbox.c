@@ -56,7 +56,7 @@ TEST(only_the_first_push_to_a_sleeper_asks_for_a_wake_up)
     CHECK_EQ(hoop_inbox_push(&inbox, &messages[1].node), 0);
     hoop_inbox_awake(&inbox);
     CHECK_EQ(hoop_inbox_push(&inbox, &messages[2].node), 0);
-    CHECK(!hoop_inbox_prepare_sleep(&inbox)); /* there is work */
+    CHECK(!hoop_inbox_prepare_sleep(&inbox));                /* there is work */
     CHECK_EQ(hoop_inbox_push(&inbox, &messages[3].node), 0); /* so the consumer is not asleep */
     CHECK(hoop_inbox_take(&inbox) != NULL);
     CHECK(hoop_inbox_prepare_sleep(&inbox));

@@ -52,8 +52,8 @@ static void compare(const char *host, const char *service, int family, int type,
 
 TEST(answers_are_those_of_libc)
 {
-    static const char *const hosts[] = {"127.0.0.1", "127.1", "0x7f.1", "::1", "fe80::1", "localhost", "256.1.1.1", "",
-                                        NULL};
+    static const char *const hosts[] = {"127.0.0.1", "127.1",     "0x7f.1", "::1", "fe80::1",
+                                        "localhost", "256.1.1.1", "",       NULL};
     static const char *const services[] = {"80", "0", "http", "nosuchservice", NULL};
     static const int families[] = {AF_UNSPEC, AF_INET, AF_INET6, 99};
     static const int types[] = {0, SOCK_STREAM, SOCK_DGRAM};
@@ -73,7 +73,8 @@ TEST(answers_are_those_of_libc)
 static void ask_name(hoop_getnameinfo_job *job, const char *host, int port, uint32_t flowinfo, uint32_t scope_id,
                      bool is_pair)
 {
-    hoop_getnameinfo_job_init(job, HOOP_LANE_DNS, host, port, flowinfo, scope_id, is_pair, NI_NUMERICHOST | NI_NUMERICSERV);
+    hoop_getnameinfo_job_init(job, HOOP_LANE_DNS, host, port, flowinfo, scope_id, is_pair,
+                              NI_NUMERICHOST | NI_NUMERICSERV);
     CHECK_EQ(job->job.lane, HOOP_LANE_DNS);
     run(&job->job);
 }

@@ -74,10 +74,18 @@ TEST(every_field_is_copied)
     struct sockaddr_in6 ipv6 = {.sin6_family = AF_INET6, .sin6_port = 80, .sin6_flowinfo = 5, .sin6_scope_id = 7};
     struct sockaddr_in ipv4 = {.sin_family = AF_INET, .sin_port = 81};
     struct addrinfo last = {.ai_family = 99, .ai_canonname = (char *)"last"};
-    struct addrinfo middle = {.ai_family = AF_INET, .ai_socktype = SOCK_DGRAM, .ai_protocol = 17, .ai_next = &last,
-                              .ai_addr = (struct sockaddr *)&ipv4, .ai_addrlen = sizeof(ipv4)};
-    struct addrinfo first = {.ai_family = AF_INET6, .ai_socktype = SOCK_STREAM, .ai_protocol = 6, .ai_next = &middle,
-                             .ai_addr = (struct sockaddr *)&ipv6, .ai_addrlen = sizeof(ipv6),
+    struct addrinfo middle = {.ai_family = AF_INET,
+                              .ai_socktype = SOCK_DGRAM,
+                              .ai_protocol = 17,
+                              .ai_next = &last,
+                              .ai_addr = (struct sockaddr *)&ipv4,
+                              .ai_addrlen = sizeof(ipv4)};
+    struct addrinfo first = {.ai_family = AF_INET6,
+                             .ai_socktype = SOCK_STREAM,
+                             .ai_protocol = 6,
+                             .ai_next = &middle,
+                             .ai_addr = (struct sockaddr *)&ipv6,
+                             .ai_addrlen = sizeof(ipv6),
                              .ai_canonname = long_name};
     prepare(&first, 0, 0);
     hoop_getaddrinfo_job job;

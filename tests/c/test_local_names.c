@@ -24,8 +24,8 @@ static bool is_local(const char *host, int family)
 
 TEST(numeric_forms_need_nobody)
 {
-    static const char *const numeric[] = {"127.0.0.1", "127.1", "0x7f.1", "010.0.0.1", "1", "::1", "fe80::1%eth0", "",
-                                          NULL};
+    static const char *const numeric[] = {"127.0.0.1", "127.1",        "0x7f.1", "010.0.0.1", "1",
+                                          "::1",       "fe80::1%eth0", "",       NULL};
     for (size_t i = 0; i < sizeof(numeric) / sizeof(*numeric); i++)
         CHECK(hoop_name_is_local(numeric[i], AF_UNSPEC, 0, NO_FILE));
     CHECK(!hoop_name_is_local("256.1.1.1", AF_UNSPEC, 0, NO_FILE));

@@ -132,7 +132,7 @@ static void check_names_with_places_of_their_own(int size, int held_files)
         put(&stage, &answered[i]);
     }
     receive_all(&stage.home, 2 * LOCAL); /* hangs if they wait for the others */
-    task stuck; /* a name server that has fallen silent, now */
+    task stuck;                          /* a name server that has fallen silent, now */
     init_held(&stage, &stuck, HOOP_LANE_ANSWERED_NAMES);
     put(&stage, &stuck);
     await(&stage.started, 1);

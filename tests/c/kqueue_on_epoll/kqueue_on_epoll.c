@@ -1,8 +1,8 @@
 /* kqueue_on_epoll.c: a kqueue good enough to run csrc/poller_kqueue.c on Linux, where most of hoop's authors are.
  *
  * It is written from the manual pages and from the facts at the head of poller_kqueue.c, so it shows that the back end
- * does what those facts ask for, under the sanitizers; that they are true is for a real kqueue to say (the same tests on
- * macOS and FreeBSD).
+ * does what those facts ask for, under the sanitizers; that they are true is for a real kqueue to say (the same tests
+ * on macOS and FreeBSD).
  *
  * A kqueue is an epoll, so that it can be watched itself, with a table of knotes beside it: (number, filter) -> udata.
  * Closing a number drops its knotes, whatever duplicates live on, as a real kqueue does and an epoll does not; so close
