@@ -33,6 +33,11 @@
 /* What every kernel moves in one call: XNU refuses more than INT_MAX bytes with EINVAL, Linux cuts to this. */
 #define HOOP_LARGEST_TRANSFER ((size_t)0x7ffff000)
 
+static inline size_t hoop_transfer_size(size_t size)
+{
+    return size < HOOP_LARGEST_TRANSFER ? size : HOOP_LARGEST_TRANSFER;
+}
+
 #define HOOP_CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
 #define HOOP_ASSERT(condition)                                                                    \

@@ -16,4 +16,10 @@ static inline int64_t hoop_clock_ns(void)
     return (int64_t)now.tv_sec * HOOP_NS_PER_SECOND + now.tv_nsec;
 }
 
+static inline struct timespec hoop_timespec_of(int64_t time_ns) /* of a time or a duration */
+{
+    return (struct timespec){.tv_sec = (time_t)(time_ns / HOOP_NS_PER_SECOND),
+                             .tv_nsec = (long)(time_ns % HOOP_NS_PER_SECOND)};
+}
+
 #endif

@@ -26,11 +26,6 @@
 #define MOST_SYMBOLS 12 /* random characters in a temporary name */
 #define MOST_TEMPORARY_NAMES 100
 
-static size_t at_most(size_t size, size_t limit)
-{
-    return size < limit ? size : limit;
-}
-
 int hoop_fs_open(const char *path, int flags, mode_t mode)
 {
     int fd;
@@ -47,7 +42,7 @@ static int close_file(int fd)
 static ssize_t read_once(int fd, void *buffer, size_t size, int64_t offset)
 {
     ssize_t moved;
-    size = at_most(size, HOOP_LARGEST_TRANSFER);
+    size = hoop_transfer_size(size);
     HOOP_RETRY(moved, offset < 0 ? read(fd, buffer, size) : pread(fd, buffer, size, (off_t)offset));
     return moved < 0 ? -errno : moved;
 }
@@ -55,7 +50,7 @@ static ssize_t read_once(int fd, void *buffer, size_t size, int64_t offset)
 static ssize_t write_once(int fd, const void *buffer, size_t size, int64_t offset)
 {
     ssize_t moved;
-    size = at_most(size, HOOP_LARGEST_TRANSFER);
+    size = hoop_transfer_size(size);
     HOOP_RETRY(moved, offset < 0 ? write(fd, buffer, size) : pwrite(fd, buffer, size, (off_t)offset));
     if (HOOP_UNLIKELY(moved == 0) && size > 0)
         return -EIO;

@@ -120,36 +120,31 @@ bool hoop_net_is_resource_error(int result)
     return result == -EMFILE || result == -ENFILE || result == -ENOBUFS || result == -ENOMEM;
 }
 
-static size_t limit(size_t size)
-{
-    return size < HOOP_LARGEST_TRANSFER ? size : HOOP_LARGEST_TRANSFER;
-}
-
 ssize_t hoop_net_recv(int fd, void *buffer, size_t size)
 {
     ssize_t moved;
-    HOOP_RETRY(moved, recv(fd, buffer, limit(size), 0));
+    HOOP_RETRY(moved, recv(fd, buffer, hoop_transfer_size(size), 0));
     return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
 ssize_t hoop_net_send(int fd, const void *buffer, size_t size)
 {
     ssize_t moved;
-    HOOP_RETRY(moved, send(fd, buffer, limit(size), HOOP_NET_SEND_FLAGS));
+    HOOP_RETRY(moved, send(fd, buffer, hoop_transfer_size(size), HOOP_NET_SEND_FLAGS));
     return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
 ssize_t hoop_net_read(int fd, void *buffer, size_t size)
 {
     ssize_t moved;
-    HOOP_RETRY(moved, read(fd, buffer, limit(size)));
+    HOOP_RETRY(moved, read(fd, buffer, hoop_transfer_size(size)));
     return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 
 static ssize_t write_buffer(int fd, const void *buffer, size_t size)
 {
     ssize_t moved;
-    HOOP_RETRY(moved, write(fd, buffer, limit(size)));
+    HOOP_RETRY(moved, write(fd, buffer, hoop_transfer_size(size)));
     return moved < 0 ? hoop_net_negative_errno() : moved;
 }
 

@@ -175,8 +175,7 @@ static int open_timer(hoop_poller *poller, epoll_state *state)
 /* 0 disarms. Setting a timer also clears an unread expiry, so the timer is never read. */
 static int set_timer(epoll_state *state, int64_t timeout_ns)
 {
-    struct itimerspec spec = {.it_value = {.tv_sec = (time_t)(timeout_ns / HOOP_NS_PER_SECOND),
-                                           .tv_nsec = (long)(timeout_ns % HOOP_NS_PER_SECOND)}};
+    struct itimerspec spec = {.it_value = hoop_timespec_of(timeout_ns)};
     if (timerfd_settime(state->timer_fd, 0, &spec, NULL) < 0)
         return -errno;
     state->timer_armed = timeout_ns != 0;

@@ -37,11 +37,15 @@ static inline int64_t hoop_poller_deadline_ns(int64_t timeout_ns) /* INT64_MAX f
     return timeout_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + timeout_ns;
 }
 
+static inline int64_t hoop_poller_one_wait_ns(int64_t timeout_ns) /* what to ask the kernel for */
+{
+    return timeout_ns < HOOP_POLLER_LONGEST_WAIT_NS ? timeout_ns : HOOP_POLLER_LONGEST_WAIT_NS;
+}
+
 /* Milliseconds, rounded up, so that a wait told in them is never short. */
 static inline int hoop_poller_round_up_ms(int64_t timeout_ns)
 {
-    int64_t wait_ns = timeout_ns < HOOP_POLLER_LONGEST_WAIT_NS ? timeout_ns : HOOP_POLLER_LONGEST_WAIT_NS;
-    return (int)((wait_ns + HOOP_NS_PER_MS - 1) / HOOP_NS_PER_MS);
+    return (int)((hoop_poller_one_wait_ns(timeout_ns) + HOOP_NS_PER_MS - 1) / HOOP_NS_PER_MS);
 }
 
 #if HOOP_HAVE_EPOLL

@@ -181,9 +181,7 @@ static int translate(kqueue_state *state, int count, hoop_event *events)
 static int call_kevent(hoop_poller *poller, int capacity, int64_t timeout_ns)
 {
     kqueue_state *state = poller->backend_state;
-    int64_t wait_ns = timeout_ns < HOOP_POLLER_LONGEST_WAIT_NS ? timeout_ns : HOOP_POLLER_LONGEST_WAIT_NS;
-    struct timespec timeout = {.tv_sec = (time_t)(wait_ns / HOOP_NS_PER_SECOND),
-                               .tv_nsec = (long)(wait_ns % HOOP_NS_PER_SECOND)};
+    struct timespec timeout = hoop_timespec_of(hoop_poller_one_wait_ns(timeout_ns));
     int count = kevent(poller->backend_fd, NULL, 0, state->ready, (unsigned)capacity, timeout_ns < 0 ? NULL : &timeout);
     return count < 0 ? -errno : count;
 }

@@ -152,18 +152,12 @@ static int poll_apply(hoop_poller *poller, int fd, uint32_t generation, unsigned
     return result;
 }
 
-static struct timespec timespec_of(int64_t timeout_ns)
-{
-    return (struct timespec){.tv_sec = (time_t)(timeout_ns / HOOP_NS_PER_SECOND),
-                             .tv_nsec = (long)(timeout_ns % HOOP_NS_PER_SECOND)};
-}
-
 static int call_poll(poll_state *state, int64_t timeout_ns)
 {
     int count;
 #if HOOP_HAVE_PPOLL
     if (timeout_ns >= 0) {
-        struct timespec timeout = timespec_of(timeout_ns);
+        struct timespec timeout = hoop_timespec_of(timeout_ns);
         count = ppoll(state->entries, (nfds_t)state->count, &timeout, NULL);
     } else {
         count = ppoll(state->entries, (nfds_t)state->count, NULL, NULL);
@@ -230,7 +224,7 @@ static int call_select(poll_state *state, int64_t timeout_ns)
         if (entry->fd > largest)
             largest = entry->fd;
     }
-    struct timespec timeout = timespec_of(timeout_ns < 0 ? 0 : timeout_ns);
+    struct timespec timeout = hoop_timespec_of(timeout_ns < 0 ? 0 : timeout_ns);
     int count = pselect(largest + 1, (fd_set *)(void *)readable, (fd_set *)(void *)writable, NULL,
                         timeout_ns < 0 ? NULL : &timeout, NULL);
     if (count < 0)
@@ -293,7 +287,7 @@ static int poll_wait(hoop_poller *poller, hoop_event *events, int capacity, int6
     int64_t deadline_ns = timeout_ns > 0 ? hoop_poller_deadline_ns(timeout_ns) : 0;
     int64_t left_ns = timeout_ns;
     for (;;) {
-        int64_t wait_ns = left_ns < HOOP_POLLER_LONGEST_WAIT_NS ? left_ns : HOOP_POLLER_LONGEST_WAIT_NS;
+        int64_t wait_ns = hoop_poller_one_wait_ns(left_ns);
         int count = call_poll(state, wait_ns);
         if (HOOP_UNLIKELY(count == -EINVAL || count == -ENOMEM || count == -EAGAIN))
             count = call_select(state, wait_ns);
