@@ -1,13 +1,19 @@
-"""The operations whose instructions are counted, each a program: python -m bench.operations NAME COUNT
+"""The operations whose instructions are counted, each a program: python -m bench.operations NAME COUNT ...
 
-A program performs one operation COUNT times on a hoop loop and ends. Everything is in one process, and every operation is
-begun by the end of the one before it, so that the same instructions run each time: the peer of a connection is a plain
-socket that the loop watches too, and what the peer costs (a read and a write by the os module) is in the figure.
+A program performs one operation COUNT times on a hoop loop, then on a new loop as often as the next COUNT says, and
+ends. Everything is in one process, and every operation is begun by the end of the one before it, so that the same
+instructions run each time: the peer of a connection is a plain socket that the loop watches too, and what the peer
+costs (a read and a write by the os module) is in the figure.
+
+Where valgrind runs it, the first COUNT is to warm up, at a speed at which nothing is counted. Each of the others
+gives a file of figures.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import json
 import os
 import socket
@@ -18,6 +24,7 @@ from typing import Any, cast
 
 import hoop
 
+from bench.build import is_built, program
 from bench.servers.protocol_echo import Echo
 from bench.servers.streams_echo import echo as echo_streams
 
@@ -70,7 +77,7 @@ async def connected_peer(address: tuple[str, int]) -> socket.socket:
     return peer
 
 
-async def ask_server(loop: Any, server: asyncio.Server, count: int) -> None:
+async def ask_server(loop: Any, server: Any, count: int) -> None:
     peer = await connected_peer(server.sockets[0].getsockname())
     await ask_again_and_again(loop, peer, count, MESSAGE, len(MESSAGE))
     peer.close()
@@ -195,10 +202,10 @@ async def timer(loop: Any, count: int) -> None:
 
 async def timer_cancelled(loop: Any, count: int) -> None:
     for _ in range(count):
-        loop.call_later(60, count_nothing).cancel()
+        loop.call_later(60, never).cancel()
 
 
-def count_nothing() -> None:
+def never() -> None:
     raise AssertionError("a cancelled timer ran")
 
 
@@ -252,12 +259,39 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def main() -> None:
-    name, count = sys.argv[1], int(sys.argv[2])
+def do_nothing() -> None:
+    pass
+
+
+class Marks:
+    """Where counting begins and ends: bench/c/marks.c. Nothing where that is not built."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(program("marks.so")) if is_built("marks.so") else None
+        self.start, self.zero, self.write, self.fill_heap = (
+            getattr(library, f"marks_{name}", do_nothing) for name in ("start", "zero", "write", "fill_heap")
+        )
+
+
+def perform(name: str, count: int, marks: Marks) -> None:
+    """On a loop of its own. What a loop costs to make and to close is not counted."""
     loop = hoop.new_event_loop()
+    gc.collect()
+    marks.fill_heap()
+    marks.zero()
     loop.run_until_complete(OPERATIONS[name](loop, count))
+    marks.write()
     loop.close()
-    print(json.dumps({"performed": count}), flush=True)
+
+
+def main() -> None:
+    name, *counts = sys.argv[1:]
+    marks = Marks()
+    for number, count in enumerate(counts):
+        perform(name, int(count), marks)
+        if number == 0:
+            marks.start()
+    print(json.dumps({"performed": counts}), flush=True)
     os._exit(0)  # what the interpreter's end costs is nobody's operation
 
 
