@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoop.core.handle import Immediate
 from hoop.core.timer import Timer
-from hoop.handles.socket import Socket
-from hoop.handles.udp_socket import UdpSocket
 from hoop.jobs.pool import Pool, PoolFull
 from hoop.loop import Loop
 from hoop.loop_methods.servers import Server
@@ -32,6 +30,8 @@ from hoop.stats import ServerStats
 if TYPE_CHECKING:
     from hoop import compress, crypto, dns, fs, monitor
     from hoop import limits as limits
+    from hoop.handles.socket import Socket
+    from hoop.handles.udp_socket import UdpSocket
     from hoop.limits import Limits
     from hoop.policy import EventLoopPolicy as EventLoopPolicy
     from hoop.policy import install as install
@@ -89,9 +89,11 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
 MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor"})
 NAMES_ON_DEMAND = {
     "Limits": "limits",
+    "Socket": "handles.socket",
     "StreamReader": "streams.streams",
     "StreamReaderProtocol": "streams.streams",
     "StreamWriter": "streams.streams",
+    "UdpSocket": "handles.udp_socket",
     "open_connection": "streams.stream_api",
     "open_unix_connection": "streams.stream_api",
     "start_server": "streams.stream_api",

@@ -29,8 +29,6 @@ from hoop.loop_methods.signals import Signals
 from hoop.loop_methods.socket_handles import SocketHandles
 from hoop.loop_methods.start_tls import Upgrading
 from hoop.loop_methods.unix_sockets import UnixSockets
-from hoop.names.address_info import Literals
-from hoop.names.name_history import NameHistory
 
 T = TypeVar("T")
 TaskFactory = Callable[..., "asyncio.Future[Any]"]
@@ -104,8 +102,8 @@ class Loop(
         self._pid = os.getpid()
         self._default_executor = None
         self._executor_shutdown_called = False
-        self._literals = Literals()
-        self._name_history = NameHistory()
+        self._literals = None
+        self._name_history = None
         self._resolver = None
         self._asyncgens = weakref.WeakSet()
         self._asyncgens_shutdown_called = False

@@ -2,58 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, dataclass
-from typing import Any, NoReturn, TypeVar, dataclass_transform
+from typing import Any, NoReturn, dataclass_transform
 
-T = TypeVar("T")
+
+class DataclassFields:
+    """What makes a Value a dataclass to dataclasses.asdict(), replace() and their like, once they ask."""
+
+    def __get__(self, value: object, kind: Any) -> dict[str, Any]:
+        from dataclasses import make_dataclass
+
+        made: Any = make_dataclass(kind.__name__, kind.__annotations__.items(), frozen=True, kw_only=True)
+        fields: dict[str, Any] = made.__dataclass_fields__
+        kind.__dataclass_fields__ = fields  # which is found first from now on
+        return fields
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
-def value(kind: type[T]) -> type[T]:
-    """A dataclass whose methods are Value's: compiling a set of them for each class takes @dataclass most of its time."""
-    return dataclass(init=False, repr=False, eq=False, slots=True, kw_only=True)(kind)
-
-
 class Value:
-    """What @dataclass(frozen=True, kw_only=True) would generate: made of keywords, equal by fields, never changed."""
+    """A frozen dataclass: made of keywords, equal by fields, never changed. To import that module and to have it compile a
+    set of methods for each class would take a fifth of hoop's own time to be imported.
+    """
 
-    __slots__: tuple[str, ...] = ()  # in each class the names of its fields, by dataclass()
+    def __init_subclass__(cls) -> None:
+        cls.__dataclass_fields__ = DataclassFields()  # type: ignore[attr-defined]
 
     def __init__(self, **fields: Any) -> None:
-        names = self.__slots__
-        if fields.keys() != set(names):
+        names = type(self).__annotations__
+        if fields.keys() != names.keys():
             raise TypeError(f"{type(self).__name__} takes the keywords {', '.join(names)}, not {', '.join(fields)}")
-        self.__setstate__(tuple([fields[name] for name in names]))
+        vars(self).update({name: fields[name] for name in names})
 
     def __repr__(self) -> str:
-        fields = ", ".join([f"{name}={getattr(self, name)!r}" for name in self.__slots__])
-        return f"{type(self).__qualname__}({fields})"
+        return f"{type(self).__qualname__}({', '.join([f'{name}={field!r}' for name, field in vars(self).items()])})"
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Value) or type(other) is not type(self):
-            return NotImplemented
-        return self.__getstate__() == other.__getstate__()
+        return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self.__getstate__())
+        return hash(tuple(vars(self).values()))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
+        from dataclasses import FrozenInstanceError
+
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
     def __delattr__(self, name: str) -> NoReturn:
+        from dataclasses import FrozenInstanceError
+
         raise FrozenInstanceError(f"cannot delete field {name!r}")
 
-    # For copies and pickles, which would assign.
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        return tuple([getattr(self, name) for name in self.__slots__])
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        for name, content in zip(self.__slots__, state, strict=True):
-            object.__setattr__(self, name, content)
+    def __replace__(self, /, **changes: Any) -> Any:
+        return type(self)(**{**vars(self), **changes})
 
 
-@value
 class Durations(Value):
     """How long something took, over all times that it happened. Percentiles are at most 1/32 too high, never too low."""
 
@@ -64,7 +65,6 @@ class Durations(Value):
     max_ns: int
 
 
-@value
 class PoolStats(Value):
     """The state of a pool at one moment, and what it has done since it was made."""
 
@@ -94,7 +94,6 @@ class PoolStats(Value):
     """From the beginning of a job to its end."""
 
 
-@value
 class CachedReadStats(Value):
     """How the reads of small cached files went that hoop.fs tries on the loop's own thread."""
 
@@ -108,7 +107,6 @@ class CachedReadStats(Value):
     """Those that went to the pool, by reason (docs/files.md)."""
 
 
-@value
 class Metrics(Value):
     """What a loop has done since it was made, or since reset_metrics()."""
 
@@ -149,7 +147,6 @@ class Metrics(Value):
         return self.busy_ns / total_ns if total_ns > 0 else 0.0
 
 
-@value
 class ServerStats(Value):
     """What a server has seen so far; see hoop.Limits for what the limits mean."""
 

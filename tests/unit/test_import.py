@@ -13,8 +13,13 @@ from interpreter import run_script
 import hoop
 
 # Loaded when a public name of theirs, or a method that needs them, is used for the first time.
-ON_DEMAND = ("compress", "crypto", "dns", "fs", "limits", "monitor", "policy", "streams.stream_api", "streams.streams")
-FOREIGN = ("bz2", "hashlib", "hmac", "lzma", "pathlib", "shutil", "tempfile")
+ON_DEMAND = (
+    *("compress", "crypto", "dns", "fs", "limits", "monitor", "policy"),
+    *("files.file_jobs", "handles.socket", "handles.udp_socket", "jobs.offload", "names.address_info", "names.name_jobs"),
+    *("net.admission", "net.datagram", "net.listener", "net.pipe", "net.stream", "net.writing"),
+    *("streams.stream_api", "streams.streams", "tls.engine", "tls.session", "tls.tls_transport"),
+)
+FOREIGN = ("bz2", "dataclasses", "hashlib", "hmac", "ipaddress", "lzma", "pathlib", "shutil", "tempfile")
 
 
 def printed(program: str) -> str:

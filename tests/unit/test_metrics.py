@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import hoop
 import pytest
-from hoop.stats import Durations, Metrics
+from hoop.stats import Durations, Metrics, Value
 from stepping import one_turn
 
 MILLISECOND_NS = 1_000_000
@@ -53,6 +55,29 @@ def test_a_new_loop_has_done_nothing(loop):
 def test_it_cannot_be_changed(loop):
     with pytest.raises(dataclasses.FrozenInstanceError):
         loop.metrics().turns = 5
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del loop.metrics().turns
+
+
+def test_it_is_a_dataclass(loop):
+    metrics = loop.metrics()
+    assert dataclasses.is_dataclass(metrics) and not dataclasses.is_dataclass(Value)
+    assert [field.name for field in dataclasses.fields(Durations)] == ["count", "mean_ns", "p50_ns", "p99_ns", "max_ns"]
+    assert dataclasses.asdict(metrics)["lag"] == dataclasses.asdict(metrics.lag)
+    assert dataclasses.replace(metrics, turns=5).turns == 5 and metrics.turns == 0
+    assert dataclasses.replace(metrics, turns=5) != metrics == dataclasses.replace(metrics)
+
+
+def test_it_is_a_value(loop):
+    lag = loop.metrics().lag
+    assert pickle.loads(pickle.dumps(lag)) == copy.deepcopy(lag) == lag != (0, 0, 0, 0, 0)
+    assert {lag: 1}[copy.copy(lag)] == 1
+    assert repr(lag) == "Durations(count=0, mean_ns=0, p50_ns=0, p99_ns=0, max_ns=0)"
+    for wrong in ({"count": 1}, {**vars(lag), "more": 1}):
+        with pytest.raises(TypeError, match="Durations takes the keywords count, mean_ns"):
+            Durations(**wrong)
+    with pytest.raises(TypeError):
+        Durations(1, 2, 3, 4, 5)
 
 
 def test_callbacks_of_every_kind_are_counted(loop):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import _socket
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hoop.loop_methods.executors import Executing
-from hoop.names.address_info import Literals
-from hoop.names.name_history import NameHistory
-from hoop.names.name_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES, AddressQuestion, NameQuestion
+
+if TYPE_CHECKING:
+    from hoop.names.address_info import Literals
+    from hoop.names.name_history import NameHistory
+    from hoop.names.name_jobs import AddressQuestion, NameQuestion
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 
@@ -56,8 +58,8 @@ def is_patched() -> bool:
 class Resolving(Executing):
     """getaddrinfo and getnameinfo for a loop."""
 
-    _literals: Literals
-    _name_history: NameHistory
+    _literals: Literals | None
+    _name_history: NameHistory | None
     _resolver: Any  # a hoop.dns.Resolver, made by that module at first use
 
     async def getaddrinfo(
@@ -79,9 +81,11 @@ class Resolving(Executing):
             raise RuntimeError("Event loop is closed")
         if is_patched():
             return await self.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
-        answer = self._literals.answer(host, port, family, type, proto, flags)
+        answer = self._numeric_hosts().answer(host, port, family, type, proto, flags)
         if answer is not None:
             return answer
+        from hoop.names.name_jobs import AddressQuestion
+
         found: list[AddressInfo] = await self._ask_libc(AddressQuestion(host, port, family, type, proto, flags))
         return found
 
@@ -89,6 +93,8 @@ class Resolving(Executing):
         """As socket.getnameinfo, in a thread of the pool. Raises socket.gaierror. A replaced one is called, as above."""
         if socket.getnameinfo is not ORIGINAL_GETNAMEINFO:
             return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
+        from hoop.names.name_jobs import NameQuestion
+
         name: tuple[str, str] = await self._ask_libc(NameQuestion(sockaddr, flags))
         return name
 
@@ -96,7 +102,9 @@ class Resolving(Executing):
         """In the pool, in the lane that the name has deserved: those that are answered do not wait behind those that are
         not. Unless a name server was asked about it a moment ago, it is first seen whether this machine answers by itself.
         """
-        history, key = self._name_history, question.key
+        from hoop.names.name_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES
+
+        history, key = self._history_of_names(), question.key
         lane = history.lane(key, self.time())
         try:
             answer = await question.ask(self.pool, self, lane)
@@ -109,11 +117,25 @@ class Resolving(Executing):
         history.note_answer(key, lane, self.time())
         return answer
 
+    def _numeric_hosts(self) -> Literals:
+        if self._literals is None:
+            from hoop.names.address_info import Literals
+
+            self._literals = Literals()
+        return self._literals
+
+    def _history_of_names(self) -> NameHistory:
+        if self._name_history is None:
+            from hoop.names.name_history import NameHistory
+
+            self._name_history = NameHistory()
+        return self._name_history
+
     def _answer_literal(
         self, host: object, port: object, family: int, type: int, proto: int, flags: int
     ) -> list[AddressInfo] | None:
         """What getaddrinfo will answer if it takes neither a look-up nor somebody's mock, else None."""
-        return None if is_patched() else self._literals.answer(host, port, family, type, proto, flags)
+        return None if is_patched() else self._numeric_hosts().answer(host, port, family, type, proto, flags)
 
     async def _ensure_resolved(
         self, address: Sequence[Any], *, family: int = 0, type: int = socket.SOCK_STREAM, proto: int = 0, flags: int = 0

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from hoop.loop_methods.base_loop import BaseLoop
-from hoop.net.pipe import make_read_pipe, make_write_pipe
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 
@@ -23,6 +22,8 @@ class Piping(BaseLoop, asyncio.AbstractEventLoop):
 
         ValueError unless it is a pipe, a socket or a character device; then pipe stays open.
         """
+        from hoop.net.pipe import make_read_pipe
+
         protocol = protocol_factory()
         _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
         waiter = self.create_future()
@@ -40,6 +41,8 @@ class Piping(BaseLoop, asyncio.AbstractEventLoop):
         self, protocol_factory: Callable[[], ProtocolT], pipe: Any
     ) -> tuple[asyncio.WriteTransport, ProtocolT]:
         """Write to pipe; as connect_read_pipe. The protocol's connection_lost also tells that the reader has left."""
+        from hoop.net.pipe import make_write_pipe
+
         protocol = protocol_factory()
         _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
         waiter = self.create_future()

@@ -19,15 +19,12 @@ from typing import TYPE_CHECKING, Any, Self
 from hoop.loop_methods.base_loop import BaseLoop
 from hoop.loop_methods.connections import ProtocolFactory
 from hoop.loop_methods.name_lookups import AddressInfo, Resolving
-from hoop.net.admission import Admission
-from hoop.net.listener import Listener
-from hoop.net.stream import close_streams_of
 from hoop.stats import ServerStats
 from hoop.tls.tls_options import TlsOptions, server_options
-from hoop.tls.tls_transport import new_session
 
 if TYPE_CHECKING:
     from hoop.limits import Limits
+    from hoop.net.listener import Listener
 
 SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"  # Linux: listen(2) silently cuts a longer backlog
 
@@ -45,6 +42,8 @@ class Server(asyncio.AbstractServer):
         limits: Limits | None = None,
         ssl_context: ssl_module.SSLContext | None = None,
     ) -> None:
+        from hoop.net.admission import Admission
+
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets
         self._protocol_factory = protocol_factory
@@ -83,6 +82,8 @@ class Server(asyncio.AbstractServer):
             return
         if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
+        from hoop.net.listener import Listener
+
         self._serving = True
         try:
             warn_of_backlog(self._backlog)
@@ -176,10 +177,14 @@ class Server(asyncio.AbstractServer):
 
     def close_clients(self) -> None:
         """close() every connection that this server accepted and that is still open."""
+        from hoop.net.stream import close_streams_of
+
         close_streams_of(self._loop, self, abort=False)
 
     def abort_clients(self) -> None:
         """abort() every connection that this server accepted and that is still open."""
+        from hoop.net.stream import close_streams_of
+
         close_streams_of(self._loop, self, abort=True)
 
     async def start_serving(self) -> None:
@@ -278,6 +283,7 @@ class Serving(BaseLoop, Resolving):
 
     def _tls_factory(self, protocol_factory: ProtocolFactory, tls: TlsOptions) -> ProtocolFactory:
         """A factory that wraps each accepted connection's protocol in TLS."""
+        from hoop.tls.tls_transport import new_session  # now: an accepted connection may have taken the last descriptor
 
         def wrap_protocol() -> asyncio.BaseProtocol:
             return new_session(self, protocol_factory(), tls)

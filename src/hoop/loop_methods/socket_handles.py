@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ipaddress
 import os
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from hoop.handles.socket import Socket, new_client_socket
-from hoop.handles.udp_socket import UdpSocket
 from hoop.loop_methods.connections import Connecting
 from hoop.loop_methods.servers import Server, Serving, prepare, set_listen_options
 from hoop.loop_methods.unix_sockets import CLEANS_UP, Path, UnixSockets, bound_to, file_remover
 from hoop.tls.tls_options import TlsOptions, client_options, host_options, server_options
 
 if TYPE_CHECKING:
+    from hoop.handles.socket import Socket
+    from hoop.handles.udp_socket import UdpSocket
     from hoop.limits import Limits
 
 LOCALHOST = "127.0.0.1"
@@ -118,6 +117,8 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         cleanup: Callable[[], None] | None,
     ) -> SocketServer:
         """A server on a bound socket, which is closed if that fails."""
+        from hoop.handles.socket import Socket
+
         try:
             if not callable(on_connection):
                 raise TypeError(f"on_connection must be callable, not {on_connection!r}")
@@ -199,6 +200,8 @@ class SocketHandles(UnixSockets, Connecting, Serving):
     def _new_client(self, on_connect: Callable[[Socket], object] | None, allow_half_open: bool) -> Socket:
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
+        from hoop.handles.socket import new_client_socket
+
         handle = new_client_socket(self, allow_half_open)
         handle.on_connect = on_connect
         return handle
@@ -233,6 +236,8 @@ class SocketHandles(UnixSockets, Connecting, Serving):
         does not work, ValueError for a host that is a name, a port that is none and a remote_address that is no (host, port).
         (Node: dgram.createSocket; uv_udp_bind)
         """
+        from hoop.handles.udp_socket import UdpSocket
+
         udp = bound_udp(host, port, reuse_port) if sock is None else sock
         try:
             if udp.type != socket.SOCK_DGRAM:
@@ -257,6 +262,8 @@ def numeric(host: str) -> str:
     """host, if it is an address in numbers (an IPv6 one perhaps with a zone); 127.0.0.1 for localhost. Else ValueError."""
     if host == "localhost":
         return LOCALHOST
+    import ipaddress
+
     try:
         if not isinstance(host, str):  # a number is an address to the module
             raise ValueError

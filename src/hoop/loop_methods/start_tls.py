@@ -6,11 +6,8 @@ import asyncio
 import ssl
 from typing import Any
 
-from hoop.handles.socket import Socket
 from hoop.loop_methods.base_loop import BaseLoop
-from hoop.net.stream import StreamTransport  # type: ignore[attr-defined]
 from hoop.tls.tls_options import TlsOptions
-from hoop.tls.tls_transport import TlsTransport, new_session  # type: ignore[attr-defined]
 
 
 class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
@@ -39,6 +36,8 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         if transport.is_closing():
             raise ConnectionResetError(f"start_tls() on a transport that is closing: {transport!r}")
+        from hoop.tls.tls_transport import new_session
+
         waiter = self.create_future()
         options = TlsOptions(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         session = new_session(self, protocol, options, waiter, is_upgrade=True)
@@ -57,6 +56,10 @@ class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
 
 def taken_from_socket(transport: asyncio.Transport) -> bytes:
     """What a hoop.Socket, whose connection this was, has received and nobody has read: as with a StreamReader."""
+    from hoop.handles.socket import Socket
+    from hoop.net.stream import StreamTransport  # type: ignore[attr-defined]
+    from hoop.tls.tls_transport import TlsTransport  # type: ignore[attr-defined]
+
     if not isinstance(transport, (StreamTransport, TlsTransport)):
         return b""  # another one cannot be a Socket's, and need not tell its protocol
     former = transport.get_protocol()
