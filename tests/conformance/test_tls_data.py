@@ -487,7 +487,7 @@ def test_trap_23_an_idle_connection_holds_no_buffers(run: Any, loop_name: str) -
             seen.add(id(item))
             largest = max(largest, sys.getsizeof(item))
             for child in gc.get_referents(item):
-                if type(child).__module__ in kinds or type(child).__module__.startswith("hoop.tls.tls_transport"):
+                if type(child).__module__ in kinds or type(child).__module__.startswith("hoop.tls."):
                     waiting.append(child)
                 elif isinstance(child, (bytes, bytearray, memoryview)):
                     waiting.append(child)

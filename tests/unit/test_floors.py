@@ -59,7 +59,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("admission",),
         ("listener", "sockops", "pipe"),
     ),
-    "tls": (("engine", "tls_options"), ("plaintext",), ("session",), ("tls_transport",)),
+    "tls": (("engine", "tls_options"), ("memory_engine", "tls_reading", "plaintext"), ("session",), ("tls_transport",)),
     "streams": (("streams",), ("stream_api",)),
     "names": (("address_info",), ("name_jobs",), ("name_history",)),
     "files": (("file_jobs",), ("file_object",), ("temporary_files",)),

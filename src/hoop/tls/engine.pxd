@@ -1,3 +1,16 @@
+# engine.pxd: the TLS protocol of one connection. The contract between a session and an engine.
+#
+# Bytes in, bytes out: ciphertext from the peer goes in by feed() and comes out as plaintext by decrypt(); plaintext goes in
+# by encrypt(), and what is for the peer, handshake, alerts and records alike, comes out by take_output(). An engine knows no
+# transport, no loop and no time, waits for nothing, and keeps no memory of its caller's: what it needs of its arguments it
+# has copied when a function returns. A new engine is one file with a class that derives from TlsEngine, and a function that
+# makes one for a context; the session knows this interface only.
+#
+# All calls come from the loop's thread. A context's own callbacks (SNI, verification, messages, key log) run inside
+# handshake(), decrypt(), encrypt() and end(), and what they raise comes out of these. Whatever raises may have made output:
+# the alert that tells the peer why.
+
+
 cdef enum:
     TLS_ENDED = 0               # decrypt(): the peer has sent close_notify
     TLS_WANTS_INPUT = -1        # nothing can be done before more ciphertext has been fed
@@ -5,41 +18,46 @@ cdef enum:
 
 
 cdef class TlsEngine:
-    """Bytes in, bytes out. It knows no transport, waits for nothing and calls only the callbacks of the context."""
+    # For whom the application asks: what has version(), cipher(), compression() and getpeercert(), as ssl.SSLObject.
     cdef readonly object ssl_object
-    cdef char *offered          # ciphertext that is not fed yet, where it was received
-    cdef Py_ssize_t offered_size
-    cdef bytes kept             # ciphertext that is not fed yet and had to be copied, or None
-    cdef Py_ssize_t kept_at     # how much of it has been fed
 
-    cdef int offer(self, char *data, Py_ssize_t size) except -1             # data must stay until keep_offered()
-    cdef int keep_offered(self) except -1
-    cdef int drop_offered(self) except -1
-    cdef Py_ssize_t unfed(self) noexcept                                    # bytes offered, and not fed yet
-    cdef bint feed_more(self) except -1                                     # whether there was something to feed
+    # Go on with the handshake. Not called again once it is complete.
+    # True: it is complete, and all the other functions may be called. False: it wants input; feed, and call again.
+    # Raises ssl.SSLError or what a callback raised: the connection has failed, and only take_output() is called any more.
+    cdef bint handshake(self) except -1
 
-    cdef bint handshake(self) except -1                                     # whether it is complete
-    cdef int feed(self, const char *data, Py_ssize_t size) except -1        # ciphertext from the peer; copied
-    cdef Py_ssize_t pending(self) except -1                                 # bytes fed, and not looked at yet
-    cdef bint has_record(self) except -1                                    # decrypt() has something to do
-    cdef Py_ssize_t decrypt(self, char *buffer, Py_ssize_t size) except -2  # bytes, TLS_ENDED or TLS_WANTS_INPUT
-    cdef Py_ssize_t encrypt(self, object data) except -2                    # bytes taken, or TLS_WANTS_INPUT
-    cdef object take_output(self)                                           # ciphertext for the peer, or None
-    cdef int end(self) except -1                                            # close_notify goes to the output
+    # Take ciphertext from the peer, size > 0. At any time, also before and amid the handshake.
+    # Returns how many bytes it has taken from the beginning of data: at least one, and no more than it likes to hold. The
+    # caller keeps the others, and feeds them when has_record() is false or TLS_WANTS_INPUT or False asks for them.
+    # Raises MemoryError, and then has taken nothing.
+    cdef Py_ssize_t feed(self, const char *data, Py_ssize_t size) except -1
 
+    # Bytes that feed() has taken and neither the handshake nor decrypt() has used. Changes nothing.
+    cdef Py_ssize_t pending(self) except -1
 
-cdef class MemoryEngine(TlsEngine):
-    cdef object incoming        # ssl.MemoryBIO
-    cdef object outgoing
-    cdef object native          # what ssl_object delegates to, or ssl_object itself
-    cdef Py_ssize_t tail        # bytes fed after the end of the last complete record
-    cdef Py_ssize_t record_left  # of the record that the tail begins, as far as its header is known
-    cdef unsigned char header[5]  # of that record
-    cdef bint is_broken         # this is no TLS, or not any more: whatever comes is for decrypt() to refuse
-    cdef bint is_record_new     # a record was completed after the last decrypt()
-    cdef bint may_hold_plaintext  # the last decrypt() filled its buffer
+    # Whether decrypt() may have something to tell: plaintext, the end or an error. Changes nothing, and costs little. False
+    # is a promise that decrypt() would answer TLS_WANTS_INPUT; True is none.
+    cdef bint has_record(self) except -1
 
-    cdef int find_records(self, const unsigned char *data, Py_ssize_t size) noexcept
+    # Decrypt into buffer, which has room for size > 0 bytes. After the handshake.
+    # Returns the number of bytes of plaintext, more than 0, and there may be more; TLS_ENDED, and no more will come; or
+    # TLS_WANTS_INPUT. Key updates and tickets are dealt with on the way, and may have made output.
+    # Raises ssl.SSLError for what is no TLS or has been tampered with: buffer then has nothing in it, what was returned
+    # before is valid, and when it is called again it raises again.
+    cdef Py_ssize_t decrypt(self, char *buffer, Py_ssize_t size) except -2
 
+    # Encrypt from the beginning of data, a contiguous bytes-like object of 1 to TLS_RECORD_SIZE bytes. After the handshake,
+    # and before end().
+    # Returns how many bytes it has taken, at least one: their records are in the output. Or TLS_WANTS_INPUT, when the peer
+    # has asked to negotiate anew: it has taken nothing, and the caller offers the same bytes, perhaps with more behind
+    # them, once it has fed and decrypted.
+    # Raises when nothing can be sent any more.
+    cdef Py_ssize_t encrypt(self, object data) except -2
 
-cdef TlsEngine new_engine(object context, bint is_server, object server_hostname)
+    # The bytes that are for the peer, as an object that is the caller's, or None. At any time, also after a failure.
+    # Raises MemoryError, and then the next call has them.
+    cdef object take_output(self)
+
+    # Say goodbye: our close_notify goes to the output. After the handshake, once.
+    # Raises ssl.SSLError when data of the peer's is in the way or its end is known already: the output is good all the same.
+    cdef int end(self) except -1

@@ -1,195 +1,29 @@
-"""TLS engines: the protocol as a function of bytes, apart from any transport.
-
-TlsEngine is the interface. MemoryEngine is the one there is: an ssl.SSLObject between two ssl.MemoryBIO, so that all of
-Python's ssl (SNI callbacks, key logs, sessions, a context's own sslobject_class) works as it does everywhere.
-
-A MemoryBIO keeps the memory of the most it ever held. It therefore gets little more than one record at a time from what
-is offered, and its user encrypts no more than one record at a time and takes the output after each step.
-
-To ask OpenSSL for plaintext when no record is complete costs an exception, more than decrypting a small record does.
-MemoryEngine therefore reads the records' lengths (RFC 8446, 5.1) as they are fed, and has_record() knows.
-"""
+"""The interface of TLS engines; engine.pxd has the contract."""
 cimport cython
-from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.memoryview cimport PyMemoryView_FromMemory
-from hoop.core.refuse_instances cimport refuse_instances
-
-import ssl
-
-cdef enum:
-    MOST_HELD = 17 * 1024   # bytes fed and not looked at: a whole record, and little more
-    LEAST_FEED = 4096       # but a record that is longer yet must be completed
-    HEADER_SIZE = 5
-    LONGEST_RECORD = 16384 + 2048  # bytes after the header: RFC 5246, 6.2.3; in TLS 1.3 it is less
-
-cdef object WANTS_MORE = (ssl.SSLWantReadError, ssl.SSLSyscallError)
-cdef object ZeroReturnError = ssl.SSLZeroReturnError
-cdef object PlainSSLObject = ssl.SSLObject
 
 
 @cython.auto_pickle(False)
 cdef class TlsEngine:
-    cdef int offer(self, char *data, Py_ssize_t size) except -1:
-        self.offered = data
-        self.offered_size = size
-        return self.keep_offered() if self.kept is not None else 0
-
-    cdef int keep_offered(self) except -1:
-        """Copy what was offered and is not fed, before anybody else may use the memory where it stands."""
-        cdef bytes rest
-        if self.offered_size == 0:
-            return 0
-        rest = PyBytes_FromStringAndSize(self.offered, self.offered_size)
-        self.offered_size = 0
-        self.kept = rest if self.kept is None else self.kept[self.kept_at:] + rest
-        self.kept_at = 0
-        return 0
-
-    cdef int drop_offered(self) except -1:
-        self.offered_size = self.kept_at = 0
-        self.kept = None
-        return 0
-
-    cdef Py_ssize_t unfed(self) noexcept:
-        return self.offered_size + (0 if self.kept is None else PyBytes_GET_SIZE(self.kept) - self.kept_at)
-
-    cdef bint feed_more(self) except -1:
-        cdef Py_ssize_t size = self.unfed()
-        if size == 0:
-            return False
-        size = min(size, max(MOST_HELD - self.pending(), LEAST_FEED))
-        if self.kept is None:
-            self.feed(self.offered, size)
-            self.offered += size
-            self.offered_size -= size
-            return True
-        size = min(size, PyBytes_GET_SIZE(self.kept) - self.kept_at)  # that came before what is offered now
-        self.feed(PyBytes_AS_STRING(self.kept) + self.kept_at, size)
-        self.kept_at += size
-        if self.kept_at == PyBytes_GET_SIZE(self.kept):
-            self.kept = None
-            self.kept_at = 0
-        return True
-
     cdef bint handshake(self) except -1:
-        raise NotImplementedError
+        raise NotImplementedError("an engine must shake hands")
 
-    cdef int feed(self, const char *data, Py_ssize_t size) except -1:
-        raise NotImplementedError
+    cdef Py_ssize_t feed(self, const char *data, Py_ssize_t size) except -1:
+        raise NotImplementedError("an engine must take ciphertext")
 
     cdef Py_ssize_t pending(self) except -1:
-        raise NotImplementedError
+        raise NotImplementedError("an engine must know what it holds")
 
     cdef bint has_record(self) except -1:
-        raise NotImplementedError
+        raise NotImplementedError("an engine must know whether to decrypt")
 
     cdef Py_ssize_t decrypt(self, char *buffer, Py_ssize_t size) except -2:
-        raise NotImplementedError
+        raise NotImplementedError("an engine must decrypt")
 
     cdef Py_ssize_t encrypt(self, object data) except -2:
-        raise NotImplementedError
+        raise NotImplementedError("an engine must encrypt")
 
     cdef object take_output(self):
-        raise NotImplementedError
+        raise NotImplementedError("an engine must hand out what is for the peer")
 
     cdef int end(self) except -1:
-        raise NotImplementedError
-
-
-@cython.auto_pickle(False)
-cdef class MemoryEngine(TlsEngine):
-    cdef bint handshake(self) except -1:
-        try:
-            self.native.do_handshake()
-        except WANTS_MORE:
-            return False
-        return True
-
-    cdef int feed(self, const char *data, Py_ssize_t size) except -1:
-        self.incoming.write(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
-        self.find_records(<const unsigned char *>data, size)
-        return 0
-
-    cdef int find_records(self, const unsigned char *data, Py_ssize_t size) noexcept:
-        """Follow the records through the bytes fed."""
-        cdef Py_ssize_t at = 0
-        cdef Py_ssize_t step
-        while at < size and not self.is_broken:
-            if self.tail < HEADER_SIZE:
-                self.header[self.tail] = data[at]
-                self.tail += 1
-                at += 1
-                if self.tail < HEADER_SIZE:
-                    continue
-                self.record_left = (<Py_ssize_t>self.header[3] << 8) | self.header[4]
-                self.is_broken = self.record_left > LONGEST_RECORD
-            step = min(self.record_left, size - at)
-            at += step
-            self.record_left -= step
-            self.tail += step
-            if self.record_left == 0:
-                self.tail = 0
-                self.is_record_new = True
-        return 0
-
-    cdef Py_ssize_t pending(self) except -1:
-        return self.incoming.pending
-
-    cdef bint has_record(self) except -1:
-        # What OpenSSL has already taken of the tail is no longer pending: that can only make this say no, rightly.
-        if self.is_record_new or self.may_hold_plaintext or self.is_broken:
-            return True
-        return self.incoming.pending > self.tail
-
-    cdef Py_ssize_t decrypt(self, char *buffer, Py_ssize_t size) except -2:
-        cdef Py_ssize_t count
-        self.is_record_new = self.may_hold_plaintext = False
-        try:
-            count = self.native.read(size, PyMemoryView_FromMemory(buffer, size, PyBUF_WRITE))
-            self.may_hold_plaintext = count == size
-            return count
-        except WANTS_MORE:
-            return TLS_WANTS_INPUT
-        except ZeroReturnError:
-            return TLS_ENDED
-        except BaseException:
-            self.is_broken = True  # OpenSSL fails again when asked again
-            raise
-
-    cdef Py_ssize_t encrypt(self, object data) except -2:
-        try:
-            return self.native.write(data)
-        except WANTS_MORE:
-            return TLS_WANTS_INPUT  # the peer has asked to negotiate anew
-
-    cdef object take_output(self):
-        if self.outgoing.pending == 0:
-            return None
-        return self.outgoing.read()
-
-    cdef int end(self) except -1:
-        try:
-            self.ssl_object.unwrap()
-        except WANTS_MORE:
-            pass
-        return 0
-
-
-cdef TlsEngine new_engine(object context, bint is_server, object server_hostname):
-    """An engine for one connection. ValueError and TypeError for names that no certificate can bear."""
-    cdef MemoryEngine engine = MemoryEngine.__new__(MemoryEngine)
-    if not is_server and not server_hostname and getattr(context, "check_hostname", False):
-        raise ValueError("check_hostname requires server_hostname")  # cpython#156793: else no name is checked at all
-    engine.incoming = ssl.MemoryBIO()
-    engine.outgoing = ssl.MemoryBIO()
-    engine.ssl_object = context.wrap_bio(engine.incoming, engine.outgoing, server_side=is_server,
-                                         server_hostname=server_hostname)
-    engine.native = engine.ssl_object
-    if type(engine.ssl_object) is PlainSSLObject:
-        # its methods only pass on to this object; a subclass may do more in them
-        engine.native = getattr(engine.ssl_object, "_sslobj", engine.ssl_object)
-    return engine
-
-
-refuse_instances(MemoryEngine)
+        raise NotImplementedError("an engine must say goodbye")

@@ -3,6 +3,7 @@ from hoop.core.reactor cimport Reactor
 from hoop.net.stream cimport StreamTransport
 from hoop.tls.engine cimport TlsEngine
 from hoop.tls.plaintext cimport PlaintextQueue
+from hoop.tls.tls_reading cimport Inbound
 from libc.stdint cimport int64_t
 
 
@@ -22,12 +23,12 @@ cdef enum TlsState:
 cdef class TlsSession(PlaintextQueue):
     cdef Reactor reactor
     cdef TlsEngine engine
+    cdef Inbound inbound
     cdef object transport       # what the application's protocol has; None once closed
     cdef object protocol        # the application's
     cdef object lower           # the transport that carries the ciphertext, or None before there is one
     cdef StreamTransport stream  # the same, if it is hoop's own
     cdef object options         # TlsOptions
-    cdef object sslcontext      # of the options, or the default one
     cdef object waiter          # a future for the handshake's end, or None
     cdef object timer           # a TimerHandle of the handshake, later of the shutdown, or None
     cdef Py_ssize_t high_water

@@ -24,8 +24,9 @@ from hoop.core.scheduler cimport deadline_after
 from hoop.net.stream cimport StreamTransport
 from hoop.net.transport cimport TRANSPORT_LOST
 from hoop.net.writing cimport owned_chunk
-from hoop.tls.engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT, TlsEngine, new_engine
+from hoop.tls.engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT, TlsEngine
 from hoop.tls.plaintext cimport PlaintextQueue
+from hoop.tls.tls_reading cimport Inbound
 from libc.stdint cimport int64_t
 
 import asyncio
@@ -48,18 +49,15 @@ cdef str FATAL = "Fatal error on SSL protocol"
 
 
 cdef class TlsSession(PlaintextQueue):
-    def __cinit__(self, Reactor loop not None, protocol, options, waiter=None, is_upgrade=False):
-        """options: a TlsOptions. waiter: a future that is done with the handshake. is_upgrade: protocol already has its
-        connection_made."""
+    def __cinit__(self, Reactor loop not None, protocol, TlsEngine engine not None, options, waiter, is_upgrade):
+        """options: a TlsOptions. waiter: a future that is done with the handshake, or None. is_upgrade: protocol already
+        has its connection_made."""
         self.handshake_timeout_s = checked_timeout("ssl_handshake_timeout", options.handshake_timeout,
                                                    HANDSHAKE_TIMEOUT_S)
         self.shutdown_timeout_s = checked_timeout("ssl_shutdown_timeout", options.shutdown_timeout, SHUTDOWN_TIMEOUT_S)
         self.options = options
-        self.sslcontext = options.context
-        if isinstance(self.sslcontext, bool):
-            self.sslcontext = default_context(options)
-        name = None if options.is_server else options.server_hostname or None
-        self.engine = new_engine(self.sslcontext, options.is_server, name)
+        self.engine = engine
+        self.inbound = Inbound.__new__(Inbound)
         self.reactor = loop
         self.is_prompt = not loop.defers_writes
         self.waiter = waiter
@@ -122,8 +120,8 @@ cdef class TlsSession(PlaintextQueue):
     def begin_upgrade(self, transport, bytes early):
         """start_tls: take over a transport that another protocol had, and what it had already received."""
         transport.set_protocol(self)
-        self.engine.offer(PyBytes_AS_STRING(early), PyBytes_GET_SIZE(early))
-        self.engine.keep_offered()
+        self.inbound.offer(PyBytes_AS_STRING(early), PyBytes_GET_SIZE(early))
+        self.inbound.keep()
         self.connection_made(transport)
         if self.state < TLS_LOST:
             transport.resume_reading()
@@ -151,7 +149,7 @@ cdef class TlsSession(PlaintextQueue):
         self.stop_timer()
         self.state = TLS_CLOSED
         self.drop_queue()
-        self.engine.drop_offered()
+        self.inbound.drop()
         self.protocol = None
         self.transport = None
         try:
@@ -243,23 +241,23 @@ cdef class TlsSession(PlaintextQueue):
     cdef int on_bytes(self, char *data, Py_ssize_t size) except -1:
         if self.state >= TLS_LOST:
             return 0
-        self.engine.offer(data, size)
+        self.inbound.offer(data, size)
         try:
-            self.engine.feed_more()
+            self.inbound.feed_more(self.engine)
             self.advance()
         finally:
-            self.engine.keep_offered()
+            self.inbound.keep()
         return 0
 
     cdef int advance(self) except -1:
         """Do what the bytes fed last allow."""
         while self.state == TLS_HANDSHAKE:
-            self.engine.keep_offered()  # a context may have callbacks
+            self.inbound.keep()  # a context may have callbacks
             self.handshake()
             if self.state == TLS_OPEN:
                 # What came with the handshake waits until whoever awaited the handshake has gone on.
-                return self.schedule_reading() if self.engine.unfed() + self.engine.pending() > 0 else 0
-            if self.state == TLS_HANDSHAKE and not self.engine.feed_more():
+                return self.schedule_reading() if self.inbound.unfed() + self.engine.pending() > 0 else 0
+            if self.state == TLS_HANDSHAKE and not self.inbound.feed_more(self.engine):
                 return 0
         if self.state == TLS_OPEN:
             return self.read_plaintext()
@@ -284,7 +282,7 @@ cdef class TlsSession(PlaintextQueue):
         while goes_on and self.state == TLS_OPEN and not self.is_reading_paused:
             if self.is_buffered:
                 goes_on = self.deliver_buffered()
-            elif self.engine.offered_size > 0:
+            elif self.inbound.offered_size > 0:
                 goes_on = self.deliver_bulk()
             else:
                 goes_on = self.deliver_bytes()
@@ -306,7 +304,7 @@ cdef class TlsSession(PlaintextQueue):
         is_dry[0] = False
         while not is_dry[0] and (size == 0 or capacity - size >= TLS_RECORD_SIZE):
             if not self.engine.has_record():
-                is_dry[0] = not self.engine.feed_more()
+                is_dry[0] = not self.inbound.feed_more(self.engine)
                 continue
             try:
                 count = self.engine.decrypt(buffer + size, capacity - size)
@@ -319,12 +317,12 @@ cdef class TlsSession(PlaintextQueue):
             if count > 0:
                 size += count
             elif count == TLS_WANTS_INPUT:
-                is_dry[0] = not self.engine.feed_more()
+                is_dry[0] = not self.inbound.feed_more(self.engine)
             else:
                 self.has_peer_ended = True
                 is_dry[0] = True
         if not is_dry[0]:
-            is_dry[0] = not self.engine.has_record() and self.engine.unfed() == 0
+            is_dry[0] = not self.engine.has_record() and self.inbound.unfed() == 0
         return size
 
     cdef int deliver_bytes(self) except -1:
@@ -347,7 +345,7 @@ cdef class TlsSession(PlaintextQueue):
     cdef int deliver_bulk(self) except -1:
         """As deliver_bytes(), when the reactor's buffer is still in use: straight into the object for the protocol."""
         # No record is longer in the clear.
-        cdef Py_ssize_t capacity = self.engine.unfed() + self.engine.pending()
+        cdef Py_ssize_t capacity = self.inbound.unfed() + self.engine.pending()
         cdef PyObject *data = NULL
         cdef bint is_dry = False
         cdef Py_ssize_t size
@@ -359,7 +357,7 @@ cdef class TlsSession(PlaintextQueue):
             except BaseException:
                 Py_DECREF(<object>data)
                 raise
-            self.engine.keep_offered()
+            self.inbound.keep()
             _PyBytes_Resize(&data, size)
             owned = <object>data
             Py_DECREF(owned)
@@ -378,7 +376,7 @@ cdef class TlsSession(PlaintextQueue):
         cdef Py_buffer view
         cdef bint is_dry = False
         cdef Py_ssize_t size = 0
-        self.engine.keep_offered()
+        self.inbound.keep()
         try:
             PyObject_GetBuffer(self.protocol.get_buffer(-1), &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
             try:
@@ -401,7 +399,7 @@ cdef class TlsSession(PlaintextQueue):
     cdef int discard_input(self) except -1:
         """While closing: only the peer's close_notify is of interest."""
         cdef bint is_dry = False
-        self.engine.keep_offered()
+        self.inbound.keep()
         while not is_dry and not self.has_peer_ended:
             try:
                 self.fill(self.reactor.read_buffer, READ_BUFFER_SIZE, &is_dry)
@@ -645,16 +643,6 @@ cdef class TlsSession(PlaintextQueue):
 
     def __repr__(self):
         return f"<TlsSession of {self.transport!r}>"
-
-
-cdef object default_context(object options):
-    """What ssl=True means. ValueError for a server, which needs a certificate of its own."""
-    if options.is_server:
-        raise ValueError("Server side SSL needs a valid SSLContext")
-    context = ssl.create_default_context()
-    if not options.server_hostname:
-        context.check_hostname = False
-    return context
 
 
 cdef double checked_timeout(str name, object value, double default) except? -1:

@@ -3,10 +3,13 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.core.refuse_instances cimport refuse_instances
 from hoop.net.transport cimport TRANSPORT_OPEN, set_watermarks
 from hoop.net.writing cimport owned_chunk
+from hoop.tls.engine cimport TlsEngine
+from hoop.tls.memory_engine cimport new_memory_engine
 from hoop.tls.session cimport DEFAULT_TLS_HIGH_WATER, TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, \
     TLS_SHUTDOWN, TlsSession, limit_lower
 
 import asyncio
+import ssl
 import warnings
 
 # Finalizers may run when the interpreter's end has emptied this module, so what they call is no attribute of it.
@@ -17,14 +20,31 @@ cdef enum:
 
 
 def new_session(loop, protocol, options, waiter=None, is_upgrade=False):
-    """A TlsSession, which says what the arguments are, whose app_transport is a TlsTransport."""
+    """A TlsSession, which says what the arguments are, whose app_transport is a TlsTransport.
+
+    ValueError and TypeError for names that no certificate can bear, and for timeouts that are none.
+    """
+    cdef object context = default_context(options) if isinstance(options.context, bool) else options.context
+    cdef object name = None if options.is_server else options.server_hostname or None
+    cdef TlsEngine engine = new_memory_engine(context, bool(options.is_server), name)
     # Without keywords: there Cython does not bear a lack of memory.
-    cdef TlsSession session = TlsSession(loop, protocol, options, waiter, is_upgrade)
+    cdef TlsSession session = TlsSession(loop, protocol, engine, options, waiter, is_upgrade)
     cdef TlsTransport transport = TlsTransport.__new__(TlsTransport)
     transport.session = session
+    transport.sslcontext = context
     transport.set_read_buffer_limits()
     session.transport = transport
     return session
+
+
+cdef object default_context(object options):
+    """What ssl=True means. ValueError for a server, which needs a certificate of its own."""
+    if options.is_server:
+        raise ValueError("Server side SSL needs a valid SSLContext")
+    context = ssl.create_default_context()
+    if not options.server_hostname:
+        context.check_hostname = False
+    return context
 
 
 class SSLTransport(asyncio.Transport):
@@ -77,7 +97,7 @@ cdef class TlsTransport:
         """"ssl_object", "sslcontext", "peercert", "cipher", "compression", or what the transport below knows."""
         cdef TlsSession session = self.session
         if name == "sslcontext":
-            return session.sslcontext
+            return self.sslcontext
         if session.is_handshaken:
             if name == "ssl_object":
                 return session.engine.ssl_object
@@ -239,7 +259,7 @@ cdef class TlsTransport:
 
     def get_read_buffer_size(self):
         """Bytes of ciphertext that have come and are not decrypted yet: while reading is paused."""
-        return self.session.engine.unfed() + self.session.engine.pending()
+        return self.session.inbound.unfed() + self.session.engine.pending()
 
     def __del__(self):
         if self.session is not None and TLS_HANDSHAKE < self.session.state < TLS_LOST:
