@@ -5,8 +5,9 @@ from hoop.net.transport cimport TRANSPORT_OPEN, set_watermarks
 from hoop.net.writing cimport owned_chunk
 from hoop.tls.engine cimport TlsEngine
 from hoop.tls.memory_engine cimport new_memory_engine
-from hoop.tls.session cimport DEFAULT_TLS_HIGH_WATER, TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, \
-    TLS_SHUTDOWN, TlsSession, limit_lower
+from hoop.tls.session cimport TlsSession
+from hoop.tls.tls_connection cimport TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, TLS_SHUTDOWN
+from hoop.tls.tls_writing cimport DEFAULT_TLS_HIGH_WATER
 
 import asyncio
 import ssl
@@ -226,7 +227,7 @@ cdef class TlsTransport:
         cdef TlsSession session = self.session
         set_watermarks(&session.high_water, &session.low_water, high, low, DEFAULT_TLS_HIGH_WATER)
         if session.stream is not None:
-            limit_lower(session)
+            session.limit_lower()
             session.flush_queue()
             session.stream.flush_deferred()
             session.stream.pause_protocol()
@@ -259,7 +260,7 @@ cdef class TlsTransport:
 
     def get_read_buffer_size(self):
         """Bytes of ciphertext that have come and are not decrypted yet: while reading is paused."""
-        return self.session.inbound.unfed() + self.session.engine.pending()
+        return self.session.undecrypted()
 
     def __del__(self):
         if self.session is not None and TLS_HANDSHAKE < self.session.state < TLS_LOST:

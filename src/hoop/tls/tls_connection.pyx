@@ -1,0 +1,81 @@
+"""What both halves of a TLS session know: the parties, the engine, and how far the connection is.
+
+    HANDSHAKE --> OPEN --close(), the peer's end--> FLUSHING --> SHUTDOWN --> LOST --connection_lost()--> CLOSED
+        \\___________\\_____________________________________ abort(), an error ___/
+"""
+from hoop.core.reactor cimport Reactor
+from hoop.net.stream cimport StreamFilter, StreamTransport
+from hoop.tls.engine cimport TlsEngine
+
+import asyncio
+from asyncio.log import logger
+
+
+cdef class TlsConnection(StreamFilter):
+    def __cinit__(self, Reactor loop not None, protocol, TlsEngine engine not None, *others):
+        self.reactor = loop
+        self.engine = engine
+        self.is_filter = self.tells_answers = True
+
+    cdef int enter(self, TlsState state) except -1:
+        """Go on to state: the one assignment to it. RuntimeError for a way back."""
+        if state < self.state:
+            raise RuntimeError(f"a TLS connection in state {self.state} cannot go back to {state}")
+        self.state = state
+        return 0
+
+    # ---- what the session defines --------------------------------------------------------------------------------
+
+    cdef int start_close(self) except -1:
+        """Deliver what was written, then shut down: close(), or the peer has ended."""
+        raise NotImplementedError("a session must know how to close")
+
+    cdef int begin_shutdown(self) except -1:
+        """While closing: everything that was written is encrypted."""
+        raise NotImplementedError("a session must know how to say goodbye")
+
+    cdef int finish(self) except -1:
+        """While closing: the peer has said goodbye, too."""
+        raise NotImplementedError("a session must know how to end")
+
+    # ---- what ends it ----------------------------------------------------------------------------------------------
+
+    cdef object context(self):
+        """In which the loop calls the application; None: in a copy of the current one."""
+        return None if self.stream is None else self.stream.context
+
+    cdef int close_lower(self, object error) except -1:
+        """Close the transport below at once; error is for connection_lost."""
+        if self.lower is None:
+            return 0
+        force_close = getattr(self.lower, "_force_close", None)
+        if force_close is not None:
+            force_close(error)
+        else:
+            self.lower.abort()
+        return 0
+
+    cdef int fatal(self, object error, str message) except -1:
+        """Something failed: tell, and end the connection."""
+        if self.state < TLS_LOST:
+            self.enter(TLS_LOST)
+            self.close_lower(error)
+        if isinstance(error, OSError):
+            if self.reactor.debug:
+                logger.debug("%r: %s", self.transport, message, exc_info=error)
+        elif not isinstance(error, asyncio.CancelledError):
+            self.reactor.report({"message": message, "exception": error, "transport": self.transport,
+                                 "protocol": self.protocol})
+        return 0
+
+    cdef int callback_failed(self, object error, str message) except -1:
+        """What user code has raised ends the connection."""
+        pass_exits_on(error)
+        return self.fatal(error, message)
+
+
+cdef int pass_exits_on(object error) except -1:
+    """Raise what is to leave the loop."""
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        raise error
+    return 0

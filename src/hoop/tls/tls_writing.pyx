@@ -1,0 +1,222 @@
+"""The outgoing half of a TLS session: plaintext that write() was given, encrypted and handed to the transport below.
+
+What one callback writes is held as plaintext until the callback and its microtasks have ended, then encrypted record by
+record and given to the transport below, which sends it with one system call. When that one is full, plaintext waits here,
+by reference. pause_writing() is only about bytes that had to wait, here and in the kernel's stead below.
+"""
+from cpython.bytes cimport PyBytes_GET_SIZE
+from hoop.core.reactor cimport flush_if_deferred, may_hold
+from hoop.net.stream cimport StreamTransport
+from hoop.net.transport cimport TRANSPORT_LOST
+from hoop.tls.engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT
+from hoop.tls.tls_connection cimport TLS_FLUSHING, TLS_LOST, TLS_OPEN, TlsConnection, pass_exits_on
+
+import collections
+from asyncio.log import logger
+
+cdef enum:
+    DEFER_BELOW = 64 * 1024           # bytes written by one callback: beyond, they are encrypted at once
+    DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+
+cdef class TlsWriting(TlsConnection):
+    def __cinit__(self):
+        self.high_water = DEFAULT_TLS_HIGH_WATER
+        self.low_water = DEFAULT_TLS_HIGH_WATER // 4
+
+    cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1:
+        if size == 0:
+            return 0
+        if self.state > TLS_OPEN:
+            if self.dropped_writes == DROPPED_WRITES_UNTIL_WARNING:
+                logger.warning("SSL connection is closed")
+            self.dropped_writes += 1
+            return 0
+        self.add_chunk(chunk, size)
+        return self.after_write()
+
+    cdef int add_chunk(self, object chunk, Py_ssize_t size) except -1:
+        """Queue it; the caller sees to its being encrypted."""
+        if self.head is None:
+            self.head = chunk
+        else:
+            if self.rest is None:
+                self.rest = collections.deque()
+            self.rest.append(chunk)
+        self.queued += size
+        return 0
+
+    cdef int after_write(self) except -1:
+        """Bytes were added: wait for the callback's end, or for the transport below, or encrypt now."""
+        cdef bint is_prompt = self.is_prompt
+        if self.state != TLS_OPEN or self.is_lower_paused or self.is_blocked:
+            return self.note_refused()
+        if self.reactor.in_callback and not is_prompt and self.queued < DEFER_BELOW:
+            if may_hold(self.reactor):
+                if not self.is_flush_due:
+                    self.reactor.defer_flush(self)
+                return 0
+            is_prompt = True
+        if not is_prompt:
+            return self.flush_queue()
+        flush_if_deferred(self.reactor)  # what others have written before
+        self.flush_queue()
+        return flush_if_deferred(self.reactor)
+
+    cdef int set_prompt(self, bint is_prompt) except -1:
+        """What set_write_deferral(not is_prompt) does."""
+        self.is_prompt = is_prompt
+        return flush_if_deferred(self.reactor) if is_prompt else 0
+
+    cdef int on_flush(self, bint is_loop_calling) except -1:
+        if self.queued > 0 and self.state < TLS_LOST:
+            if is_loop_calling and self.stream is not None:
+                self.reactor.enter_context(self.stream.context)
+            self.flush_queue()
+        return 0
+
+    # ---- encrypting and sending ----------------------------------------------------------------------------------
+
+    cdef int flush_queue(self) except -1:
+        """Encrypt until nothing is left or the transport below is full; then whatever that allows."""
+        if self.state != TLS_OPEN and self.state != TLS_FLUSHING:
+            return 0
+        self.encrypt_queue()
+        if self.state >= TLS_LOST:
+            return 0
+        if self.is_paused:
+            self.resume_protocol()
+        else:
+            self.note_refused()
+        if self.state == TLS_FLUSHING and self.head is None:
+            self.begin_shutdown()
+        return 0
+
+    cdef int encrypt_queue(self) except -1:
+        cdef Py_ssize_t count
+        while self.head is not None and not self.is_lower_paused and not self.is_blocked and self.state < TLS_LOST:
+            try:
+                count = self.engine.encrypt(self.next_piece())
+            except BaseException as error:
+                return self.callback_failed(error, "Fatal error on SSL protocol")
+            if count == TLS_WANTS_INPUT:
+                self.is_blocked = True
+            else:
+                self.take_encrypted(count)
+                if self.stream is not None and self.stream.guard is not None:
+                    self.stream.guard.on_answer()
+            self.send_output()
+        return 0
+
+    cdef object next_piece(self):
+        """The plaintext of one record, as far as there is so much."""
+        cdef Py_ssize_t size = len(self.head) - self.head_at
+        cdef list parts
+        if size >= TLS_RECORD_SIZE:
+            return memoryview(self.head)[self.head_at:self.head_at + TLS_RECORD_SIZE]
+        if self.rest is None:
+            return self.head if self.head_at == 0 else memoryview(self.head)[self.head_at:]
+        parts = [memoryview(self.head)[self.head_at:]]
+        for chunk in self.rest:
+            if size + len(chunk) > TLS_RECORD_SIZE:
+                parts.append(memoryview(chunk)[:TLS_RECORD_SIZE - size])
+                break
+            parts.append(chunk)
+            size += len(chunk)
+        return b"".join(parts)
+
+    cdef int take_encrypted(self, Py_ssize_t count) except -1:
+        cdef Py_ssize_t size
+        self.queued -= count
+        while self.head is not None:
+            size = len(self.head) - self.head_at
+            if count < size:
+                self.head_at += count
+                return 0
+            count -= size
+            self.head_at = 0
+            self.head = None
+            if self.rest is not None:
+                self.head = self.rest.popleft()
+                if not self.rest:
+                    self.rest = None  # an idle connection keeps no storage
+        return 0
+
+    cdef int drop_queue(self) except -1:
+        self.head = self.rest = None
+        self.head_at = self.queued = 0
+        return 0
+
+    cdef int send_output(self) except -1:
+        """Hand on what the engine has made."""
+        cdef object output = self.engine.take_output()
+        if output is None or self.lower is None:
+            return 0
+        if self.stream is not None:
+            return self.stream.write_chunk(output, PyBytes_GET_SIZE(output))
+        self.lower.write(output)
+        return 0
+
+    cdef int send_output_now(self) except -1:
+        """The same, when nothing more follows: where nothing is deferred, the transport below sends it now."""
+        self.send_output()
+        return flush_if_deferred(self.reactor) if self.is_prompt else 0
+
+    # ---- watermarks ------------------------------------------------------------------------------------------------
+
+    cdef Py_ssize_t unsent(self) except -1:
+        """Bytes that the application wrote and the kernel (or a foreign transport below) has not taken."""
+        return self.queued + (self.stream.held if self.stream is not None else 0)
+
+    cdef int note_refused(self) except -1:
+        """Bytes may have to wait: more than the limits allow, or than the high-water mark?"""
+        if self.stream is not None and self.stream.guard is not None and (self.is_lower_paused or self.is_blocked):
+            self.stream.guard.on_refused(self.unsent())
+            if self.stream.state >= TRANSPORT_LOST:
+                return 0
+        return self.pause_protocol()
+
+    cdef int pause_protocol(self) except -1:
+        # Bytes that are only deferred, here or below, do not count.
+        if self.is_paused or not self.is_connected or not (self.is_lower_paused or self.is_blocked):
+            return 0
+        if self.unsent() <= self.high_water or self.state > TLS_OPEN:
+            return 0
+        self.is_paused = True
+        try:
+            self.protocol.pause_writing()
+        except BaseException as error:
+            pass_exits_on(error)
+            self.reactor.report({"message": "protocol.pause_writing() failed", "exception": error,
+                                 "transport": self.transport, "protocol": self.protocol})
+        return 0
+
+    cdef int resume_protocol(self) except -1:
+        # Not paused below means that what it holds is under our low-water mark (limit_lower).
+        if self.is_lower_paused or self.is_blocked or self.queued > self.low_water:
+            return 0
+        self.is_paused = False
+        try:
+            self.protocol.resume_writing()
+        except BaseException as error:
+            pass_exits_on(error)
+            self.reactor.report({"message": "protocol.resume_writing() failed", "exception": error,
+                                 "transport": self.transport, "protocol": self.protocol})
+        return 0
+
+    def pause_writing(self):
+        """The transport below is full."""
+        self.is_lower_paused = True
+        self.pause_protocol()
+
+    def resume_writing(self):
+        """The transport below wants more."""
+        self.is_lower_paused = False
+        self.flush_queue()
+
+    cdef int limit_lower(self) except -1:
+        """Have the stream below call resume_writing() no later than our own low-water mark asks for."""
+        cdef StreamTransport stream = self.stream
+        stream.high_water = min(stream.high_water, self.low_water)
+        stream.low_water = min(stream.low_water, stream.high_water // 4)
+        return 0
