@@ -191,7 +191,7 @@ cdef class WritePipeTransport(WritingTransport):
         if events & HOOP_READABLE and self.is_reader_visible:
             if self.reactor.debug:
                 logger.info("%r was closed by peer", self)
-            return self.lose(BrokenPipeError() if self.held > 0 else None)
+            return self.lose(BrokenPipeError() if self.unsent.size > 0 else None)
         if events & HOOP_WRITABLE and self.is_refused:
             self.on_writable()
         return 0

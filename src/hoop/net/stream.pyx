@@ -63,7 +63,7 @@ cdef class StreamTransport(WritingTransport):
             return
         self.flush_deferred()
         self.is_eof_wanted = True
-        if self.held == 0 and self.state == TRANSPORT_OPEN:
+        if self.unsent.size == 0 and self.state == TRANSPORT_OPEN:
             self.on_drained()
 
     def can_write_eof(self):

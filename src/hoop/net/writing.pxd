@@ -1,13 +1,11 @@
-from hoop.core.csrc cimport hoop_ring, iovec
+from hoop.core.csrc cimport iovec
 from hoop.core.flag cimport flag
+from hoop.net.chunks cimport Chunks
 from hoop.net.transport cimport Transport
 
 
 cdef class WritingTransport(Transport):
-    cdef object head            # the first chunk held: bytes, or a memoryview of bytes; None when nothing is held
-    cdef hoop_ring chunks       # the chunks behind it, owned; empty when head is None
-    cdef Py_ssize_t head_sent   # bytes of head that the kernel has taken
-    cdef Py_ssize_t held        # bytes in all that it has not
+    cdef Chunks unsent          # what write() accepted and the kernel has not taken
     cdef flag is_refused        # the kernel took less than it was given: wait until writable
     cdef flag is_eof_wanted     # write_eof() was called
     cdef flag is_lent           # sendfile() writes past write(), which is refused meanwhile
@@ -21,11 +19,9 @@ cdef class WritingTransport(Transport):
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1
     cdef int after_write(self) except -1
     cdef int send_now(self) except -1
-    cdef int hold(self, object chunk, Py_ssize_t size) except -1
     cdef int flush(self, bint is_loop_calling) except -1
     cdef int note_refused(self) except -1
-    cdef Py_ssize_t send_held(self) except? -2
-    cdef int take_sent(self, Py_ssize_t count) except -1
+    cdef Py_ssize_t send_unsent(self) except? -2
     cdef int on_writable(self) except -1
     cdef int wake_lease(self) except -1
 

@@ -8,13 +8,12 @@ get_write_buffer_size, of this transport or of another. pause_writing() is only 
 A kind of transport that writes says how (transmit), what it waits for (update_interest; for writability while is_refused)
 and what comes when nothing is held any more (on_drained).
 """
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromObject, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromObject, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport os_error
 from hoop.core.reactor cimport Reactor, flush_if_deferred, may_hold
+from hoop.net.chunks cimport append_chunk, chunk_buffers, consume_chunks, drop_chunks, views_of_chunks
 from hoop.net.transport cimport TRANSPORT_CLOSED, TRANSPORT_LOST, TRANSPORT_OPEN, Transport
 from libc.errno cimport EAGAIN
 
@@ -29,14 +28,11 @@ cdef str METHOD_NAMED_FOR_LINES = "writelines" if sys.version_info >= (3, 12) el
 
 
 cdef class WritingTransport(Transport):
-    def __cinit__(self):
-        hoop_ring_init(&self.chunks)
-
     def __dealloc__(self):
         self.discard_held()
 
     cdef Py_ssize_t held_bytes(self) noexcept:
-        return self.held
+        return self.unsent.size
 
     # ---- what kinds of transport define --------------------------------------------------------------------------
 
@@ -74,11 +70,12 @@ cdef class WritingTransport(Transport):
             if self.is_eof_wanted or self.is_lent:
                 break
             if self.state == TRANSPORT_OPEN:
-                self.hold(chunk, len(chunk))
+                if len(chunk) > 0:
+                    append_chunk(&self.unsent, chunk, len(chunk))
             else:
                 self.note_dropped_write()
         self.check_writable(METHOD_NAMED_FOR_LINES)
-        if self.held > 0:
+        if self.unsent.size > 0:
             self.after_write()
 
     cdef int check_writable(self, str method) except -1:
@@ -96,7 +93,7 @@ cdef class WritingTransport(Transport):
             return 0
         if self.state != TRANSPORT_OPEN:
             return self.note_dropped_write()
-        self.hold(chunk, size)
+        append_chunk(&self.unsent, chunk, size)
         return self.after_write()
 
     cdef int after_write(self) except -1:
@@ -104,7 +101,7 @@ cdef class WritingTransport(Transport):
         cdef Reactor reactor = self.reactor
         if self.is_refused:
             return self.note_refused()
-        if reactor.in_callback and not self.is_prompt and self.held < self.high_water and may_hold(reactor):
+        if reactor.in_callback and not self.is_prompt and self.unsent.size < self.high_water and may_hold(reactor):
             if not self.is_flush_due:
                 reactor.defer_flush(self)
             return 0
@@ -113,7 +110,7 @@ cdef class WritingTransport(Transport):
     cdef int send_now(self) except -1:
         """Send what is held, here or by others that have written before."""
         flush_if_deferred(self.reactor)
-        if self.held > 0 and not self.is_refused:
+        if self.unsent.size > 0 and not self.is_refused:
             self.flush(False)
         return 0
 
@@ -125,20 +122,8 @@ cdef class WritingTransport(Transport):
         if self.is_prompt and self.state < TRANSPORT_LOST:
             self.flush_deferred()
 
-    cdef int hold(self, object chunk, Py_ssize_t size) except -1:
-        if size == 0:
-            return 0
-        if self.head is None:
-            self.head = chunk
-        else:
-            if hoop_ring_push(&self.chunks, <void *>chunk) < 0:
-                raise MemoryError()
-            Py_INCREF(chunk)
-        self.held += size
-        return 0
-
     cdef int on_flush(self, bint is_loop_calling) except -1:
-        if self.held > 0 and not self.is_refused:
+        if self.unsent.size > 0 and not self.is_refused:
             self.flush(is_loop_calling)
         return 0
 
@@ -149,22 +134,22 @@ cdef class WritingTransport(Transport):
         """Give the kernel what is held. What it refuses waits until the socket is writable."""
         cdef Py_ssize_t sent
         cdef bint is_all
-        while self.held > 0:
-            is_all = hoop_ring_size(&self.chunks) < HOOP_NET_MAX_BUFFERS  # what send_held() gives, with head
-            sent = self.send_held()
+        while self.unsent.size > 0:
+            is_all = hoop_ring_size(&self.unsent.rest) < HOOP_NET_MAX_BUFFERS  # what send_unsent() gives, with the head
+            sent = self.send_unsent()
             if sent == -EAGAIN:
                 break
             if sent < 0:
                 self.discard_held()
                 self.fatal(os_error(sent), self.write_failure())
                 return 0
-            self.take_sent(sent)
+            consume_chunks(&self.unsent, sent)
             self.reactor.must_poll = True  # the peer may be watched by this very loop
             if self.guard is not None:
                 self.guard.on_sent()
-            if self.held > 0 and is_all:
+            if self.unsent.size > 0 and is_all:
                 break  # it was given everything and took a part: its buffer is full
-        if self.held == 0:
+        if self.unsent.size == 0:
             return 0
         if not self.is_refused:
             self.is_refused = True
@@ -177,82 +162,37 @@ cdef class WritingTransport(Transport):
     cdef int note_refused(self) except -1:
         """Bytes wait for the kernel: more than the limits allow, or than the high-water mark?"""
         if self.guard is not None:
-            self.guard.on_refused(self.held)  # may end the connection; then nothing is held
+            self.guard.on_refused(self.unsent.size)  # may end the connection; then nothing is held
         return self.pause_protocol()
 
-    cdef Py_ssize_t send_held(self) except? -2:
-        """One system call with the chunks held, as many as it takes: bytes taken or -errno."""
+    cdef Py_ssize_t send_unsent(self) except? -2:
+        """One system call with the first chunks, as many as it takes: bytes taken or -errno."""
         cdef iovec buffers[HOOP_NET_MAX_BUFFERS]
-        cdef int count = 1
-        cdef Py_ssize_t size, total
-        cdef size_t i
-        buffers[0].iov_base = chunk_start(<PyObject *>self.head, &size) + self.head_sent
-        total = size - self.head_sent
-        buffers[0].iov_len = <size_t>total
-        for i in range(self.chunks.head, self.chunks.tail):
-            if count == HOOP_NET_MAX_BUFFERS:
-                break
-            buffers[count].iov_base = chunk_start(<PyObject *>self.chunks.items[i & (self.chunks.capacity - 1)], &size)
-            buffers[count].iov_len = <size_t>size
-            total += size
-            count += 1
+        cdef Py_ssize_t total
+        cdef int count = chunk_buffers(&self.unsent, buffers, HOOP_NET_MAX_BUFFERS, &total)
         return self.transmit(buffers, count, total)
 
-    cdef int take_sent(self, Py_ssize_t count) except -1:
-        """The kernel has taken count bytes: let go of the chunks that are done."""
-        cdef Py_ssize_t size
-        cdef PyObject *entry
-        self.held -= count
-        while self.head is not None:
-            chunk_start(<PyObject *>self.head, &size)
-            if count < size - self.head_sent:
-                self.head_sent += count
-                return 0
-            count -= size - self.head_sent
-            self.head_sent = 0
-            entry = <PyObject *>hoop_ring_pop(&self.chunks)
-            if entry == NULL:
-                self.head = None
-            else:
-                self.head = <object>entry
-                Py_DECREF(<object>entry)
-        if self.chunks.capacity > 0:
-            hoop_ring_free(&self.chunks)  # an idle connection keeps no storage
-        return 0
-
     cdef int discard_held(self) except -1:
-        cdef PyObject *entry = <PyObject *>hoop_ring_pop(&self.chunks)
-        self.head = None
-        self.head_sent = 0
-        self.held = 0
-        while entry != NULL:
-            Py_DECREF(<object>entry)
-            entry = <PyObject *>hoop_ring_pop(&self.chunks)
-        hoop_ring_free(&self.chunks)
-        return 0
+        return drop_chunks(&self.unsent)
 
     cdef int on_writable(self) except -1:
         self.flush(True)
         if self.state >= TRANSPORT_LOST:
             return 0
-        if self.held == 0:
+        if self.unsent.size == 0:
             self.is_refused = False
             self.update_interest()
         if self.is_protocol_paused:
             self.reactor.enter_context(self.context)
             self.resume_protocol()  # may write, close or abort
-        if self.held == 0 and self.state < TRANSPORT_LOST:
+        if self.unsent.size == 0 and self.state < TRANSPORT_LOST:
             self.on_drained()
         return 0
 
     @property
     def _buffer(self):
         """What is held, as asyncio's transports show it: a copy, for looking at."""
-        cdef size_t i
-        cdef list held = [] if self.head is None else [memoryview(self.head)[self.head_sent:]]
-        for i in range(self.chunks.head, self.chunks.tail):
-            held.append(memoryview(<object><PyObject *>self.chunks.items[i & (self.chunks.capacity - 1)]))
-        return held
+        return views_of_chunks(&self.unsent)
 
     @property
     def _eof(self):
@@ -286,7 +226,7 @@ cdef class WritingTransport(Transport):
         self.lease_waiter = None
         if self.state < TRANSPORT_LOST:
             self.update_interest()
-            if self.held == 0:
+            if self.unsent.size == 0:
                 self.on_drained()  # write_eof() has waited
 
     cdef int wake_lease(self) except -1:
@@ -306,18 +246,6 @@ cdef class WritingTransport(Transport):
             if not waiter.done():
                 waiter.set_exception(error or ConnectionError("the connection was closed while a file was being sent"))
         return Transport.lose(self, error)
-
-
-# ---- chunks -------------------------------------------------------------------------------------------------------
-
-cdef inline char *chunk_start(PyObject *chunk, Py_ssize_t *size) noexcept:
-    """Where the bytes of a held chunk are, and how many."""
-    if PyBytes_CheckExact(<object>chunk):
-        size[0] = PyBytes_GET_SIZE(<object>chunk)
-        return PyBytes_AS_STRING(<object>chunk)
-    cdef Py_buffer *view = PyMemoryView_GET_BUFFER(<object>chunk)
-    size[0] = view.len
-    return <char *>view.buf
 
 
 cdef object owned_chunk(object data):

@@ -1,5 +1,6 @@
 from hoop.core.flag cimport flag
 from hoop.core.step_coroutine cimport StepOutcome, StreamCoroutine
+from hoop.net.chunks cimport Chunks
 from hoop.net.stream cimport StreamFilter, StreamTransport
 
 
@@ -8,9 +9,8 @@ cdef class StreamReader:
     cdef object transport
     cdef object waiter          # the future of the one coroutine that waits for data, or None
     cdef object error           # set_exception()
-    cdef bytes chunk            # what came first, as it came; None when there is nothing or it was joined into `joined`
-    cdef Py_ssize_t consumed    # bytes of chunk that were read
-    cdef bytearray joined       # the rest; None when empty
+    cdef Chunks unread          # as it came; empty while there is something in `joined`
+    cdef bytearray joined       # all that is unread, once it was searched across chunks; None when empty
     cdef readonly Py_ssize_t _limit
     cdef readonly flag _eof
     cdef flag is_paused
@@ -20,11 +20,10 @@ cdef class StreamReader:
 
     cdef int feed(self, bytes data) except -1
     cdef Py_ssize_t available(self) noexcept
-    cdef int append(self, bytes data) except -1
-    cdef bytes take(self, Py_ssize_t size)
-    cdef Py_ssize_t find(self, bytes separator, Py_ssize_t offset) except -2
-    cdef int join(self) except -1
-    cdef int wake(self) except -1
+    cdef bytes take_unread(self, Py_ssize_t size)
+    cdef Py_ssize_t find_unread(self, bytes separator, Py_ssize_t offset) except -2
+    cdef int join_unread(self) except -1
+    cdef int wake_reader(self) except -1
     cdef object begin_wait(self, str caller)
     cdef int resume_if_low(self) except -1
 

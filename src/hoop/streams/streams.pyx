@@ -1,17 +1,19 @@
 """Compiled StreamReader and StreamWriter with the API and the semantics of asyncio's (Lib/asyncio/streams.py documents them).
 
 The reader keeps what arrived as it arrived: a read that takes a whole chunk hands out the very bytes object that came from
-the transport. Only when a read needs more than one chunk are they joined.
+the transport. One that needs more than one chunk copies them once. Only a search across chunks joins them for good.
 
 They work on the transports of any loop. hoop's own stream shows the protocol its bytes where they were received, and is
 written to by a compiled call.
 """
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from hoop.core.cpython_api cimport instance_dict
+from hoop.core.csrc cimport hoop_ring_size
 from hoop.core.refuse_instances cimport refuse_instances
 from hoop.core.step_coroutine cimport STEP_ENDS, STEP_GOES_ON, STEP_WAITS, StepOutcome, StreamCoroutine
+from hoop.net.chunks cimport append_chunk, copy_chunks, drop_chunks, take_chunks
 from hoop.net.stream cimport StreamFilter, StreamTransport
 from hoop.net.transport cimport TRANSPORT_OPEN, spare_dict
 
@@ -38,6 +40,9 @@ cdef class StreamReader:
 
     def __cinit__(self, *arguments, **keywords):
         spare_dict(self)
+
+    def __dealloc__(self):
+        drop_chunks(&self.unread)
 
     def __init__(self, limit=DEFAULT_LIMIT, loop=None):
         if limit <= 0:
@@ -80,68 +85,47 @@ cdef class StreamReader:
     # ---- what arrived --------------------------------------------------------------------------------------------
 
     cdef Py_ssize_t available(self) noexcept:
-        cdef Py_ssize_t size = 0
-        if self.chunk is not None:
-            size = PyBytes_GET_SIZE(self.chunk) - self.consumed
-        if self.joined is not None:
-            size += len(self.joined)
-        return size
+        return self.unread.size if self.joined is None else PyByteArray_GET_SIZE(self.joined)
 
-    cdef int append(self, bytes data) except -1:
-        if self.chunk is None and self.joined is None:
-            self.chunk = data
-            self.consumed = 0
-            return 0
-        self.join()
-        self.joined += data
-        return 0
-
-    cdef int join(self) except -1:
-        """All that is unread into one bytearray."""
-        if self.joined is None:
-            self.joined = bytearray()
-        if self.chunk is not None:
-            # chunk and a non-empty joined never stand side by side
-            self.joined += self.chunk[self.consumed:] if self.consumed else self.chunk
-            self.chunk = None
-            self.consumed = 0
-        return 0
-
-    cdef bytes take(self, Py_ssize_t size):
+    cdef bytes take_unread(self, Py_ssize_t size):
         """The first size bytes (at most what is there), read and gone."""
         cdef bytes data
-        if self.chunk is not None:
-            if size >= PyBytes_GET_SIZE(self.chunk) - self.consumed:
-                data = self.chunk if self.consumed == 0 else self.chunk[self.consumed:]
-                self.chunk = None
-                self.consumed = 0
-                return data
-            data = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.chunk) + self.consumed, size)
-            self.consumed += size
-            return data
         if self.joined is None:
-            return b""
-        if size >= len(self.joined):
-            data = bytes(self.joined)
+            return take_chunks(&self.unread, size)
+        size = min(size, PyByteArray_GET_SIZE(self.joined))
+        data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.joined), size)
+        if size == PyByteArray_GET_SIZE(self.joined):
             self.joined = None
-            return data
-        data = bytes(self.joined[:size])
-        del self.joined[:size]
+        else:
+            del self.joined[:size]
         return data
 
-    cdef Py_ssize_t find(self, bytes separator, Py_ssize_t offset) except -2:
+    cdef Py_ssize_t find_unread(self, bytes separator, Py_ssize_t offset) except -2:
         """Where separator begins in what is unread, from offset on; -1 if nowhere."""
         cdef Py_ssize_t found
-        if self.chunk is not None:
-            found = self.chunk.find(separator, offset + self.consumed)
-            return found - self.consumed if found >= 0 else -1
         if self.joined is None:
-            return -1
+            if self.unread.head == NULL:
+                return -1
+            if hoop_ring_size(&self.unread.rest) == 0:
+                found = (<bytes>self.unread.head).find(separator, offset + self.unread.head_used)
+                return found - self.unread.head_used if found >= 0 else -1
+            self.join_unread()
         return self.joined.find(separator, offset)
+
+    cdef int join_unread(self) except -1:
+        """All that is unread into one bytearray: what comes is added there, until everything was read."""
+        cdef bytearray joined
+        if self.joined is None:
+            joined = PyByteArray_FromStringAndSize(NULL, self.unread.size)
+            if self.unread.size > 0:
+                copy_chunks(&self.unread, PyByteArray_AS_STRING(joined), self.unread.size)
+                drop_chunks(&self.unread)
+            self.joined = joined
+        return 0
 
     @property
     def _buffer(self):
-        self.join()
+        self.join_unread()
         return self.joined
 
     # ---- the transport's side ------------------------------------------------------------------------------------
@@ -167,7 +151,7 @@ cdef class StreamReader:
     def feed_eof(self):
         """No more data will come."""
         self._eof = True
-        self.wake()
+        self.wake_reader()
 
     def at_eof(self):
         """Whether the end has come and everything was read."""
@@ -180,8 +164,12 @@ cdef class StreamReader:
             self.feed(PyBytes_FromObject(data))
 
     cdef int feed(self, bytes data) except -1:
-        self.append(data)
-        self.wake()
+        """Add data, which is not empty."""
+        if self.joined is None:
+            append_chunk(&self.unread, data, PyBytes_GET_SIZE(data))
+        else:
+            self.joined += data
+        self.wake_reader()
         # not 2 * _limit: sys.maxsize is a limit
         if self.transport is not None and not self.is_paused and self.available() - self._limit > self._limit:
             try:
@@ -192,7 +180,7 @@ cdef class StreamReader:
                 self.is_paused = True
         return 0
 
-    cdef int wake(self) except -1:
+    cdef int wake_reader(self) except -1:
         cdef object waiter = self.waiter
         if waiter is not None:
             self.waiter = None
@@ -251,13 +239,13 @@ cdef class StreamReader:
             return b""
         while self.available() < size:
             if self._eof:
-                raise asyncio.IncompleteReadError(self.take(self.available()), n)
+                raise asyncio.IncompleteReadError(self.take_unread(self.available()), n)
             waiter = self.begin_wait("readexactly")
             try:
                 await waiter
             finally:
                 self.waiter = None
-        data = self.take(size)
+        data = self.take_unread(size)
         self.resume_if_low()
         return data
 
@@ -268,10 +256,10 @@ cdef class StreamReader:
         except asyncio.IncompleteReadError as error:
             return error.partial
         except asyncio.LimitOverrunError as error:
-            if self.find(b"\n", error.consumed) == error.consumed:
-                self.take(error.consumed + 1)
+            if self.find_unread(b"\n", error.consumed) == error.consumed:
+                self.take_unread(error.consumed + 1)
             else:
-                self.take(self.available())
+                self.take_unread(self.available())
             self.resume_if_low()
             raise ValueError(error.args[0])
 
@@ -297,7 +285,7 @@ cdef class StreamReader:
                 if offset > self._limit:
                     raise asyncio.LimitOverrunError("Separator is not found, and chunk exceed the limit", offset)
             if self._eof:
-                raise asyncio.IncompleteReadError(self.take(self.available()), None)
+                raise asyncio.IncompleteReadError(self.take_unread(self.available()), None)
             waiter = self.begin_wait("readuntil")
             try:
                 await waiter
@@ -305,7 +293,7 @@ cdef class StreamReader:
                 self.waiter = None
         if start > self._limit:
             raise asyncio.LimitOverrunError("Separator is found, but chunk is longer than limit", start)
-        data = self.take(end)
+        data = self.take_unread(end)
         self.resume_if_low()
         return data
 
@@ -365,7 +353,7 @@ cdef class Reading(StreamCoroutine):
         return self.take(reader)
 
     cdef StepOutcome take(self, StreamReader reader) except *:
-        self.result = reader.take(self.size)
+        self.result = reader.take_unread(self.size)
         reader.resume_if_low()
         return STEP_ENDS
 
@@ -395,7 +383,7 @@ cdef tuple first_match(StreamReader reader, tuple separators, Py_ssize_t offset)
     """(start, end) of the separator that ends first, or (-1, -1)."""
     cdef Py_ssize_t start = -1, end = -1, found
     for separator in separators:
-        found = reader.find(separator, offset)
+        found = reader.find_unread(separator, offset)
         if found >= 0 and (end < 0 or found + len(separator) < end):
             start = found
             end = found + len(separator)

@@ -166,7 +166,7 @@ cdef class TlsWriting(TlsConnection):
 
     cdef Py_ssize_t unsent(self) except -1:
         """Bytes that the application wrote and the kernel (or a foreign transport below) has not taken."""
-        return self.queued + (self.stream.held if self.stream is not None else 0)
+        return self.queued + (self.stream.unsent.size if self.stream is not None else 0)
 
     cdef int note_refused(self) except -1:
         """Bytes may have to wait: more than the limits allow, or than the high-water mark?"""
