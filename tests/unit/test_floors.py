@@ -52,7 +52,7 @@ FLOORS_IN: dict[str, Floors] = {
     ),
     "jobs": (("pool",), ("offload",)),
     "net": (
-        ("connection_socket", "keepalive", "chunks"),
+        ("connection_socket", "keepalive", "addresses", "chunks"),
         ("transport",),
         ("writing", "datagram"),
         ("stream",),

@@ -15,6 +15,11 @@ cdef object os_error(long result):
     return file_error(result, None, None)
 
 
+cdef object error_saying(long result, str words):
+    """The same in words of ours, where the system's do not say what has happened."""
+    return OSError(<int>-result, words)
+
+
 cdef object datagram_error(long result):
     """The same for error_received()."""
     return os_error(result)

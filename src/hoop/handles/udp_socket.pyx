@@ -2,11 +2,13 @@
 cimport cython
 from hoop.core.csrc cimport AF_INET, AF_INET6
 from hoop.core.reactor cimport Reactor
+from hoop.net.addresses cimport RawAddress
 from hoop.net.datagram cimport ROUTE_SOCKET, DatagramTransport
-from hoop.net.transport cimport RawAddress, TRANSPORT_OPEN
+from hoop.net.transport cimport TRANSPORT_OPEN
 
 import socket as socket_module
 
+from hoop.net.addresses cimport RawAddress
 from hoop.net.datagram import make_datagram
 
 

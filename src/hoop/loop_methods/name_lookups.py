@@ -22,27 +22,6 @@ ORIGINAL_COMPILED_GETADDRINFO = _socket.getaddrinfo
 ORIGINAL_GETNAMEINFO = _socket.getnameinfo
 
 
-def is_literal(host: object) -> bool:
-    """Whether host is a numeric address that every libc reads alike without asking anybody.
-
-    "127.1", "010.0.0.1" and zones ("fe80::1%eth0") are left to libc proper, since it alone knows what they mean.
-    """
-    if isinstance(host, (bytes, bytearray)):
-        try:
-            host = bytes(host).decode("ascii")
-        except UnicodeDecodeError:
-            return False
-    if not isinstance(host, str):
-        return False
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host)
-        except (OSError, ValueError):  # ValueError: an embedded NUL
-            continue
-        return True
-    return False
-
-
 def is_number(port: object) -> bool:
     """Whether a port needs no look-up in the services database."""
     if isinstance(port, (bytes, bytearray)):
@@ -153,7 +132,10 @@ class Resolving(Executing):
 def numeric_info(host: Any, port: Any, family: int, type: int, proto: int, rest: tuple[Any, ...]) -> AddressInfo | None:
     """The address of a numeric host and port, unchecked (the socket call says what is wrong with a port of 70000); None
     where libc has to be asked."""
-    if not is_number(port) or not is_literal(host):
+    from hoop.names.address_info import literal_family
+
+    own_family = literal_family(host)
+    if own_family is None or not is_number(port) or family not in (socket.AF_UNSPEC, own_family):
         return None
     if type == socket.SOCK_STREAM and proto in (0, socket.IPPROTO_TCP):
         proto = socket.IPPROTO_TCP
@@ -162,10 +144,7 @@ def numeric_info(host: Any, port: Any, family: int, type: int, proto: int, rest:
     else:
         return None
     text = host if isinstance(host, str) else bytes(host).decode("ascii")
-    is_version_6 = ":" in text
-    if family not in (socket.AF_UNSPEC, socket.AF_INET6 if is_version_6 else socket.AF_INET):
-        return None
     number = 0 if port is None else int(port)
-    if is_version_6:
+    if own_family == socket.AF_INET6:
         return (socket.AF_INET6, type, proto, "", (text, number, *(rest or (0, 0))))
     return (socket.AF_INET, type, proto, "", (text, number))

@@ -1,6 +1,9 @@
 """Types of the compiled module, for the Python modules of hoop."""
 
+import socket
 from typing import Any, final
+
+def literal_family(host: object) -> socket.AddressFamily | None: ...
 
 @final
 class Literals:

@@ -12,14 +12,13 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
 from cpython.long cimport PyLong_AsLong, PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact
 from hoop.core.cpython_api cimport PySys_Audit
-from hoop.core.csrc cimport AF_INET, AF_INET6, AF_UNIX, AI_NUMERICHOST, AI_NUMERICSERV, AI_PASSIVE, EAI_SYSTEM, \
-    HOOP_LANE_DNS, gai_strerror, hoop_address, hoop_address_info, hoop_getaddrinfo_job, hoop_getaddrinfo_job_free, \
-    hoop_getaddrinfo_job_init, hoop_getaddrinfo_job_run, hoop_net_format_address, hoop_net_parse_literal, sockaddr, \
-    sockaddr_in6, sockaddr_storage
+from hoop.core.csrc cimport AF_INET6, AI_NUMERICHOST, AI_NUMERICSERV, AI_PASSIVE, EAI_SYSTEM, HOOP_LANE_DNS, \
+    gai_strerror, hoop_address_info, hoop_getaddrinfo_job, hoop_getaddrinfo_job_free, hoop_getaddrinfo_job_init, \
+    hoop_getaddrinfo_job_run, sockaddr, sockaddr_in6, sockaddr_storage
 from hoop.core.errors cimport os_error
-from hoop.net.transport cimport unix_name
+from hoop.net.addresses cimport address_of, parse_host
 from libc.stdint cimport uint16_t
-from libc.string cimport memcmp, strlen
+from libc.string cimport memcmp
 
 import socket
 import sys
@@ -75,18 +74,13 @@ cdef object name_error(int status, int system_error):
     return socket.gaierror(status, (<bytes>gai_strerror(status)).decode("utf-8", "replace"))
 
 
-cdef object address_of(const hoop_address_info *info):
-    """The sockaddr as Python's tuple."""
-    cdef hoop_address text
+cdef object address_in(const hoop_address_info *info):
     cdef const sockaddr *address = <const sockaddr *>&info.address
     if info.address_length == 0:
         return None
-    if hoop_net_format_address(address, info.address_length, &text) == 0:
-        if text.family == AF_INET:
-            return (text.host.decode("ascii"), text.port)
-        return (text.host.decode("ascii"), text.port, text.flowinfo, text.scope_id)
-    if address.sa_family == AF_UNIX:
-        return unix_name(address, info.address_length)
+    shown = address_of(address, info.address_length)
+    if shown is not None:
+        return shown
     return (address.sa_family, PyBytes_FromStringAndSize(address.sa_data, sizeof(address.sa_data)))
 
 
@@ -100,11 +94,17 @@ cdef object answer_of(hoop_getaddrinfo_job *job):
     for i in range(job.count):
         info = &job.infos[i]
         answer.append((FAMILIES.get(info.family, info.family), TYPES.get(info.type, info.type), info.protocol,
-                       info.canonical_name.decode("utf-8"), address_of(info)))
+                       info.canonical_name.decode("utf-8"), address_in(info)))
     return answer
 
 
 # ---- numeric hosts ------------------------------------------------------------------------------------------------
+
+def literal_family(host):
+    """The family of a numeric host, socket.AF_INET or AF_INET6; None for any other, which only libc can read."""
+    cdef sockaddr_storage storage
+    return None if parse_host(host, 0, &storage) < 0 else FAMILIES[storage.ss_family]
+
 
 cdef long plain_port(object port) except? -3:
     """The number; -1 for None; -2 where libc has to be asked."""
@@ -144,35 +144,23 @@ cdef class Literals:
         Wrong arguments are not noticed here: they too give None.
         """
         cdef sockaddr_storage storage
-        cdef hoop_address text
-        cdef const char *numeric
-        cdef bytes encoded
         cdef int length
         cdef long number
-        if PyUnicode_CheckExact(host) and (<str>host).isascii():
-            encoded = (<str>host).encode("ascii")
-        elif PyBytes_CheckExact(host):
-            encoded = host
-        else:
+        if not PyUnicode_CheckExact(host) and not PyBytes_CheckExact(host):
             return None
-        numeric = encoded
-        if not is_int(family) or not is_int(type) or not is_int(proto) or not is_int(flags) \
-                or flags & ~TEMPLATE_FLAGS or <Py_ssize_t>strlen(numeric) != len(encoded):
+        if not is_int(family) or not is_int(type) or not is_int(proto) or not is_int(flags) or flags & ~TEMPLATE_FLAGS:
             return None
         number = plain_port(port)
         if number == -2:
             return None
-        length = hoop_net_parse_literal(numeric, <uint16_t>max(number, 0), &storage)
+        length = parse_host(host, <uint16_t>max(number, 0), &storage)
         if length < 0 or (storage.ss_family == AF_INET6 and not is_plain_ipv6(<sockaddr_in6 *>&storage)):
             return None
         template = self.template(storage.ss_family == AF_INET6, family, type, proto, flags, number == -1)
-        if template is None or hoop_net_format_address(<sockaddr *>&storage, length, &text) < 0:
+        if template is None:
             return None
         PySys_Audit("socket.getaddrinfo", "OOiii", <void *>host, <void *>port, <int>family, <int>type, <int>proto)
-        if text.family == AF_INET:
-            address = (text.host.decode("ascii"), text.port)
-        else:
-            address = (text.host.decode("ascii"), text.port, 0, 0)
+        address = address_of(<sockaddr *>&storage, length)
         return [(kind[0], kind[1], kind[2], "", address) for kind in <tuple>template]
 
     cdef object template(self, bint is_ipv6, object family, object type, object proto, object flags, bint no_port):

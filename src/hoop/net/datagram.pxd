@@ -1,6 +1,7 @@
 from hoop.core.flag cimport flag
 from hoop.core.reactor cimport Reactor
-from hoop.net.transport cimport RawAddress, Transport
+from hoop.net.addresses cimport RawAddress
+from hoop.net.transport cimport Transport
 
 cdef enum Route:
     ROUTE_PEER                  # the connected peer: no address is named

@@ -20,27 +20,24 @@ asyncio's.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromObject, PyBytes_FromStringAndSize, \
     PyBytes_GET_SIZE
-from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
-from cpython.tuple cimport PyTuple_CheckExact
-from cpython.unicode cimport PyUnicode_CheckExact
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport datagram_error
 from hoop.core.handle cimport new_handle
 from hoop.core.reactor cimport Reactor, flush_if_deferred
-from hoop.net.transport cimport TRANSPORT_CLOSED, TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, RawAddress, Transport, \
-    check_unowned, unix_name
+from hoop.net.addresses cimport RawAddress, address_of, parse_address
+from hoop.net.transport cimport TRANSPORT_CLOSED, TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, Transport, \
+    check_unowned
 from libc.errno cimport EAGAIN
-from libc.stdint cimport int64_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy, strlen
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcmp, memcpy
 
 import asyncio
 import collections
 
 cdef extern from "Python.h":
     int PySys_Audit(const char *event, const char *format, ...) except -1
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 cdef enum:
     KNOWN_BITS = 4
@@ -231,7 +228,7 @@ cdef class DatagramTransport(Transport):
                 if self.known_tuples[i] is addr:
                     raw[0] = self.known[i]
                     return ROUTE_RAW
-        if not parse_target(self.family, addr, raw):
+        if not parse_address(self.family, addr, raw):
             return ROUTE_SOCKET
         self.latest_target = addr
         self.latest_raw = raw[0]
@@ -515,7 +512,7 @@ cdef class DatagramTransport(Transport):
         if length == 0:
             return None
         if self.family == AF_UNIX:
-            return unix_name(<const sockaddr *>address, <socklen_t>length)
+            return address_of(<const sockaddr *>address, <socklen_t>length)
         if length > <Py_ssize_t>sizeof(sockaddr_in6):
             return None
         if self.known == NULL:
@@ -527,7 +524,7 @@ cdef class DatagramTransport(Transport):
         slot = slot_of(<const char *>address, length)
         raw = &self.known[slot]
         if <Py_ssize_t>raw.length != length or memcmp(&raw.address, address, <size_t>length) != 0:
-            found = address_tuple(<const sockaddr *>address, <socklen_t>length)
+            found = address_of(<const sockaddr *>address, <socklen_t>length)
             memcpy(&raw.address, address, <size_t>length)
             raw.length = <socklen_t>length
             self.known_tuples[slot] = found
@@ -557,48 +554,6 @@ cdef int slot_of(const char *address, Py_ssize_t length) noexcept:
     if length > 16:  # IPv6
         mixed ^= words[5] * <uint32_t>0xc2b2ae35 ^ words[3]
     return <int>((mixed * <uint32_t>0x9e3779b1) >> (32 - KNOWN_BITS))
-
-
-cdef object address_tuple(const sockaddr *address, socklen_t length):
-    cdef hoop_address text
-    if hoop_net_format_address(address, length, &text) < 0:
-        return None
-    if text.family == AF_INET:
-        return (text.host.decode("ascii"), text.port)
-    return (text.host.decode("ascii"), text.port, text.flowinfo, text.scope_id)
-
-
-cdef bint parse_target(int family, object addr, RawAddress *raw) except -1:
-    """Whether addr is (host, port[, flowinfo[, scope_id]]) in plain numbers that fit; then raw is its sockaddr."""
-    cdef sockaddr_storage storage
-    cdef const char *host
-    cdef Py_ssize_t size, count
-    cdef int length
-    if not PyTuple_CheckExact(addr):
-        return False
-    count = len(<tuple>addr)
-    if count != 2 and (family != AF_INET6 or count < 2 or count > 4):
-        return False
-    if not PyUnicode_CheckExact(addr[0]) or not (<str>addr[0]).isascii():
-        return False
-    for number in (<tuple>addr)[1:]:
-        if not PyLong_CheckExact(number) or not 0 <= number <= 0xffffffff:
-            return False
-    if addr[1] > 0xffff or (count > 2 and addr[2] > 0xfffff):
-        return False
-    host = PyUnicode_AsUTF8AndSize(addr[0], &size)
-    if <Py_ssize_t>strlen(host) != size:
-        return False
-    length = hoop_net_parse_literal(host, <uint16_t>addr[1], &storage)
-    if length < 0 or storage.ss_family != family or length > <int>sizeof(sockaddr_in6):
-        return False
-    memcpy(&raw.address, &storage, <size_t>length)
-    raw.length = <socklen_t>length
-    if count > 2:
-        raw.address.sin6_flowinfo = htonl(<uint32_t>addr[2])
-    if count > 3:
-        raw.address.sin6_scope_id = <uint32_t>addr[3]
-    return True
 
 
 def make_datagram(Reactor reactor not None, sock, protocol, address, waiter=None):

@@ -1,7 +1,8 @@
-from hoop.core.csrc cimport sockaddr, sockaddr_in6, socklen_t
+from hoop.core.csrc cimport sockaddr, socklen_t
 from hoop.core.flag cimport flag
 from hoop.core.reactor cimport Reactor, Watcher
 from hoop.core.timeouts cimport Guard
+from hoop.net.addresses cimport RawAddress
 
 
 cdef enum TransportState:
@@ -9,11 +10,6 @@ cdef enum TransportState:
     TRANSPORT_CLOSING           # close() was called, accepted bytes are still being delivered
     TRANSPORT_LOST              # connection_lost is scheduled: nothing is read or written any more
     TRANSPORT_CLOSED            # connection_lost has been called and the descriptor is closed
-
-
-cdef struct RawAddress:         # an AF_INET or AF_INET6 address as the kernel gave it; length 0 when unknown
-    sockaddr_in6 address
-    socklen_t length
 
 
 cdef class Transport(Watcher):
@@ -73,8 +69,6 @@ cdef int spare_dict(object item) except -1
 
 cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,
                         Py_ssize_t default_high) except -1
-
-cdef object unix_name(const sockaddr *address, socklen_t length)
 
 cdef int descriptor_of(object fileobj) except -1
 cdef object in_use(Watcher watcher)

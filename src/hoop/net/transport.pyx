@@ -6,20 +6,18 @@
 From adopt() on the descriptor is this object's alone. A socket object that was handed in is closed through that object;
 one made for get_extra_info("socket") is detached before the descriptor is closed.
 """
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from hoop.core.cpython_api cimport PyContext_CopyCurrent, instance_dict
-from hoop.core.csrc cimport AF_INET, AF_INET6, AF_UNIX, getpeername, getsockname, hoop_address, hoop_net_close, \
-    hoop_net_format_address, hoop_net_unix_name, sockaddr, sockaddr_storage
-from hoop.core.errors cimport os_error
+from hoop.core.csrc cimport AF_UNIX, getpeername, getsockname, hoop_net_close, sockaddr
+from hoop.core.errors cimport error_saying, os_error
 from hoop.core.handle cimport new_handle
 from hoop.core.reactor cimport Reactor, Watcher, flush_if_deferred
 from hoop.core.timeouts cimport Guard
-from libc.string cimport memcpy
+from hoop.net.addresses cimport RawAddress, keep_address, raw_address_of, read_address
+from libc.errno cimport EBADF
 
 import asyncio
-import os
 import socket as socket_module
 import warnings
 from asyncio.log import logger
@@ -301,7 +299,7 @@ cdef class Transport(Watcher):
         """Somebody closed our descriptor and the number is in use again: never touch it."""
         if self.sock is not None:
             self.sock.detach()
-        return self.fatal(OSError(9, "the transport's descriptor was closed behind its back"),
+        return self.fatal(error_saying(-EBADF, "the transport's descriptor was closed behind its back"),
                           "Fatal error on transport")
 
     def __del__(self):
@@ -447,9 +445,9 @@ cdef class Transport(Watcher):
         if self.extra is not None and name in self.extra:
             return self.extra[name]
         if name == "peername":
-            value = address_tuple(&self.peer)
+            value = raw_address_of(&self.peer)
         elif name == "sockname":
-            value = address_tuple(&self.local)
+            value = raw_address_of(&self.local)
         elif name == "socket":
             value = self.transport_socket()
         else:
@@ -563,43 +561,6 @@ def waiter_done(waiter):
         waiter.set_result(None)
 
 
-# ---- addresses ----------------------------------------------------------------------------------------------------
-
-ctypedef int (*address_fn)(int fd, sockaddr *address, socklen_t *length) noexcept nogil
-
-
-cdef object read_address(address_fn ask, int fd, RawAddress *raw):
-    """Keep what the kernel says now: after a reset it no longer knows the peer.
-
-    The record has room for an IP address. The name of a UNIX socket is returned; of other families nothing is kept.
-    """
-    cdef sockaddr_storage address
-    cdef socklen_t length = sizeof(address)
-    raw.length = 0
-    if ask(fd, <sockaddr *>&address, &length) != 0:
-        return None
-    return keep_address(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)), raw)
-
-
-cdef object keep_address(const sockaddr *address, socklen_t length, RawAddress *raw):
-    raw.length = 0
-    if length >= sizeof(address.sa_family) and (address.sa_family == AF_INET or address.sa_family == AF_INET6):
-        raw.length = min(length, <socklen_t>sizeof(raw.address))
-        memcpy(&raw.address, address, raw.length)
-        return None
-    return unix_name(address, length)
-
-
-cdef object unix_name(const sockaddr *address, socklen_t length):
-    """As the socket module shows it: a path as str, a name in Linux's abstract namespace as bytes."""
-    cdef const char *name
-    cdef Py_ssize_t size = hoop_net_unix_name(address, length, &name)
-    if size < 0:
-        return None
-    encoded = PyBytes_FromStringAndSize(name, size)
-    return encoded if encoded.startswith(b"\0") else os.fsdecode(encoded)
-
-
 cdef object closed_socket(const RawAddress *local):
     """What shows of a socket whose descriptor is gone, for whoever asks only then; None if not even that is to be had."""
     try:
@@ -609,15 +570,6 @@ cdef object closed_socket(const RawAddress *local):
     sock.setblocking(False)
     sock.close()
     return TransportSocket(sock)
-
-
-cdef object address_tuple(RawAddress *raw):
-    cdef hoop_address text
-    if raw.length == 0 or hoop_net_format_address(<sockaddr *>&raw.address, raw.length, &text) < 0:
-        return None
-    if text.family == AF_INET:
-        return (text.host.decode("ascii"), text.port)
-    return (text.host.decode("ascii"), text.port, text.flowinfo, text.scope_id)
 
 
 # ---- who owns a descriptor -----------------------------------------------------------------------------------------

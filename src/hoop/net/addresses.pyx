@@ -1,0 +1,108 @@
+"""Addresses of sockets: the kernel's record (sockaddr) to what the socket module shows, and back."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_CheckExact
+from cpython.tuple cimport PyTuple_CheckExact
+from cpython.unicode cimport PyUnicode_CheckExact
+from hoop.core.csrc cimport AF_INET, AF_INET6, hoop_address, hoop_net_format_address, hoop_net_parse_literal, \
+    hoop_net_unix_name, htonl, sockaddr_storage
+from libc.stdint cimport uint16_t, uint32_t
+from libc.string cimport memcpy, strlen
+
+import os
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+
+cdef object address_of(const sockaddr *address, socklen_t length):
+    """As the socket module shows it: (host, port), or (host, port, flowinfo, scope_id); of a UNIX socket the path as str, or
+    a name in Linux's abstract namespace as bytes. None for other families and where there is no address."""
+    cdef hoop_address text
+    cdef const char *name
+    cdef Py_ssize_t size
+    if hoop_net_format_address(address, length, &text) == 0:
+        if text.family == AF_INET:
+            return (text.host.decode("ascii"), text.port)
+        return (text.host.decode("ascii"), text.port, text.flowinfo, text.scope_id)
+    size = hoop_net_unix_name(address, length, &name)
+    if size < 0:
+        return None
+    encoded = PyBytes_FromStringAndSize(name, size)
+    return encoded if encoded.startswith(b"\0") else os.fsdecode(encoded)
+
+
+cdef object raw_address_of(const RawAddress *raw):
+    return None if raw.length == 0 else address_of(<const sockaddr *>&raw.address, raw.length)
+
+
+cdef object read_address(address_fn ask, int fd, RawAddress *raw):
+    """Keep what the kernel says now, as keep_address() does: after a reset it no longer knows the peer."""
+    cdef sockaddr_storage address
+    cdef socklen_t length = sizeof(address)
+    raw.length = 0
+    if ask(fd, <sockaddr *>&address, &length) != 0:
+        return None
+    return keep_address(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)), raw)
+
+
+cdef object keep_address(const sockaddr *address, socklen_t length, RawAddress *raw):
+    """Keep an IP address in raw, and return None. The name of a UNIX socket is returned, since it has no room there; of
+    other families nothing is kept."""
+    raw.length = 0
+    if length >= sizeof(address.sa_family) and (address.sa_family == AF_INET or address.sa_family == AF_INET6):
+        raw.length = min(length, <socklen_t>sizeof(raw.address))
+        memcpy(&raw.address, address, raw.length)
+        return None
+    return address_of(address, length)
+
+
+cdef int parse_host(object host, uint16_t port, sockaddr_storage *address) except -2:
+    """The length of the sockaddr that a numeric host (str, bytes or bytearray) and port stand for; -1 for any other host.
+
+    "127.1", "010.0.0.1" and zones ("fe80::1%eth0") are no numeric hosts: libc alone knows what they mean.
+    """
+    cdef const char *text
+    cdef Py_ssize_t size
+    if isinstance(host, str):
+        if not (<str>host).isascii():
+            return -1
+        text = PyUnicode_AsUTF8AndSize(host, &size)
+    elif isinstance(host, bytes):
+        text = PyBytes_AS_STRING(host)
+        size = PyBytes_GET_SIZE(host)
+    elif isinstance(host, bytearray):
+        return parse_host(bytes(host), port, address)
+    else:
+        return -1
+    if <Py_ssize_t>strlen(text) != size:
+        return -1
+    return max(hoop_net_parse_literal(text, port, address), -1)
+
+
+cdef bint parse_address(int family, object address, RawAddress *raw) except -1:
+    """Whether address is (host, port[, flowinfo[, scope_id]]) of family, in plain numbers that fit; then fill raw."""
+    cdef sockaddr_storage storage
+    cdef Py_ssize_t count
+    cdef int length
+    if not PyTuple_CheckExact(address):
+        return False
+    count = len(<tuple>address)
+    if count != 2 and (family != AF_INET6 or count < 2 or count > 4):
+        return False
+    if not PyUnicode_CheckExact(address[0]):
+        return False
+    for number in (<tuple>address)[1:]:
+        if not PyLong_CheckExact(number) or not 0 <= number <= 0xffffffff:
+            return False
+    if address[1] > 0xffff or (count > 2 and address[2] > 0xfffff):
+        return False
+    length = parse_host(address[0], <uint16_t>address[1], &storage)
+    if length < 0 or storage.ss_family != family or length > <int>sizeof(sockaddr_in6):
+        return False
+    memcpy(&raw.address, &storage, <size_t>length)
+    raw.length = <socklen_t>length
+    if count > 2:
+        raw.address.sin6_flowinfo = htonl(<uint32_t>address[2])
+    if count > 3:
+        raw.address.sin6_scope_id = <uint32_t>address[3]
+    return True
