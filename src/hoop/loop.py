@@ -13,40 +13,46 @@ from asyncio.log import logger
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
-from hoop.jobs.pool import Pool, keep_pool
+from hoop.jobs.pool import Pool
 from hoop.loop_methods.async_generators import AsyncGenerators
 from hoop.loop_methods.base_loop import BaseLoop, own_methods
-from hoop.loop_methods.connections import Connecting
+from hoop.loop_methods.connections import Connections
 from hoop.loop_methods.endpoints import Endpoints
-from hoop.loop_methods.executors import Executing
-from hoop.loop_methods.metrics import Measuring
-from hoop.loop_methods.pipes import Piping
+from hoop.loop_methods.executors import Executors
+from hoop.loop_methods.metrics import Metrics
+from hoop.loop_methods.name_lookups import NameLookups
+from hoop.loop_methods.pipes import Pipes
 from hoop.loop_methods.problems import Problems
 from hoop.loop_methods.processes import Processes
 from hoop.loop_methods.sendfile import SendFile
-from hoop.loop_methods.servers import Serving
+from hoop.loop_methods.servers import Servers
 from hoop.loop_methods.signals import Signals
 from hoop.loop_methods.socket_handles import SocketHandles
-from hoop.loop_methods.start_tls import Upgrading
+from hoop.loop_methods.start_tls import StartTls
 from hoop.loop_methods.unix_sockets import UnixSockets
 
 T = TypeVar("T")
 TaskFactory = Callable[..., "asyncio.Future[Any]"]
 
+# What a base annotates is the state that it has in a Loop; its _begin_...() sets it.
+slots_of_bases = tuple(
+    name for base in (Executors, NameLookups, AsyncGenerators, Problems, Signals) for name in base.__annotations__
+)
+
 
 class Loop(
     Signals,
-    Measuring,
+    Metrics,
     SocketHandles,
     UnixSockets,
-    Piping,
+    Pipes,
     Processes,
     Endpoints,
-    Connecting,
-    Serving,
-    Upgrading,
+    Connections,
+    Servers,
+    StartTls,
     SendFile,
-    Executing,
+    Executors,
     AsyncGenerators,
     Problems,
     asyncio.AbstractEventLoop,
@@ -64,23 +70,10 @@ class Loop(
     HOOP_DEFER_WRITES is 0; see docs/writes.md).
     """
 
-    # In slots, so that the instance's __dict__ is not made before somebody sets an attribute of his own: until then the
-    # interpreter finds call_soon and its kin without a look into it, and keeps what it found.
-    __slots__ = (
-        "_asyncgens",
-        "_asyncgens_shutdown_called",
-        "_default_executor",
-        "_exception_handler",
-        "_executor_shutdown_called",
-        "_former_origin_depth",
-        "_is_abandoned",
-        "_literals",
-        "_name_history",
-        "_pid",
-        "_resolver",
-        "_signal_handlers",
-        "_signal_pipe",
-    )
+    # In slots, so that Python does not make the instance's __dict__ before a user sets an attribute: until then the
+    # interpreter finds call_soon and its kin without a look into it, and keeps what it found. A base with slots of its own
+    # would have a memory layout of its own, and no class can have two of these: so all slots are here.
+    __slots__ = ("_former_origin_depth", "_is_abandoned", *slots_of_bases)
 
     def __init__(
         self,
@@ -93,25 +86,13 @@ class Loop(
         cached_reads: bool | None = None,
         defer_writes: bool | None = None,
     ) -> None:
-        if pool is not None and not isinstance(pool, Pool):
-            raise TypeError(f"pool must be a hoop.Pool, not {pool!r}")
-        if pool is not None and pool_size is not None:
-            raise TypeError(f"pool_size={pool_size!r} is for a pool of the loop's own: it was given {pool!r}")
-        keep_pool(self, pool, pool_size)
         self._is_abandoned = False
-        self._pid = os.getpid()
-        self._default_executor = None
-        self._executor_shutdown_called = False
-        self._literals = None
-        self._name_history = None
-        self._resolver = None
-        self._asyncgens = weakref.WeakSet()
-        self._asyncgens_shutdown_called = False
-        self._exception_handler = None
-        self._task_factory = None
-        self._signal_handlers = {}
-        self._signal_pipe = None
         self._former_origin_depth: int | None = None
+        self._begin_executors(pool, pool_size)
+        self._begin_name_lookups()
+        self._begin_async_generators()
+        self._begin_problems()
+        self._begin_signals()
         super().__init__(
             poller=poller,
             clock=clock,
@@ -148,7 +129,7 @@ class Loop(
         try:
             self._track_coroutine_origins(self.get_debug())
             events._set_running_loop(self)
-            self._begin_signals()
+            self._claim_signals()
             self._run_turns(until_idle)
         finally:
             try:
@@ -156,7 +137,7 @@ class Loop(
             finally:  # Python 3.11 allocates for that; without memory the rest is undone all the same
                 self._track_coroutine_origins(False)
                 sys.set_asyncgen_hooks(*former_hooks)
-                self._end_signals()
+                self._leave_signals()
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until future is done and return its result; a coroutine becomes a task first.

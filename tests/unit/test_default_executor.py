@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import hoop
 import pytest
-from hoop.loop_methods.executors import DefaultExecutor
+from hoop.jobs.default_executor import DefaultExecutor
 
 DEADLINE_S = 30.0
 

@@ -50,7 +50,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("turns", "running"),
         ("garbage", "timer", "timeouts"),
     ),
-    "jobs": (("pool",), ("offload",)),
+    "jobs": (("pool",), ("default_executor", "offload")),
     "net": (
         ("connection_socket", "keepalive", "addresses", "chunks"),
         ("transport",),
@@ -72,8 +72,9 @@ FLOORS_IN: dict[str, Floors] = {
     "files": (("file_jobs",), ("file_object",), ("temporary_files",)),
     "handles": (("udp_socket", "socket"),),
     "loop_methods": (
-        ("calls", "signal_pipe", "race", "executors"),
+        ("calls", "signal_pipe", "race"),
         ("base_loop",),
+        ("executors",),
         ("name_lookups",),
         ("signals", "async_generators", "problems", "sendfile", "start_tls", "pipes", "processes", "metrics"),
         ("connections",),

@@ -337,7 +337,7 @@ def test_a_loop_that_another_thread_begins_to_close_while_it_is_begun() -> None:
 
 def test_a_loop_that_is_closed_while_it_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = hoop.Loop()
-    monkeypatch.setattr(loop, "_begin_signals", loop._close_reactor)
+    monkeypatch.setattr(loop, "_claim_signals", loop._close_reactor)
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         loop.run_forever()
     assert loop.is_closed()

@@ -18,6 +18,10 @@ class AsyncGenerators(asyncio.AbstractEventLoop):
     _asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]]
     _asyncgens_shutdown_called: bool
 
+    def _begin_async_generators(self) -> None:
+        self._asyncgens = weakref.WeakSet()
+        self._asyncgens_shutdown_called = False
+
     def _install_asyncgen_hooks(self) -> Hooks:
         former = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter, finalizer=self._asyncgen_finalizer)

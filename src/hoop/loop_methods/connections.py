@@ -12,8 +12,7 @@ from asyncio.log import logger
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from hoop.loop_methods.base_loop import BaseLoop
-from hoop.loop_methods.name_lookups import AddressInfo, Resolving
+from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
 from hoop.loop_methods.race import first_to_succeed
 from hoop.tls.tls_options import TlsOptions, accepted_options, host_options
 
@@ -21,7 +20,7 @@ ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 
 
-class Connecting(BaseLoop, Resolving):
+class Connections(NameLookups):
     """create_connection, connect_accepted_socket, sock_connect."""
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
@@ -135,7 +134,7 @@ class Connecting(BaseLoop, Resolving):
 
                 session = new_session(self, protocol, tls, waiter)
             else:
-                _ = protocol.connection_made  # AttributeError, if a factory has forgotten its `return`
+                _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
         except BaseException:
             sock.close()
             raise

@@ -9,8 +9,7 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from hoop.loop_methods.base_loop import BaseLoop
-from hoop.loop_methods.name_lookups import Resolving
+from hoop.loop_methods.name_lookups import NameLookups
 from hoop.loop_methods.unix_sockets import remove_stale
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -18,7 +17,7 @@ AddressPair = tuple[Any, Any]  # local, remote
 Candidate = tuple[tuple[int, int], AddressPair]  # (family, proto), addresses
 
 
-class Endpoints(BaseLoop, Resolving):
+class Endpoints(NameLookups):
     """create_datagram_endpoint."""
 
     async def create_datagram_endpoint(  # type: ignore[override]
@@ -72,13 +71,8 @@ class Endpoints(BaseLoop, Resolving):
                 sock.close()
             raise
         if self.get_debug():
-            logger.debug(
-                "Datagram endpoint local_addr=%r remote_addr=%r created: (%r, %r)",
-                local_addr,
-                remote_addr,
-                transport,
-                protocol,
-            )
+            message = "Datagram endpoint local_addr=%r remote_addr=%r created: (%r, %r)"
+            logger.debug(message, local_addr, remote_addr, transport, protocol)
         try:
             await waiter
         except BaseException:

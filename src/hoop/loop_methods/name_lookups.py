@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hoop.loop_methods.executors import Executing
+from hoop.loop_methods.executors import Executors
 
 if TYPE_CHECKING:
     from hoop.names.address_info import Literals
@@ -34,12 +34,17 @@ def is_patched() -> bool:
     return socket.getaddrinfo is not ORIGINAL_GETADDRINFO or _socket.getaddrinfo is not ORIGINAL_COMPILED_GETADDRINFO
 
 
-class Resolving(Executing):
+class NameLookups(Executors):
     """getaddrinfo and getnameinfo for a loop."""
 
     _literals: Literals | None
     _name_history: NameHistory | None
     _resolver: Any  # a hoop.dns.Resolver, made by that module at first use
+
+    def _begin_name_lookups(self) -> None:
+        self._literals = None
+        self._name_history = None
+        self._resolver = None
 
     async def getaddrinfo(
         self,

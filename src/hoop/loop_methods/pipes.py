@@ -12,7 +12,7 @@ from hoop.loop_methods.base_loop import BaseLoop
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 
 
-class Piping(BaseLoop, asyncio.AbstractEventLoop):
+class Pipes(BaseLoop, asyncio.AbstractEventLoop):
     """Pipes, terminals and sockets used in one direction."""
 
     async def connect_read_pipe(

@@ -9,6 +9,8 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any
 
+from hoop.loop_methods.base_loop import BaseLoop
+
 ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 
@@ -22,13 +24,14 @@ def describe(
     return repr(value)
 
 
-class Problems(asyncio.AbstractEventLoop):
+class Problems(BaseLoop, asyncio.AbstractEventLoop):
     """set_exception_handler and its kin."""
 
     _exception_handler: ExceptionHandler | None
-    _current_handle: Any
-    _is_entered: Callable[[Any], bool]
-    _logger = logger
+    _logger = logger  # no name of the module: a finalizer may come here when that has been emptied
+
+    def _begin_problems(self) -> None:
+        self._exception_handler = None
 
     def get_exception_handler(self) -> ExceptionHandler | None:
         """The handler set, or None for the default one."""

@@ -16,9 +16,8 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
-from hoop.loop_methods.base_loop import BaseLoop
 from hoop.loop_methods.connections import ProtocolFactory
-from hoop.loop_methods.name_lookups import AddressInfo, Resolving
+from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
 from hoop.stats import ServerStats
 from hoop.tls.tls_options import TlsOptions, server_options
 
@@ -34,7 +33,7 @@ class Server(asyncio.AbstractServer):
 
     def __init__(
         self,
-        loop: Serving,
+        loop: Servers,
         sockets: list[socket.socket],
         protocol_factory: ProtocolFactory,
         backlog: int,
@@ -225,7 +224,7 @@ class Server(asyncio.AbstractServer):
         await waiter
 
 
-class Serving(BaseLoop, Resolving):
+class Servers(NameLookups):
     """create_server."""
 
     async def create_server(  # type: ignore[override]

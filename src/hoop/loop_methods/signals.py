@@ -27,7 +27,12 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
 
     _signal_handlers: dict[int, Any]  # of asyncio.Handle: prompt_toolkit reads their _callback and _args
     _signal_pipe: SignalPipe | None
-    _pid: int
+    _pid: int  # the process that has made the loop
+
+    def _begin_signals(self) -> None:
+        self._signal_handlers = {}
+        self._signal_pipe = None
+        self._pid = os.getpid()
 
     def add_signal_handler(self, sig: int, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]) -> None:
         """Call callback(*args) in the loop whenever sig arrives.
@@ -123,7 +128,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
             for number in pipe.missed(sig):
                 self._handle_signal(number)
 
-    def _begin_signals(self) -> None:
+    def _claim_signals(self) -> None:
         """A run begins."""
         pipe = self._signal_pipe
         if pipe is not None and self._signal_handlers and is_main_thread():
@@ -131,7 +136,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
                 self._read_signals()
             pipe.claim(chains=True)
 
-    def _end_signals(self) -> None:
+    def _leave_signals(self) -> None:
         """It ends."""
         pipe = self._signal_pipe
         if pipe is not None and self._signal_handlers and is_main_thread():

@@ -14,8 +14,8 @@ import ssl as ssl_module
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from hoop.loop_methods.connections import Connecting
-from hoop.loop_methods.servers import Server, Serving, prepare, set_listen_options
+from hoop.loop_methods.connections import Connections
+from hoop.loop_methods.servers import Server, Servers, prepare, set_listen_options
 from hoop.loop_methods.unix_sockets import CLEANS_UP, Path, UnixSockets, bound_to, file_remover
 from hoop.tls.tls_options import TlsOptions, client_options, host_options, server_options
 
@@ -55,7 +55,7 @@ class SocketServer(Server):
             self.on_close(self)
 
 
-class SocketHandles(UnixSockets, Connecting, Serving):
+class SocketHandles(UnixSockets, Connections, Servers):
     """listen_tcp, connect_tcp, listen_unix, connect_unix, bind_udp."""
 
     def listen_tcp(

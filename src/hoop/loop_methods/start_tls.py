@@ -10,7 +10,7 @@ from hoop.loop_methods.base_loop import BaseLoop
 from hoop.tls.tls_options import TlsOptions
 
 
-class Upgrading(BaseLoop, asyncio.AbstractEventLoop):
+class StartTls(BaseLoop, asyncio.AbstractEventLoop):
     """start_tls."""
 
     async def start_tls(  # type: ignore[override]

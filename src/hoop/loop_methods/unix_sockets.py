@@ -14,8 +14,8 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hoop.loop_methods.connections import Connecting, ProtocolFactory
-from hoop.loop_methods.servers import Server, Serving, prepare
+from hoop.loop_methods.connections import Connections, ProtocolFactory
+from hoop.loop_methods.servers import Server, Servers, prepare
 from hoop.tls.tls_options import client_options, server_options
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 CLEANS_UP = sys.version_info >= (3, 13)
 
 
-class UnixSockets(Connecting, Serving):
+class UnixSockets(Connections, Servers):
     """create_unix_connection, create_unix_server."""
 
     async def create_unix_connection(
