@@ -1,6 +1,8 @@
-"""Whether a number that a caller gives is one that makes sense: seconds, counts."""
+"""Whether what a caller gives makes sense: seconds, counts, a protocol."""
 
 from __future__ import annotations
+
+from typing import Any
 
 
 def check_seconds(name: str, value: object) -> None:
@@ -25,3 +27,8 @@ def check_count(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a whole number or None, not {value!r}")
     if not 0 < value <= 0x7FFFFFFF:
         raise ValueError(f"{name} must be between 1 and {0x7FFFFFFF}, not {value!r}")
+
+
+def require_protocol(protocol: Any) -> None:
+    """AttributeError where a protocol factory has forgotten its `return`, before anything is made for the protocol."""
+    _ = protocol.connection_made

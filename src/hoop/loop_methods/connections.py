@@ -12,6 +12,7 @@ from asyncio.log import logger
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from hoop.core.checks import require_protocol
 from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
 from hoop.loop_methods.race import first_to_succeed
 from hoop.tls.tls_options import TlsOptions, accepted_options, host_options
@@ -134,7 +135,7 @@ class Connections(NameLookups):
 
                 session = new_session(self, protocol, tls, waiter)
             else:
-                _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
+                require_protocol(protocol)
         except BaseException:
             sock.close()
             raise

@@ -9,6 +9,7 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from hoop.core.checks import require_protocol
 from hoop.loop_methods.name_lookups import NameLookups
 from hoop.loop_methods.unix_sockets import remove_stale
 
@@ -61,7 +62,7 @@ class Endpoints(NameLookups):
             sock, remote_address = await self._open_endpoint(candidates, reuse_port, allow_broadcast)
         try:
             protocol = protocol_factory()
-            _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
+            require_protocol(protocol)
             waiter = self.create_future()
             transport = make_datagram(self, sock, protocol, remote_address, waiter)
             if is_ours:

@@ -7,6 +7,7 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from hoop.core.checks import require_protocol
 from hoop.loop_methods.base_loop import BaseLoop
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
@@ -25,7 +26,7 @@ class Pipes(BaseLoop, asyncio.AbstractEventLoop):
         from hoop.net.pipe import make_read_pipe
 
         protocol = protocol_factory()
-        _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
+        require_protocol(protocol)
         waiter = self.create_future()
         transport = make_read_pipe(self, pipe, protocol, waiter)
         try:
@@ -44,7 +45,7 @@ class Pipes(BaseLoop, asyncio.AbstractEventLoop):
         from hoop.net.pipe import make_write_pipe
 
         protocol = protocol_factory()
-        _ = protocol.connection_made  # AttributeError, if the factory has forgotten its `return`
+        require_protocol(protocol)
         waiter = self.create_future()
         transport = make_write_pipe(self, pipe, protocol, waiter)
         try:
