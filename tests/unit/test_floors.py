@@ -7,8 +7,10 @@ of them has to know another, they are two floors.
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -93,6 +95,7 @@ PLATFORM_MACROS = (
 
 SAYS_NOTHING = {"util", "utils", "misc", "common", "helper", "helpers"}
 LONGEST_FILE = 700  # lines, exclusive
+LONGEST_FUNCTION = {"src": 60, "csrc": 60, "bench": 60, "tests": 85}  # lines from `def` to the last, inclusive
 NOT_OURS = {"build", "results", "__pycache__"}  # folders of generated files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +118,11 @@ FUNCTION_POINTER = re.compile(r"\(\*(\w+)\)")
 ARGUMENTS = re.compile(r"\([^()]*\)")
 WORD = re.compile(r"[A-Za-z_]\w*")
 C_WORDS = {"ctypedef", "struct", "enum", "const", "unsigned", "long", "short", "char", "void", "noexcept", "pass"}
+CYTHON_CLASS = re.compile(r"^cdef class (?:Scheduler|Reactor|BaseLoop)\b[^\n]*:\n((?:[ \t][^\n]*\n|\n)*)", re.MULTILINE)
+OF_LOOP = re.compile(r"(?:\b_?(reactor|loop)|\(<(Reactor|BaseLoop)>[\w.]+\))\.(\w+)")
+CYTHON_FUNCTION = re.compile(r"^([ \t]*)(?:cdef|cpdef|def|async def)\b(?! class)[^\n=(]*?(\w+)\(", re.MULTILINE)
+C_BODY = re.compile(r"^(\w[^\n;]*\([^;{}]*\))\n\{\n.*?^\}", re.MULTILINE | re.DOTALL)
+PLAN = re.compile(r"^```\ncsrc/.*?^```$", re.MULTILINE | re.DOTALL)
 PLATFORM = re.compile(rf"\b(?:{'|'.join(PLATFORM_MACROS)}|HOOP_ON_\w+)\b")
 
 
@@ -255,6 +263,76 @@ def private_functions(files: dict[str, str], declarations: str) -> list[str]:
     return wrong
 
 
+def declared_of_loop(declarations: str) -> set[str]:
+    """The words by which the text of a .pxd declares what a loop has, as Scheduler, Reactor or BaseLoop."""
+    return {word for body in CYTHON_CLASS.findall(COMMENT.sub("", declarations)) for word in WORD.findall(body)}
+
+
+def undeclared_of_loop(text: str, declared: set[str]) -> list[str]:
+    """The attributes of a reactor or a loop that the text of a .pyx names and that are not declared.
+
+    Of a loop the public names of asyncio's are good, too: it need not be one of hoop's.
+    """
+    text = COMMENT.sub("", TRIPLE_QUOTED.sub('""', text))
+    wrong = []
+    for variable, cast, name in OF_LOOP.findall(text):
+        is_asyncios = variable == "loop" and not name.startswith("_") and hasattr(asyncio.AbstractEventLoop, name)
+        if name not in declared and not is_asyncios:
+            wrong.append(f"{variable or cast}.{name}")
+    return wrong
+
+
+def is_below(name: str, module: str) -> bool:
+    """Whether one module of the package stands on a lower floor than another."""
+    same_area = area_of(name) == area_of(module)
+    floors = FLOORS_IN[area_of(name)] if same_area else AREAS
+    parts = [one.partition(".")[2] if same_area else area_of(one) for one in (name, module)]
+    low, high = (floor_of(part, floors) for part in parts)
+    return low is not None and high is not None and low < high
+
+
+def planned(page: str) -> dict[str, set[str]]:
+    """The units of csrc ("csrc") and the modules of each area ("" for those beside the areas) on docs/architecture.md."""
+    names = defaultdict(set)
+    (plan,) = PLAN.findall(page)
+    area = ""
+    for line in plan.splitlines()[1:-1]:
+        column = re.split(r" {2,}", line.strip())[0].split()
+        indent = len(line) - len(line.lstrip())
+        if column[0].endswith("/"):
+            area = "csrc" if column[0] == "csrc/" else "" if indent == 0 else column[0][:-1]
+        else:
+            if indent == 2 and area != "csrc":
+                area = ""
+            names[area] |= {name.partition(".")[0].removesuffix("_internal") for name in column}
+    return names
+
+
+def python_functions(text: str) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def cython_functions(text: str) -> Iterator[tuple[str, int]]:
+    for found in CYTHON_FUNCTION.finditer(text):
+        length = 1
+        for number, line in enumerate(text[found.start() :].splitlines()[1:], 2):
+            if line.strip() and len(line) - len(line.lstrip()) <= len(found[1]):
+                break
+            if line.strip():
+                length = number
+        yield found[2], length
+
+
+def c_functions(text: str) -> Iterator[tuple[str, int]]:
+    for found in C_BODY.finditer(text):
+        yield found[1].partition("(")[0].split()[-1], found[0].count("\n") + 1
+
+
+FUNCTIONS = {".py": python_functions, ".pyx": cython_functions, ".pxd": cython_functions, ".c": c_functions, ".h": c_functions}
+
+
 def complain(wrong: list[str]) -> None:
     if wrong:
         pytest.fail("\n".join(wrong), pytrace=False)
@@ -298,6 +376,29 @@ def test_every_floor_has_its_files() -> None:
         listed_modules |= {area} | {f"{area}.{name}" for floor in floors for name in floor}
     assert listed_modules == modules
     assert {name for floor in CSRC_FLOORS for name in floor} == {unit_of(path.name) for path in csrc_files()}
+
+
+def test_every_file_is_on_the_plan() -> None:
+    """docs/architecture.md names every module and every unit, in its area, and no other."""
+    names = planned((ROOT / "docs" / "architecture.md").read_text())
+    found: dict[str, set[str]] = {"csrc": {unit_of(path.name) for path in csrc_files()}}
+    for path in package_files():
+        area, _, name = module_name(path).rpartition(".")
+        if area or name not in FLOORS_IN:
+            found.setdefault(area, set()).add(name)
+    assert names == found
+
+
+def test_nothing_of_a_loop_is_used_that_no_lower_floor_declares() -> None:
+    declared = {}
+    for path in sources(PACKAGE, ".pxd"):
+        declared[module_name(path)] = declared_of_loop(path.read_text())
+    wrong = []
+    for path in sources(PACKAGE, ".pyx"):
+        own = module_name(path)
+        known = set().union(*(names for module, names in declared.items() if module == own or is_below(module, own)))
+        wrong += [f"{shown(path)}: {name}" for name in undeclared_of_loop(path.read_text(), known)]
+    complain(wrong)
 
 
 def test_an_area_imports_nothing_by_itself() -> None:
@@ -357,6 +458,16 @@ def test_files_are_short() -> None:
     complain([f"{name}: {lines} lines" for name, lines in lengths.items() if lines >= LONGEST_FILE])
 
 
+def test_functions_are_short() -> None:
+    wrong = []
+    for path in all_files():
+        most = LONGEST_FUNCTION[path.relative_to(ROOT).parts[0]]
+        for name, length in FUNCTIONS.get(path.suffix, lambda _: iter(()))(path.read_text()):
+            if length > most:
+                wrong.append(f"{shown(path)}: {name} has {length} lines, more than {most}")
+    complain(wrong)
+
+
 # The checks above are worth something only if they see what they look for.
 
 EXAMPLE_MODULES = {"__init__", "csrc", "handle", "reactor", "loop", "server", "sub", "sub.inner"}
@@ -392,6 +503,56 @@ def test_imports_are_seen(source: str, expected: set[str]) -> None:
 def test_relative_imports_of_a_subpackage_are_seen() -> None:
     source = "from . import x\nfrom ..loop import Loop\nfrom .. import handle"
     assert imported("sub.inner", source, EXAMPLE_MODULES) == {"sub", "loop", "handle"}
+
+
+def test_what_a_loop_has_is_seen() -> None:
+    declarations = """
+cdef class Reactor(Scheduler):
+    cdef bint must_poll         # sometimes
+
+    cdef int watch(self, Watcher watcher) except -1
+
+cdef class Watcher:
+    cdef int fd
+"""
+    declared = declared_of_loop(declarations)
+    assert {"must_poll", "watch"} <= declared
+    assert not {"sometimes", "fd"} & declared
+    source = """
+reactor.must_poll, self.reactor.watch(watcher), loop.create_future(), (<Reactor>job.loop).watch  # loop.gone
+reactor._queues, self.reactor.create_future(), self._loop._pool, (<Reactor>job.loop).jobs, callback.reactor_of
+"""
+    wrong = ["reactor._queues", "reactor.create_future", "loop._pool", "Reactor.jobs"]
+    assert undeclared_of_loop(source, declared) == wrong
+
+
+def test_floors_of_modules_are_compared() -> None:
+    assert is_below("core.reactor", "core.running") and is_below("core.running", "net.stream")
+    assert not is_below("core.reactor", "core.scheduler")
+    assert not is_below("net.stream", "core.reactor")
+
+
+def test_the_plan_is_read() -> None:
+    page = """
+```
+csrc/            plain C
+  base.h ring.c   why
+src/hoop/        areas
+  stats          values
+  core/          descriptors
+    csrc.pxd     declarations
+    handle flag  more
+  loop
+```
+"""
+    assert planned(page) == {"csrc": {"base", "ring"}, "": {"stats", "loop"}, "core": {"csrc", "handle", "flag"}}
+
+
+def test_lengths_of_functions_are_seen() -> None:
+    assert list(python_functions("@why\ndef f(\n    a,\n):\n    b\n\n\nc")) == [("f", 4)]
+    cython = "cdef class C:\n    cdef int f(self,\n               x):\n        y\n\n        z\n\n    def g(self):\n        y\n"
+    assert list(cython_functions(cython)) == [("f", 5), ("g", 2)]
+    assert list(c_functions("int f(int a,\n      int b)\n{\n    if (a) {\n    }\n}\n")) == [("f", 6)]
 
 
 def test_includes_are_seen() -> None:
