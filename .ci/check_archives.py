@@ -7,17 +7,22 @@ import tarfile
 import zipfile
 from pathlib import PurePosixPath
 
-NOT_SHIPPED = (".gitignore", ".github/")  # tracked, but of no use in an sdist
 MOST_INSTALLED = 5_000_000  # bytes
 DEBUG_SECTIONS = (b"\0.debug_info\0", b"\0.zdebug_info\0", b"\0__debug_info\0")  # names in ELF and Mach-O
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a tracked file is of use in an sdist: all but what the hosting platform, git and editors read."""
+    return not name.startswith(".github/") and not (name.startswith(".") and "/" not in name)
+
 
 sdist, wheel = sys.argv[1:]
 with tarfile.open(sdist) as archive:
     members = {member.name.partition("/")[2] for member in archive if member.isfile()}
-# Whoever owns the clone: CI often checks out as somebody else.
+# Whichever user owns the clone: CI often checks out as another one.
 command = ["git", "-c", "safe.directory=*", "ls-files"]
 tracked = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-wanted = {name for name in tracked if not name.startswith(NOT_SHIPPED)}
+wanted = {name for name in tracked if is_shipped(name)}
 metadata = {name for name in members if ".egg-info/" in name} | {"PKG-INFO", "setup.cfg"}
 problems = [f"the sdist lacks {name}" for name in sorted(wanted - members)]
 problems += [f"the sdist has {name}, which is not in git" for name in sorted(members - wanted - metadata)]
