@@ -46,8 +46,8 @@ cdef class TlsEngine:
     # before is valid, and when it is called again it raises again.
     cdef Py_ssize_t decrypt(self, char *buffer, Py_ssize_t size) except -2
 
-    # Encrypt from the beginning of data, a contiguous bytes-like object of 1 to TLS_RECORD_SIZE bytes. After the handshake,
-    # and before end().
+    # Encrypt from the beginning of data, bytes or a contiguous memoryview of bytes, 1 to TLS_RECORD_SIZE of them. After the
+    # handshake, and before end().
     # Returns how many bytes it has taken, at least one: their records are in the output. Or TLS_WANTS_INPUT, when the peer
     # has asked to negotiate anew: it has taken nothing, and the caller offers the same bytes, perhaps with more behind
     # them, once it has fed and decrypted.

@@ -9,6 +9,7 @@ chose no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify, which RFC 8
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from hoop.core.reactor cimport Reactor
 from hoop.core.scheduler cimport deadline_after
+from hoop.net.chunks cimport drop_chunks
 from hoop.net.stream cimport StreamTransport
 from hoop.tls.engine cimport TlsEngine
 from hoop.tls.tls_connection cimport TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, TLS_SHUTDOWN, \
@@ -108,7 +109,7 @@ cdef class TlsSession(TlsReading):
         cdef object protocol = self.protocol
         self.stop_timer()
         self.enter(TLS_CLOSED)
-        self.drop_queue()
+        drop_chunks(&self.plaintext)
         self.inbound.drop()
         self.protocol = None
         self.transport = None
@@ -232,7 +233,7 @@ cdef class TlsSession(TlsReading):
 
     def _shutdown_timed_out(self):
         cdef double took_s = <double>(self.reactor.now_ns() - self.began_ns) / 1e9
-        cdef bint is_sent = self.queued == 0 and self.lower.get_write_buffer_size() == 0
+        cdef bint is_sent = self.plaintext.size == 0 and self.lower.get_write_buffer_size() == 0
         self.timer = None
         if self.state == TLS_CLOSED:
             return
@@ -259,7 +260,7 @@ cdef class TlsSession(TlsReading):
         if self.state == TLS_CLOSED:
             return 0
         self.enter(TLS_LOST)
-        self.drop_queue()
+        drop_chunks(&self.plaintext)
         return self.close_lower(error)
 
     def __repr__(self):

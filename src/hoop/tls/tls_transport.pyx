@@ -1,6 +1,7 @@
 """The application's end of a TLS connection: an asyncio.Transport over a TlsSession."""
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.core.refuse_instances cimport refuse_instances
+from hoop.net.chunks cimport append_chunk
 from hoop.net.transport cimport TRANSPORT_OPEN, set_watermarks
 from hoop.net.writing cimport owned_chunk
 from hoop.tls.engine cimport TlsEngine
@@ -207,8 +208,8 @@ cdef class TlsTransport:
             if session.state > TLS_OPEN:
                 session.write_chunk(chunk, len(chunk))  # counts it as dropped
             elif len(chunk) > 0:
-                session.add_chunk(chunk, len(chunk))
-        if session.queued > 0 and session.state <= TLS_OPEN:
+                append_chunk(&session.plaintext, chunk, len(chunk))
+        if session.plaintext.size > 0 and session.state <= TLS_OPEN:
             session.after_write()
 
     def write_eof(self):
@@ -272,8 +273,8 @@ cdef class TlsTransport:
                  TLS_LOST: "closing", TLS_CLOSED: "closed"}
         version = session.engine.ssl_object.version() if session.is_handshaken else None
         words = ["TlsTransport", names[session.state], *([version] if version else [])]
-        if session.queued > 0:
-            words.append(f"unencrypted={session.queued}")
+        if session.plaintext.size > 0:
+            words.append(f"unencrypted={session.plaintext.size}")
         return f"<{' '.join(words)} over {session.lower!r}>"
 
 

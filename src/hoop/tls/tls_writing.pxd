@@ -1,4 +1,5 @@
 from hoop.core.flag cimport flag
+from hoop.net.chunks cimport Chunks
 from hoop.tls.tls_connection cimport TlsConnection
 
 cdef enum:
@@ -6,10 +7,7 @@ cdef enum:
 
 
 cdef class TlsWriting(TlsConnection):
-    cdef object head            # the first chunk of plaintext to encrypt, or None
-    cdef object rest            # a deque of those behind it; None when there are none
-    cdef Py_ssize_t head_at     # how much of head is encrypted
-    cdef Py_ssize_t queued      # bytes of plaintext in all that are not
+    cdef Chunks plaintext       # what is not encrypted yet
     cdef Py_ssize_t high_water
     cdef Py_ssize_t low_water
     cdef flag is_prompt         # what is written is encrypted and sent at once, not when the callback has ended
@@ -19,15 +17,12 @@ cdef class TlsWriting(TlsConnection):
     cdef int dropped_writes
 
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1
-    cdef int add_chunk(self, object chunk, Py_ssize_t size) except -1
     cdef int after_write(self) except -1
     cdef int set_prompt(self, bint is_prompt) except -1
 
     cdef int flush_queue(self) except -1
     cdef int encrypt_queue(self) except -1
-    cdef object next_piece(self)
-    cdef int take_encrypted(self, Py_ssize_t count) except -1
-    cdef int drop_queue(self) except -1
+    cdef object next_record(self)
     cdef int send_output(self) except -1
     cdef int send_output_now(self) except -1
 

@@ -4,14 +4,14 @@ What one callback writes is held as plaintext until the callback and its microta
 record and given to the transport below, which sends it with one system call. When that one is full, plaintext waits here,
 by reference. pause_writing() is only about bytes that had to wait, here and in the kernel's stead below.
 """
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from hoop.core.reactor cimport flush_if_deferred, may_hold
+from hoop.net.chunks cimport append_chunk, chunk_start, consume_chunks, copy_chunks, drop_chunks
 from hoop.net.stream cimport StreamTransport
 from hoop.net.transport cimport TRANSPORT_LOST
 from hoop.tls.engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT
 from hoop.tls.tls_connection cimport TLS_FLUSHING, TLS_LOST, TLS_OPEN, TlsConnection, pass_exits_on
 
-import collections
 from asyncio.log import logger
 
 cdef enum:
@@ -24,6 +24,9 @@ cdef class TlsWriting(TlsConnection):
         self.high_water = DEFAULT_TLS_HIGH_WATER
         self.low_water = DEFAULT_TLS_HIGH_WATER // 4
 
+    def __dealloc__(self):
+        drop_chunks(&self.plaintext)
+
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1:
         if size == 0:
             return 0
@@ -32,26 +35,15 @@ cdef class TlsWriting(TlsConnection):
                 logger.warning("SSL connection is closed")
             self.dropped_writes += 1
             return 0
-        self.add_chunk(chunk, size)
+        append_chunk(&self.plaintext, chunk, size)
         return self.after_write()
-
-    cdef int add_chunk(self, object chunk, Py_ssize_t size) except -1:
-        """Queue it; the caller sees to its being encrypted."""
-        if self.head is None:
-            self.head = chunk
-        else:
-            if self.rest is None:
-                self.rest = collections.deque()
-            self.rest.append(chunk)
-        self.queued += size
-        return 0
 
     cdef int after_write(self) except -1:
         """Bytes were added: wait for the callback's end, or for the transport below, or encrypt now."""
         cdef bint is_prompt = self.is_prompt
         if self.state != TLS_OPEN or self.is_lower_paused or self.is_blocked:
             return self.note_refused()
-        if self.reactor.in_callback and not is_prompt and self.queued < DEFER_BELOW:
+        if self.reactor.in_callback and not is_prompt and self.plaintext.size < DEFER_BELOW:
             if may_hold(self.reactor):
                 if not self.is_flush_due:
                     self.reactor.defer_flush(self)
@@ -69,7 +61,7 @@ cdef class TlsWriting(TlsConnection):
         return flush_if_deferred(self.reactor) if is_prompt else 0
 
     cdef int on_flush(self, bint is_loop_calling) except -1:
-        if self.queued > 0 and self.state < TLS_LOST:
+        if self.plaintext.size > 0 and self.state < TLS_LOST:
             if is_loop_calling and self.stream is not None:
                 self.reactor.enter_context(self.stream.context)
             self.flush_queue()
@@ -88,64 +80,42 @@ cdef class TlsWriting(TlsConnection):
             self.resume_protocol()
         else:
             self.note_refused()
-        if self.state == TLS_FLUSHING and self.head is None:
+        if self.state == TLS_FLUSHING and self.plaintext.size == 0:
             self.begin_shutdown()
         return 0
 
     cdef int encrypt_queue(self) except -1:
         cdef Py_ssize_t count
-        while self.head is not None and not self.is_lower_paused and not self.is_blocked and self.state < TLS_LOST:
+        while (self.plaintext.size > 0 and not self.is_lower_paused and not self.is_blocked
+                and self.state < TLS_LOST):
             try:
-                count = self.engine.encrypt(self.next_piece())
+                count = self.engine.encrypt(self.next_record())
             except BaseException as error:
                 return self.callback_failed(error, "Fatal error on SSL protocol")
             if count == TLS_WANTS_INPUT:
                 self.is_blocked = True
-            else:
-                self.take_encrypted(count)
+            elif self.plaintext.size > 0:  # a callback of the context may have dropped it
+                consume_chunks(&self.plaintext, count)
                 if self.stream is not None and self.stream.guard is not None:
                     self.stream.guard.on_answer()
             self.send_output()
         return 0
 
-    cdef object next_piece(self):
-        """The plaintext of one record, as far as there is so much."""
-        cdef Py_ssize_t size = len(self.head) - self.head_at
-        cdef list parts
-        if size >= TLS_RECORD_SIZE:
-            return memoryview(self.head)[self.head_at:self.head_at + TLS_RECORD_SIZE]
-        if self.rest is None:
-            return self.head if self.head_at == 0 else memoryview(self.head)[self.head_at:]
-        parts = [memoryview(self.head)[self.head_at:]]
-        for chunk in self.rest:
-            if size + len(chunk) > TLS_RECORD_SIZE:
-                parts.append(memoryview(chunk)[:TLS_RECORD_SIZE - size])
-                break
-            parts.append(chunk)
-            size += len(chunk)
-        return b"".join(parts)
-
-    cdef int take_encrypted(self, Py_ssize_t count) except -1:
-        cdef Py_ssize_t size
-        self.queued -= count
-        while self.head is not None:
-            size = len(self.head) - self.head_at
-            if count < size:
-                self.head_at += count
-                return 0
-            count -= size
-            self.head_at = 0
-            self.head = None
-            if self.rest is not None:
-                self.head = self.rest.popleft()
-                if not self.rest:
-                    self.rest = None  # an idle connection keeps no storage
-        return 0
-
-    cdef int drop_queue(self) except -1:
-        self.head = self.rest = None
-        self.head_at = self.queued = 0
-        return 0
+    cdef object next_record(self):
+        """The plaintext of one record, as far as there is so much: little chunks are joined, of a large one it is a part."""
+        cdef object head = <object>self.plaintext.head
+        cdef Py_ssize_t used = self.plaintext.head_used
+        cdef Py_ssize_t size, total
+        cdef bytes joined
+        chunk_start(self.plaintext.head, &size)
+        if used == 0 and size == self.plaintext.size and size <= TLS_RECORD_SIZE:
+            return head
+        if size - used >= TLS_RECORD_SIZE or size - used == self.plaintext.size:
+            return memoryview(head)[used:used + TLS_RECORD_SIZE]
+        total = min(self.plaintext.size, TLS_RECORD_SIZE)
+        joined = PyBytes_FromStringAndSize(NULL, total)
+        copy_chunks(&self.plaintext, PyBytes_AS_STRING(joined), total)
+        return joined
 
     cdef int send_output(self) except -1:
         """Hand on what the engine has made."""
@@ -166,7 +136,7 @@ cdef class TlsWriting(TlsConnection):
 
     cdef Py_ssize_t unsent(self) except -1:
         """Bytes that the application wrote and the kernel (or a foreign transport below) has not taken."""
-        return self.queued + (self.stream.unsent.size if self.stream is not None else 0)
+        return self.plaintext.size + (self.stream.unsent.size if self.stream is not None else 0)
 
     cdef int note_refused(self) except -1:
         """Bytes may have to wait: more than the limits allow, or than the high-water mark?"""
@@ -193,7 +163,7 @@ cdef class TlsWriting(TlsConnection):
 
     cdef int resume_protocol(self) except -1:
         # Not paused below means that what it holds is under our low-water mark (limit_lower).
-        if self.is_lower_paused or self.is_blocked or self.queued > self.low_water:
+        if self.is_lower_paused or self.is_blocked or self.plaintext.size > self.low_water:
             return 0
         self.is_paused = False
         try:
