@@ -1,5 +1,6 @@
 # make                 build hoop in place, with PYTHON (default: the clone's environment, else python3)
 # make test            all tests, as ./tests/run; make ctest: those of csrc; make check-types: mypy and stubtest
+# make lint            ruff, cython-lint and clang-format (scripts/lint.sh; --fix mends what they can mend)
 # make sanitize        hoop's half of the Python suite on modules built with ASan and UBSan (scripts/sanitized_tests.sh)
 # make debug           the same on a debug build of CPython, Debian's by default (scripts/debug_tests.sh)
 # make suites          other projects' tests on asyncio and on hoop (SUITES="tornado uvicorn": only these)
@@ -10,7 +11,7 @@
 
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 
-.PHONY: build test ctest check-types sanitize debug fuzz suites bench dist clean
+.PHONY: build test ctest check-types lint sanitize debug fuzz suites bench dist clean
 
 build:
 	$(PYTHON) setup.py --quiet build_ext --inplace
@@ -25,6 +26,9 @@ ctest:
 check-types:
 	$(PYTHON) -m mypy
 	$(PYTHON) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/unit/stubtest_allowlist.txt hoop
+
+lint:
+	./scripts/lint.sh
 
 sanitize:
 	./scripts/sanitized_tests.sh
@@ -45,6 +49,6 @@ dist:
 	$(PYTHON) -m build
 
 clean:
-	rm -rf build dist wheelhouse src/hoop.egg-info bench/build .mypy_cache .pytest_cache .hypothesis
+	rm -rf build dist wheelhouse src/hoop.egg-info bench/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src/hoop -name '*.c' -delete -o -name '*.so' -delete
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
