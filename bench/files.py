@@ -239,7 +239,7 @@ def main() -> None:
 
             try:
                 results = run_benchmark(Micro(prepared, title, threads=True), factory, arguments.seconds)
-            except Exception as error:  # noqa: BLE001  (whatever a contender raises is its result)
+            except Exception as error:  # whatever a contender raises is its result
                 answer: dict[str, Any] = {"failure": f"{type(error).__name__} {error}".strip()[:160]}
             else:
                 answer = {"median_us": statistics.median(results) / 1000}

@@ -84,12 +84,12 @@ def _resident(server: Child) -> int:
 def measure_all(loops: Sequence[str], options: Options, cores: Cores, display: Display) -> list[dict[str, Any]]:
     """Every server on every loop that has something to show there."""
     outcomes = []
-    for server in SERVERS:
+    for server, title in SERVERS.items():
         if server == "tls_echo" and not TLS_FILE.exists():
             continue
         for loop in loops:
             if LOOPS[loop].servers is None or server in LOOPS[loop].servers:
-                text = f"memory of {options.connections:,} idle connections, {SERVERS[server]}: {loop}"
+                text = f"memory of {options.connections:,} idle connections, {title}: {loop}"
                 display.show([text], summary=text)
                 outcomes.append(measure(server, loop, options, cores))
     return outcomes

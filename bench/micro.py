@@ -364,7 +364,7 @@ def main() -> None:
         print(json.dumps({"begin": name}), flush=True)
         try:
             results = run_benchmark(micro, factory, arguments.seconds)
-        except Exception as error:  # noqa: BLE001  (whatever a loop raises is its result)
+        except Exception as error:  # whatever a loop raises is its result
             answer: dict[str, object] = {"failure": f"{type(error).__name__} {error}".strip()[:160]}
         else:
             answer = {"median_ns": statistics.median(results), "least_ns": min(results), "batches": len(results)}

@@ -14,6 +14,7 @@ notice; a semaphore keeps a flood of logins from filling memory (scrypt takes 16
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from dataclasses import dataclass, field
 
@@ -83,7 +84,5 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         hoop.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8025))
-    except KeyboardInterrupt:
-        pass

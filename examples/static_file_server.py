@@ -7,6 +7,7 @@ by piece, as fast as the peer takes them, so memory stays bounded. A peer that i
 """
 
 import asyncio
+import contextlib
 import email.utils
 import http
 import mimetypes
@@ -128,7 +129,5 @@ async def main(folder: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         hoop.run(main(Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 8000))
-    except KeyboardInterrupt:
-        pass

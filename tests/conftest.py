@@ -6,8 +6,8 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 

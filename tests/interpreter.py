@@ -26,5 +26,5 @@ def run_script(script: str, *options: str) -> tuple[int, str, str]:
     """Run script, with the modules that are found here; its exit status and what it wrote to stdout and stderr."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     command = [sys.executable, *options, "-c", script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout.strip(), done.stderr

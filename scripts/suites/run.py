@@ -107,6 +107,7 @@ class Place:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     timeout=SUITE_TIMEOUT_S,
+                    check=False,
                 )
             except subprocess.TimeoutExpired:
                 print(f"{self.suite.name} on {loop} was ended after {SUITE_TIMEOUT_S} s")

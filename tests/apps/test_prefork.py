@@ -156,7 +156,7 @@ def test_share_of_each_worker(
     record_property("share", told)
 
 
-@pytest.mark.parametrize("server, workers", [("uvicorn", 1), ("uvicorn", WORKERS), ("gunicorn", WORKERS)])
+@pytest.mark.parametrize(("server", "workers"), [("uvicorn", 1), ("uvicorn", WORKERS), ("gunicorn", WORKERS)])
 def test_sigterm_loses_no_request(run: Run, tmp_path: Path, server: str, workers: int, loop_name: str) -> None:
     """Keep-alive connections ask without a pause when SIGTERM comes: what a handler has begun reaches its client whole.
 

@@ -14,10 +14,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import hoop
 import pytest
 from server_process import STARTING_S, ServerProcess, wait_for_listener
-
-import hoop
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 SECTION = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)

@@ -82,7 +82,7 @@ def test_an_error_while_closing_is_reported(loop):
         try:
             yield 0
         finally:
-            1 / 0
+            raise ZeroDivisionError
 
     generator = fails()
 

@@ -574,13 +574,13 @@ def test_a_default_handler_that_raises_is_logged(loop_factory, caplog):
     loop.close()
     loop = own_class()
     try:
-        loop.call_soon(lambda: [][0])
+        loop.call_soon(divmod, 1, 0)
         with caplog.at_level(logging.ERROR, logger="asyncio"):
             one_turn(loop)
             assert [record.getMessage() for record in caplog.records] == ["Exception in default exception handler"]
             caplog.clear()
-            loop.set_exception_handler(lambda handler_loop, context: [][0])
-            loop.call_soon(lambda: [][0])
+            loop.set_exception_handler(lambda handler_loop, context: 1 / 0)
+            loop.call_soon(divmod, 1, 0)
             one_turn(loop)
         [record] = caplog.records
         assert record.getMessage().startswith("Exception in default exception handler")

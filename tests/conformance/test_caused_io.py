@@ -211,7 +211,7 @@ def test_spinning_on_sleep_zero_sees_a_stream_that_the_task_itself_wrote_to(run,
     assert run(main()) == 2
 
 
-@pytest.mark.parametrize("yields", range(0, 8))
+@pytest.mark.parametrize("yields", range(8))
 def test_the_peers_connection_lost_comes_before_the_loop_stops(loop, yields):
     """A test closes a connection, yields four times, and stops: by then the peer has heard of the end."""
     heard: list[str] = []

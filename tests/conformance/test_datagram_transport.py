@@ -167,7 +167,7 @@ def test_trap_27_icmp_refusal_is_told_and_survived(run: Any) -> None:
             late.settimeout(20)
             late.bind(address)
             transport.sendto(b"now?")
-            data, sender = await off_loop(late.recvfrom, 10)
+            _, sender = await off_loop(late.recvfrom, 10)
             late.sendto(b"yes", sender)
             await protocol.until_received(1)
             assert protocol.datagrams == [(b"yes", address)]

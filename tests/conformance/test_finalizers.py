@@ -78,8 +78,8 @@ async def datagrams(loop: asyncio.AbstractEventLoop, peer: socket.socket) -> Any
 async def pipes(loop: asyncio.AbstractEventLoop, peer: socket.socket) -> Any:
     reading, writing = os.pipe()
     return [
-        await loop.connect_read_pipe(asyncio.Protocol, open(reading, "rb", 0)),  # noqa: SIM115
-        await loop.connect_write_pipe(asyncio.BaseProtocol, open(writing, "wb", 0)),  # noqa: SIM115
+        await loop.connect_read_pipe(asyncio.Protocol, open(reading, "rb", 0)),
+        await loop.connect_write_pipe(asyncio.BaseProtocol, open(writing, "wb", 0)),
     ]
 
 

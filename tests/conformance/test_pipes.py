@@ -384,7 +384,7 @@ def test_a_dead_reader_does_not_spin_the_loop(run: Any, pipe: Pipe) -> None:
 
 def test_a_full_pipe_does_not_spin_the_loop(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
-        reading, writing = pipe
+        _, writing = pipe
         transport, protocol = await writer_to(writing)
         transport.write(bytes(400_000))
         assert await idle_turns() <= MOST_IDLE_TURNS
@@ -398,7 +398,7 @@ def test_what_a_writer_tells(run: Any, pipe: Pipe) -> None:
     """Trap 18."""
 
     async def main() -> None:
-        reading, writing = pipe
+        _, writing = pipe
         transport, protocol = await writer_to(writing)
         assert transport.get_extra_info("pipe") is writing
         assert isinstance(transport, asyncio.WriteTransport)
@@ -423,7 +423,7 @@ def test_trap_4_a_regular_file_is_refused(run: Any, connect: str) -> None:
         with tempfile.TemporaryFile() as file:
             gc.collect()  # what earlier tests have left
             before = open_descriptors()
-            with pytest.raises(ValueError, match="[Pp]ipe transport is"):
+            with pytest.raises(ValueError, match=r"[Pp]ipe transport is"):
                 await getattr(loop, connect)(Recorder, file)
             gc.collect()
             assert not file.closed and open_descriptors() == before

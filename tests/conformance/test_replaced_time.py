@@ -227,7 +227,7 @@ class TestAnAttribute:
 
     def test_the_loop_sleeps_while_the_clock_stands(self, standing):
         """A timer that is due at a time which does not come is no reason to spin: another thread ends the wait."""
-        loop, clock = standing
+        loop, _ = standing
 
         async def main() -> int:
             arrived = loop.create_future()
@@ -258,7 +258,7 @@ def test_the_time_of_the_class(loop_name):
     loop = class_of_loop()
     clock = Clock()
     fired: list[int] = []
-    with mock.patch.object(class_of_loop, "time", lambda self: clock()):
+    with mock.patch.object(class_of_loop, "time", lambda self: clock()):  # noqa: PT008  (the time moves on)
         loop.call_at(10.0, fired.append, 10)
         loop.run_until_complete(turns())
         assert fired == []

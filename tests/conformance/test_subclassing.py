@@ -6,7 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -170,7 +170,7 @@ def test_a_subclass_with_a_mixin(loop_class, opened):
 
 def test_overriding_call_soon_is_seen_by_tasks_and_futures(loop_class, opened):
     class OwnLoop(loop_class):
-        scheduled: list[Any] = []
+        scheduled: ClassVar[list[Any]] = []
 
         def call_soon(self, callback: Any, *args: Any, **keywords: Any) -> asyncio.Handle:
             self.scheduled.append(callback)
@@ -203,7 +203,7 @@ def test_overriding_call_exception_handler_is_seen_by_callbacks(loop_class, open
 
 def test_overriding_create_task_is_seen_by_groups_and_helpers(loop_class, opened):
     class OwnLoop(loop_class):
-        made: list[Any] = []
+        made: ClassVar[list[Any]] = []
 
         def create_task(self, coroutine: Any, **keywords: Any) -> asyncio.Task[Any]:
             self.made.append(coroutine)

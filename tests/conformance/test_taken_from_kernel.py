@@ -9,7 +9,6 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -123,7 +122,7 @@ def test_bytes_of_a_pipe_that_were_not_shown_stay_in_it(run: Any) -> None:
         heir = os.dup(reading)
         loop = asyncio.get_running_loop()
         protocol = Recorder(data_received=lambda one, data: one.transport.close())
-        await loop.connect_read_pipe(lambda: protocol, open(reading, "rb", 0))  # noqa: SIM115
+        await loop.connect_read_pipe(lambda: protocol, open(reading, "rb", 0))
         sender = threading.Thread(target=lambda: (write_all(writing, pattern_of(MUCH)), os.close(writing)))
         sender.start()
         await soon(protocol.until(lambda: ("connection_lost", None) in protocol.calls))
@@ -186,7 +185,7 @@ def test_paused_in_data_received_nothing_is_shown_and_nothing_lost(run: Any, tls
             await turns(SETTLING_TURNS)
             assert len(protocol.data) == shown
             protocol.transport.resume_reading()
-            await soon(protocol.until(lambda: len(protocol.data) > shown))  # noqa: B023
+            await soon(protocol.until(lambda: len(protocol.data) > shown))
             shown = len(protocol.data)
         assert protocol.data == b"".join(PIECES)
 

@@ -229,7 +229,7 @@ def test_local_addr_in_use(run: Any) -> None:
         loop = asyncio.get_running_loop()
         with listening() as listener:
             address = listener.getsockname()
-            with pytest.raises(OSError, match="error while attempting to bind on address .*already in use") as info:
+            with pytest.raises(OSError, match=r"error while attempting to bind on address .*already in use") as info:
                 await loop.create_connection(Recorder, *address, local_addr=address)
             assert info.value.errno == errno.EADDRINUSE
 
@@ -240,7 +240,7 @@ def test_local_addr_in_use(run: Any) -> None:
 def test_local_addr_of_another_family(run: Any) -> None:
     async def main() -> None:
         with listening() as listener:
-            with pytest.raises(OSError, match="no matching local address with family=<AddressFamily.AF_INET6?: "):
+            with pytest.raises(OSError, match=r"no matching local address with family=<AddressFamily\.AF_INET6?: "):
                 await asyncio.get_running_loop().create_connection(
                     Recorder, *listener.getsockname(), local_addr=("::1", 0)
                 )

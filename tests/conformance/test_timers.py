@@ -388,7 +388,7 @@ def test_comparisons_follow_the_deadlines(loop):
 
 def test_comparisons_with_other_types(loop):
     handle = loop.call_at(1e9, print)
-    assert handle != 1e9 and not handle == 1e9
+    assert handle != 1e9 and not handle == 1e9  # noqa: SIM201  (each operator)
     for compare in (lambda: handle < 1e9, lambda: handle <= 1e9, lambda: handle > 1e9, lambda: handle >= 1e9):
         with pytest.raises(TypeError):
             compare()
@@ -460,15 +460,13 @@ def test_a_due_timer_can_be_cancelled_by_a_ready_callback(loop):
 def test_a_timer_can_cancel_itself_and_all_others_while_it_runs(loop):
     now = loop.time()
     seen: list[int] = []
-    handles: list[asyncio.TimerHandle] = []
 
     def cancel_all() -> None:
         seen.append(1)
         for handle in handles:
             handle.cancel()
 
-    for number in range(50):
-        handles.append(loop.call_at(now - 50 + number, cancel_all))
+    handles = [loop.call_at(now - 50 + number, cancel_all) for number in range(50)]
     one_turn(loop)
     one_turn(loop)
     assert seen == [1]

@@ -449,7 +449,7 @@ def test_handshake_timeout_of_a_client(run: Any) -> None:
     async def main() -> None:
         log = HandlerLog(asyncio.get_running_loop())
         with listening() as listener:
-            with pytest.raises(ConnectionAbortedError, match="SSL handshake is taking longer than 0.05 seconds"):
+            with pytest.raises(ConnectionAbortedError, match=r"SSL handshake is taking longer than 0\.05 seconds"):
                 await soon(
                     asyncio.get_running_loop().create_connection(
                         Recorder,

@@ -284,7 +284,7 @@ def test_trap_22_start_tls_times_out(run: Any, loop_name: str) -> None:
     async def main() -> None:
         protocol = Recorder()
         below, peer = await connected(protocol)
-        with pytest.raises(ConnectionAbortedError, match="SSL handshake is taking longer than 0.05 seconds"):
+        with pytest.raises(ConnectionAbortedError, match=r"SSL handshake is taking longer than 0\.05 seconds"):
             await soon(
                 asyncio.get_running_loop().start_tls(
                     below, protocol, client_context(), server_hostname=NAME, ssl_handshake_timeout=0.05
@@ -322,7 +322,7 @@ def test_start_tls_refuses_what_it_cannot_use(run: Any) -> None:
         loop = asyncio.get_running_loop()
         protocol = Recorder()
         below, peer = await connected(protocol)
-        with pytest.raises(TypeError, match="sslcontext is expected to be an instance of ssl.SSLContext"):
+        with pytest.raises(TypeError, match=r"sslcontext is expected to be an instance of ssl\.SSLContext"):
             await loop.start_tls(below, protocol, None)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="is not supported by start_tls"):
             await loop.start_tls(object(), protocol, client_context())  # type: ignore[arg-type]

@@ -234,7 +234,7 @@ def test_pause_in_a_callback_stops_delivery(run: Any, kind: Callable[..., Any]) 
         while len(protocol.data) < len(data):
             calls += 1
             size = len(protocol.data)
-            await protocol.until(lambda: len(protocol.data) > size)  # noqa: B023
+            await protocol.until(lambda: len(protocol.data) > size)
             await turns(3)
             assert len(protocol.calls) == 1 + calls  # one call each time
             transport.resume_reading()

@@ -38,6 +38,7 @@ def run_under(shim: Path, program: str, folder: Path, *arguments: str) -> tuple[
         stderr=subprocess.STDOUT,
         text=True,
         timeout=60,
+        check=False,
     )
     return finished.returncode, finished.stdout
 
@@ -51,5 +52,6 @@ def run_module_under(shim: Path, module: str, *arguments: str, deadline_s: float
         stderr=subprocess.STDOUT,
         text=True,
         timeout=deadline_s,
+        check=False,
     )
     return finished.returncode, finished.stdout

@@ -430,6 +430,7 @@ def run_in_process(program: str, loop_name: str) -> None:
         text=True,
         timeout=4 * DEADLINE_S,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
     )
     assert done.stdout == "recovered\n", done.stderr
     assert "Exception ignored" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ UNITS = {"descriptors": 1, "blocks of memory": 5, "references": 1}
 
 def steadily_growing(values: list[int], least: int) -> bool:
     """Whether every round added so much. A cache or a late thread makes one or another grow, a leak all of them."""
-    return all(after - before >= least for before, after in zip(values, values[1:], strict=False))
+    return all(after - before >= least for before, after in itertools.pairwise(values))
 
 
 def environment() -> dict[str, str]:

@@ -4,7 +4,6 @@ results, raised the same errors and left the same bytes."""
 from __future__ import annotations
 
 import asyncio
-import io
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ class Outcomes:
 
 def with_io(path: Path, how: dict[str, Any], steps: list[Operation]) -> list[Any]:
     outcomes = Outcomes()
-    file: Any = io.open(path, **how)  # noqa: SIM115, UP020
+    file: Any = open(path, **how)
     for step in steps:
         name, arguments = outcomes.arguments(*step)
         try:

@@ -295,7 +295,7 @@ def on_asyncio(program: Program) -> Trace:
 
 ASYNCIO_KINDS = ["call_soon", "call_later", "call_at", "cancel", "stop", "raise"]
 TIMELESS_KINDS = ["call_soon", "next_tick", "queue_microtask", "set_immediate", "cancel", "stop", "raise"]
-ALL_KINDS = ["call_soon", "call_later", "call_at", "next_tick", "queue_microtask", "set_immediate"] + ASYNCIO_KINDS[3:]
+ALL_KINDS = ["call_soon", "call_later", "call_at", "next_tick", "queue_microtask", "set_immediate", *ASYNCIO_KINDS[3:]]
 
 
 def programs(kinds: list[str]) -> st.SearchStrategy[Program]:

@@ -1,31 +1,14 @@
-"""What the tests of socket handles share: a log of events, waiting for one, and fixtures to import."""
+"""What the tests of socket handles share: a log of events, and waiting for one."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import hoop
-import pytest
 from conformance.peers import DEADLINE_S
-
-
-@pytest.fixture
-def loop_name() -> str:
-    return "hoop"
-
-
-@pytest.fixture
-def problems(loop: Any) -> Iterator[list[dict[str, Any]]]:
-    """What the exception handler was told: nothing, unless the test takes it away. And loop.run() ends in time."""
-    told: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: told.append(context))
-    timer = loop.call_later(DEADLINE_S, loop.stop).unref()
-    yield told
-    timer.cancel()
-    assert told == []
 
 
 class Log(list[Any]):
@@ -44,11 +27,6 @@ class Log(list[Any]):
 
     def of(self, label: str) -> list[Any]:
         return [event[1:] if len(event) > 2 else event[1] for event in self if event[0] == label]
-
-
-@pytest.fixture
-def log() -> Log:
-    return Log()
 
 
 def dial(server: hoop.SocketServer) -> socket.socket:

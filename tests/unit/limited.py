@@ -15,10 +15,9 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
+import hoop
 from conformance.peers import DEADLINE_S, off_loop, turns
 from conformance.tls_peers import server_context, wrap_client
-
-import hoop
 
 SECOND_NS = 1_000_000_000
 

@@ -13,9 +13,8 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
 import hoop
+import pytest
 from hoop.net.stream import make_stream
 
 DEADLINE_S = 20.0

@@ -7,7 +7,6 @@ import shutil
 import sys
 
 import pytest
-
 from bench import instructions
 from bench.build import BuildError
 

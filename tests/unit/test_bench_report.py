@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.progress import Display, Steps, bar
 from bench.report import micro_table, render_table, workload_table
 from bench.results import Sample, Series, WorkloadResult, median, paired_ratio, spread
 from bench.rounds import round_order
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def sample(rate: float, cpu_us: float, *, client_busy: float = 1.0, unclosed: int = 0) -> Sample:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import io
 import mmap
 import os
 import shutil
@@ -105,7 +104,7 @@ def test_opening_a_small_cached_file_needs_no_thread(tmp_path: Path) -> None:
         await next_turn()
         jobs, hits = loop.pool.stats().done, fs.cached_read_stats().hits
         file = await fs.open(path, mode, **arguments)
-        expected = io.open(path, mode, **arguments)
+        expected = open(path, mode, **arguments)
         assert repr(file._file) == repr(expected)
         assert fcntl.fcntl(file.fileno(), fcntl.F_GETFL) == fcntl.fcntl(expected.fileno(), fcntl.F_GETFL)
         assert not os.get_inheritable(file.fileno())

@@ -168,13 +168,12 @@ def test_zstd_is_refused_where_python_lacks_it() -> None:
 
 
 def test_another_loop_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="hoop.compress needs a running hoop loop"):
+    with pytest.raises(RuntimeError, match=r"hoop\.compress needs a running hoop loop"):
         asyncio.run(compress(b""))
 
 
 def test_a_buffer_changed_after_the_call_changes_nothing() -> None:
     async def main() -> None:
-        loop: Any = asyncio.get_running_loop()
         async with busy_pool() as release:
             plain, packed = bytearray(TEXT), bytearray(gzip.compress(NOISE))
             tasks = [asyncio.create_task(call) for call in (compress(plain), decompress(packed))]

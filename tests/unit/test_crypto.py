@@ -119,7 +119,7 @@ def test_wrong_arguments_are_refused(call: Callable[[], Any], error: type[Except
 
 
 def test_another_loop_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="hoop.crypto needs a running hoop loop"):
+    with pytest.raises(RuntimeError, match=r"hoop\.crypto needs a running hoop loop"):
         asyncio.run(crypto.digest("sha256", b""))
 
 

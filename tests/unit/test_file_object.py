@@ -18,8 +18,7 @@ from typing import Any
 import hoop
 import pytest
 from hoop import fs
-from hoop.files import file_object
-from hoop.files import file_jobs
+from hoop.files import file_jobs, file_object
 
 
 @pytest.fixture
@@ -145,7 +144,7 @@ def test_what_cannot_be_opened(run: Any, opener: Any, tmp_path: Path, arguments:
             async with opener(**given):
                 pass
         with pytest.raises(error) as theirs:
-            io.open(**given).close()
+            open(**given).close()
         assert ours.value.args == theirs.value.args
         assert getattr(ours.value, "filename", None) == getattr(theirs.value, "filename", None)
 

@@ -102,7 +102,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 PACKAGE = ROOT / "src" / "hoop"
 
-TRIPLE_QUOTED = re.compile(r'"""(?:[^\\]|\\.)*?"""|' r"'''(?:[^\\]|\\.)*?'''", re.DOTALL)
+TRIPLE_QUOTED = re.compile(r"""("{3}|'{3})(?:[^\\]|\\.)*?\1""", re.DOTALL)
 COMMENT = re.compile(r"#[^\n]*")
 CONTINUATION = re.compile(r"\\\n")
 FROM_IMPORT = re.compile(r"^[ \t]*from[ \t]+(\.*)([\w.]*)[ \t]+c?import[ \t]*(\([^)]*\)|[^\n;]+)", re.MULTILINE)
@@ -177,12 +177,12 @@ def imported(module: str, text: str, modules: Iterable[str]) -> set[str]:
     targets = set()
     for dots, path, names in FROM_IMPORT.findall(text):
         if dots:
-            base = module.split(".")[: -len(dots)]
+            base, below = module.split(".")[: -len(dots)], path
         elif path.split(".")[0] == "hoop":
-            base, path = [], path.partition(".")[2]
+            base, below = [], path.partition(".")[2]
         else:
             continue
-        targets |= {".".join(filter(None, [*base, path, name])) for name in listed(names)}
+        targets |= {".".join(filter(None, [*base, below, name])) for name in listed(names)}
     for names in PLAIN_IMPORT.findall(text):
         targets |= {name.partition(".")[2] for name in listed(names) if name.split(".")[0] == "hoop"}
     return {resolved(target, modules) for target in targets} - {module}
@@ -200,7 +200,7 @@ def included(unit: str, text: str) -> set[str]:
 
 def area_of(module: str) -> str:
     """The folder that a module is in, or the module itself, where it stands beside the folders."""
-    return module.split(".")[0]
+    return module.partition(".")[0]
 
 
 def package_arrows_wrong(module: str, targets: Iterable[str]) -> list[str]:
@@ -257,9 +257,11 @@ def private_functions(files: dict[str, str], declarations: str) -> list[str]:
             continue
         others = [declarations, *(other for name, other in texts.items() if unit_of(name) != unit_of(header))]
         said = Counter(C_FUNCTION.findall(text))
-        for name in said:
-            if said[name] == 1 and not any(re.search(rf"\b{name}\b", other) for other in others):
-                wrong.append(f"{header}: {name}")
+        wrong += [
+            f"{header}: {name}"
+            for name in said
+            if said[name] == 1 and not any(re.search(rf"\b{name}\b", other) for other in others)
+        ]
     return wrong
 
 

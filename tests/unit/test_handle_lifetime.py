@@ -20,13 +20,18 @@ import pytest
 from conformance.peers import DEADLINE_S, SETTLING_TURNS
 from conformance.test_lifetime import open_descriptors
 from conformance.tls_peers import NAME, client_context, server_context
-from handle_events import Log, dial, log, loop_name, problems, until  # noqa: F401  (fixtures)
+from handle_events import Log, dial, until
 
 FAR_MORE_THAN_KEPT = 4 << 20
 KEPT_BYTES = 64 * 1024
 LARGEST_READ = 256 * 1024
 
 pytestmark = pytest.mark.usefixtures("problems")
+
+
+@pytest.fixture
+def loop_name() -> str:
+    return "hoop"
 
 
 def collect_in_turns(loop: Any, turns: int = 5) -> None:
@@ -317,7 +322,7 @@ def receive_unread(loop: Any, log: Log, handles: list[hoop.Socket], peer: socket
     for piece in (b"one", b"two", b"three"):
         peer.sendall(piece)
         received += len(piece)
-        loop.run_until_complete(until(lambda: bool(handles) and handles[0].bytes_read == received))  # noqa: B023
+        loop.run_until_complete(until(lambda: bool(handles) and handles[0].bytes_read == received))
     peer.shutdown(socket.SHUT_WR)
     collect_in_turns(loop)
     assert log.of("server") == []
@@ -362,7 +367,7 @@ def test_pause_holds_what_is_still_unread(loop: Any, log: Log, handles: Any, ser
         handle = receive_unread(loop, log, handles, peer)
         handle.on_data = shown_to(log, lambda handle, _: handle.pause())
         for count in (1, 2):
-            loop.run_until_complete(until(lambda: len(log.of("server")) == count))  # noqa: B023
+            loop.run_until_complete(until(lambda: len(log.of("server")) == count))
             collect_in_turns(loop)
             assert len(log.of("server")) == count
             handle.resume()
@@ -418,13 +423,13 @@ def test_an_unread_tls_connection_sees_its_end_but_not_before_its_data(loop: Any
         log.clear()
         seen: list[hoop.Socket] = []
         server = loop.listen_tcp(
-            lambda handle: (seen.append(handle), log.watch(handle, "server", data=False)),  # noqa: B023
+            lambda handle: (seen.append(handle), log.watch(handle, "server", data=False)),
             ssl=server_context(),
         )
         client = loop.connect_tcp(*server.address, ssl=client_context(), server_hostname=NAME)
         client.end(sent)
         client.on_error = lambda *_: None
-        loop.run_until_complete(until(lambda: bool(seen) and seen[0].bytes_read == len(sent)))  # noqa: B023
+        loop.run_until_complete(until(lambda: bool(seen) and seen[0].bytes_read == len(sent)))
         collect_in_turns(loop, 20)
         if sent:
             assert log.of("server") == []

@@ -25,7 +25,7 @@ async def answer() -> int:
 def run_python(source: str, *options: str) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     command = [sys.executable, *options, "-c", source]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def check_python(source: str, *options: str) -> None:

@@ -7,10 +7,9 @@ import pickle
 import sys
 import warnings
 
+import hoop
 import pytest
 from interpreter import run_script
-
-import hoop
 
 # Loaded when a public name of theirs, or a method that needs them, is used for the first time.
 ON_DEMAND = (

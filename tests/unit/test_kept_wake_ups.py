@@ -21,9 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
 import hoop
+import pytest
 
 DEADLINE_S = 20.0
 

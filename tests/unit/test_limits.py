@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import hoop
 import pytest
 from conformance.peers import off_loop, read_exactly, read_until_gone, turns
-from limited import KINDS, Clock, Served, peers, run_with_clock, serving
-
-import hoop
 from hoop.loop_methods.servers import longest_backlog
+from limited import KINDS, Clock, Served, peers, run_with_clock, serving
 
 every_kind = pytest.mark.parametrize("kind", list(KINDS))
 MIB = 1 << 20
@@ -650,7 +649,7 @@ def test_an_infinite_timeout_never_ends_anything(seconds: float) -> None:
 def test_other_limits_are_refused() -> None:
     async def main(clock: Clock) -> None:
         loop = asyncio.get_running_loop()
-        with pytest.raises(TypeError, match="limits must be a hoop.Limits, not {'idle_timeout': 5}"):
+        with pytest.raises(TypeError, match=r"limits must be a hoop\.Limits, not \{'idle_timeout': 5\}"):
             await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, limits={"idle_timeout": 5})
 
     run_with_clock(main)

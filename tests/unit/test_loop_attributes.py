@@ -7,9 +7,8 @@ import contextvars
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 import hoop
+import pytest
 
 COMPILED = ("call_soon", "call_soon_threadsafe", "call_later", "call_at", "time", "create_future", "get_debug")
 
@@ -96,7 +95,7 @@ def test_create_task_takes_its_keywords_however_they_are_spelled(loop: hoop.Loop
     assert loop.run_until_complete(loop.create_task(look())) == "ours"
     task = loop.create_task(look(), name="one", context=context)
     assert (loop.run_until_complete(task), task.get_name()) == ("theirs", "one")
-    made_at_run_time = {"".join(["na", "me"]): "two", "".join(["con", "text"]): context}
+    made_at_run_time = {b"name".decode(): "two", b"context".decode(): context}
     task = loop.create_task(look(), **made_at_run_time)
     assert (loop.run_until_complete(task), task.get_name()) == ("theirs", "two")
     task = loop.create_task(coro=look())

@@ -6,10 +6,9 @@ since the limit is the process's.
 
 from __future__ import annotations
 
+import hoop
 import pytest
 from interpreter import run_script
-
-import hoop
 
 PROGRAM = """
 import asyncio, resource, socket

@@ -362,7 +362,7 @@ def test_a_threshold_that_is_none_is_refused_with_its_value(loop, wrong):
 
 
 def test_other_wrong_arguments_are_refused(loop):
-    with pytest.raises(TypeError, match="hoop.Loop"):
+    with pytest.raises(TypeError, match=r"hoop\.Loop"):
         Monitor(object())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="on_stall"):
         Monitor(loop, on_stall=1)  # type: ignore[arg-type]

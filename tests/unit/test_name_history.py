@@ -6,8 +6,8 @@ import errno
 import socket
 
 import pytest
-from hoop.names.name_jobs import ANSWERED_NAMES, LOCAL_NAMES, OTHER_NAMES
 from hoop.names.name_history import MOMENT_S, MOST_NAMES, NameHistory
+from hoop.names.name_jobs import ANSWERED_NAMES, LOCAL_NAMES, OTHER_NAMES
 
 KEY = (b"a.example", 0)
 NOW = 1000.0

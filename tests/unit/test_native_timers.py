@@ -98,7 +98,7 @@ class TestTimeout:
     @pytest.mark.parametrize("wrong", ["1", None, [], object()])
     @pytest.mark.parametrize("method", ["set_timeout", "set_interval"])
     def test_a_delay_that_is_no_number_is_refused(self, loop, method, wrong):
-        with pytest.raises(TypeError, match="delay|period"):
+        with pytest.raises(TypeError, match=r"delay|period"):
             getattr(loop, method)(int, wrong)
 
     @pytest.mark.parametrize("method", ["set_timeout", "set_interval"])

@@ -198,7 +198,7 @@ def test_sizes_that_are_no_numbers(size: Any) -> None:
 def test_either_a_size_or_a_pool() -> None:
     with hoop.Pool(1) as pool, pytest.raises(TypeError, match="pool_size=2"):
         hoop.Loop(pool_size=2, pool=pool)
-    with pytest.raises(TypeError, match="must be a hoop.Pool, not 5"):
+    with pytest.raises(TypeError, match=r"must be a hoop\.Pool, not 5"):
         hoop.Loop(pool=5)  # type: ignore[arg-type]
 
 

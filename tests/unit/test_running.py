@@ -8,9 +8,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
-
 import hoop
+import pytest
 from hoop.core.running import running_loop
 
 Use = Callable[[], Awaitable[Any]]
@@ -52,7 +51,7 @@ def test_another_loop_runs(name: str, use: Use) -> None:
 
 
 def test_no_loop_runs() -> None:
-    with pytest.raises(RuntimeError, match="^no running event loop$"):
+    with pytest.raises(RuntimeError, match=r"^no running event loop$"):
         running_loop("hoop.fs")
 
 

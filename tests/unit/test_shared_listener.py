@@ -9,9 +9,8 @@ import queue
 import socket
 import threading
 
-import pytest
-
 import hoop
+import pytest
 
 CONNECTIONS = 64
 LEAST = 8  # of a fair share of 32; the kernel may wake either loop while the other is still busy

@@ -13,7 +13,7 @@ from typing import Any
 import hoop
 import pytest
 from conformance.peers import DEADLINE_S, pattern, refused_port, reset
-from handle_events import Log, dial, log, loop_name, problems, until
+from handle_events import Log, dial, until
 from limited import Clock
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "hoop"
@@ -22,6 +22,11 @@ pytestmark = pytest.mark.usefixtures("problems")
 
 
 # ---- the same core as asyncio's -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loop_name() -> str:
+    return "hoop"
 
 
 def test_a_handle_is_over_the_transport_that_asyncio_connections_have(loop: Any) -> None:

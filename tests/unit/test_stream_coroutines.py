@@ -11,9 +11,8 @@ import weakref
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-import pytest
-
 import hoop
+import pytest
 
 
 @pytest.fixture

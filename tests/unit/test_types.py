@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import itertools
 import os
 import re
 import subprocess
@@ -164,6 +163,7 @@ def output_of(command: list[str], cwd: Path) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         text=True,
         timeout=300,
+        check=False,
     )
     return finished.returncode, finished.stdout
 
@@ -205,7 +205,7 @@ def test_every_public_name_has_a_type(tmp_path: Path) -> None:
         names += [f"hoop.{area}.{name}" for name in public_names(importlib.import_module(f"hoop.{area}"))]
     imports = "".join(f"import hoop.{area}\n" for area in PUBLIC_MODULES)
     said = revealed(imports + "".join(f"reveal_type({name})\n" for name in names), tmp_path)
-    types_of = dict(zip(names, (said.get(number, "nothing") for number in itertools.count(len(PUBLIC_MODULES) + 1))))
+    types_of = {name: said.get(number, "nothing") for number, name in enumerate(names, len(PUBLIC_MODULES) + 1)}
     untyped = {name: said for name, said in types_of.items() if said == "is: Any" or not said.startswith("is: ")}
     assert untyped == {}
 

@@ -106,7 +106,7 @@ def test_udp_to_another_than_the_peer_is_refused(loop: Any, log: list[Any]) -> N
     for address in (other.local_address, *WRONG_ADDRESSES):
         with pytest.raises(ValueError, match="is another one"):
             client.send(b"astray", address)
-    client.send(b"found", tuple(list(server.local_address)))
+    client.send(b"found", (*server.local_address,))
     other.unref()
     loop.run()
     other.close()

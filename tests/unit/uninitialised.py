@@ -50,8 +50,8 @@ OUTER: list[Callable[[Any], Any]] = [
     copy.deepcopy,
     pickle.dumps,
     sys.getsizeof,
-    lambda one: one == one,  # noqa: PLR0124
-    lambda one: one < one,  # noqa: PLR0124
+    lambda one: one == one,
+    lambda one: one < one,
     lambda one: one >= object(),
     lambda one: operator.attrgetter("__dict__")(one),
 ]

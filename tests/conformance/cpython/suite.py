@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -136,18 +137,14 @@ def watch(child: subprocess.Popen[bytes], report: Path, silence_s: float, deadli
 
 def show_stacks(child: subprocess.Popen[bytes]) -> None:
     child.send_signal(signal.SIGABRT)  # faulthandler writes every thread's stack
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(5)
-    except subprocess.TimeoutExpired:
-        pass
 
 
 def end_session(child: subprocess.Popen[bytes]) -> None:
     """Kill the child and whatever its tests left running; the session is the child's own."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 
@@ -247,8 +244,10 @@ def describe(verdict: Verdict, *, everything: bool = False) -> str:
             details = "\n".join(result.details.splitlines()[-DETAILS_LINES:])
             notes = f" (again: {result.second_try or '-'}, on asyncio: {result.on_asyncio or '-'})"
             parts.append(f"{result.outcome.upper()} {result.test}{notes}\n{details}")
-    for result in verdict.unexpected_passes:
-        parts.append(f"PASSES {result.test}, which {expected.FILE.name} expects to fail: take the line out")
+    parts += [
+        f"PASSES {result.test}, which {expected.FILE.name} expects to fail: take the line out"
+        for result in verdict.unexpected_passes
+    ]
     return "\n\n".join(parts)
 
 

@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import hoop.streams.streams
 from conformance.differences.calls import Call, calls_of, parameters_of
 from conformance.differences.loops import LOOP
 from conformance.differences.outcomes import shown, shown_error, without_objects
 from conformance.differences.subjects import SUBJECTS, Subject, here
 from conformance.differences.surroundings import Surroundings, in_thread, settled
 from loop_factories import loop_factory_named
-
-import hoop.streams.streams
 
 WHAT_IT_IS = "what it is"  # the label of a case that calls nothing
 WAIT_S = 20.0  # what has not ended by then waits for ever
@@ -68,7 +67,7 @@ def cases() -> Iterator[Case]:
         for state in subject.states:
             for call in calls_for(subject, only_fitting=state not in subject.odd_in):
                 yield Case(subject, state, "loop", call)
-        for place in PLACES[subject.name] if subject.name in PLACES else ("outside", "thread"):
+        for place in PLACES.get(subject.name, ("outside", "thread")):
             for call in calls_for(subject, only_fitting=True):
                 if not call.label and call.function not in NOT_ELSEWHERE:
                     yield Case(subject, first, place, call)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import base_events, selector_events, sslproto, unix_events
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from asyncio import base_events, selector_events, sslproto, unix_events
 from conformance.differences.calls import nothing
 from conformance.differences.surroundings import Surroundings, settled
 from conformance.peers import LOCALHOST, reset

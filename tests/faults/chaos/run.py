@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from conformance.peers import MOST_IDLE_TURNS, idle_turns
-from loop_factories import loop_factory_named
 from faults.chaos.plans import ENTRANCES
 from faults.chaos.sessions import Buffered, ChaosError, Ledger, Plain, judge
 from faults.chaos.storm import Posters, Storm, begin_peers, signals
+from loop_factories import loop_factory_named
 
 FAR_TOO_LONG_S = 100.0  # for what comes after the storm
 DESCRIPTORS_FOR_EACH = 3  # connection, at most: both ends of those that the loop dials, and room

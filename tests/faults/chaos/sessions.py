@@ -14,7 +14,6 @@ from typing import Any
 
 from faults.chaos.plans import HEADER, Plan, piece, plan_of
 
-
 SHOWN_OF_EACH = 8
 
 

@@ -316,8 +316,8 @@ class Sweep:
         cases: list[tuple[str, list[Rule], bool]] = []
         for name, count in seen["seen"].items():
             for error in ERRORS[name]:
-                for first in range(1, min(count, self.options.calls) + 1):
-                    cases.append((program, [(name, error, first, 0)], False))
+                times = range(1, min(count, self.options.calls) + 1)
+                cases += [(program, [(name, error, first, 0)], False) for first in times]
                 if count and error not in AGAIN and error not in PASSING:
                     cases.append((program, [(name, error, 1, 1)], True))
         return cases
@@ -341,8 +341,8 @@ class Sweep:
             kind = "for a while" if is_for_a_while else "once"
             self.note(program, rules, self.in_child(program, rules, is_for_a_while), kind)
             if self.random.random() < 0.1:
-                rules = self.at_random(program)
-                self.note(program, rules, self.in_child(program, rules), "at random")
+                mixed = self.at_random(program)
+                self.note(program, mixed, self.in_child(program, mixed), "at random")
 
 
 def run_always(sweep: Sweep, refused: str) -> None:
