@@ -1,4 +1,4 @@
-"""Fixtures shared by every test: the same body runs on asyncio's own loop and on hoop, so that "compatible" is measured."""
+"""Fixtures of every test: the same body runs on asyncio's own loop and on hoop, so that "compatible" is measured."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from loop_factories import LoopFactory, loop_factory_named
 
 
 def pytest_sessionstart() -> None:
-    """Started in the background or by nohup(1), this process ignores signals that tests send, and so would its children."""
+    """In the background or under nohup(1) this process ignores signals that tests send, and so would its children."""
     for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, default)
     if sys.flags.dev_mode and not os.environ.get("PYTHONASYNCIODEBUG"):
-        # Python's development mode is there for its checks of memory and files. It would switch on asyncio's debug mode, too,
-        # of which the tests that are about it make loops of their own.
+        # Python's development mode is there for its checks of memory and files. It would switch on asyncio's debug
+        # mode, too, of which the tests that are about it make loops of their own.
         asyncio.coroutines._is_debug_mode = lambda: False  # type: ignore[attr-defined]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "once: a long net of random faults; with HOOP_TEST_ONCE=0 it is left to the run on another Python or back end"
+        "markers",
+        "once: a long net of random faults; with HOOP_TEST_ONCE=0 it is left to the run on another Python or back end",
     )
 
 
@@ -71,7 +72,7 @@ def loop(loop_factory: LoopFactory) -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture
 def run(loop_factory: LoopFactory) -> Callable[..., Any]:
-    """`run(coroutine, debug=None)`: as asyncio.run, on the loop under test, with a deadline against hanging for ever."""
+    """`run(coroutine, debug=None)`: as asyncio.run, on the loop under test, with a deadline in case it hangs."""
 
     def run(main: Coroutine[Any, Any, Any], *, debug: bool | None = None, deadline_s: float = 60.0) -> Any:
         async def guarded() -> Any:

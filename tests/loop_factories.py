@@ -1,4 +1,4 @@
-"""The loops that tests run on, by name. Not in conftest.py: tests/apps has one too, and there is one module of that name."""
+"""The loops that tests run on, by name. Not in conftest.py: tests/apps has one too, and a module name is unique."""
 
 from __future__ import annotations
 

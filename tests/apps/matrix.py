@@ -40,8 +40,8 @@ NO_ROW = {"test_recipes", "test_matrix"}  # these have no loop to choose
 HEAD = """\
 # Applications on hoop
 
-What `tests/apps` runs: each body of a test on every loop, against real servers from Debian where the row names one. Cells
-are tests passed. CI runs the columns asyncio and hoop, where one failure is a red build; this page is written by
+What `tests/apps` runs: each body of a test on every loop, against real servers from Debian where the row names one.
+Cells are tests passed. CI runs the columns asyncio and hoop, where one failure is a red build; this page is written by
 `python tests/apps/matrix.py`, which runs uvloop beside them.
 """
 
@@ -64,7 +64,8 @@ def run_tests() -> tuple[dict[tuple[str, str], Tally], list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         modules = [str(HERE / f"{name}.py") for name in ROWS]
-        options = ["-q", "--timeout", "120", "-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}"]
+        options = ["-q", "--timeout", "120", "-p", "no:cacheprovider"]
+        options += ["-o", "junit_family=xunit1", f"--junitxml={report}"]
         environment = {**os.environ, "HOOP_TEST_LOOPS": ",".join(LOOPS)}
         command = [sys.executable, "-m", "pytest", *options, *modules]
         subprocess.run(command, env=environment, cwd=HERE.parents[1], check=False)

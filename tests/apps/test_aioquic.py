@@ -130,9 +130,7 @@ class Service:
         ticket = options.pop("ticket", None)
         configuration = QuicConfiguration(alpn_protocols=H3_ALPN, server_name="localhost", session_ticket=ticket)
         configuration.load_verify_locations(cafile=str(self.certificates.authority_file))
-        return connect(
-            "127.0.0.1", self.port, configuration=configuration, create_protocol=ClientProtocol, **options
-        )
+        return connect("127.0.0.1", self.port, configuration=configuration, create_protocol=ClientProtocol, **options)
 
 
 @pytest.fixture

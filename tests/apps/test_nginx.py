@@ -231,7 +231,7 @@ def test_download_given_up(run: Run, nginx: Nginx) -> None:
 
 
 def test_plain_text_to_the_tls_port(run: Run, nginx: Nginx) -> None:
-    """nginx answers clear HTTP with an error in clear; a client that expects TLS from such a server gets an SSLError."""
+    """nginx answers clear HTTP with an error in clear; a client that expects TLS of such a server gets an SSLError."""
 
     async def main() -> None:
         async with aiohttp.ClientSession() as session:

@@ -1,7 +1,7 @@
 """docs/recipes.md as its reader uses it: the files and the command of each section, in an empty folder, in a process.
 
-In a section a block that begins with a comment like `# name.py` is that file, and the block of shell is the command. Ports
-are replaced by 0, so that the kernel chooses.
+In a section a block that begins with a comment like `# name.py` is that file, and the block of shell is the command.
+Ports are replaced by 0, so that the kernel chooses.
 """
 
 from __future__ import annotations

@@ -389,8 +389,8 @@ def turn_counter(loop: Any) -> Iterator[Callable[[], int]]:
         del loop._selector.select
 
 
-# What an idle loop may take: waiting needs fewer than five, a timer that looks again now and then some thirty; a spinning
-# loop takes thousands.
+# What an idle loop may take: waiting needs fewer than five, a timer that looks again now and then some thirty; a
+# spinning loop takes thousands.
 MOST_IDLE_TURNS = 100
 
 

@@ -1,7 +1,7 @@
-"""What CPython's asyncio has mended since 3.11.0, where hoop has a part of its own: on every Python, whatever that one's does.
+"""What CPython's asyncio has mended since 3.11.0, where hoop has a part of its own: on every Python, fixed or not.
 
-docs/asyncio_fixes.md lists them all; those that a test of the subject itself covers are not repeated here. Where the running
-asyncio has a fix not yet, its half is skipped, by the version that has it.
+docs/asyncio_fixes.md lists them all; those that a test of the subject itself covers are not repeated here. Where the
+running asyncio has a fix not yet, its half is skipped, by the version that has it.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ ADDRESSES = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (LOCALHOST, 0))] * 3
 
 
 def race_of(loop: Any, monkeypatch: pytest.MonkeyPatch, outcomes: list[Any]) -> list[str]:
-    """Have create_connection(happy_eyeballs_delay=...) try one address for each outcome: an exception, or None for one that
-    never answers. What became of the attempts."""
+    """Have create_connection(happy_eyeballs_delay=...) try one address for each outcome: an exception, or None for one
+    that never answers. What became of the attempts."""
     events: list[str] = []
 
     async def getaddrinfo(*arguments: Any, **options: Any) -> list[Any]:

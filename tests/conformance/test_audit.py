@@ -83,7 +83,8 @@ async def main():
     await loop.sock_connect(sock, ("127.0.0.1", port))
     await loop.sock_sendall(sock, b"data")
     recording = False
-    events[:] = [[name, [0 if isinstance(one, int) else one for one in map(without_ports, values)]] for name, values in events]
+    for event in events:
+        event[1] = [0 if isinstance(one, int) else one for one in map(without_ports, event[1])]
     sock.close()
     transport.close()
     server.close()

@@ -163,9 +163,7 @@ def test_what_sock_sendall_sends(run, start):
         with near, far:
             transport, listening = await loop.create_connection(Listening, sock=far)
             tasks: list[asyncio.Task[None]] = []
-            hops = listening.hops = Hops(
-                start, lambda: tasks.append(loop.create_task(loop.sock_sendall(near, b"x")))
-            )
+            hops = listening.hops = Hops(start, lambda: tasks.append(loop.create_task(loop.sock_sendall(near, b"x"))))
             await hops.done
             transport.abort()
             return hops.heard

@@ -1,4 +1,4 @@
-"""Where asyncio's ecosystem touches a loop without asking its documentation: what is not a matter of one kind of handle.
+"""Where asyncio's ecosystem touches a loop without asking its documentation: all that belongs to no one kind of handle.
 
 The rest is tested beside what it belongs to: run_until_complete's done callback and signals between two runs, handles
 and their contexts, patched loops and transports, isinstance() of handles and transports, a dead child's stdin.
@@ -61,7 +61,9 @@ def test_transports_say_that_start_tls_can_use_them(run: Any, kind: str) -> None
 
 @pytest.mark.parametrize("family", ["TCP", "UNIX"])
 @pytest.mark.parametrize("is_secure", [True, False])
-def test_a_server_shows_its_tls_context_to_those_who_look(run: Any, tmp_path: Any, family: str, is_secure: bool) -> None:
+def test_a_server_shows_its_tls_context_to_those_who_look(
+    run: Any, tmp_path: Any, family: str, is_secure: bool
+) -> None:
     """websockets' own test helper reads Server._ssl_context to know the scheme of its URL."""
 
     async def main() -> None:

@@ -1,9 +1,10 @@
-"""Call by call, hoop does what asyncio does but for what differences/allowed.toml allows, and the docs' table is made of it.
+"""Call by call, hoop does what asyncio does, but for what differences/allowed.toml allows; that makes the docs' table.
 
-The matrix (differences/matrix.py) makes some 7,000 calls on asyncio and on hoop in this very Python: every public method of
-loops, transports, servers, handles and streams with what fits, without arguments, with odd ones, on objects that are open,
-closing, closed and lost, inside and outside of the running loop, on a closed loop and from another thread. What is compared
-are results, exceptions with their texts, what the protocol is told afterwards, reports, and warnings in the log.
+The matrix (differences/matrix.py) makes some 7,000 calls on asyncio and on hoop in this very Python: every public
+method of loops, transports, servers, handles and streams with what fits, without arguments, with odd ones, on objects
+that are open, closing, closed and lost, inside and outside of the running loop, on a closed loop and from another
+thread. What is compared are results, exceptions with their texts, what the protocol is told afterwards, reports, and
+warnings in the log.
 """
 
 from __future__ import annotations

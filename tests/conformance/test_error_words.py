@@ -12,7 +12,7 @@ from peers import LOCALHOST
 
 
 def test_a_custom_handler_that_fails_is_named(loop_factory: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """uvloop: test_default_exc_handler_broken. The default handler fails, too, and the log says of which of the two it is."""
+    """uvloop: test_default_exc_handler_broken. The default handler fails, too; the log says which of the two failed."""
     loop = loop_factory()
 
     def fails(*arguments: Any) -> None:

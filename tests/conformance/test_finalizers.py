@@ -1,4 +1,4 @@
-"""Finalizers under `-W error`: a warning that raises must not keep a descriptor open. What is unclosed is released first."""
+"""Finalizers under `-W error`: a warning that raises must not keep a descriptor open. Release comes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a running program: its tasks, from inside and from outside, and what its objects say of themselves."""
+"""What a person sees of a running program: its tasks, from inside and outside, and the repr() of its objects."""
 
 from __future__ import annotations
 

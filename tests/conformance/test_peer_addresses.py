@@ -80,8 +80,8 @@ def test_sock_accept_tells_the_peer_of_a_connection_that_was_reset(run: Any) -> 
 
 
 def test_a_client_knows_whom_it_connected_to() -> None:
-    """Of a connection that the server has reset before a transport was made of it hoop tells the address that was connected
-    to; asyncio tells None."""
+    """Of a connection that the server has reset before a transport was made of it hoop tells the address that was
+    connected to; asyncio tells None."""
     import hoop
 
     class Slow(hoop.Loop):

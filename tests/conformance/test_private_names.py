@@ -134,7 +134,8 @@ def test_names_of_streams(run: Any, loop_name: str) -> None:
         assert (reader._loop, reader._transport, reader._limit) == (loop, transport, 100)
         assert (reader._eof, reader._paused, reader._waiter, reader._exception) == (False, False, None, None)
         assert reader._buffer == b"data"
-        assert (writer._transport, writer._protocol, writer._reader, writer._loop) == (transport, protocol, reader, loop)
+        kept = (writer._transport, writer._protocol, writer._reader, writer._loop)
+        assert kept == (transport, protocol, reader, loop)
         writer.close()
         await writer.wait_closed()
         peer.close()

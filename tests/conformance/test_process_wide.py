@@ -1,4 +1,4 @@
-"""What belongs to the whole process is not a loop's: it is as it was, also while a loop runs and whatever that is used for.
+"""What belongs to the whole process is not a loop's: it is as it was, also while a loop runs, and whatever runs on it.
 
 docs/architecture.md has the table of these things and says which tests go into one of them.
 """
@@ -25,7 +25,9 @@ from interpreter import run_script
 
 def masks_and_timers() -> tuple[Any, ...]:
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    timers = [signal.getitimer(which)[0] > 0 for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)]
+    timers = [
+        signal.getitimer(which)[0] > 0 for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+    ]
     wakeup_fd = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(wakeup_fd)
     return (handlers, timers, wakeup_fd, signal.pthread_sigmask(signal.SIG_BLOCK, ()))

@@ -68,7 +68,7 @@ async def connect(kind: str, folder: Any, factory: Any, server: Any) -> Any:
 def test_ending_it_inside_connection_made(
     run: Any, loop_name: str, kind: str, side: str, how: str, tmp_path: Any
 ) -> None:
-    """create_connection returns or raises, both ends are told once, one report at most (uvloop#166 and its siblings)."""
+    """create_connection returns or raises, both ends are told once; at most one report (uvloop#166 and its kin)."""
     if loop_name == "asyncio" and how == "raise":
         pytest.skip("asyncio leaves the connection of a connection_made() that raised open")
     if loop_name == "asyncio" and (side, how != "close", "tls" in kind) == ("client", True, True):

@@ -138,7 +138,9 @@ def test_localhost(loop):
     compare(loop, b"localhost", "http", type=socket.SOCK_STREAM)
 
 
-@pytest.mark.parametrize("host", ["bücher.example", "ﬁ.example", "xn--bcher-kva.example", "a..b", ".a", "a.", "-", "é" * 64])
+@pytest.mark.parametrize(
+    "host", ["bücher.example", "ﬁ.example", "xn--bcher-kva.example", "a..b", ".a", "a.", "-", "é" * 64]
+)
 def test_names_are_encoded_as_the_socket_module_does(loop, host):
     compare(loop, host, 80, flags=socket.AI_NUMERICHOST)
 

@@ -1,4 +1,4 @@
-"""Who replaces socket.getaddrinfo (mocks of test suites, gevent) is asked; who listens to audit events hears of lookups."""
+"""Lookups ask a replacement of socket.getaddrinfo (mocks of test suites, gevent), and raise the same audit events."""
 
 from __future__ import annotations
 
@@ -85,9 +85,7 @@ def test_lookups_raise_the_audit_event(loop, host, port):
         loop.run_until_complete(
             loop.getaddrinfo(host, port, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         )
-    assert events == [
-        ("socket.getaddrinfo", host, port, socket.AF_UNSPEC, int(socket.SOCK_STREAM), socket.IPPROTO_TCP)
-    ]
+    assert events == [("socket.getaddrinfo", host, port, socket.AF_UNSPEC, int(socket.SOCK_STREAM), socket.IPPROTO_TCP)]
 
 
 def test_getnameinfo_raises_the_audit_event(loop):

@@ -428,7 +428,9 @@ def run_script(loop_name: str, body: str) -> tuple[int, list[str], str]:
     """Exit code, lines of output and error output of a script that is given `factory` and a way to press Ctrl-C."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     source = HEADER.format(loop_name=loop_name) + body
-    done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     return done.returncode, done.stdout.split(), done.stderr
 
 

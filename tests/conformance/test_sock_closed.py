@@ -1,7 +1,8 @@
 """A socket that its owner closes while a sock_* operation waits on it.
 
-asyncio waits for ever: the kernel drops a closed descriptor from its set without a word. uvloop and hoop keep the descriptor,
-as makefile() does, until the operation is done; close() takes effect then. uvloop's tests of the same names.
+asyncio waits for ever: the kernel drops a closed descriptor from its set without a word. uvloop and hoop keep the
+descriptor, as makefile() does, until the operation is done; close() takes effect then. uvloop's tests of the same
+names.
 """
 
 from __future__ import annotations

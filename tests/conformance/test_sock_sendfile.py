@@ -1,4 +1,4 @@
-"""loop.sock_sendfile (trap 26): files over bare sockets, by the kernel or by reading and sending; cancelling (trap 25)."""
+"""loop.sock_sendfile (trap 26): files over bare sockets, by the kernel or by read and send; cancelling (trap 25)."""
 
 from __future__ import annotations
 

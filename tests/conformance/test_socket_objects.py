@@ -1,7 +1,7 @@
 """The socket objects that transports and servers give out: using one changes nothing of the connection.
 
-uvloop#51, python/asyncio#372: a socket object made for a descriptor that knows nothing of the descriptor's mode hands its own
-to the open file, which is shared by every duplicate; then the transport's next large write blocks the loop.
+uvloop#51, python/asyncio#372: a socket object made for a descriptor that knows nothing of the descriptor's mode hands
+its own to the open file, which is shared by every duplicate; then the transport's next large write blocks the loop.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ async def connection(kind: str) -> AsyncIterator[tuple[Any, Any]]:
                 ours, theirs = anonymous_tls(PROTOCOL_TLS_SERVER), anonymous_tls(PROTOCOL_TLS_CLIENT)
             server = await loop.create_server(clients, LOCALHOST, 0, ssl=ours)
             name = "localhost" if theirs else None
-            transport, _ = await loop.create_connection(
-                Recorder, *address_of(server), ssl=theirs, server_hostname=name
-            )
+            transport, _ = await loop.create_connection(Recorder, *address_of(server), ssl=theirs, server_hostname=name)
         accepted = (await clients.until_made()).transport
         protocols = accepted.get_protocol(), transport.get_protocol()
         try:
@@ -197,7 +195,7 @@ def test_a_connection_made_of_a_blocking_socket(run: Any) -> None:
 
 
 def told(sock: Any, calls: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
-    """What each attribute and call of a socket object gives, or raises: its type, and its value where it is no address."""
+    """What each attribute and call of a socket object gives, or raises: its type, and its value unless an address."""
     found: dict[str, Any] = {}
     for name, arguments in calls.items():
         try:
@@ -262,7 +260,11 @@ def test_what_a_server_s_socket_tells_is_what_asyncio_s_tells() -> None:
         async def main() -> list[Any]:
             server = await asyncio.get_running_loop().create_server(Recorder, LOCALHOST, 0)
             (sock,) = server.sockets
-            seen = [type(server.sockets), isinstance(sock, TransportSocket), told(sock, {k: v for k, v in CALLS.items() if k != "shutdown"})]
+            seen = [
+                type(server.sockets),
+                isinstance(sock, TransportSocket),
+                told(sock, {k: v for k, v in CALLS.items() if k != "shutdown"}),
+            ]
             with sock.dup() as copy:
                 seen += [type(copy), copy.family, copy.type, copy.proto, copy.gettimeout(), copy.get_inheritable()]
             server.close()

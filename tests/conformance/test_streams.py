@@ -40,8 +40,13 @@ def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         import hoop
 
         for name in (
-            "open_connection", "start_server", "open_unix_connection", "start_unix_server", "StreamReader",
-            "StreamWriter", "StreamReaderProtocol",
+            "open_connection",
+            "start_server",
+            "open_unix_connection",
+            "start_unix_server",
+            "StreamReader",
+            "StreamWriter",
+            "StreamReaderProtocol",
         ):
             monkeypatch.setattr(asyncio, name, getattr(hoop, name))
 

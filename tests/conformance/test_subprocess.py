@@ -177,7 +177,9 @@ def test_the_last_output_comes_before_the_end(run: Any) -> None:
 
 def test_output_of_a_child_that_was_killed(run: Any) -> None:
     async def main() -> None:
-        child = await python("import os, signal\nos.write(1, b'x' * 50000)\nos.kill(os.getpid(), signal.SIGKILL)", stdout=PIPE)
+        child = await python(
+            "import os, signal\nos.write(1, b'x' * 50000)\nos.kill(os.getpid(), signal.SIGKILL)", stdout=PIPE
+        )
         out, _ = await soon(child.communicate())
         assert len(out) == 50000 and child.returncode == -signal.SIGKILL
 
@@ -241,7 +243,8 @@ def test_options_of_popen(run: Any, tmp_path: Any) -> None:
         os.close(reading)
         code = "import os; print(os.getsid(0) == os.getpid())"
         assert await output_of(code, start_new_session=True) == b"True\n"
-        assert await output_of("import os; print(os.nice(0))", preexec_fn=lambda: os.nice(1)) == b"%d\n" % (os.nice(0) + 1)
+        niceness = await output_of("import os; print(os.nice(0))", preexec_fn=lambda: os.nice(1))
+        assert niceness == b"%d\n" % (os.nice(0) + 1)
 
     run(main())
 
@@ -386,12 +389,14 @@ def test_closing_kills(run: Any) -> None:
 
 
 def test_closing_at_the_end_of_a_child(run: Any, loop_name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """close() polls the child, and so may learn of the end before the loop does: the status is the child's all the same."""
+    """close() polls the child, and so may learn of its end before the loop does: the status is still the child's."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         reading, writing = os.pipe()
-        transport, protocol = await loop.subprocess_exec(Watching, "sh", "-c", "cat; exit 5", stdin=reading, stdout=None)
+        transport, protocol = await loop.subprocess_exec(
+            Watching, "sh", "-c", "cat; exit 5", stdin=reading, stdout=None
+        )
         os.close(reading)
         os.close(writing)
         os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)

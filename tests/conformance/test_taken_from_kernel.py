@@ -1,6 +1,7 @@
-"""What a loop has taken from the kernel is shown, or left there for whoever comes next (the table in docs/architecture.md).
+"""What a loop has taken from the kernel is shown, or left there for the next (the table in docs/architecture.md).
 
-bun#33669: after close() in a handler the rest of a batch of recvmmsg(2) was shown, or gone, while a successor had the socket.
+bun#33669: after close() in a handler the rest of a batch of recvmmsg(2) was shown, or gone, while a successor had the
+socket.
 """
 
 from __future__ import annotations

@@ -515,9 +515,7 @@ async def cancelled_after(count: int, start: Callable[[], Awaitable[Any]]) -> An
 
 @pytest.mark.parametrize("host", [LOCALHOST, "localhost"])
 @pytest.mark.parametrize("arguments", [{}, {"happy_eyeballs_delay": 0.25}, {"local_addr": (LOCALHOST, 0)}], ids=repr)
-def test_cancel_at_every_await_leaks_nothing(
-    run: Any, loop_name: str, host: str, arguments: dict[str, Any]
-) -> None:
+def test_cancel_at_every_await_leaks_nothing(run: Any, loop_name: str, host: str, arguments: dict[str, Any]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with listening() as listener:
@@ -526,9 +524,7 @@ def test_cancel_at_every_await_leaks_nothing(
             outcomes = []
             for count in [*range(12), 2000]:
                 before = open_descriptors()
-                result = await cancelled_after(
-                    count, lambda: loop.create_connection(Recorder, host, port, **arguments)
-                )
+                result = await cancelled_after(count, lambda: loop.create_connection(Recorder, host, port, **arguments))
                 outcomes.append(result is not None)
                 if result is not None:
                     await close(*result)

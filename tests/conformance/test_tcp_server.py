@@ -267,7 +267,9 @@ def test_address_in_use(run: Any) -> None:
         server = await loop.create_server(Recorder, LOCALHOST, 0)
         before = open_descriptors()
         address = address_of(server)
-        with pytest.raises(OSError, match=r"error while attempting to bind on address .*address already in use") as info:
+        with pytest.raises(
+            OSError, match=r"error while attempting to bind on address .*address already in use"
+        ) as info:
             await loop.create_server(Recorder, LOCALHOST, address[1])
         assert info.value.errno == errno.EADDRINUSE
         assert repr(address) in str(info.value)
@@ -485,7 +487,7 @@ def test_trap_6_connection_made_that_raises(run: Any) -> None:
     run(main())
 
 
-EMFILE_SERVER = '''
+EMFILE_SERVER = """
 import asyncio, contextlib, os, resource, socket, sys
 sys.path.insert(0, sys.argv[1])
 from conformance.peers import MOST_IDLE_TURNS, idle_turns
@@ -538,7 +540,7 @@ async def main():
 with asyncio.Runner(loop_factory=loop_factory_named(sys.argv[2])) as runner:
     runner.run(main())
 print("recovered")
-'''
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")

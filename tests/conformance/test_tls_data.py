@@ -376,9 +376,7 @@ def test_drain_of_streams(run: Any) -> None:
             writer.close()
 
         server = await asyncio.start_server(serve, LOCALHOST, 0, ssl=server_context())
-        reader, writer = await asyncio.open_connection(
-            *address_of(server), ssl=client_context(), server_hostname=NAME
-        )
+        reader, writer = await asyncio.open_connection(*address_of(server), ssl=client_context(), server_hostname=NAME)
         data = pattern(2 * MIB)
 
         async def send() -> None:

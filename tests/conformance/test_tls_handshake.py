@@ -306,9 +306,7 @@ def test_an_empty_server_hostname_checks_nothing(run: Any) -> None:
         context = client_context()
         context.check_hostname = False
         transport, protocol = await soon(
-            asyncio.get_running_loop().create_connection(
-                Recorder, *address_of(server), ssl=context, server_hostname=""
-            )
+            asyncio.get_running_loop().create_connection(Recorder, *address_of(server), ssl=context, server_hostname="")
         )
         assert transport.get_extra_info("ssl_object").server_hostname is None
         transport.close()
@@ -530,9 +528,7 @@ def test_connect_accepted_socket(run: Any) -> None:
         ours, peer = tcp_pair()
         protocol = Recorder(data_received=echo)
         handshake = asyncio.ensure_future(off_loop(wrap_client, peer))
-        await soon(
-            asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, ours, ssl=server_context())
-        )
+        await soon(asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, ours, ssl=server_context()))
         secure = await soon(handshake)
         await off_loop(secure.sendall, b"abc")
         assert await off_loop(read_tls_exactly, secure, 3) == b"abc"

@@ -215,9 +215,7 @@ def test_trap_22_failed_start_tls(run: Any) -> None:
         below, peer = await connected(protocol)
         peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         with pytest.raises(ssl.SSLError):
-            await soon(
-                asyncio.get_running_loop().start_tls(below, protocol, trusting_context(), server_hostname=NAME)
-            )
+            await soon(asyncio.get_running_loop().start_tls(below, protocol, trusting_context(), server_hostname=NAME))
         error = await protocol.until_lost()
         assert isinstance(error, ssl.SSLError)
         assert below.is_closing()
@@ -247,9 +245,7 @@ def test_trap_22_a_failed_handshake_leaves_no_cycle(run: Any, loop_name: str, is
             attempt = loop.start_tls(below, protocol, trusting_context(), server_hostname=NAME)
         else:
             seen = weakref.ref(protocol)
-            attempt = loop.create_connection(
-                lambda: protocol, sock=ours, ssl=trusting_context(), server_hostname=NAME
-            )
+            attempt = loop.create_connection(lambda: protocol, sock=ours, ssl=trusting_context(), server_hostname=NAME)
         with contextlib.suppress(ssl.SSLError):
             await attempt
             pytest.fail("that was no TLS")

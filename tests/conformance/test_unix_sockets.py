@@ -470,9 +470,7 @@ def test_serve_forever_ends_when_cancelled(run: Any, path: str) -> None:
         ({"path": "x", "ssl_shutdown_timeout": 1}, ValueError, "ssl_shutdown_timeout is only meaningful with ssl"),
     ],
 )
-def test_bad_arguments_of_a_server(
-    run: Any, arguments: dict[str, Any], kind: type[Exception], message: str
-) -> None:
+def test_bad_arguments_of_a_server(run: Any, arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
     made = {
         "unix": lambda: socket.socket(socket.AF_UNIX),
         "tcp": socket.socket,

@@ -1,6 +1,6 @@
 """The wake-up descriptor of signals belongs to the whole process (signal.set_wakeup_fd): Twisted has one of its own for
-SIGCHLD, ros2's launch one for SIGINT (ros2/launch#479), trio's guest mode another. A loop without signal handlers leaves it
-alone; one with handlers learns of signals by their bytes, as asyncio does.
+SIGCHLD, ros2's launch one for SIGINT (ros2/launch#479), trio's guest mode another. A loop without signal handlers
+leaves it alone; one with handlers learns of signals by their bytes, as asyncio does.
 
 Where both want it, asyncio takes it and keeps it, so somebody hears nothing more: marked by the name of the loop.
 """
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("signal_dispositions")
 
 Pair = tuple[socket.socket, socket.socket]
 USR1 = bytes([signal.SIGUSR1])
-raise_in_c: Callable[[int], int] = ctypes.CDLL(None)["raise"]  # no Python code runs after it, unlike signal.raise_signal
+# No Python code runs after it, unlike signal.raise_signal().
+raise_in_c: Callable[[int], int] = ctypes.CDLL(None)["raise"]
 
 
 def noop(number: int, frame: object) -> None:
@@ -138,7 +139,7 @@ def test_what_a_python_handler_writes_is_sent_though_the_loop_then_sleeps(loop):
 
 
 def test_each_signal_is_counted(loop):
-    """Real-time signals, which the kernel queues: one call of C, three bytes, but one call of the Python-level handler."""
+    """Real-time signals, which the kernel queues: one call of C, three bytes, but one call of the Python handler."""
     number = signal.SIGRTMIN
     seen: list[int] = []
 

@@ -105,9 +105,7 @@ class TestSwitches:
         async def main() -> None:
             reading, writing = os.pipe()
             protocol = Recorder()
-            pipe, _ = await asyncio.get_running_loop().connect_write_pipe(
-                lambda: protocol, os.fdopen(writing, "wb", 0)
-            )
+            pipe, _ = await asyncio.get_running_loop().connect_write_pipe(lambda: protocol, os.fdopen(writing, "wb", 0))
             pipe.set_write_deferral(True)
             pipe.write(b"held")
             assert not seen(reading, 0)

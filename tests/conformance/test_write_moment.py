@@ -206,9 +206,7 @@ def test_a_pipe(run, kind):
         reading, writing = os.pipe()
         protocol = Recorder()
         async with opened(kind) as (transport, peer):
-            pipe, _ = await asyncio.get_running_loop().connect_write_pipe(
-                lambda: protocol, os.fdopen(writing, "wb", 0)
-            )
+            pipe, _ = await asyncio.get_running_loop().connect_write_pipe(lambda: protocol, os.fdopen(writing, "wb", 0))
             transport.write(b"before")
             pipe.write(b"after")
             assert seen(reading, 0)

@@ -1,15 +1,16 @@
 """Run a small program again and again while the k-th allocation fails, for many k. A script, for a process of its own:
 
-    LD_PRELOAD=failing_allocator.so python failing_allocations.py failing_allocator.so PROGRAM LOOP OWNERS RUNS SEED [K...]
+    LD_PRELOAD=failing_allocator.so \
+    python failing_allocations.py failing_allocator.so PROGRAM LOOP OWNERS RUNS SEED [K...]
 
-OWNERS: on whose behalf the allocation is made, "hoop" (its compiled code), "python" (Python code), "other" (other compiled
-modules), or a sum ("hoop+python"); only these count. RUNS: how many of the k are tried, spread evenly from a place that SEED
-chooses; "all" for every one. K: only these. Each is a child of fork(2), so that a crash or a hang is that one's. One line of JSON for each k at which something is wrong, and one at
-the end with what was done.
+OWNERS: on whose behalf the allocation is made, "hoop" (its compiled code), "python" (Python code), "other" (other
+compiled modules), or a sum ("hoop+python"); only these count. RUNS: how many of the k are tried, spread evenly from a
+place that SEED chooses; "all" for every one. K: only these. Each is a child of fork(2), so that a crash or a hang is
+that one's. One line of JSON for each k at which something is wrong, and one at the end with what was done.
 
-What is wrong: a crash; no end; MemoryError neither raised nor told to an exception handler, and yet something is missing;
-anything that happened twice; a descriptor, thread or hook that stays; a loop, or a process, on which the same program
-does not work afterwards.
+What is wrong: a crash; no end; MemoryError neither raised nor told to an exception handler, and yet something is
+missing; anything that happened twice; a descriptor, thread or hook that stays; a loop, or a process, on which the same
+program does not work afterwards.
 """
 
 from __future__ import annotations
@@ -150,7 +151,9 @@ def faults_of(log: Log, told: list[str], expected: set[str]) -> list[str]:
 def attempt(run: Run, first: int, last: int, owners: int, expected: set[str]) -> dict[str, Any]:
     """In a child: the allocations from first on fail, up to last. What became of it."""
     fds, state = descriptors(), process_state()
-    sys.unraisablehook = lambda told: run.told.append(f"unraisable: {told.err_msg} {told.object!r} {described(told.exc_value)}")
+    sys.unraisablehook = lambda told: run.told.append(
+        f"unraisable: {told.err_msg} {told.object!r} {described(told.exc_value)}"
+    )
     threading.excepthook = lambda told: run.told.append(f"thread: {described(told.exc_value)}")
     start = threading.Thread.start
     threading.Thread.start = lambda thread: start_thread(start, thread)  # type: ignore[method-assign]
@@ -277,7 +280,9 @@ def main() -> None:
         bad += bool(report["faults"])
         if report["faults"] or numbers:
             print(json.dumps({"program": name, "k": k, **report}), flush=True)
-    print(json.dumps({"program": name, "allocations": count, "runs": len(chosen), "told": told, "bad": bad}), flush=True)
+    print(
+        json.dumps({"program": name, "allocations": count, "runs": len(chosen), "told": told, "bad": bad}), flush=True
+    )
 
 
 if __name__ == "__main__":

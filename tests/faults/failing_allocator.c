@@ -1,15 +1,15 @@
-/* For LD_PRELOAD: allocations that fail, of Python (all three domains of its allocators) and of hoop's own C code. Both are
- * counted together, from fail_allocations() on, over all threads.
+/* For LD_PRELOAD: allocations that fail, of Python (all three domains of its allocators) and of hoop's own C code. Both
+ * are counted together, from fail_allocations() on, over all threads.
  *
  *   fail_allocations(first, last, owners)
- *                                   those with a number from first to last - 1 fail; the first made has number 1; only those
- *                                   of the owners count, a sum of values of `owner` below
- *   allocations_made()              how many there were
- *   pause_failing(yes)              between yes and no they neither fail nor count
- *   stop_failing()                  none fails any more, none is counted
+ *                          those with a number from first to last - 1 fail; the first made has number 1; only those of
+ *                          the owners count, a sum of values of `owner` below
+ *   allocations_made()     how many there were
+ *   pause_failing(yes)     between yes and no they neither fail nor count
+ *   stop_failing()         none fails any more, none is counted
  *
- * Code of hoop's lies in one of the shared objects below a folder "hoop". With SHOW_FAILED_ALLOCATIONS in the environment
- * each one that fails prints a backtrace. */
+ * Code of hoop's lies in one of the shared objects below a folder "hoop". With SHOW_FAILED_ALLOCATIONS in the
+ * environment each one that fails prints a backtrace. */
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <stdatomic.h>
@@ -34,12 +34,14 @@ typedef void (*exchange_allocator)(int domain, allocator *allocator);
 
 enum { DOMAINS = 3, MOST_FRAMES = 40, KNOWN_ADDRESSES = 8192, VERDICT_BITS = 4 };
 
-/* On whose behalf memory is asked for: the first on the stack that is neither an allocator nor a function of Python's C API. */
+/* On whose behalf memory is asked for: the first on the stack that is neither an allocator nor a function of Python's C
+ * API. */
 typedef enum owner {
     OWNER_HOOP = 1,        /* its compiled code */
     OWNER_INTERPRETER = 2, /* Python code: hoop's, asyncio's or the program's */
     OWNER_OTHER = 4,       /* a compiled module of somebody else's: _asyncio, _socket, ... */
-    OWNER_TRACEBACK = 8    /* what Cython makes for the lines of tracebacks: its `except` does not bear that they are missing */
+    /* what Cython makes for the lines of tracebacks: its `except` does not bear that they are missing */
+    OWNER_TRACEBACK = 8
 } owner;
 
 static allocator former[DOMAINS];
@@ -132,7 +134,7 @@ static bool fails(void)
     return is_chosen;
 }
 
-/* ---- Python's ----------------------------------------------------------------------------------------------------- */
+/* ---- Python's ---------------------------------------------------------------------------------------------------- */
 
 static void *python_malloc(void *context, size_t size)
 {
@@ -173,7 +175,7 @@ static void hook_python(void)
     }
 }
 
-/* ---- hoop's C code ------------------------------------------------------------------------------------------------ */
+/* ---- hoop's C code ----------------------------------------------------------------------------------------------- */
 
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
@@ -182,8 +184,8 @@ extern void *__libc_realloc(void *block, size_t size);
 static bool fails_for(const void *caller)
 {
     Dl_info info;
-    return atomic_load_explicit(&is_counting, memory_order_relaxed) && dladdr(caller, &info) != 0 && is_of_hoop(&info) &&
-           fails();
+    return atomic_load_explicit(&is_counting, memory_order_relaxed) && dladdr(caller, &info) != 0 &&
+           is_of_hoop(&info) && fails();
 }
 
 void *malloc(size_t size)
@@ -201,7 +203,7 @@ void *realloc(void *block, size_t size)
     return fails_for(__builtin_return_address(0)) ? NULL : __libc_realloc(block, size);
 }
 
-/* ---- for the program ---------------------------------------------------------------------------------------------- */
+/* ---- for the program --------------------------------------------------------------------------------------------- */
 
 void fail_allocations(long first, long last, int whose)
 {

@@ -43,7 +43,9 @@ def run_under(shim: Path, program: str, folder: Path, *arguments: str) -> tuple[
     return finished.returncode, finished.stdout
 
 
-def run_module_under(shim: Path, module: str, *arguments: str, deadline_s: float, **environment: str) -> tuple[int, str]:
+def run_module_under(
+    shim: Path, module: str, *arguments: str, deadline_s: float, **environment: str
+) -> tuple[int, str]:
     """Run a module, as python -m does, for at most deadline_s seconds; as run_under, with more in the environment."""
     finished = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-m", module, *arguments],

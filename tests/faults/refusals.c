@@ -1,14 +1,16 @@
 /* For LD_PRELOAD: system calls that fail, chosen ones, when hoop makes them.
  *
- * A call is hoop's if it comes from one of hoop's extension modules (csrc is linked into them); of what CPython calls for
- * hoop, a few are in reach too, since nobody else here makes them while the shim is armed: those are marked ANYBODY.
+ * A call is hoop's if it comes from one of hoop's extension modules (csrc is linked into them); of what CPython calls
+ * for hoop, a few are in reach too, since nobody else here makes them while the shim is armed: those are marked
+ * ANYBODY.
  *
- *   refusals_set(name, error, first, every)   from the first-th call on (1 is the next), each every-th fails with error;
+ *   refusals_set(name, error, first, every)   from the first-th call on (1: the next), each every-th fails with error;
  *                                             every 0: only that one. Forgets what was set for the name before.
  *   refusals_arm(on)                          nothing fails, and nothing is counted, before.
  *   refusals_made(name), refusals_seen(name)  calls that failed; calls that came, while armed.
  *
- * HOOP_REFUSE="name=error name=error ..." has all calls of these names fail from the beginning, as an old kernel would. */
+ * HOOP_REFUSE="name=error name=error ..." has all calls of these names fail from the beginning, as an old kernel would.
+ */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -40,13 +42,15 @@
 #endif
 
 /* Each name, and whether others than hoop's modules are refused, too. */
-#define CALLS(X)                                                                                                             \
-    X(read, 0) X(write, 0) X(writev, 0) X(close, 0) X(fcntl, 0) X(shutdown, 0) X(setsockopt, 1) X(getsockopt, 0)             \
-    X(getsockname, 0) X(getpeername, 0) X(send, 0) X(sendmsg, 0) X(sendto, 0) X(recv, 0) X(recvfrom, 0) X(accept4, 0)        \
-    X(eventfd, 0) X(epoll_create1, 0) X(epoll_ctl, 0) X(epoll_wait, 0) X(timerfd_create, 0) X(timerfd_settime, 0)            \
-    X(poll, 0) X(ppoll, 0) X(sendmmsg, 0) X(recvmmsg, 0) X(open, 0) X(openat, 0) X(pread, 0) X(pwrite, 0) X(fsync, 0)        \
-    X(fstat, 0) X(statx, 0) X(openat2, 0) X(preadv2, 0) X(copy_file_range, 0) X(epoll_pwait2, 0) X(pidfd_open, 1)            \
+/* clang-format off */
+#define CALLS(X)                                                                                                      \
+    X(read, 0) X(write, 0) X(writev, 0) X(close, 0) X(fcntl, 0) X(shutdown, 0) X(setsockopt, 1) X(getsockopt, 0)      \
+    X(getsockname, 0) X(getpeername, 0) X(send, 0) X(sendmsg, 0) X(sendto, 0) X(recv, 0) X(recvfrom, 0) X(accept4, 0) \
+    X(eventfd, 0) X(epoll_create1, 0) X(epoll_ctl, 0) X(epoll_wait, 0) X(timerfd_create, 0) X(timerfd_settime, 0)     \
+    X(poll, 0) X(ppoll, 0) X(sendmmsg, 0) X(recvmmsg, 0) X(open, 0) X(openat, 0) X(pread, 0) X(pwrite, 0) X(fsync, 0) \
+    X(fstat, 0) X(statx, 0) X(openat2, 0) X(preadv2, 0) X(copy_file_range, 0) X(epoll_pwait2, 0) X(pidfd_open, 1)     \
     X(getaddrinfo, 0) X(pthread_create, 1) X(socket, 1) X(connect, 1) X(bind, 1) X(listen, 1) X(pipe2, 1) X(sendfile, 1)
+/* clang-format on */
 
 enum call {
 #define NUMBER(name, anybody) CALL_##name,
@@ -81,9 +85,20 @@ void refusals_set(const char *name, int error, long first, long every)
     rule->seen = rule->made = 0;
 }
 
-void refusals_arm(int on) { is_armed = on; }
-long refusals_made(const char *name) { return rule_named(name)->made; }
-long refusals_seen(const char *name) { return rule_named(name)->seen; }
+void refusals_arm(int on)
+{
+    is_armed = on;
+}
+
+long refusals_made(const char *name)
+{
+    return rule_named(name)->made;
+}
+
+long refusals_seen(const char *name)
+{
+    return rule_named(name)->seen;
+}
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -172,20 +187,20 @@ static int refusal_of(enum call call, void *caller, int fd, int rare, mode_t typ
 #define REAL(symbol) ((__typeof__(&symbol))dlsym(RTLD_NEXT, #symbol))
 
 /* result name(parameters), which passes arguments on. symbol is what libc calls it. */
-#define WRAP(result, call, symbol, parameters, arguments)                                                                    \
+#define WRAP(result, call, symbol, parameters, arguments) \
     WRAP_IF(refusal(CALL_##call, __builtin_return_address(0)), result, symbol, parameters, arguments)
-#define WRAP_IF(condition, result, symbol, parameters, arguments)                                                            \
-    result symbol parameters                                                                                                 \
-    {                                                                                                                        \
-        static __typeof__(&symbol) real;                                                                                     \
-        int error = condition;                                                                                               \
-        if (error != 0) {                                                                                                    \
-            errno = error;                                                                                                   \
-            return -1;                                                                                                       \
-        }                                                                                                                    \
-        if (real == NULL)                                                                                                    \
-            real = REAL(symbol);                                                                                             \
-        return real arguments;                                                                                               \
+#define WRAP_IF(condition, result, symbol, parameters, arguments) \
+    result symbol parameters                                      \
+    {                                                             \
+        static __typeof__(&symbol) real;                          \
+        int error = condition;                                    \
+        if (error != 0) {                                         \
+            errno = error;                                        \
+            return -1;                                            \
+        }                                                         \
+        if (real == NULL)                                         \
+            real = REAL(symbol);                                  \
+        return real arguments;                                    \
     }
 
 WRAP_IF(refusal_of(CALL_read, __builtin_return_address(0), fd, EIO, S_IFREG), ssize_t, read,
@@ -197,13 +212,15 @@ WRAP_IF(refusal_of(CALL_sendfile, __builtin_return_address(0), to, EAGAIN, S_IFS
 WRAP(ssize_t, writev, writev, (int fd, const struct iovec *from, int count), (fd, from, count))
 WRAP(ssize_t, send, send, (int fd, const void *from, size_t size, int flags), (fd, from, size, flags))
 WRAP(ssize_t, sendmsg, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
-WRAP(ssize_t, sendto, sendto, (int fd, const void *from, size_t size, int flags, const struct sockaddr *to, socklen_t length),
+WRAP(ssize_t, sendto, sendto,
+     (int fd, const void *from, size_t size, int flags, const struct sockaddr *to, socklen_t length),
      (fd, from, size, flags, to, length))
 WRAP(ssize_t, recv, recv, (int fd, void *to, size_t size, int flags), (fd, to, size, flags))
 WRAP(ssize_t, recvfrom, recvfrom,
      (int fd, void *restrict to, size_t size, int flags, struct sockaddr *restrict from, socklen_t *restrict length),
      (fd, to, size, flags, from, length))
-WRAP(int, sendmmsg, sendmmsg, (int fd, struct mmsghdr *messages, unsigned count, int flags), (fd, messages, count, flags))
+WRAP(int, sendmmsg, sendmmsg, (int fd, struct mmsghdr *messages, unsigned count, int flags),
+     (fd, messages, count, flags))
 WRAP(int, recvmmsg, recvmmsg, (int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout),
      (fd, messages, count, flags, timeout))
 WRAP(int, shutdown, shutdown, (int fd, int how), (fd, how))
@@ -211,8 +228,10 @@ WRAP(int, setsockopt, setsockopt, (int fd, int level, int name, const void *valu
      (fd, level, name, value, length))
 WRAP(int, getsockopt, getsockopt, (int fd, int level, int name, void *restrict value, socklen_t *restrict length),
      (fd, level, name, value, length))
-WRAP(int, getsockname, getsockname, (int fd, struct sockaddr *restrict to, socklen_t *restrict length), (fd, to, length))
-WRAP(int, getpeername, getpeername, (int fd, struct sockaddr *restrict to, socklen_t *restrict length), (fd, to, length))
+WRAP(int, getsockname, getsockname, (int fd, struct sockaddr *restrict to, socklen_t *restrict length),
+     (fd, to, length))
+WRAP(int, getpeername, getpeername, (int fd, struct sockaddr *restrict to, socklen_t *restrict length),
+     (fd, to, length))
 WRAP(int, accept4, accept4, (int fd, struct sockaddr *restrict from, socklen_t *restrict length, int flags),
      (fd, from, length, flags))
 WRAP(int, socket, socket, (int domain, int type, int protocol), (domain, type, protocol))
@@ -222,13 +241,15 @@ WRAP(int, listen, listen, (int fd, int backlog), (fd, backlog))
 WRAP(int, pipe2, pipe2, (int fds[2], int flags), (fds, flags))
 WRAP(int, eventfd, eventfd, (unsigned initial, int flags), (initial, flags))
 WRAP(int, epoll_create1, epoll_create1, (int flags), (flags))
-WRAP(int, epoll_ctl, epoll_ctl, (int set, int operation, int fd, struct epoll_event *event), (set, operation, fd, event))
-WRAP(int, epoll_wait, epoll_wait, (int set, struct epoll_event *events, int most, int timeout), (set, events, most, timeout))
+WRAP(int, epoll_ctl, epoll_ctl, (int set, int operation, int fd, struct epoll_event *event),
+     (set, operation, fd, event))
+WRAP(int, epoll_wait, epoll_wait, (int set, struct epoll_event *events, int most, int timeout),
+     (set, events, most, timeout))
 WRAP(int, timerfd_create, timerfd_create, (clockid_t clock, int flags), (clock, flags))
 WRAP(int, timerfd_settime, timerfd_settime,
      (int fd, int flags, const struct itimerspec *value, struct itimerspec *former), (fd, flags, value, former))
-WRAP(int, poll, poll, (struct pollfd *fds, nfds_t count, int timeout), (fds, count, timeout))
-WRAP(int, ppoll, ppoll, (struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
+WRAP(int, poll, poll, (struct pollfd fds[], nfds_t count, int timeout), (fds, count, timeout))
+WRAP(int, ppoll, ppoll, (struct pollfd fds[], nfds_t count, const struct timespec *timeout, const sigset_t *mask),
      (fds, count, timeout, mask))
 WRAP(ssize_t, pread, pread64, (int fd, void *to, size_t size, off64_t offset), (fd, to, size, offset))
 WRAP(ssize_t, pwrite, pwrite64, (int fd, const void *from, size_t size, off64_t offset), (fd, from, size, offset))
@@ -329,7 +350,8 @@ long syscall(long number, ...)
     int call = call_of(number);
     int error = call < 0 ? 0 : refusal((enum call)call, __builtin_return_address(0));
     if (error == 0)
-        return REAL(syscall)(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
+        return REAL(syscall)(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4],
+                             arguments[5]);
     errno = error;
     return -1;
 }

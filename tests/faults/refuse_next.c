@@ -1,8 +1,8 @@
 /* For LD_PRELOAD: system calls that fail when the program says so.
  *
  * refuse(call, descriptor, error, times) has the next `times` calls of that name on that descriptor (-1: any) fail with
- * `error`. epoll_ctl is refused for EPOLL_CTL_ADD and EPOLL_CTL_MOD alone. refused() tells how many have been. One call is
- * refused at a time: the next refuse() takes the place of the last. */
+ * `error`. epoll_ctl is refused for EPOLL_CTL_ADD and EPOLL_CTL_MOD alone. refused() tells how many have been. One call
+ * is refused at a time: the next refuse() takes the place of the last. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <poll.h>
@@ -32,7 +32,8 @@ int refused(void)
 
 static int is_refused(const char *call, int descriptor)
 {
-    if (times_left == 0 || strcmp(call, refused_call) != 0 || (refused_descriptor >= 0 && refused_descriptor != descriptor))
+    if (times_left == 0 || strcmp(call, refused_call) != 0 ||
+        (refused_descriptor >= 0 && refused_descriptor != descriptor))
         return 0;
     times_left--;
     times_refused++;

@@ -1,7 +1,8 @@
-/* For LD_PRELOAD: a getaddrinfo(3) that does not answer for "slow-..." until it is let, and neither for "fades-..." once it
- * has been asked about such a name. Each such call writes a byte to the descriptor named by SLOW_BEGUN_FD, and waits for one
- * from SLOW_GO_FD; then there is no answer. All other names but "localhost" have one: an address for documentation (RFC 5737).
- * And an open(2) that opens the file named by HOSTS_FILE, if there is one, in place of /etc/hosts. */
+/* For LD_PRELOAD: a getaddrinfo(3) that does not answer for "slow-..." until it is let, and neither for "fades-..."
+ * once it has been asked about such a name. Each such call writes a byte to the descriptor named by SLOW_BEGUN_FD, and
+ * waits for one from SLOW_GO_FD; then there is no answer. All other names but "localhost" have one: an address for
+ * documentation (RFC 5737). And an open(2) that opens the file named by HOSTS_FILE, if there is one, in place of
+ * /etc/hosts. */
 #include <ctype.h>
 #include <dlfcn.h>
 #include <fcntl.h>

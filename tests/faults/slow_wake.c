@@ -1,5 +1,5 @@
-/* For LD_PRELOAD: a write(2) that keeps the wake-ups which other threads than the first send to a loop. Each writes a byte to
- * the descriptor named by SLOW_BEGUN_FD, and goes on with one from SLOW_GO_FD. */
+/* For LD_PRELOAD: a write(2) that keeps the wake-ups which other threads than the first send to a loop. Each writes a
+ * byte to the descriptor named by SLOW_BEGUN_FD, and goes on with one from SLOW_GO_FD. */
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -19,7 +19,8 @@ ssize_t write(int fd, const void *bytes, size_t size)
 {
     if (size == WAKE_UP_SIZE && syscall(SYS_gettid) != getpid()) {
         char byte = 'b';
-        if (syscall(SYS_write, descriptor("SLOW_BEGUN_FD"), &byte, 1UL) != 1 || read(descriptor("SLOW_GO_FD"), &byte, 1) != 1)
+        if (syscall(SYS_write, descriptor("SLOW_BEGUN_FD"), &byte, 1UL) != 1 ||
+            read(descriptor("SLOW_GO_FD"), &byte, 1) != 1)
             abort();
     }
     return syscall(SYS_write, fd, bytes, size);

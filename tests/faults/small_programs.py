@@ -1,5 +1,5 @@
-"""Small programs of each part of hoop, for runs under faults: each does a little of everything its part can do, and checks
-what came of it. They run on asyncio, too, but for those that use what it does not have (NATIVE).
+"""Small programs of each part of hoop, for runs under faults: each does a little of everything its part can do, and
+checks what came of it. They run on asyncio, too, but for those that use what it does not have (NATIVE).
 
 A program is `async def program(log)`. It takes part in a run that may fail at any place: what it opens it closes in
 `finally`, and `log` counts what must happen once.
@@ -208,9 +208,7 @@ async def tls(log: Log) -> None:
     client = None
     try:
         address = server.sockets[0].getsockname()
-        _, client = await loop.create_connection(
-            lambda: Peer(log), *address, ssl=trusting, server_hostname="localhost"
-        )
+        _, client = await loop.create_connection(lambda: Peer(log), *address, ssl=trusting, server_hostname="localhost")
         client.transport.write(b"hello ")
         client.transport.write(LARGE[:40_000])
         while len(client.received) < 40_006 and not client.over.done():
@@ -509,8 +507,6 @@ SHARED: dict[str, Program] = {
     )
 }
 NATIVE: dict[str, Program] = {
-    program.__name__: program
-    for program in (native_timers, handles, udp_handles, pool, files, lookups, hashes)
+    program.__name__: program for program in (native_timers, handles, udp_handles, pool, files, lookups, hashes)
 }
 PROGRAMS = {**SHARED, **NATIVE}
-

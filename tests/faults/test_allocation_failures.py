@@ -1,14 +1,15 @@
-"""The k-th allocation fails: nothing crashes, hangs, is lost or happens twice, no descriptor, thread or hook stays, and the
-loop works afterwards. failing_allocations.py says what is tried and what is wrong, small_programs.py what runs.
+"""The k-th allocation fails: nothing crashes, hangs, is lost or happens twice, no descriptor, thread or hook stays, and
+the loop works afterwards. failing_allocations.py says what is tried and what is wrong, small_programs.py what runs.
 
 Here a few k of each program, and only allocations that hoop's compiled code asks for; and those of Python code where a
 connection is made. By hand:
 
     HOOP_ALLOCATION_RUNS=all HOOP_ALLOCATION_SEED=7 python -m pytest tests/faults/test_allocation_failures.py
 
-tries all of them (RUNS: how many of each program; a minute or two). HOOP_ALLOCATION_OWNERS=hoop+python+other takes those of
-Python code and of other compiled modules, too. There CPython itself crashes now and then (a function or an iterator that
-could not be made), and _asyncio loses steps of tasks, on every loop: compare with HOOP_ALLOCATION_LOOP=asyncio.
+tries all of them (RUNS: how many of each program; a minute or two). HOOP_ALLOCATION_OWNERS=hoop+python+other takes
+those of Python code and of other compiled modules, too. There CPython itself crashes now and then (a function or an
+iterator that could not be made), and _asyncio loses steps of tasks, on every loop: compare with
+HOOP_ALLOCATION_LOOP=asyncio.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ def test_the_kth_allocation_fails(program: str, shim: Path, certificates: Path) 
 def test_nobody_waits_for_a_connection_that_was_lost_without_a_word(
     program: str, shim: Path, certificates: Path
 ) -> None:
-    """Every allocation of Python code fails once, those of hoop's coroutines among them: whoever has connected closes the
-    connection even then, so that its server ends. CPython's own crashes, and hangs that were told, do not count here."""
+    """Every allocation of Python code fails once, those of hoop's coroutines among them: whoever has connected closes
+    the connection even then, so that its server ends. CPython's own crashes, and hangs that were told, do not count
+    here."""
     wrong, summary = tried(program, "python", "all", shim, certificates)
     assert summary["runs"] == summary["allocations"]
     silent = [each for each in wrong if each["faults"] == ["it does not end"] and "told: []" in each["errors"]]

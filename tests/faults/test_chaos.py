@@ -1,9 +1,10 @@
 """Two thousand connections in a storm: resets, half-closes, slow readers, peers that are stopped, no descriptors left,
 cancellations, servers closed while they are called, a loop that is stopped and run again, signals at 1 kHz.
 
-Every byte arrives once and in order, connection_lost comes once for each connection_made, nobody waits in vain, the exception
-handler hears of nothing that it need not, and at the end no descriptor, task, object or turn is left over. The storm is in
-tests/faults/chaos, in a process of its own, so that a crash is a failure like others. By hand, for longer:
+Every byte arrives once and in order, connection_lost comes once for each connection_made, nobody waits in vain, the
+exception handler hears of nothing that it need not, and at the end no descriptor, task, object or turn is left over.
+The storm is in tests/faults/chaos, in a process of its own, so that a crash is a failure like others. By hand, for
+longer:
 
     HOOP_CHAOS_SEED=7 HOOP_CHAOS_SECONDS=600 HOOP_CHAOS_CONNECTIONS=2000 pytest tests/faults/test_chaos.py -k hoop
 """
@@ -36,7 +37,8 @@ pytestmark = [
 
 # What asyncio itself breaks in the same storm, and why (seen on CPython 3.11 to 3.13).
 BROKEN_BY_ASYNCIO = {
-    "reports": "accept() without descriptors retries a hundred times, also on sockets closed since; resets in a TLS handshake; "
+    "reports": "accept() without descriptors retries a hundred times, also on sockets closed since; "
+    "resets in a TLS handshake; "
     "the end of a stream whose reader is collected in a cycle is told as never retrieved",
     "objects": "a connection that was lost in the handshake is kept by its timer",
     "children": "wait() waits for the end of the pipes, also of one whose reading is paused (cpython#119710)",

@@ -1,8 +1,8 @@
-"""An allocation fails while the loop handles the event of one descriptor: that connection or that listener meets the error,
-it is told, and the turn goes on with the next.
+"""An allocation fails while the loop handles the event of one descriptor: that connection or that listener meets the
+error, it is told, and the turn goes on with the next.
 
-In the callbacks of a turn the k-th allocation from then on is made to fail (`_testcapi.set_nomemory`), for every k up to one
-that nothing of the turn reaches. The I/O of the turn comes after its callbacks.
+In the callbacks of a turn the k-th allocation from then on is made to fail (`_testcapi.set_nomemory`), for every k up
+to one that nothing of the turn reaches. The I/O of the turn comes after its callbacks.
 """
 
 from __future__ import annotations

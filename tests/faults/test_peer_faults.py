@@ -339,7 +339,7 @@ def test_listener_closed_under_a_server(run: Any, loop_name: str) -> None:
 # No descriptors left
 
 
-CLIENT_WITHOUT_DESCRIPTORS = '''
+CLIENT_WITHOUT_DESCRIPTORS = """
 import asyncio, contextlib, errno, os, resource, socket, sys
 sys.path.insert(0, sys.argv[1])
 from loop_factories import loop_factory_named
@@ -383,10 +383,10 @@ async def main():
 with asyncio.Runner(loop_factory=loop_factory_named(sys.argv[2])) as runner:
     runner.run(main())
 print("recovered")
-'''
+"""
 
 
-LOOP_WITHOUT_DESCRIPTORS = '''
+LOOP_WITHOUT_DESCRIPTORS = """
 import asyncio, contextlib, errno, gc, os, resource, sys
 sys.path.insert(0, sys.argv[1])
 from loop_factories import loop_factory_named
@@ -419,7 +419,7 @@ for room in range(5):
         os.close(filler)
     assert len(os.listdir("/proc/self/fd")) == before, "a failed loop has left descriptors behind"
 print("recovered")
-'''
+"""
 
 
 def run_in_process(program: str, loop_name: str) -> None:

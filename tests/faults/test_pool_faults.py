@@ -1,4 +1,4 @@
-"""Pools at the edges of a process: fork with threads at work, the interpreter's end, threads that do not start, garbage."""
+"""Pools at the edges of a process: fork with busy threads, the interpreter's end, threads that never start, garbage."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ for number in range(5):
 
 @pytest.mark.skipif(
     hasattr(sys, "gettotalrefcount") and sys.version_info < (3, 12),
-    reason="a debug build of Python 3.11 crashes when daemon threads start threads at its end, with asyncio alone as well",
+    reason="a debug build of Python 3.11 crashes when daemon threads start threads at its end, with asyncio alone too",
 )
 def test_daemon_threads_that_use_pools_at_the_end_of_the_interpreter() -> None:
     output, _ = output_of("""

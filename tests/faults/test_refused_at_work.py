@@ -1,8 +1,9 @@
-"""A system call that the kernel refuses is about the connection or the listener that met it: it is reported, and the loop and
-all others go on. A listener tries again, since what was wrong may pass.
+"""A system call that the kernel refuses is about the connection or the listener that met it: it is reported, and the
+loop and all others go on. A listener tries again, since what was wrong may pass.
 
-ENOSPC and ENOMEM are what epoll_ctl(2) says at the limit of max_user_watches and of a memory cgroup. What every call does
-with every error is swept in test_refused_calls.py; here it is in which state a connection, a listener or an operation is met.
+ENOSPC and ENOMEM are what epoll_ctl(2) says at the limit of max_user_watches and of a memory cgroup. What every call
+does with every error is swept in test_refused_calls.py; here it is in which state a connection, a listener or an
+operation is met.
 """
 
 from __future__ import annotations
@@ -87,20 +88,20 @@ async def main():
 
 '''
 
-RUN = '''
+RUN = """
 
 loop = hoop.Loop(poller=sys.argv[2] if len(sys.argv) > 2 else "epoll")
 loop.run_until_complete(main())
 loop.close()
-'''
+"""
 
 
 def served(shim: Path, folder: Path, body: str, *arguments: str) -> None:
-    """body is the text of a coroutine function body(loop, server, listener, address); afterwards the server must serve."""
+    """body: text of a coroutine function body(loop, server, listener, address); afterwards the server must serve."""
     assert run_under(shim, PRELUDE + body + RUN, folder, *arguments) == (0, "served\n")
 
 
-ANEW = '''
+ANEW = """
 async def body(loop, server, listener, address):
     refuse("epoll_ctl", listener)
     for _ in range(6):
@@ -109,7 +110,7 @@ async def body(loop, server, listener, address):
     assert isinstance(context["exception"], OSError) and context["exception"].errno == number, context
     assert context["socket"].fileno() == listener
     assert "poller" in context["message"]
-'''
+"""
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "ENOMEM"])
@@ -118,20 +119,20 @@ def test_a_listener_that_is_registered_anew(shim: Path, tmp_path: Path, error: s
     served(shim, tmp_path, ANEW, error)
 
 
-AGAIN = '''
+AGAIN = """
 async def body(loop, server, listener, address):
     refuse("epoll_ctl", listener, 2)
     for _ in range(6):
         assert await is_answered(address)
     assert len(reported) == 2
-'''
+"""
 
 
 def test_a_listener_for_which_the_next_try_is_refused_too(shim: Path, tmp_path: Path) -> None:
     served(shim, tmp_path, AGAIN, "ENOSPC")
 
 
-ACCEPT = '''
+ACCEPT = """
 async def body(loop, server, listener, address):
     refuse("accept4", listener)
     assert await is_answered(address)
@@ -140,7 +141,7 @@ async def body(loop, server, listener, address):
     else:
         (context,) = reported
         assert isinstance(context["exception"], OSError) and context["exception"].errno == number, context
-'''
+"""
 
 
 @pytest.mark.parametrize("error", ["EMFILE", "ENOMEM", "EPERM", "ECONNABORTED"])
@@ -148,7 +149,7 @@ def test_accept(shim: Path, tmp_path: Path, error: str) -> None:
     served(shim, tmp_path, ACCEPT, error)
 
 
-ACCEPTED = '''
+ACCEPTED = """
 async def body(loop, server, listener, address):
     with socket.create_connection(address, timeout=30) as client:
         refuse("epoll_ctl")  # the next descriptor that is registered is the accepted one
@@ -158,7 +159,7 @@ async def body(loop, server, listener, address):
         assert isinstance(error, OSError) and error.errno == number, error
         assert client.recv(1) == b""
     assert not reported, reported  # connection_lost() has told
-'''
+"""
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "ENOMEM"])
@@ -166,7 +167,7 @@ def test_a_connection_that_is_registered(shim: Path, tmp_path: Path, error: str)
     served(shim, tmp_path, ACCEPTED, error)
 
 
-RESUMED = '''
+RESUMED = """
 async def body(loop, server, listener, address):
     with socket.create_connection(address, timeout=30) as client:
         while not Echo.made or not hasattr(Echo.made[0], "transport"):
@@ -180,7 +181,7 @@ async def body(loop, server, listener, address):
         transport.resume_reading()
         error = await soon(Echo.made[0].lost)
         assert isinstance(error, OSError) and error.errno == number, error
-'''
+"""
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "ENOMEM"])
@@ -188,7 +189,7 @@ def test_a_connection_that_is_resumed(shim: Path, tmp_path: Path, error: str) ->
     served(shim, tmp_path, RESUMED, error)
 
 
-TRANSFER = '''
+TRANSFER = """
 async def body(loop, server, listener, address):
     with socket.create_connection(address, timeout=30) as client:
         while not Echo.made or not hasattr(Echo.made[0], "transport"):
@@ -202,7 +203,7 @@ async def body(loop, server, listener, address):
             error = await soon(Echo.made[0].lost)
             assert isinstance(error, OSError) and error.errno == number, error
     assert not reported, reported
-'''
+"""
 
 
 @pytest.mark.parametrize("call", ["recv", "send"])
@@ -211,7 +212,7 @@ def test_a_transfer(shim: Path, tmp_path: Path, call: str, error: str) -> None:
     served(shim, tmp_path, TRANSFER, error, "epoll", call)
 
 
-USERS = '''
+USERS = """
 async def body(loop, server, listener, address):
     ours, peer = socket.socketpair()
     ours.setblocking(False)
@@ -249,7 +250,7 @@ async def body(loop, server, listener, address):
         assert not loop.remove_reader(ours)
         peer.send(b"y")
         assert await soon(loop.sock_recv(ours, 1)) == b"y"
-'''
+"""
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "ENOMEM"])
@@ -257,11 +258,11 @@ def test_a_descriptor_of_the_user_s(shim: Path, tmp_path: Path, error: str) -> N
     served(shim, tmp_path, USERS, error)
 
 
-POLL = '''
+POLL = """
 async def body(loop, server, listener, address):
     refuse("ppoll", -1, 20)
     assert await is_answered(address)
-'''
+"""
 
 
 @pytest.mark.parametrize("error", ["EINVAL", "ENOMEM", "EAGAIN", "EINTR"])
@@ -270,7 +271,7 @@ def test_the_portable_back_end_s_wait(shim: Path, tmp_path: Path, error: str) ->
     served(shim, tmp_path, POLL, error, "poll")
 
 
-NO_EVENTFD = '''
+NO_EVENTFD = """
 refuse("eventfd", -1, 100)
 
 
@@ -279,7 +280,7 @@ async def body(loop, server, listener, address):
     import threading
     threading.Thread(target=lambda: loop.call_soon_threadsafe(future.set_result, 1)).start()
     assert await soon(future) == 1
-'''
+"""
 
 
 @pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])

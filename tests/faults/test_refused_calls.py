@@ -1,7 +1,7 @@
-"""System calls that fail: each that hoop makes, with each error of its man page; and kernels that do not know some of them.
+"""System calls that fail: each that hoop makes, with each error of its man page; and kernels that lack some of them.
 
-tests/faults/refused has the programs, one for each part of hoop, and what is expected of each; refusals.c is the shim that
-refuses. The suite runs a sample of the cases, in an order that a seed gives. All of them, by hand:
+tests/faults/refused has the programs, one for each part of hoop, and what is expected of each; refusals.c is the shim
+that refuses. The suite runs a sample of the cases, in an order that a seed gives. All of them, by hand:
 
     HOOP_REFUSED_SECONDS=3600 HOOP_REFUSED_CALLS=20 HOOP_REFUSED_SEED=1 pytest tests/faults/test_refused_calls.py
 """

@@ -1,5 +1,5 @@
-"""Name servers that do not answer must not hold up files, hashes and Python jobs (trap 39: node#8436, libuv#28), nor the
-names that need none of them or were answered a moment ago (node#8436)."""
+"""Name servers that do not answer must not hold up files, hashes and Python jobs (trap 39: node#8436, libuv#28), nor
+the names that need none of them or were answered a moment ago (node#8436)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from preloaded import built_shim, run_under
 SHIM = Path(__file__).with_name("slow_getaddrinfo.c")
 LOOKUPS = 8
 
-PROGRAM = '''
+PROGRAM = """
 import asyncio
 import hashlib
 import os
@@ -70,7 +70,7 @@ async def main():
 
 with asyncio.Runner(loop_factory=lambda: hoop.Loop(pool_size=SIZE)) as runner:
     runner.run(main())
-'''
+"""
 
 
 @pytest.fixture(scope="module")

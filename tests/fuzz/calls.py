@@ -1,11 +1,11 @@
-"""The call fuzzer: seeded rounds of calls of every public method, with values that suit and values that do not, in any order.
+"""The call fuzzer: seeded rounds of calls of every public method, with values that suit and others, in any order.
 
     python -m fuzz.calls FOLDER SEED SECONDS [ROUND]     from the folder tests; with ROUND only that one
 
-Each round has loops of its own. Its calls come from the thread that owns the loop while it does not run, from inside its
-callbacks, and from other threads while it runs. Exceptions are a right answer. A crash, a hang, a SystemError (C code that
-failed without saying why) or a descriptor left over when all is closed is not; the process
-then ends with the calls of that round in its folder, in the file `calls`. The file `faults` has what was found.
+Each round has loops of its own. Its calls come from the thread that owns the loop while it does not run, from inside
+its callbacks, and from other threads while it runs. Exceptions are a right answer. A crash, a hang, a SystemError (C
+code that failed without saying why) or a descriptor left over when all is closed is not; the process then ends with the
+calls of that round in its folder, in the file `calls`. The file `faults` has what was found.
 """
 
 from __future__ import annotations
@@ -58,7 +58,13 @@ def run_for_a_moment(world: World) -> None:
     """A loop runs until somebody stops it, with a step of the round inside."""
     loop = world.random.choice(world.loops)
     schedule = world.random.choice(
-        [loop.call_soon, loop.next_tick, loop.queue_microtask, loop.set_immediate, functools.partial(loop.call_later, 0)]
+        [
+            loop.call_soon,
+            loop.next_tick,
+            loop.queue_microtask,
+            loop.set_immediate,
+            functools.partial(loop.call_later, 0),
+        ]
     )
     world.say("the loop runs")
     schedule(world.react, "the running loop")

@@ -1,9 +1,10 @@
 """What the call fuzzer puts into calls: values that suit a parameter by its name, and values that suit none.
 
-Nothing here reaches beyond the process, its own folder and the loopback addresses: paths are relative to a temporary folder
-and never begin with a slash or climb out of it; the programs to start are `true` and `cat`; every text that might be taken
-for a host is one that is answered without asking the network; every number that might be taken for a descriptor is one that
-was opened for that, or none; counts of work (rounds of a key derivation, lengths of a file) are small or absurd.
+Nothing here reaches beyond the process, its own folder and the loopback addresses: paths are relative to a temporary
+folder and never begin with a slash or climb out of it; the programs to start are `true` and `cat`; every text that
+might be taken for a host is one that is answered without asking the network; every number that might be taken for a
+descriptor is one that was opened for that, or none; counts of work (rounds of a key derivation, lengths of a file) are
+small or absurd.
 """
 
 from __future__ import annotations
@@ -150,14 +151,24 @@ class Materials:
     def limits(self) -> Any:
         if self.random.random() < 0.5:
             return None
-        return hoop.Limits(max_connections=self.random.choice([1, 2, None]), idle_timeout=self.random.choice([0.002, None]))
+        return hoop.Limits(
+            max_connections=self.random.choice([1, 2, None]), idle_timeout=self.random.choice([0.002, None])
+        )
 
     # ---- what does not
 
     def odd(self) -> Any:
         """Anything that is safe whatever it is taken for, so never a small number."""
         simple = [None, math.nan, -1.5, *TEXTS, *BYTES, *ABSURD, (), (1, 2, 3), [], {}, {"a": 1}, object(), int, len]
-        made = [Odd(), OddNumber(2**40), bytearray(10), memoryview(b"abc"), asyncio.Protocol(), ValueError, self.world.closed]
+        made = [
+            Odd(),
+            OddNumber(2**40),
+            bytearray(10),
+            memoryview(b"abc"),
+            asyncio.Protocol(),
+            ValueError,
+            self.world.closed,
+        ]
         things = self.world.things[-30:]
         return self.random.choice([*simple, *made, *things])
 

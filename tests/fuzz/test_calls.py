@@ -1,4 +1,4 @@
-"""A minute of random calls under the sanitizers, a few seconds elsewhere; HOOP_FUZZ_SEED and HOOP_FUZZ_SECONDS choose."""
+"""A minute of random calls under the sanitizers, a few seconds elsewhere: HOOP_FUZZ_SECONDS, HOOP_FUZZ_SEED."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lives during one round of the call fuzzer: loops, sockets, pipes, protocols, and every object that a call returned."""
+"""What lives during one round of the call fuzzer: loops, sockets, pipes, protocols, and what calls returned."""
 
 from __future__ import annotations
 
@@ -53,7 +53,14 @@ class Protocols:
         return kind()
 
     def stream(self) -> Any:
-        names = ("connection_made", "data_received", "eof_received", "pause_writing", "resume_writing", "connection_lost")
+        names = (
+            "connection_made",
+            "data_received",
+            "eof_received",
+            "pause_writing",
+            "resume_writing",
+            "connection_lost",
+        )
         return self.reacting(asyncio.Protocol, names)
 
     def buffered(self) -> Any:
@@ -233,7 +240,9 @@ class World:
 
     def called(self, function: Any, prefix: str) -> Any:
         positional, named = self.arguments(function)
-        self.say(f"{prefix}  ({', '.join([*map(kind_of, positional), *(f'{n}={kind_of(v)}' for n, v in named.items())])})")
+        self.say(
+            f"{prefix}  ({', '.join([*map(kind_of, positional), *(f'{n}={kind_of(v)}' for n, v in named.items())])})"
+        )
         return function(*positional, **named)
 
     def arguments(self, function: Any) -> tuple[list[Any], dict[str, Any]]:

@@ -2,10 +2,10 @@
 
     python rounds.py NAME [ROUNDS]     what is left after each round, one line each: descriptors, blocks, references
 
-The rounds before the first line fill what is filled once (caches, free lists, lazily made names). What a debug build alone
-can count is 0 elsewhere. Where LeakSanitizer is loaded it is asked at the end, while the interpreter is whole: then every
-block that nothing points to has been lost. It does not look at what was allocated before the rounds that count (importing
-modules loses blocks in CPython 3.13 and in cffi, once), so no list of exceptions is needed.
+The rounds before the first line fill what is filled once (caches, free lists, lazily made names). What a debug build
+alone can count is 0 elsewhere. Where LeakSanitizer is loaded it is asked at the end, while the interpreter is whole:
+then every block that nothing points to has been lost. It does not look at what was allocated before the rounds that
+count (importing modules loses blocks in CPython 3.13 and in cffi, once), so no list of exceptions is needed.
 """
 
 from __future__ import annotations
@@ -429,8 +429,8 @@ def descriptors() -> int:
 def references() -> int:
     """Of all objects, but for those to Cython's own types of compiled coroutines.
 
-    Cython makes those types on the heap, whose objects own a reference to their type, and does not give it back when one goes
-    (Cython 3.3, CYTHON_USE_TYPE_SPECS=0). A number grows, and no memory is lost.
+    Cython makes those types on the heap, whose objects own a reference to their type, and does not give it back when
+    one goes (Cython 3.3, CYTHON_USE_TYPE_SPECS=0). A number grows, and no memory is lost.
     """
     total: Callable[[], int] = getattr(sys, "gettotalrefcount", lambda: 0)
     shared = [module for name, module in sys.modules.items() if name.startswith("_cython_")]

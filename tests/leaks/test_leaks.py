@@ -12,8 +12,8 @@ import pytest
 from rounds import ROUNDS
 
 PROGRAM = Path(__file__).with_name("rounds.py")
-# How many more of each, after every round, are a leak. CPython's free lists take up a block or two in a round for hundreds of
-# rounds, on asyncio's own loop as well; a lost transport, task or callback is a dozen blocks.
+# How many more of each, after every round, are a leak. CPython's free lists take up a block or two in a round for
+# hundreds of rounds, on asyncio's own loop as well; a lost transport, task or callback is a dozen blocks.
 UNITS = {"descriptors": 1, "blocks of memory": 5, "references": 1}
 
 

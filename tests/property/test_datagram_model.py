@@ -2,8 +2,8 @@
 
 The model: between two sockets of the loopback, what fits into the receiver's buffer arrives whole, once and in order,
 and an endpoint behaves so whichever way its datagrams come and go. The protocol sees connection_made, then datagrams,
-pauses and resumptions of writing in turns, then connection_lost once and nothing after it. It may pause, resume, send and
-end from inside its callbacks: while paused it sees nothing, also of what had already been read from the socket.
+pauses and resumptions of writing in turns, then connection_lost once and nothing after it. It may pause, resume, send
+and end from inside its callbacks: while paused it sees nothing, also of what had already been read from the socket.
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def drain(peers: list[socket.socket], outgoing: dict[Any, list[bytes]]) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    script=st.lists(OPERATIONS, max_size=15), answers=st.booleans(), ending=st.sampled_from(["close", "abort"])
-)
+@given(script=st.lists(OPERATIONS, max_size=15), answers=st.booleans(), ending=st.sampled_from(["close", "abort"]))
 def test_endpoint_follows_the_model(run: Any, script: list[Any], answers: bool, ending: str) -> None:
     run(play(script, answers, ending))
 

@@ -1,8 +1,8 @@
-"""Pools against a model: loops in several threads submit, cancel and close at random, and the pool is closed under them.
+"""Pools against a model: loops in several threads submit, cancel and close at random; the pool is closed under them.
 
-The model: a job that was accepted runs at most once. Its future has the job's result or its exception, once it has run to
-its end; or is cancelled, and if that was before it ran, it never runs. Closing a loop leaves none of its pool's jobs behind;
-closing a pool leaves none at all; what the executor accepted runs, whatever happens to the loop.
+The model: a job that was accepted runs at most once. Its future has the job's result or its exception, once it has run
+to its end; or is cancelled, and if that was before it ran, it never runs. Closing a loop leaves none of its pool's jobs
+behind; closing a pool leaves none at all; what the executor accepted runs, whatever happens to the loop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 DEADLINE_S = 30.0
 
-OPERATIONS = st.sampled_from(["pool"] * 6 + ["executor"] * 3 + ["raise"] * 2 + ["cancel"] * 4 + ["await"] * 3 + ["turn"] * 3)
+OPERATIONS = st.sampled_from(
+    ["pool"] * 6 + ["executor"] * 3 + ["raise"] * 2 + ["cancel"] * 4 + ["await"] * 3 + ["turn"] * 3
+)
 SCRIPTS = st.lists(st.tuples(OPERATIONS, st.integers(0, 1000)), max_size=60)
 ENDINGS = st.sampled_from(["await all", "close", "shut down"])
 
@@ -98,7 +100,9 @@ class Player:
     async def _follow(self, loop: hoop.Loop) -> None:
         for operation, number in self.script:
             if operation in ("pool", "executor", "raise"):
-                self._submit(loop, Piece(number, operation == "raise", "executor" if operation == "executor" else "pool"))
+                self._submit(
+                    loop, Piece(number, operation == "raise", "executor" if operation == "executor" else "pool")
+                )
             elif operation == "turn":
                 await asyncio.sleep(0)
             elif self.pieces:

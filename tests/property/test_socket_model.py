@@ -1,9 +1,9 @@
-"""A socket handle against a model: random calls, some from inside callbacks, and a peer that sends and ends as it likes.
+"""A socket handle against a model: random calls, some inside callbacks, and a peer that sends and ends at random.
 
-The model is naive. What write() and end() took arrives at the peer, in order and once: all of it, or a beginning of it after
-destroy(). What the peer sent arrives in on_data, in order, all of it unless the socket was destroyed. The events are
-on_data, on_drain and on_timeout in any number and order, at most one on_end after the last on_data, then at most one on_error,
-and one on_close, after which there is nothing. on_drain comes only after write() has returned False.
+The model is naive. What write() and end() took arrives at the peer, in order and once: all of it, or a beginning of it
+after destroy(). What the peer sent arrives in on_data, in order, all of it unless the socket was destroyed. The events
+are on_data, on_drain and on_timeout in any number and order, at most one on_end after the last on_data, then at most
+one on_error, and one on_close, after which there is nothing. on_drain comes only after write() has returned False.
 """
 
 from __future__ import annotations

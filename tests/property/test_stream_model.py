@@ -197,8 +197,10 @@ async def play(script: Script, loop_name: str) -> None:
     driver.settling = True
     driver.apply(("resume_reading", None))
     await protocol.until(
-        lambda: transport.is_closing()
-        or (len(protocol.data) == len(from_peer) and (not script.peer_ends or protocol.count("eof_received") == 1))
+        lambda: (
+            transport.is_closing()
+            or (len(protocol.data) == len(from_peer) and (not script.peer_ends or protocol.count("eof_received") == 1))
+        )
     )
     transport.close()
     received = await reading

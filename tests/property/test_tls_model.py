@@ -3,8 +3,8 @@
 One end is the TLS transport of a hoop loop. The other end is an SSLObject between two BIOs; a wire carries ciphertext
 between them in pieces as the program says, over a socket or through a transport of the test's own. The model: what one
 end has written is what the other end gets, in order, none of it while reading is paused, and all of it in the end,
-unless the wire was cut or the connection closed, when it is a beginning of it. Writing, pausing, resuming and ending also
-happen inside data_received and buffer_updated.
+unless the wire was cut or the connection closed, when it is a beginning of it. Writing, pausing, resuming and ending
+also happen inside data_received and buffer_updated.
 """
 
 from __future__ import annotations
@@ -366,9 +366,7 @@ async def play_to_an_end_inside(action: Play, program: list[tuple[str, int]]) ->
     chunk=st.sampled_from([1 << 20, 5, 60, 700]),
     ending=st.sampled_from(["we close", "peer closes", "cut"]),
 )
-@settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_programs(
     wire: Any,
     version: ssl.TLSVersion,
@@ -395,9 +393,7 @@ def test_random_programs(
     is_buffered=st.booleans(),
     version=st.sampled_from([ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]),
 )
-@settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_programs_that_end_inside_a_callback(
     wire: Any,
     program: list[tuple[str, int]],

@@ -15,7 +15,7 @@ LIMIT_S = 20
 
 
 def mounted(arguments: list[str], target: Path) -> Iterator[Path]:
-    """What `mount ARGUMENTS TARGET` gives, for a fixture to yield from. Skipped where the machine does not permit it."""
+    """What `mount ARGUMENTS TARGET` gives, for a fixture to yield from. Skips where the machine forbids it."""
     if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting needs root and Linux")
     target.mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
 """The pages of docs/ say what is so: their Python is run, page by page.
 
 A fenced block of a page that begins with ```python is run after the blocks before it, in one namespace and in an empty
-folder. One with prompts (>>>) must print what it shows; one without must not raise. ```python no-run is for what cannot be
-run here.
+folder. One with prompts (>>>) must print what it shows; one without must not raise. ```python no-run is for what cannot
+be run here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The interpreter's end empties modules before the last finalizers run: what they call must not be a module's attribute.
+"""The interpreter's end empties modules before the last finalizers run: they must not call a module's attribute.
 
 Twisted and pytest-asyncio leave loops to that moment; asyncio keeps warnings.warn as a default argument for it.
 """

@@ -15,10 +15,10 @@ DEFINED = re.compile(r"^[a-z_][\w \t*]*?\b([a-z_]\w*)\([^;{]*\)\s*\{", re.MULTIL
 FIELD = re.compile(r"\(\*(\w+)\)\(")  # functions in structures: those are csrc's own
 LOCAL = re.compile(r"\bSYS_(\w+)\b")
 
-WORDS = set("if while for switch return sizeof defined do else void int ssize_t offsetof abandon move run visit".split())
+WORDS = {*"if while for switch return sizeof defined do else void int ssize_t offsetof abandon move run visit".split()}
 CANNOT_FAIL = set(
-    """abort free freeaddrinfo fprintf snprintf htonl htons ntohl ntohs memcmp memcpy memmove memset strchr strcmp strcspn
-    strlen strncasecmp strnlen strrchr strtok_r pthread_equal pthread_self syscall fclose dirfd""".split()
+    """abort free freeaddrinfo fprintf snprintf htonl htons ntohl ntohs memcmp memcpy memmove memset strchr strcmp
+    strcspn strlen strncasecmp strnlen strrchr strtok_r pthread_equal pthread_self syscall fclose dirfd""".split()
 )
 ALLOCATES = {"malloc", "calloc", "realloc", "strdup", "strndup"}
 

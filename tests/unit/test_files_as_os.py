@@ -71,7 +71,8 @@ class Plain(Operations):
         return described(list(os.scandir(path)))
 
     def _link(self, src: Any, dst: Any) -> None:
-        # os.link() without follow_symlinks names the link on Linux up to Python 3.13, and what it leads to from 3.14 on.
+        # os.link() without follow_symlinks names the link on Linux up to Python 3.13, and what it leads to from 3.14
+        # on.
         os.link(src, dst, follow_symlinks=False)
 
     def _pread(self, fd: int, size: int, offset: int) -> bytes:

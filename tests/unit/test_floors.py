@@ -1,8 +1,8 @@
 """Who may know whom: a file may name only files on a floor below its own. Also the few rules that keep it that way.
 
-The package has two tables: the floors of its areas (folders, and what stands beside them), and inside each area the floors
-of its files. To add a file, put its name (without suffix) on a floor. A floor's members do not know one another; where one
-of them has to know another, they are two floors.
+The package has two tables: the floors of its areas (folders, and what stands beside them), and inside each area the
+floors of its files. To add a file, put its name (without suffix) on a floor. A floor's members do not know one another;
+where one of them has to know another, they are two floors.
 """
 
 from __future__ import annotations
@@ -405,7 +405,13 @@ def test_nothing_of_a_loop_is_used_that_no_lower_floor_declares() -> None:
 
 def test_an_area_imports_nothing_by_itself() -> None:
     """Its __init__ is a docstring: who needs one module of it does not get the others."""
-    complain([f"{area}/__init__.py" for area in FLOORS_IN if imported(area, (PACKAGE / area / "__init__.py").read_text(), {"__init__"})])
+    complain(
+        [
+            f"{area}/__init__.py"
+            for area in FLOORS_IN
+            if imported(area, (PACKAGE / area / "__init__.py").read_text(), {"__init__"})
+        ]
+    )
 
 
 def test_only_csrc_pxd_declares_csrc() -> None:

@@ -1,7 +1,7 @@
 """The GIL is given up for a wait that will block, and not while there is something to do.
 
-A loop that gives it up at each poll loses most of its throughput beside one busy thread, which takes a switch interval to
-hand it back (trap 50). The counters tell how often the loop really slept.
+A loop that gives it up at each poll loses most of its throughput beside one busy thread, which takes a switch interval
+to hand it back (trap 50). The counters tell how often the loop really slept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Native handles live until they are closed, and their loop owns them: what an open one waits for does not matter.
 
-Public reports of connections that the collector had closed or that stayed for ever: nodejs/node#1180 (an unread socket and
-its end), bun#33669.
+Public reports of connections that the collector had closed or that stayed for ever: nodejs/node#1180 (an unread socket
+and its end), bun#33669.
 """
 
 from __future__ import annotations
@@ -117,9 +117,7 @@ def test_an_open_tls_connection_is_not_collected(loop: Any, log: Log, end: str) 
         handle.pause()
 
     server = loop.listen_tcp(lambda handle: note("server", handle), ssl=server_context())
-    loop.connect_tcp(
-        *server.address, lambda handle: note("client", handle), ssl=client_context(), server_hostname=NAME
-    )
+    loop.connect_tcp(*server.address, lambda handle: note("client", handle), ssl=client_context(), server_hostname=NAME)
     loop.run_until_complete(until(lambda: len(seen) == 2))
     loop.run_until_complete(until(lambda: seen[end]().bytes_read > 0))
     collect_in_turns(loop)
@@ -223,7 +221,7 @@ def test_an_abandoned_loop_is_collected_with_its_open_handles(loop_factory: Call
     assert sum("unclosed event loop" in str(warning.message) for warning in caught) == 1
 
 
-# ---- what a handle that is not read does when its peer goes (the table in docs/handles.md) ----------------------------
+# ---- what a handle that is not read does when its peer goes (the table in docs/handles.md) ---------------------------
 
 END, CLOSE, RESET = "end", "close", ("error", "ConnectionResetError")
 
@@ -371,7 +369,8 @@ def test_pause_holds_what_is_still_unread(loop: Any, log: Log, handles: Any, ser
             collect_in_turns(loop)
             assert len(log.of("server")) == count
             handle.resume()
-        loop.run_until_complete(until(lambda: CLOSE in log.of("server")))  # nothing is behind the third piece but the end
+        # Nothing is behind the third piece but the end.
+        loop.run_until_complete(until(lambda: CLOSE in log.of("server")))
     assert log.of("server") == [("data", b"one"), ("data", b"two"), ("data", b"three"), END, CLOSE]
 
 
@@ -442,7 +441,9 @@ def test_an_unread_tls_connection_sees_its_end_but_not_before_its_data(loop: Any
 
 def test_an_unread_tls_connection_sees_a_reset(loop: Any, log: Log) -> None:
     seen: list[hoop.Socket] = []
-    server = loop.listen_tcp(lambda handle: (seen.append(handle), in_state("unread", log, handle)), ssl=server_context())
+    server = loop.listen_tcp(
+        lambda handle: (seen.append(handle), in_state("unread", log, handle)), ssl=server_context()
+    )
     client = loop.connect_tcp(*server.address, ssl=client_context(), server_hostname=NAME)
     loop.run_until_complete(until(lambda: bool(seen) and not client.is_connecting))
     sock = client.transport.get_extra_info("socket")

@@ -1,10 +1,10 @@
 """Workers that share a listening socket: what one of them is told of and does not accept reaches an idle neighbour.
 
-A worker that is woken by the kernel keeps the news of a connection to itself (EPOLLEXCLUSIVE). puma#3934, libuv#1111: if it
-then cannot or will not accept, the connection waits although others are idle.
+A worker that is woken by the kernel keeps the news of a connection to itself (EPOLLEXCLUSIVE). puma#3934, libuv#1111:
+if it then cannot or will not accept, the connection waits although others are idle.
 
-Each worker is a loop in a thread of its own. The first one is the one that the kernel wakes first, since it came first; it
-leaves without having accepted in the way that the test names. A test fails by waiting longer than DEADLINE_S.
+Each worker is a loop in a thread of its own. The first one is the one that the kernel wakes first, since it came first;
+it leaves without having accepted in the way that the test names. A test fails by waiting longer than DEADLINE_S.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ def test_every_one_of_many_workers_gets_what_the_others_have_no_room_for(
     """Handed from one to the next, as often as it takes."""
     limits = hoop.Limits(max_connections=2, when_full="wait")
     with contextlib.ExitStack() as sockets:
-        workers = [
-            Worker(b"%d" % number, sockets.enter_context(shared[0].dup()), limits=limits) for number in range(5)
-        ]
+        workers = [Worker(b"%d" % number, sockets.enter_context(shared[0].dup()), limits=limits) for number in range(5)]
         with stopped(*workers):
             names = [sockets.enter_context(dial(shared[0])).recv(1) for _ in range(10)]
     assert sorted(names) == [b"%d" % (number // 2) for number in range(10)]
@@ -198,7 +196,7 @@ def test_a_worker_that_has_no_descriptor_left(tmp_path: Any) -> None:
         assert names == [b"2"] * 8
 
 
-WITHOUT_DESCRIPTORS = '''
+WITHOUT_DESCRIPTORS = """
 import asyncio
 import os
 import resource
@@ -230,4 +228,4 @@ async def main():
 
 
 hoop.run(main())
-'''
+"""

@@ -1,4 +1,4 @@
-"""hoop.Limits against hostile peers: real sockets that are silent, slow, deaf or many, and a clock of the test's own."""
+"""hoop.Limits against hostile peers: sockets that are silent, slow, deaf or many, and a clock of the test's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a loop keeps its attributes: without a dictionary of its own until a user sets one, so that calls are found fast."""
+"""How a loop keeps its attributes: no dictionary of its own until a user sets one, so that calls are found fast."""
 
 from __future__ import annotations
 

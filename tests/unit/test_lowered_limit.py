@@ -1,7 +1,7 @@
 """RLIMIT_NOFILE lowered while more descriptors are watched than it then allows (joyent/libuv#1189).
 
-poll(2) refuses so many with EINVAL, and a loop on it must go on all the same; epoll takes no notice. In a process of its own,
-since the limit is the process's.
+poll(2) refuses so many with EINVAL, and a loop on it must go on all the same; epoll takes no notice. In a process of
+its own, since the limit is the process's.
 """
 
 from __future__ import annotations

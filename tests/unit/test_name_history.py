@@ -1,4 +1,4 @@
-"""In which lane of the pool a loop asks about a name (node#8436); tests/faults/test_slow_dns.py shows what comes of it."""
+"""In which lane of the pool a loop asks about a name (node#8436); tests/faults/test_slow_dns.py shows the effect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def test_what_was_answered_a_moment_ago(asked_in: int, next_in: int, error: OSEr
 
 @pytest.mark.parametrize("asked_in", [LOCAL_NAMES, OTHER_NAMES, ANSWERED_NAMES])
 @pytest.mark.parametrize(
-    "error", [socket.gaierror(socket.EAI_AGAIN, "later"), socket.gaierror(socket.EAI_FAIL, "no"), OSError(errno.EIO, "no")]
+    "error",
+    [socket.gaierror(socket.EAI_AGAIN, "later"), socket.gaierror(socket.EAI_FAIL, "no"), OSError(errno.EIO, "no")],
 )
 def test_what_was_not_answered(asked_in: int, error: OSError) -> None:
     history = NameHistory()

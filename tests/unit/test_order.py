@@ -1,4 +1,4 @@
-"""The table of docs/timers.md: in which order the queues of one turn run. asyncio's part is checked on asyncio as well."""
+"""The table of docs/timers.md: in which order a turn runs its queues. asyncio's part is checked on asyncio as well."""
 
 from __future__ import annotations
 

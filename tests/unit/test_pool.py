@@ -1,4 +1,4 @@
-"""The pool of a loop: results, bounds, cancelling, statistics, and what becomes of jobs when a loop or a pool closes."""
+"""The pool of a loop: results, bounds, cancelling, statistics, and where jobs end when a loop or a pool closes."""
 
 from __future__ import annotations
 
@@ -464,7 +464,14 @@ def test_a_pool_whose_init_was_forgotten() -> None:
             pass
 
     pool = Forgetful()
-    for use in (lambda: pool.size, lambda: pool.spin_us, lambda: pool.closed, pool.stats, pool.close, lambda: repr(pool)):
+    for use in (
+        lambda: pool.size,
+        lambda: pool.spin_us,
+        lambda: pool.closed,
+        pool.stats,
+        pool.close,
+        lambda: repr(pool),
+    ):
         with pytest.raises(RuntimeError, match="not called"):
             use()
 

@@ -1,4 +1,4 @@
-"""loop.run() returns when nothing referenced is left to wait for: each thing that keeps it, and what unref() changes."""
+"""loop.run() returns when nothing referenced is left to wait for: what keeps it, and what unref() changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @pytest.fixture
 def guard(loop: Any) -> Iterator[list[object]]:
-    """Stops a run that does not end by itself, and collects what callbacks raise; unreferenced, so it keeps nothing alive."""
+    """Stops a run that does not end by itself, and collects what callbacks raise; unreferenced: keeps nothing alive."""
     wrong: list[object] = []
 
     def expire() -> None:
@@ -77,7 +77,9 @@ def test_an_empty_loop_returns_at_once(loop):
     assert not loop.is_running() and not loop.is_closed()
 
 
-@pytest.mark.parametrize("method", ["call_soon", "next_tick", "queue_microtask", "set_immediate", "call_soon_threadsafe"])
+@pytest.mark.parametrize(
+    "method", ["call_soon", "next_tick", "queue_microtask", "set_immediate", "call_soon_threadsafe"]
+)
 def test_queued_callbacks_and_what_they_queue_are_run(loop, method):
     seen: list[int] = []
 

@@ -1,5 +1,5 @@
-"""What needs a running hoop loop says so in the same words, with its own name, when another loop runs; and what Python says
-itself when none does."""
+"""What needs a running hoop loop says so in the same words, with its own name, when another loop runs; and what Python
+says itself when none does."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def test_idle_loops_take_turns() -> None:
         share: collections.Counter[str] = collections.Counter()
         try:
             for _ in range(CONNECTIONS):
-                # Open to the end: the end of one would wake its loop, which is no longer idle and finds the next one first.
+                # Open to the end: the end of one would wake its loop, which is no longer idle and finds the next one
+                # first.
                 clients.enter_context(socket.create_connection(first.getsockname(), timeout=20))
                 share[accepted.get(timeout=20)] += 1
         finally:

@@ -1,4 +1,4 @@
-"""Socket handles: the events of a connection and their order, writing, timeouts, and that asyncio's transports do the work."""
+"""Socket handles: the events of a connection and their order, writing, timeouts; asyncio's transports do the work."""
 
 from __future__ import annotations
 
@@ -300,9 +300,7 @@ def test_callbacks_that_raise_end_the_connection_and_are_reported(
         problems.clear()
 
 
-def test_last_callbacks_that_raise_are_reported_and_change_nothing(
-    loop: Any, problems: list[dict[str, Any]]
-) -> None:
+def test_last_callbacks_that_raise_are_reported_and_change_nothing(loop: Any, problems: list[dict[str, Any]]) -> None:
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("in a last callback")
 

@@ -1,4 +1,4 @@
-"""Socket handles: where they listen and connect: hosts, UNIX sockets, TLS, closed loops; and that none is left behind."""
+"""Where socket handles listen and connect: hosts, UNIX sockets, TLS, closed loops; and that none is left behind."""
 
 from __future__ import annotations
 
@@ -68,9 +68,7 @@ def test_addresses_that_are_none(loop: Any, bind: str) -> None:
             getattr(loop, bind)(echo, "127.0.0.1", port)
 
 
-@pytest.mark.parametrize(
-    "address", ["", "127.0.0.1", (), ("127.0.0.1",), 5, ("127.0.0.1", 9, 0, 0)], ids=repr
-)
+@pytest.mark.parametrize("address", ["", "127.0.0.1", (), ("127.0.0.1",), 5, ("127.0.0.1", 9, 0, 0)], ids=repr)
 def test_a_remote_address_that_is_none(loop: Any, address: Any) -> None:
     with pytest.raises(ValueError, match="remote_address must be"):
         loop.bind_udp(None, remote_address=address)

@@ -1,4 +1,4 @@
-"""Every trap that other loops fell into has a test that names its number: in its name, its docstring or a comment in it.
+"""Every trap that other loops fell into has a test that names its number: in its name, its docstring or a comment.
 
 `def test_trap_24_...`, "Trap 24." and "Traps 24, 49." all count.
 """

@@ -35,7 +35,6 @@ async def until(predicate: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-
 def test_udp_ping_pong(loop: Any, log: list[Any]) -> None:
     server = loop.bind_udp(lambda handle, data, address: handle.send(data.upper(), address))
     client = loop.bind_udp(lambda handle, data, address: (log.append((data, address)), handle.close(), server.close()))
@@ -84,8 +83,16 @@ def test_udp_errors_come_and_the_socket_goes_on(loop: Any, log: list[Any]) -> No
     loop.run()
 
 
-WRONG_ADDRESSES = [5, "127.0.0.1", ("127.0.0.1",), (None, 1), ("127.0.0.1", "1"), ("127.0.0.1", 70_000),
-                   ("127.0.0.1", -1), ("127.0.0.1", 1, 0, 0)]
+WRONG_ADDRESSES = [
+    5,
+    "127.0.0.1",
+    ("127.0.0.1",),
+    (None, 1),
+    ("127.0.0.1", "1"),
+    ("127.0.0.1", 70_000),
+    ("127.0.0.1", -1),
+    ("127.0.0.1", 1, 0, 0),
+]
 
 
 @pytest.mark.parametrize("address", WRONG_ADDRESSES, ids=repr)

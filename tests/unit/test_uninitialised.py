@@ -1,4 +1,4 @@
-"""Objects whose __init__() never ran, and objects where they do not belong: exceptions, never a crash (uvloop#645's kind)."""
+"""Objects whose __init__() never ran, and objects in wrong places: exceptions, never a crash (uvloop#645's kind)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ def test_whatever_is_called_on_an_object_that_was_not_initialised_raises(tmp_pat
     log = tmp_path / "log"
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(log)], env=environment, capture_output=True, text=True, timeout=LONGEST_S, check=False
+        [sys.executable, str(PROGRAM), str(log)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
+        check=False,
     )
     assert done.returncode == 0, (log.read_text().splitlines()[-1], done.stderr)
     classes, made, calls = map(int, done.stdout.split())

@@ -1,9 +1,9 @@
-"""Calls everything that a compiled class has on objects whose __init__() never ran; a program of its own, for it may crash.
+"""Calls all that a compiled class has on objects whose __init__() never ran; a program of its own, since it may crash.
 
     python uninitialised.py LOG
 
-The last line of LOG says what was being done. Prints how many classes it has seen, how many of them could be made, and how
-many calls it has made.
+The last line of LOG says what was being done. Prints how many classes it has seen, how many of them could be made, and
+how many calls it has made.
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ def try_object(log: Log, name: str, make: Callable[[], Any]) -> bool:
             continue
         attempt(log, f"{name}.{attribute}: get", lambda attribute=attribute: getattr(make(), attribute))
         for value in (None, 0, b"", object(), sample, print):
-            attempt(log, f"{name}.{attribute} = {type(value).__name__}", lambda a=attribute, v=value: setattr(make(), a, v))
+            attempt(
+                log, f"{name}.{attribute} = {type(value).__name__}", lambda a=attribute, v=value: setattr(make(), a, v)
+            )
         attempt(log, f"{name}.{attribute}: delete", lambda attribute=attribute: delattr(make(), attribute))
         for arguments in shapes(make()):
             step = f"{name}.{attribute}(of {len(arguments)}: {', '.join(type(a).__name__ for a in arguments)})"
@@ -170,7 +172,11 @@ def try_functions(log: Log) -> None:
             continue
     for module in compiled_modules():
         for name, function in sorted(vars(module).items()):
-            if name.startswith("__") or not callable(function) or getattr(function, "__module__", "") != module.__name__:
+            if (
+                name.startswith("__")
+                or not callable(function)
+                or getattr(function, "__module__", "") != module.__name__
+            ):
                 continue
             for count in range(1, 7):
                 for one in unmade:

@@ -2,9 +2,9 @@
 
     python child.py hoop test_events PLAN REPORT
 
-PLAN is a JSON file: {"tests": null or [names], "exclude": [patterns]}. REPORT gets a line of JSON when a test starts and one
-when it has ended, so that the parent knows which test was running when this process hung or died. Names are relative to
-the package: "test_events.EPollEventLoopTests.test_close".
+PLAN is a JSON file: {"tests": null or [names], "exclude": [patterns]}. REPORT gets a line of JSON when a test starts
+and one when it has ended, so that the parent knows which test was running when this process hung or died. Names are
+relative to the package: "test_events.EPollEventLoopTests.test_close".
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from fnmatch import fnmatchcase
 from typing import Any, TextIO
 
 PACKAGE = "test.test_asyncio."
-# Tests that reach out to the internet judge the machine, not the loop; all else that regrtest calls a resource may be used.
+# Tests that reach out to the internet judge the machine, not the loop; all else that regrtest calls a resource may be
+# used.
 RESOURCES = ["cpu", "subprocess", "walltime"]
 MOST_MEMORY = 4 << 30  # bytes
 loops_made = 0
@@ -113,7 +114,10 @@ def put_behind_asyncio(loop_class: type[asyncio.AbstractEventLoop]) -> None:
 
 
 def short_name(test: Any) -> str:
-    """"setUpClass (test.test_asyncio.test_x.Case)", unittest's name for what failed around tests, becomes test_x.Case.setUpClass."""
+    """Shorten unittest's name for what fails around tests, "setUpClass (test.test_asyncio.test_x.Case)".
+
+    It becomes test_x.Case.setUpClass.
+    """
     name = test.id()
     around = re.fullmatch(r"(\w+) \((.*)\)", name)
     if around:

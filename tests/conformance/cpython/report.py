@@ -38,7 +38,8 @@ on it.
   uvloop's are white-box, too: tests that patch a method of its compiled loop, or pass a mock for a socket. They have
   not been sorted out one by one.
 - **skipped**: by CPython itself on this machine, or failing on asyncio's own loop as well.
-- **retried**: failed at first, passed when tried again, alone; counted as passed. CPython's tests have short time limits.
+- **retried**: failed at first, passed when tried again, alone; counted as passed. CPython's tests have short time
+  limits.
 
 | Python | loop | run | passed | failed | white-box | skipped | retried |
 |---|---|---:|---:|---:|---:|---:|---:|

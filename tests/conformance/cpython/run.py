@@ -1,10 +1,10 @@
 """Runs CPython's own tests of asyncio, those of the interpreter that runs this, on hoop.
 
-    python tests/conformance/cpython/run.py                        all modules on hoop; status 1 if anything is unexpected
-    python tests/conformance/cpython/run.py test_events -v         one module, with the reports of expected failures
-    python tests/conformance/cpython/run.py --loop asyncio         what fails here without hoop
-    python tests/conformance/cpython/run.py --table                asyncio, hoop and uvloop (if it is installed), and
-                                                                   this Python's rows in docs/compatibility.md
+    python tests/conformance/cpython/run.py                    all modules on hoop; status 1 if anything is unexpected
+    python tests/conformance/cpython/run.py test_events -v     one module, with the reports of expected failures
+    python tests/conformance/cpython/run.py --loop asyncio     what fails here without hoop
+    python tests/conformance/cpython/run.py --table            asyncio, hoop and uvloop (if it is installed), and
+                                                               this Python's rows in docs/compatibility.md
 
 What is expected to fail, and why, is in expected.txt beside this file.
 """
@@ -26,7 +26,9 @@ def run_all(loop: str, names: list[str], jobs: int, verbose: bool) -> dict[str, 
     """Every module on loop, the slow ones first; prints as it goes."""
     lines = expected.read()
     verdicts: dict[str, suite.Verdict] = {}
-    slow_first = sorted(names, key=lambda name: name not in ("test_subprocess", "test_ssl", "test_events", "test_tasks"))
+    slow_first = sorted(
+        names, key=lambda name: name not in ("test_subprocess", "test_ssl", "test_events", "test_tasks")
+    )
 
     def one(name: str) -> None:
         began = time.monotonic()

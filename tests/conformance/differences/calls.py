@@ -1,4 +1,4 @@
-"""The calls of the matrix: for a function, each parameter left out, each replaced by odd values, one too many, all by name.
+"""The calls of the matrix: each parameter of a function left out, or replaced by odd values, one too many, all by name.
 
 The parameters are those of asyncio's own function on the running Python; what fits them is found by their names.
 """
@@ -86,8 +86,8 @@ def calls_of(
     """Every call of a function with these parameters.
 
     fitting: makers of what fits, by the parameter's name; those without a default must be there, others are left to
-    their default unless they are. unfit: for "parameter" or "function.parameter", the odd values that are not tried (they
-    would ask a name server, or wait).
+    their default unless they are. unfit: for "parameter" or "function.parameter", the odd values that are not tried
+    (they would ask a name server, or wait).
     """
     kinds = inspect.Parameter
     plain = [one for one in parameters if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]

@@ -125,9 +125,9 @@ def refuses() -> Any:
 TO_LISTENER: dict[str, Any] = {"host": the(LOCALHOST), "port": a("port")}
 REFUSED = {"host": the(LOCALHOST), "port": the(1)}
 POPEN = {
-    "text": True, "universal_newlines": True, "encoding": "utf-8", "errors": "strict", "bufsize": 1, "bufsize_none": None,
-    "cwd": "/nowhere", "env": {}, "stdin": -9, "stdout": 1.5, "stderr": "text", "pass_fds": None, "colour": "red",
-    "executable": "/nowhere", "preexec_fn": 1, "process_group": -5, "user": -1, "umask": "text",
+    "text": True, "universal_newlines": True, "encoding": "utf-8", "errors": "strict", "bufsize": 1,
+    "bufsize_none": None, "cwd": "/nowhere", "env": {}, "stdin": -9, "stdout": 1.5, "stderr": "text", "pass_fds": None,
+    "colour": "red", "executable": "/nowhere", "preexec_fn": 1, "process_group": -5, "user": -1, "umask": "text",
 }  # fmt: skip
 MORE = [
     connecting("nothing"),
@@ -194,15 +194,28 @@ MORE = [
     ("connect_accepted_socket", "sock of datagrams", [FITTING["create_server"]["protocol_factory"], a("udp")], {}),
     ("connect_accepted_socket", "sock closed", [FITTING["create_server"]["protocol_factory"], a("closed_sock")], {}),
     *(
-        ("connect_accepted_socket", f"{name} without ssl", list(FITTING["connect_accepted_socket"].values()), {name: the(1)})
+        (
+            "connect_accepted_socket",
+            f"{name} without ssl",
+            list(FITTING["connect_accepted_socket"].values()),
+            {name: the(1)},
+        )
         for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout")
     ),
-    *((method, "a file", [FITTING[method]["protocol_factory"], a("file")], {}) for method in ("connect_read_pipe", "connect_write_pipe")),
+    *(
+        (method, "a file", [FITTING[method]["protocol_factory"], a("file")], {})
+        for method in ("connect_read_pipe", "connect_write_pipe")
+    ),
     *(child(f"{name}={value!r}", **{name.removesuffix("_none"): the(value)}) for name, value in POPEN.items()),
     *(shell(f"{name}={value!r}", **{name.removesuffix("_none"): the(value)}) for name, value in POPEN.items()),
     child("shell=True", shell=the(True)),
     shell("shell=False", shell=the(False)),
-    ("subprocess_exec", "program that is not there", [FITTING["subprocess_exec"]["protocol_factory"], the("/nowhere")], {}),
+    (
+        "subprocess_exec",
+        "program that is not there",
+        [FITTING["subprocess_exec"]["protocol_factory"], the("/nowhere")],
+        {},
+    ),
     ("subprocess_exec", "NUL in an argument", [*FITTING["subprocess_exec"].values(), the("a\0b")], {}),
     ("subprocess_exec", "argument a number", [*FITTING["subprocess_exec"].values(), the(1)], {}),
     ("subprocess_exec", "argument None", [*FITTING["subprocess_exec"].values(), the(None)], {}),
@@ -250,7 +263,8 @@ MORE = [
     ("call_exception_handler", "an exception", [lambda: {"exception": ValueError("of the test")}], {}),
 ]
 
-# For these a name server would be asked, or the process's own standard streams and signals be touched, or it would wait.
+# For these a name server would be asked, or the process's own standard streams and signals be touched, or it would
+# wait.
 UNFIT: dict[str, set[str]] = {
     "host": {"a text", "bytes", "a bytearray", "an empty text"},
     "fd": {"0", "True"},

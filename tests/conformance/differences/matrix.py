@@ -1,7 +1,8 @@
 """The matrix: each call of each subject in each state, made on asyncio and on hoop, and what came of it on both.
 
-    python -m conformance.differences.matrix [words...]     in the folder tests: prints those of the cases whose names have
-                                                            all the words that differ
+In the folder tests, print those of the cases whose names have all the words that differ:
+
+    python -m conformance.differences.matrix [words...]
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ WAIT_S = 20.0  # what has not ended by then waits for ever
 
 @dataclass
 class Case:
-    """One call in one state. `place`: "loop" (inside a callback), "outside" (the loop is stopped), "closed" (the loop is),
-    "thread" (another one, in debug mode)."""
+    """One call in one state. `place`: "loop" (inside a callback), "outside" (the loop is stopped), "closed" (the loop
+    is), "thread" (another one, in debug mode)."""
 
     subject: Subject
     state: str
@@ -38,7 +39,8 @@ class Case:
     call: Call
 
     def __str__(self) -> str:
-        where = {"loop": "", "outside": ", loop stopped", "closed": ", loop closed", "thread": ", other thread"}[self.place]
+        places = {"loop": "", "outside": ", loop stopped", "closed": ", loop closed", "thread": ", other thread"}
+        where = places[self.place]
         return f"{self.subject.name} {self.state}{where}: {self.call}"
 
 
@@ -160,7 +162,9 @@ def noted_after(around: Surroundings, logs: list[str]) -> list[str]:
     if not around.is_noting:
         return []
     events = [f"then {event}" for event in around.events]
-    return list(dict.fromkeys([*events, *(f"reports {told}" for told in around.reports), *(f"logs {line}" for line in logs)]))
+    return list(
+        dict.fromkeys([*events, *(f"reports {told}" for told in around.reports), *(f"logs {line}" for line in logs)])
+    )
 
 
 def inside(loop: Any, around: Surroundings, case: Case, logs: list[str], outcome: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a call has led to, as a line of text that does not depend on who made the objects: two loops' lines are compared."""
+"""What a call has led to, as a line of text that does not depend on who made the objects: compare two loops' lines."""
 
 from __future__ import annotations
 

@@ -413,7 +413,9 @@ SUBJECTS: list[Subject] = [
     ),
     Subject(
         "subprocess transport",
-        unix_events._UnixSubprocessTransport if hasattr(unix_events, "_UnixSubprocessTransport") else asyncio.SubprocessTransport,
+        unix_events._UnixSubprocessTransport
+        if hasattr(unix_events, "_UnixSubprocessTransport")
+        else asyncio.SubprocessTransport,
         {"running": child_running, "ended": child_ended, "closed": child_closed},
         {
             **STREAM_FITS,

@@ -1,4 +1,4 @@
-"""What a call of the matrix needs around it: sockets, pipes, files, protocols, made when asked for and closed afterwards."""
+"""What a call of the matrix needs around it: sockets, pipes, files, protocols, made on demand and closed afterwards."""
 
 from __future__ import annotations
 

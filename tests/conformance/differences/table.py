@@ -1,6 +1,8 @@
 """The differences that are allowed, what matches them, and the part of docs/differences.md that is made of them.
 
-    python -m conformance.differences.table --write     in the folder tests: brings the page up to date
+In the folder tests, bring the page up to date:
+
+    python -m conformance.differences.table --write
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The other ends of the storm's connections: a process of its own, without any event loop, on plain non-blocking sockets.
+"""The other ends of the storm's connections: a process without an event loop, on plain non-blocking sockets.
 
     python -m faults.chaos.peers SEED CONNECTIONS
 
-The first line of standard input is JSON: where each entrance is ("protocol": ["127.0.0.2", 4711], ...). The first line of
-the answer is the address where this process listens; when standard input ends no connection is begun any more, and
-when the last has ended a line follows for each: [number, how it ended, bytes sent, bytes received, whether they were the
-right ones].
+The first line of standard input is JSON: where each entrance is ("protocol": ["127.0.0.2", 4711], ...). The first line
+of the answer is the address where this process listens; when standard input ends no connection is begun any more, and
+when the last has ended a line follows for each: [number, how it ended, bytes sent, bytes received, whether they were
+the right ones].
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What each connection of the storm is to do and to suffer: both ends derive it from the seed and the connection's number.
+"""What each connection of the storm does and suffers: both ends derive it from the seed and the connection's number.
 
-A connection's first eight bytes are its number; what follows, both ways, is a pattern that is its own, so that a byte that
-is lost, doubled, swapped or somebody else's shows.
+A connection's first eight bytes are its number; what follows, both ways, is a pattern that is its own, so that a byte
+that is lost, doubled, swapped or somebody else's shows.
 """
 
 from __future__ import annotations

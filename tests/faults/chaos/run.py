@@ -1,4 +1,6 @@
-"""A storm over one loop, and the judgement. Exit status 0 if every promise was kept; what was broken is on standard output.
+"""A storm over one loop, and the judgement. Exit status 0 if every promise was kept; stdout has what was broken.
+
+By hand:
 
     PYTHONPATH=tests python -m faults.chaos.run --loop hoop --seed 1 --seconds 20 --connections 2000
 """
@@ -111,7 +113,9 @@ async def calm(ledger: Ledger, storm: Storm) -> None:
     await asyncio.sleep(0.01)
     gc.collect()
     if ledger.protocols:
-        ledger.violate("objects", f"{len(ledger.protocols)} protocols too many, such as {next(iter(ledger.protocols))!r}")
+        ledger.violate(
+            "objects", f"{len(ledger.protocols)} protocols too many, such as {next(iter(ledger.protocols))!r}"
+        )
 
 
 def descriptors() -> dict[int, str]:
@@ -151,7 +155,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loop", default="hoop")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=10, help="how long the storm lasts; what follows is not counted")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="how long the storm lasts; what follows is not counted"
+    )
     parser.add_argument("--connections", type=int, default=2000, help="at a time")
     options = parser.parse_args()
     faulthandler.enable()

@@ -209,7 +209,7 @@ class Buffered(ProtocolBase, asyncio.BufferedProtocol):
 
 
 async def converse(ledger: Ledger, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A handler for start_server, also for connections that the loop has dialled. Its task may be cancelled anywhere."""
+    """A handler for start_server, also for connections that the loop dialled. Its task may be cancelled anywhere."""
     cancel = ledger.keep_current_task()
     ledger.counts["stream handlers begun"] += 1
     session = Session(ledger)

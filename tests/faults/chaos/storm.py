@@ -1,4 +1,4 @@
-"""The storm itself: what disturbs a loop while it serves. Each disturbance is a coroutine that goes on until it is cancelled."""
+"""The storm itself: what disturbs a loop while it serves. Each disturbance is a coroutine that runs until cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from conformance.tls_peers import server_context
 from faults.chaos.plans import piece
 from faults.chaos.sessions import Buffered, Ledger, Plain, converse, serve_raw
 
-ADDRESS = "127.0.0.2"  # the peers call from 127.0.0.1, so no port of theirs can be one of a listener that is closed for a while
+# The peers call from 127.0.0.1, so no port of theirs can be one of a listener that is closed for a while.
+ADDRESS = "127.0.0.2"
 SIGNAL_INTERVAL_S = 0.001
 POSTING_THREADS = 2
 BACKLOG = 200
@@ -200,7 +201,7 @@ class Storm:
             self.ledger.counts["children"] += 1
 
     async def end_child(self, child: asyncio.subprocess.Process) -> None:
-        """Kill a child whose caller was cancelled. wait() is about the child, not about what nobody reads (cpython#119710)."""
+        """Kill a child whose caller was cancelled: wait() is about the child, not unread output (cpython#119710)."""
         if child.returncode is None:
             child.kill()
         try:

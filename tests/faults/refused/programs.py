@@ -1,7 +1,7 @@
 """Small programs, one for each part of hoop, that run while system calls are refused.
 
-Each returns when all went well, and raises what went wrong: its own operation's error, or, where the refused call was that
-of the other end, ConnectionError or EOFError. None may wait for ever: what ends a connection is told to both ends.
+Each returns when all went well, and raises what went wrong: its own operation's error, or, where the refused call was
+that of the other end, ConnectionError or EOFError. None may wait for ever: what ends a connection is told to both ends.
 """
 
 from __future__ import annotations
@@ -131,7 +131,10 @@ async def tls(folder: Path, contexts: Any) -> None:
     server = await loop.create_server(Echo, LOCALHOST, 0, ssl=server_context)
     try:
         connecting = loop.create_connection(
-            lambda: Asking(DATA[:100_000]), *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
+            lambda: Asking(DATA[:100_000]),
+            *server.sockets[0].getsockname(),
+            ssl=client_context,
+            server_hostname="localhost",
         )
         _, protocol = await connecting
         await protocol.finish()
@@ -425,7 +428,8 @@ Program = Callable[[Path, tuple[ssl.SSLContext, ssl.SSLContext]], Awaitable[None
 PROGRAMS: dict[str, Program] = {
     program.__name__: program
     for program in (
-        *(tcp, unix, streams, tls, udp, pipes, child, raw, files, names, signals, threadsafe, executor, timers, sendfile),
+        *(tcp, unix, streams, tls, udp, pipes, child, raw),
+        *(files, names, signals, threadsafe, executor, timers, sendfile),
         *(handles, readers),
     )
 }

@@ -3,9 +3,9 @@
     LD_PRELOAD=refusals.so python -m faults.refused.sweep --seconds 60 --seed 1 [--program tcp] [--calls 3]
 
 Every case is a child of its own, forked, so a crash is seen as one. What is expected of a case: an error that says "try
-again" or "not here" is not noticed; another is raised by the operation that met it, or told to the exception handler, as an
-OSError with that number, or is the end of a connection for the other end. Afterwards the loop works and is idle, and
-all descriptors are gone. The last line of the output is JSON: {"cases": ..., "refused": ..., "broken": [...]}.
+again" or "not here" is not noticed; another is raised by the operation that met it, or told to the exception handler,
+as an OSError with that number, or is the end of a connection for the other end. Afterwards the loop works and is idle,
+and all descriptors are gone. The last line of the output is JSON: {"cases": ..., "refused": ..., "broken": [...]}.
 """
 
 from __future__ import annotations
@@ -116,10 +116,7 @@ def is_unnoticed(name: str, error: int) -> bool:
     if name in ("pthread_create", "getaddrinfo", "socket", "connect"):
         return False
     return (
-        error in AGAIN
-        or name in DISPENSABLE
-        or (name, error) in UNSEEN
-        or (name in REPLACEABLE and error in NOT_HERE)
+        error in AGAIN or name in DISPENSABLE or (name, error) in UNSEEN or (name in REPLACEABLE and error in NOT_HERE)
     )
 
 
@@ -305,7 +302,9 @@ class Sweep:
         for name, _, _, _ in rules if len(rules) == 1 else ():
             self.counts[f"refused {name}"] += said["made"]
         for wrong in said["wrong"]:
-            shown = ", ".join(f"{name}={code_of(name, error)} at {first}/{every}" for name, error, first, every in rules)
+            shown = ", ".join(
+                f"{name}={code_of(name, error)} at {first}/{every}" for name, error, first, every in rules
+            )
             self.broken.append(f"{program}, {shown}: {wrong}")
             print(f"BROKEN {self.broken[-1]}", flush=True)
 
@@ -360,7 +359,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="then it stops, between two cases")
     parser.add_argument("--seed", type=int, default=1, help="the order of the cases, and what is refused at random")
-    parser.add_argument("--calls", type=int, default=3, help="how many of the first calls of a name fail, one in each case")
+    parser.add_argument(
+        "--calls", type=int, default=3, help="how many of the first calls of a name fail, one in each case"
+    )
     parser.add_argument("--always", help='only this: "name=number ..." refused all the time, in every program')
     parser.add_argument("--program", choices=list(PROGRAMS), help="only this one")
     options = parser.parse_args()
