@@ -3,10 +3,10 @@
     python -m bench.mixed                                # 10,000 connections on hoop, asyncio and uvloop
     python -m bench.mixed --connections 1000 --rounds 1
 
-Messages are due at a fixed rate, spread over all connections, and a message's latency counts from when it was due: a loop
-that is held up pays for all that it kept waiting. Each round measures each loop with and without the background work, which
-the server counts, so that a loop cannot look good by leaving it undone. Server and client use all cores, and the client
-sleeps between messages.
+Messages are due at a fixed rate, spread over all connections, and a message's latency counts from when it was due: a
+loop that is held up pays for all that it kept waiting. Each round measures each loop with and without the background
+work, which the server counts, so that a loop cannot look good by leaving it undone. Server and client use all cores,
+and the client sleeps between messages.
 """
 
 from __future__ import annotations

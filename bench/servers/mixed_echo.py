@@ -1,7 +1,7 @@
 """Echo with asyncio.Protocol beside background work: passwords hashed and files read at given rates.
 
-On hoop the work goes through hoop.crypto and hoop.fs, on other loops through run_in_executor, as an application's would. From
-time to time a line of JSON says how much of it has been done.
+On hoop the work goes through hoop.crypto and hoop.fs, on other loops through run_in_executor, as an application's
+would. From time to time a line of JSON says how much of it has been done.
 """
 
 from __future__ import annotations
