@@ -20,7 +20,8 @@ csrc_flags = ["-std=c11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-O2", "-fv
 if strict:
     csrc_flags += ["-Wall", "-Wextra", "-Wundef", "-Werror"]
 
-# HOOP_SANITIZE=address,undefined builds with those sanitizers of the compiler, apart from every other build: see make sanitize.
+# HOOP_SANITIZE=address,undefined builds with those sanitizers of the compiler, apart from every other build: see make
+# sanitize.
 sanitizers = os.environ.get("HOOP_SANITIZE", "")
 sanitize_flags = []
 build_options = {}
@@ -31,9 +32,9 @@ if sanitizers:
     folder = f"build/sanitized-{version}"
     build_options = {"build": {"build_lib": f"{folder}/lib", "build_temp": f"{folder}/objects"}}
 
-# Debug information is four fifths of a module. A build to be installed goes without; one in place, one with sanitizers and one
-# for a debug interpreter keep it, and so does any with HOOP_DEBUG_SYMBOLS=1. The linker drops it, not the compiler: the
-# builds of a clone share their objects. Names of functions stay, for profilers.
+# Debug information is four fifths of a module. A build to be installed goes without; one in place, one with sanitizers
+# and one for a debug interpreter keep it, and so does any with HOOP_DEBUG_SYMBOLS=1. The linker drops it, not the
+# compiler: the builds of a clone share their objects. Names of functions stay, for profilers.
 is_asked_for_symbols = os.environ.get("HOOP_DEBUG_SYMBOLS") == "1"
 keeps_symbols = is_asked_for_symbols or bool(sanitizers) or hasattr(sys, "gettotalrefcount")
 symbol_flags = ["-g"] if is_asked_for_symbols else []  # else as this Python was compiled
@@ -65,7 +66,8 @@ class BuildModules(build_ext):
         super().build_extension(extension)
 
 
-# HOOP_BUILT=1: an editable install of a clone in which everything is built in place; pip would build all of it once more.
+# HOOP_BUILT=1: an editable install of a clone in which everything is built in place; pip would build all of it once
+# more.
 is_built = os.environ.get("HOOP_BUILT") == "1"
 
 core = (

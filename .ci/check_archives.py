@@ -1,5 +1,6 @@
-"""check_archives.py SDIST WHEEL: the sdist has all of the sources and nothing made from them; the wheel no sources, no debug
-information and no more than a few megabytes."""
+"""check_archives.py SDIST WHEEL: the sdist has all of the sources and nothing made from them; the wheel no sources, no
+debug information and no more than a few megabytes.
+"""
 
 import subprocess
 import sys
@@ -31,11 +32,15 @@ with zipfile.ZipFile(wheel) as archive:
     names = archive.namelist()
     installed = sum(member.file_size for member in archive.infolist())
     binaries = {name: archive.read(name) for name in names if name.endswith(".so")}
-modules = {name[len("src/") : -len(".pyx")] for name in tracked if name.startswith("src/hoop/") and name.endswith(".pyx")}
+modules = {
+    name[len("src/") : -len(".pyx")] for name in tracked if name.startswith("src/hoop/") and name.endswith(".pyx")
+}
 compiled = {name.partition(".")[0] for name in names if name.endswith(".so")}
 problems += [f"the wheel lacks the compiled module {name}" for name in sorted(modules - compiled)]
 problems += [f"the wheel has {name}" for name in names if PurePosixPath(name).suffix in {".c", ".h", ".pyx", ".pxd"}]
-problems += [f"the wheel lacks {name}" for name in ("hoop/py.typed", "hoop/loop_methods/base_loop.pyi") if name not in names]
+problems += [
+    f"the wheel lacks {name}" for name in ("hoop/py.typed", "hoop/loop_methods/base_loop.pyi") if name not in names
+]
 problems += [
     f"{name} has debug information"
     for name, content in binaries.items()

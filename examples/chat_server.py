@@ -3,8 +3,8 @@
     python examples/chat_server.py [port]
     nc 127.0.0.1 PORT          # the first line is your name
 
-What strangers may do is bounded: 30 s for a name, 10 minutes of silence, 1000 guests, 20 from one address, lines of 4 KiB,
-and whoever does not read what the others say is let go at 1 MiB.
+What strangers may do is bounded: 30 s for a name, 10 minutes of silence, 1000 guests, 20 from one address, lines of 4
+KiB, and whoever does not read what the others say is let go at 1 MiB.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Guest:
             self.room.say(self.name + b": " + line, but=self)
         elif line:
             self.name = line
-            self.socket.write(b"welcome, %b; %d others are here\n" % (line, len(self.room.guests)))  # ends header_timeout
+            # This ends header_timeout.
+            self.socket.write(b"welcome, %b; %d others are here\n" % (line, len(self.room.guests)))
             self.room.say(line + b" comes in")
             self.room.guests.add(self)
 

@@ -43,7 +43,7 @@ SUITES = {
         ),
         Suite(
             "aiohttp",
-            (*PYTEST, "pytest-cov", "freezegun", "proxy.py", "blockbuster", "isal", "zlib_ng", "pytest-codspeed", "Brotli"),
+            (*PYTEST, *"pytest-cov freezegun proxy.py blockbuster isal zlib_ng pytest-codspeed Brotli".split()),
             ("tests",),
             ("-m", "not dev_mode and not autobahn and not internal", "--strict-markers"),
             drops=("aiohttp",),

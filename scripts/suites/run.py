@@ -80,7 +80,7 @@ class Place:
         return subprocess.run([self.python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
     def run(self, loop: str, tests: list[str], attempt: str) -> Outcomes:
-        """Run these tests on that loop. A process that ends early leaves a test begun: it failed; the rest never ran."""
+        """Run these tests on that loop. A test that a dying process had begun failed; the rest never ran."""
         lines = self.folder / f"{loop}{attempt}.results"
         log = self.folder / f"{loop}{attempt}.log"
         lines.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Runs Twisted's tests on its asyncio reactor, and appends "outcome test" to the file HOOP_SUITE_RESULTS.
 
+run.py starts it:
+
     python -m trial_lines twisted.internet.test.test_tcp ...
 """
 
