@@ -114,7 +114,9 @@ def executed(name: str, *counts: int, environment: Mapping[str, str]) -> list[in
         command += [sys.executable, "-m", "bench.operations", name, "1", *map(str, counts)]
         try:
             with pinned_to(min(os.sched_getaffinity(0))):  # on one core no thread spins
-                ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT_S)
+                ended = subprocess.run(
+                    command, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False
+                )
         except subprocess.TimeoutExpired:
             raise ChildFailed(f"{name}: still running after {TIME_LIMIT_S:g} s") from None
         if ended.returncode != 0:
@@ -217,7 +219,7 @@ def built(commit: str) -> Iterator[Path]:
         with tarfile.open(fileobj=BytesIO(git("archive", "--format=tar", commit, *there))) as archive:
             archive.extractall(folder, filter="data")
         command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=BUILD_LIMIT_S)
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=BUILD_LIMIT_S, check=False)
         if ended.returncode != 0:
             raise BuildError(f"building {commit[:12]} failed: {ended.stderr.strip()[-2000:]}")
         yield Path(folder) / "src"

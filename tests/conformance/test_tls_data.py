@@ -87,7 +87,7 @@ def test_buffered_protocol(run: Any, size: int) -> None:
     async def main() -> None:
         # a view, for asyncio slices what it gets
         protocol = BufferedRecorder(size, get_buffer=lambda protocol, hint: memoryview(protocol.buffer))
-        transport, peer = await tls_connected(protocol)
+        _transport, peer = await tls_connected(protocol)
         data = pattern(200 if size < 10 else 300_000)
         sending = asyncio.ensure_future(off_loop(peer.sendall, data))
         assert await protocol.until_received(len(data)) == data
@@ -485,9 +485,9 @@ def test_trap_23_an_idle_connection_holds_no_buffers(run: Any, loop_name: str) -
             seen.add(id(item))
             largest = max(largest, sys.getsizeof(item))
             for child in gc.get_referents(item):
-                if type(child).__module__ in kinds or type(child).__module__.startswith("hoop.tls."):
-                    waiting.append(child)
-                elif isinstance(child, (bytes, bytearray, memoryview)):
+                module = type(child).__module__
+                is_ours = module in kinds or module.startswith("hoop.tls.")
+                if is_ours or isinstance(child, (bytes, bytearray, memoryview)):
                     waiting.append(child)
         assert len(seen) >= 3  # it did look: transport, session, engine
         assert largest < 4096

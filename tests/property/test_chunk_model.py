@@ -1,7 +1,8 @@
 """The queue of chunks against a model, through what it serves: a StreamReader, and the writing half of a transport.
 
-The model of a reader is one sentence: what was fed and not yet read is one string of bytes, from whose front each read takes.
-That of a transport: what the peer has read, what the kernel has and what `_buffer` shows are, in this order, what was written.
+The model of a reader is one sentence: what was fed and not yet read is one string of bytes, from whose front each read
+takes. That of a transport: what the peer has read, what the kernel has and what `_buffer` shows are, in this order,
+what was written.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def counted(monkeypatch, tmp_path):
 @pytest.fixture
 def reference(counted, monkeypatch):
     """The same, where another commit can be built: its figures, and how often it was built."""
-    figures, file, run = counted
+    figures, _, _ = counted
     theirs = dict.fromkeys(instructions.COUNTS, 1000)
     commits = []
 
@@ -89,7 +89,6 @@ def test_another_set_is_compared_with_the_recorded_commit_built_here(counted, re
 
 def test_a_library_concerns_only_the_operations_that_use_it(counted, reference, capsys):
     figures, file, run = counted
-    theirs, commits = reference
     file.write_text(json.dumps([{"set": SET | {"uvicorn": "0.53"}, "commit": "abc", "instructions": figures}]))
     figures["call_soon"] = 2000
     assert run() == 1
@@ -114,7 +113,7 @@ def test_a_commit_that_cannot_be_built_is_told_loudly(counted, monkeypatch, caps
 
 
 def test_an_operation_whose_package_is_missing_is_told(counted, monkeypatch, capsys):
-    figures, file, run = counted
+    _, file, run = counted
     monkeypatch.setattr(instructions, "installed_version", lambda package: "none")
     assert run() == 0
     assert "warning: uvicorn request is not measured: uvicorn and httptools not installed" in capsys.readouterr().out

@@ -14,7 +14,8 @@ from interpreter import run_script
 # Loaded when a public name of theirs, or a method that needs them, is used for the first time.
 ON_DEMAND = (
     *("compress", "crypto", "dns", "fs", "limits", "monitor", "policy"),
-    *("files.file_jobs", "handles.socket", "handles.udp_socket", "jobs.offload", "names.address_info", "names.name_jobs"),
+    *("files.file_jobs", "handles.socket", "handles.udp_socket", "jobs.offload"),
+    *("names.address_info", "names.name_jobs"),
     *("net.admission", "net.datagram", "net.listener", "net.pipe", "net.stream", "net.writing"),
     *("streams.stream_api", "streams.streams", "tls.engine", "tls.session", "tls.tls_transport"),
 )
