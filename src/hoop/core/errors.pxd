@@ -2,6 +2,7 @@ cdef object os_error(long result)
 cdef object error_saying(long result, str words)
 cdef object datagram_error(long result)
 cdef int check(long result) except -1
+cdef int pass_exits_on(object error) except -1
 cdef object file_error(long result, object filename, object other_filename)
 
 

@@ -41,3 +41,10 @@ cdef int check(long result) except -1:
     if result < 0:
         raise os_error(result)
     return 0
+
+
+cdef int pass_exits_on(object error) except -1:
+    """Raise error again if it is one that leaves the loop: no callback's failure, but the program's end. (asyncio)"""
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        raise error
+    return 0

@@ -84,6 +84,8 @@ cdef class Reactor(Scheduler):
     cdef int enter_context(self, object context) except -1
     cdef int leave_context(self) except -1
     cdef int report(self, dict context) except -1
+    cdef int report_failure(self, str message, object error, object transport, object protocol) except -1
+    cdef int callback_failed(self, object error, str message, object transport, object protocol) except -1
 
     cdef int run_handle(self, Handle handle) except -1
     cdef int run_handle_timed(self, Handle handle) except -1

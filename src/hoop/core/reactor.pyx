@@ -11,7 +11,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.core.cpython_api cimport PyContext_Exit, raw_context_enter, raw_context_exit, raw_decref, raw_incref
 from hoop.core.csrc cimport *
-from hoop.core.errors cimport check, os_error, raise_what_is_set
+from hoop.core.errors cimport check, os_error, pass_exits_on, raise_what_is_set
 from hoop.core.handle cimport Handle, callback_source, described
 from hoop.core.poller_choice cimport open_poller
 from hoop.core.rings cimport drain, push
@@ -39,8 +39,7 @@ cdef class Watcher(Deferred):
         return self.on_failed(os_error(-error))
 
     cdef int on_failed(self, object error) except -1:
-        return self.reactor.report({"message": f"Error while a descriptor's event was handled: {self!r}",
-                                    "exception": error})
+        return self.reactor.report_failure(f"Error while a descriptor's event was handled: {self!r}", error, None, None)
 
     cdef int on_loop_closed(self) except -1:
         return 0
@@ -115,6 +114,20 @@ cdef class Reactor(Scheduler):
         self.leave_context()
         self.call_exception_handler(context)
         return 0
+
+    cdef int report_failure(self, str message, object error, object transport, object protocol) except -1:
+        """Report error with the connection that it is about; None for what is not known."""
+        cdef dict context = {"message": message, "exception": error}
+        if transport is not None:
+            context["transport"] = transport
+        if protocol is not None:
+            context["protocol"] = protocol
+        return self.report(context)
+
+    cdef int callback_failed(self, object error, str message, object transport, object protocol) except -1:
+        """What user code has raised concerns only the connection that it was called for, unless it leaves the loop."""
+        pass_exits_on(error)
+        return self.report_failure(message, error, transport, protocol)
 
     # ---- descriptors ----------------------------------------------------------------------------------------------
 
@@ -259,6 +272,8 @@ cdef class Reactor(Scheduler):
         return 0
 
     cdef int handle_failed(self, Handle handle, object error) except -1:
+        """The handle's callback has raised error."""
+        pass_exits_on(error)
         context = {"message": f"Exception in callback {callback_source(handle)}", "exception": error, "handle": handle}
         if handle.source_traceback:
             context["source_traceback"] = handle.source_traceback
@@ -356,11 +371,8 @@ cdef int call_failed(Reactor reactor, Handle handle) except -1:
     """The exception that is set is reported, or passes on."""
     try:
         raise_what_is_set()
-    except (SystemExit, KeyboardInterrupt):
-        raise
     except BaseException as error:
-        reactor.handle_failed(handle, error)
-    return 0
+        return reactor.handle_failed(handle, error)
 
 
 cdef int run_queued(Reactor reactor, hoop_ring *queue) except -1:

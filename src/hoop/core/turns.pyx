@@ -10,7 +10,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from hoop.core.cpython_api cimport PyErr_CheckSignals, PyThread_get_thread_ident
 from hoop.core.csrc cimport *
-from hoop.core.errors cimport check
+from hoop.core.errors cimport check, pass_exits_on
 from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle
 from hoop.core.reactor cimport Reactor, Watcher, call_one, seconds_since
 from libc.errno cimport EINTR
@@ -69,7 +69,7 @@ cdef class Turns(Reactor):
         """A step of the loop's own found no memory: tell; what is left of this turn stands in the queues. Not for ever."""
         self.note_failed_turn(self.meter.turns, error)
         self.must_poll = True
-        return self.report({"message": "The event loop found no memory for a turn", "exception": error})
+        return self.report_failure("The event loop found no memory for a turn", error, None, None)
 
     cdef int turn(self) except -1:
         cdef int count = 0
@@ -237,9 +237,8 @@ cdef class Turns(Reactor):
             try:
                 self.dispatch_from(&done, count)
                 break
-            except (SystemExit, KeyboardInterrupt):
-                raise
             except BaseException as error:
+                pass_exits_on(error)
                 self.event_failed(done - 1, error)
         if self.has_stale:
             self.has_stale = False
@@ -258,7 +257,7 @@ cdef class Turns(Reactor):
             watcher = self.watcher_of(self.events[index].fd)
         if watcher is not None:
             return watcher.on_failed(error)
-        return self.report({"message": "Error in an event loop", "exception": error})
+        return self.report_failure("Error in an event loop", error, None, None)
 
     cdef int dispatch_from(self, int *done, int count) except -1:
         """Each is checked again, since callbacks in between may have closed or paused its watcher."""

@@ -159,11 +159,8 @@ cdef class Socket:
         """Call one of the last two; whatever it raises, the socket is closed all the same."""
         try:
             callback(*arguments)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            self.reactor.report({"message": f"Exception in {name} of a socket", "exception": error,
-                                 "transport": self.transport})
+            return self.reactor.callback_failed(error, f"Exception in {name} of a socket", self.transport, None)
         return 0
 
     # ---- connecting ----------------------------------------------------------------------------------------------
@@ -347,8 +344,7 @@ cdef class Socket:
             self.update_flow()  # the rest comes when the loop runs again
             raise
         except BaseException as error:
-            self.reactor.report({"message": "Fatal error: on_data or on_end of a socket failed.", "exception": error,
-                                 "transport": self.transport, "protocol": self})
+            self.reactor.report_failure("Fatal error: on_data or on_end of a socket failed.", error, self.transport, self)
             if self.state == SOCKET_OPEN:
                 self.transport._force_close(error)
         self.update_flow()

@@ -192,10 +192,8 @@ cdef class ConnectionGuard(Guard):
         transport.reactor.enter_context(transport.context)
         try:
             self.on_quiet()
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            transport.fatal(error, "Fatal error: the callback of set_timeout() failed.")
+            return transport.callback_failed(error, "Fatal error: the callback of set_timeout() failed.")
         return 0
 
     cdef int end(self, object error) except -1:

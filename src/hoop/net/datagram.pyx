@@ -208,10 +208,8 @@ cdef class DatagramTransport(Transport):
             self.hold(data, addr)
         except OSError as error:
             self.protocol.error_received(error)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            self.fatal(error, "Fatal write error on datagram transport")
+            self.callback_failed(error, "Fatal write error on datagram transport")
         return 0
 
     cdef Route route(self, object addr, RawAddress *raw) except *:
@@ -291,10 +289,8 @@ cdef class DatagramTransport(Transport):
             self.reactor.enter_context(self.context)
             self._error_received(error)
             return 1
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            self.fatal(error, "Fatal write error on datagram transport")
+            self.callback_failed(error, "Fatal write error on datagram transport")
             return 1
         self.take_held(1)
         return 1
@@ -495,8 +491,6 @@ cdef class DatagramTransport(Transport):
                 self.protocol.datagram_received(data, addr)
             else:
                 self.protocol.error_received(data)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
             self.reactor.handle_failed(new_handle(self.reactor, self._read_ready, NULL, 0, self.context), error)
         return 0

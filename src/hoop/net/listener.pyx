@@ -138,10 +138,8 @@ cdef class Listener(Watcher):
                 hoop_net_close(fd)
             else:
                 transport.release()
-            if isinstance(error, (SystemExit, KeyboardInterrupt)):
-                raise
-            self.reactor.report({"message": "Error on transport creation for incoming connection", "exception": error})
-            return 0
+            return self.reactor.callback_failed(
+                error, "Error on transport creation for incoming connection", None, None)
         return transport.connection_made_now()
 
     cdef int wait_for_room(self) except -1:

@@ -11,7 +11,7 @@ from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, os_error
 from hoop.core.handle cimport new_handle
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor
-from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, Transport
+from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, Transport, count_dropped_write
 from hoop.net.writing cimport WritingTransport
 from libc.errno cimport EAGAIN
 
@@ -24,8 +24,7 @@ from asyncio.log import logger
 from hoop.net.transport import shown
 
 cdef enum:
-    WITHOUT_GIL_FROM = 64 * 1024     # bytes: below, giving the GIL away costs more than the copy
-    DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+    WITHOUT_GIL_FROM = 64 * 1024  # bytes: below, giving the GIL away costs more than the copy
 
 
 cdef class ReadPipeTransport(Transport):
@@ -97,8 +96,6 @@ cdef class ReadPipeTransport(Transport):
         data = PyBytes_FromStringAndSize(buffer, size)
         try:
             self.protocol.data_received(data)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
             # as in asyncio, a pipe survives that: the callback has failed, not the pipe
             self.reactor.handle_failed(new_handle(self.reactor, self._read_ready, NULL, 0, self.context), error)
@@ -109,8 +106,7 @@ cdef class ReadPipeTransport(Transport):
             if self.reactor.debug:
                 logger.debug("%r: %s", self, message, exc_info=error)
         else:
-            self.reactor.report({"message": message, "exception": error, "transport": self,
-                                 "protocol": self.protocol})
+            self.reactor.report_failure(message, error, self, self.protocol)
         return self.lose(error)
 
     cdef int on_descriptor_lost(self) except -1:
@@ -168,10 +164,7 @@ cdef class WritePipeTransport(WritingTransport):
         return "Fatal write error on pipe transport"
 
     cdef int note_dropped_write(self) except -1:
-        if self.dropped_writes >= DROPPED_WRITES_UNTIL_WARNING:
-            logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
-        self.dropped_writes += 1
-        return 0
+        return count_dropped_write(&self.dropped_writes, "pipe closed by peer or os.write(pipe, data) raised exception.")
 
     cdef int start_reading(self) except -1:
         self.is_begun = True

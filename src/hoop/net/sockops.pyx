@@ -11,7 +11,7 @@ wait_for() around sock_recv() would lose it otherwise.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from hoop.core.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_recv, hoop_net_send, hoop_net_socket_error
-from hoop.core.errors cimport os_error
+from hoop.core.errors cimport os_error, pass_exits_on
 from hoop.core.handle cimport Handle
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher, flush_if_deferred
 from hoop.core.refuse_instances cimport refuse_instances
@@ -77,9 +77,8 @@ cdef class FdWatcher(Watcher):
                 try:
                     operation.check_descriptor()
                     result = operation.attempt()
-                except (SystemExit, KeyboardInterrupt):
-                    raise
                 except BaseException as error:
+                    pass_exits_on(error)
                     operation.future.set_exception(error)
                 else:
                     if result is would_block:

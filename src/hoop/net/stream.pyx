@@ -161,10 +161,8 @@ cdef class StreamTransport(WritingTransport):
         """data_received() has raised what is set."""
         try:
             raise_what_is_set()
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            self.fatal(error, "Fatal error: protocol.data_received() call failed.")
+            return self.callback_failed(error, "Fatal error: protocol.data_received() call failed.")
         return 0
 
     cdef int receive_filtered(self) except -1:
@@ -182,10 +180,8 @@ cdef class StreamTransport(WritingTransport):
         self.reactor.enter_context(self.context)
         try:
             filter.on_bytes(buffer, size)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            self.fatal(error, "Fatal error: protocol.data_received() call failed.")
+            return self.callback_failed(error, "Fatal error: protocol.data_received() call failed.")
         return 0
 
     cdef object receive(self, Py_ssize_t *result):
@@ -224,10 +220,8 @@ cdef class StreamTransport(WritingTransport):
             if view.len == 0:
                 PyBuffer_Release(&view)
                 raise RuntimeError("get_buffer() returned an empty buffer")
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            return self.fatal(error, "Fatal error: protocol.get_buffer() call failed.")
+            return self.callback_failed(error, "Fatal error: protocol.get_buffer() call failed.")
         if self.fd != fd or fd < 0:
             PyBuffer_Release(&view)
             return 0  # get_buffer() aborted, and a nested turn of events closed the descriptor
@@ -243,20 +237,16 @@ cdef class StreamTransport(WritingTransport):
             self.guard.on_received()
         try:
             self.protocol.buffer_updated(size)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            self.fatal(error, "Fatal error: protocol.buffer_updated() call failed.")
+            return self.callback_failed(error, "Fatal error: protocol.buffer_updated() call failed.")
         return 0
 
     cdef int on_eof(self) except -1:
         self.reactor.enter_context(self.context)
         try:
             keep_open = self.protocol.eof_received()
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            return self.fatal(error, "Fatal error: protocol.eof_received() call failed.")
+            return self.callback_failed(error, "Fatal error: protocol.eof_received() call failed.")
         if not keep_open:
             return self.begin_close()
         self.is_eof_received = True

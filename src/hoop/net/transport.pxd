@@ -57,6 +57,7 @@ cdef class Transport(Watcher):
     cdef int begin_close(self) except -1
     cdef int lose(self, object error) except -1
     cdef int fatal(self, object error, str message) except -1
+    cdef int callback_failed(self, object error, str message) except -1
     cdef int release(self) except -1
     cdef int disown(self) except -1
     cdef int pause_protocol(self) except -1
@@ -66,6 +67,10 @@ cdef class Transport(Watcher):
 
 
 cdef int spare_dict(object item) except -1
+
+cdef int call_pause_writing(Reactor reactor, object transport, object protocol) except -1
+cdef int call_resume_writing(Reactor reactor, object transport, object protocol) except -1
+cdef int count_dropped_write(int *dropped_writes, str warning) except -1
 
 cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,
                         Py_ssize_t default_high) except -1

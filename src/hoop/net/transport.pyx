@@ -10,7 +10,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from hoop.core.cpython_api cimport PyContext_CopyCurrent, instance_dict
 from hoop.core.csrc cimport AF_UNIX, getpeername, getsockname, hoop_net_close, sockaddr
-from hoop.core.errors cimport error_saying, os_error
+from hoop.core.errors cimport error_saying, os_error, pass_exits_on
 from hoop.core.handle cimport new_handle
 from hoop.core.reactor cimport Reactor, Watcher, flush_if_deferred
 from hoop.core.timeouts cimport Guard
@@ -178,12 +178,9 @@ cdef class Transport(Watcher):
         self.reactor.enter_context(self.context)
         try:
             self._connection_made()
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
-            self.reactor.handle_failed(
+            return self.reactor.handle_failed(
                 new_handle(self.reactor, self._connection_made, NULL, 0, self.context), error)
-            return 0
         self._begin_reading()
         return 0
 
@@ -226,10 +223,8 @@ cdef class Transport(Watcher):
         self.reactor.enter_context(self.context)
         try:
             self._call_connection_lost(error)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as failure:
-            self.reactor.report({"message": "Exception in connection_lost()", "exception": failure, "transport": self})
+            return self.reactor.callback_failed(failure, "Exception in connection_lost()", self, None)
         return 0
 
     cdef int fatal(self, object error, str message) except -1:
@@ -238,10 +233,13 @@ cdef class Transport(Watcher):
             if self.reactor.debug:
                 logger.debug("%r: %s", self, message, exc_info=error)
         else:
-            self.reactor.report({"message": message, "exception": error, "transport": self,
-                                 "protocol": self.protocol})
-        self.lose(error)
-        return 0
+            self.reactor.report_failure(message, error, self, self.protocol)
+        return self.lose(error)
+
+    cdef int callback_failed(self, object error, str message) except -1:
+        """What a call of the protocol's has raised ends the connection, unless it leaves the loop."""
+        pass_exits_on(error)
+        return self.fatal(error, message)
 
     cdef int release(self) except -1:
         """Close the descriptor and let go of everybody."""
@@ -354,33 +352,16 @@ cdef class Transport(Watcher):
         if self.is_protocol_paused or self.held_bytes() <= self.high_water:
             return 0
         self.is_protocol_paused = True
-        try:
-            self.protocol.pause_writing()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.reactor.report({"message": "protocol.pause_writing() failed", "exception": error, "transport": self,
-                                 "protocol": self.protocol})
-        return 0
+        return call_pause_writing(self.reactor, self, self.protocol)
 
     cdef int resume_protocol(self) except -1:
         if not self.is_protocol_paused or self.held_bytes() > self.low_water:
             return 0
         self.is_protocol_paused = False
-        try:
-            self.protocol.resume_writing()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.reactor.report({"message": "protocol.resume_writing() failed", "exception": error, "transport": self,
-                                 "protocol": self.protocol})
-        return 0
+        return call_resume_writing(self.reactor, self, self.protocol)
 
     cdef int note_dropped_write(self) except -1:
-        if self.dropped_writes == DROPPED_WRITES_UNTIL_WARNING:
-            logger.warning("socket.send() raised exception.")
-        self.dropped_writes += 1
-        return 0
+        return count_dropped_write(&self.dropped_writes, "socket.send() raised exception.")
 
     def set_write_buffer_limits(self, high=None, low=None):
         """Set the watermarks in bytes: pause_writing() above high, resume_writing() at or below low.
@@ -538,6 +519,30 @@ cdef class Transport(Watcher):
         if self.held_bytes() > 0:
             words.append(f"unsent={self.held_bytes()}")
         return f"<{' '.join(words)}>"
+
+
+cdef int call_pause_writing(Reactor reactor, object transport, object protocol) except -1:
+    try:
+        protocol.pause_writing()
+    except BaseException as error:
+        return reactor.callback_failed(error, "protocol.pause_writing() failed", transport, protocol)
+    return 0
+
+
+cdef int call_resume_writing(Reactor reactor, object transport, object protocol) except -1:
+    try:
+        protocol.resume_writing()
+    except BaseException as error:
+        return reactor.callback_failed(error, "protocol.resume_writing() failed", transport, protocol)
+    return 0
+
+
+cdef int count_dropped_write(int *dropped_writes, str warning) except -1:
+    """A write after the end is dropped. Tell a program that goes on writing; once, where asyncio repeats itself."""
+    if dropped_writes[0] == DROPPED_WRITES_UNTIL_WARNING:
+        logger.warning(warning)
+    dropped_writes[0] += 1
+    return 0
 
 
 cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,

@@ -7,13 +7,13 @@ Closing takes a bounded time. Until the bytes have left, ssl_shutdown_timeout co
 chose no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify, which RFC 8446 (6.1) does not make anybody wait for.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from hoop.core.errors cimport pass_exits_on
 from hoop.core.reactor cimport Reactor
 from hoop.core.scheduler cimport deadline_after
 from hoop.net.chunks cimport drop_chunks
 from hoop.net.stream cimport StreamTransport
 from hoop.tls.engine cimport TlsEngine
-from hoop.tls.tls_connection cimport TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, TLS_SHUTDOWN, \
-    pass_exits_on
+from hoop.tls.tls_connection cimport TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, TLS_SHUTDOWN
 from hoop.tls.tls_reading cimport TlsReading
 from libc.stdint cimport int64_t
 

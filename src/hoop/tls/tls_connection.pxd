@@ -32,6 +32,3 @@ cdef class TlsConnection(StreamFilter):
     cdef int close_lower(self, object error) except -1
     cdef int fatal(self, object error, str message) except -1
     cdef int callback_failed(self, object error, str message) except -1
-
-
-cdef int pass_exits_on(object error) except -1

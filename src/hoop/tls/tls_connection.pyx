@@ -3,6 +3,7 @@
     HANDSHAKE --> OPEN --close(), the peer's end--> FLUSHING --> SHUTDOWN --> LOST --connection_lost()--> CLOSED
         \\___________\\_____________________________________ abort(), an error ___/
 """
+from hoop.core.errors cimport pass_exits_on
 from hoop.core.reactor cimport Reactor
 from hoop.net.stream cimport StreamFilter, StreamTransport
 from hoop.tls.engine cimport TlsEngine
@@ -64,18 +65,10 @@ cdef class TlsConnection(StreamFilter):
             if self.reactor.debug:
                 logger.debug("%r: %s", self.transport, message, exc_info=error)
         elif not isinstance(error, asyncio.CancelledError):
-            self.reactor.report({"message": message, "exception": error, "transport": self.transport,
-                                 "protocol": self.protocol})
+            self.reactor.report_failure(message, error, self.transport, self.protocol)
         return 0
 
     cdef int callback_failed(self, object error, str message) except -1:
         """What user code has raised ends the connection."""
         pass_exits_on(error)
         return self.fatal(error, message)
-
-
-cdef int pass_exits_on(object error) except -1:
-    """Raise what is to leave the loop."""
-    if isinstance(error, (SystemExit, KeyboardInterrupt)):
-        raise error
-    return 0

@@ -10,9 +10,10 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
+from hoop.core.errors cimport pass_exits_on
 from hoop.core.reactor cimport READ_BUFFER_SIZE
 from hoop.tls.engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT, TlsEngine
-from hoop.tls.tls_connection cimport TLS_LOST, TLS_OPEN, TLS_SHUTDOWN, pass_exits_on
+from hoop.tls.tls_connection cimport TLS_LOST, TLS_OPEN, TLS_SHUTDOWN
 from hoop.tls.tls_writing cimport TlsWriting
 
 import asyncio

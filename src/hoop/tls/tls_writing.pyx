@@ -8,15 +8,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from hoop.core.reactor cimport flush_if_deferred, may_hold
 from hoop.net.chunks cimport append_chunk, chunk_start, consume_chunks, copy_chunks, drop_chunks
 from hoop.net.stream cimport StreamTransport
-from hoop.net.transport cimport TRANSPORT_LOST
+from hoop.net.transport cimport TRANSPORT_LOST, call_pause_writing, call_resume_writing, count_dropped_write
 from hoop.tls.engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT
-from hoop.tls.tls_connection cimport TLS_FLUSHING, TLS_LOST, TLS_OPEN, TlsConnection, pass_exits_on
-
-from asyncio.log import logger
+from hoop.tls.tls_connection cimport TLS_FLUSHING, TLS_LOST, TLS_OPEN, TlsConnection
 
 cdef enum:
-    DEFER_BELOW = 64 * 1024           # bytes written by one callback: beyond, they are encrypted at once
-    DROPPED_WRITES_UNTIL_WARNING = 5  # asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+    DEFER_BELOW = 64 * 1024     # bytes written by one callback: beyond, they are encrypted at once
 
 
 cdef class TlsWriting(TlsConnection):
@@ -31,10 +28,7 @@ cdef class TlsWriting(TlsConnection):
         if size == 0:
             return 0
         if self.state > TLS_OPEN:
-            if self.dropped_writes == DROPPED_WRITES_UNTIL_WARNING:
-                logger.warning("SSL connection is closed")
-            self.dropped_writes += 1
-            return 0
+            return count_dropped_write(&self.dropped_writes, "SSL connection is closed")
         append_chunk(&self.plaintext, chunk, size)
         return self.after_write()
 
@@ -153,26 +147,14 @@ cdef class TlsWriting(TlsConnection):
         if self.unsent() <= self.high_water or self.state > TLS_OPEN:
             return 0
         self.is_paused = True
-        try:
-            self.protocol.pause_writing()
-        except BaseException as error:
-            pass_exits_on(error)
-            self.reactor.report({"message": "protocol.pause_writing() failed", "exception": error,
-                                 "transport": self.transport, "protocol": self.protocol})
-        return 0
+        return call_pause_writing(self.reactor, self.transport, self.protocol)
 
     cdef int resume_protocol(self) except -1:
         # Not paused below means that what it holds is under our low-water mark (limit_lower).
         if self.is_lower_paused or self.is_blocked or self.plaintext.size > self.low_water:
             return 0
         self.is_paused = False
-        try:
-            self.protocol.resume_writing()
-        except BaseException as error:
-            pass_exits_on(error)
-            self.reactor.report({"message": "protocol.resume_writing() failed", "exception": error,
-                                 "transport": self.transport, "protocol": self.protocol})
-        return 0
+        return call_resume_writing(self.reactor, self.transport, self.protocol)
 
     def pause_writing(self):
         """The transport below is full."""
