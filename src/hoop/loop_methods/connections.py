@@ -100,7 +100,7 @@ class Connections(NameLookups):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> tuple[asyncio.Transport, ProtocolT]:
-        """Adopt a connection that was accepted outside of asyncio; (transport, protocol). ValueError unless a stream."""
+        """Adopt a connection accepted outside of asyncio; (transport, protocol). ValueError if sock is no stream."""
         if isinstance(sock, ssl_module.SSLSocket):
             raise TypeError("Socket cannot be of type SSLSocket")
         if sock.type != socket.SOCK_STREAM:
@@ -177,26 +177,26 @@ class Connections(NameLookups):
         if interleave:
             infos = interleaved(infos, interleave)
         failures: list[list[OSError]] = []
-        made: list[socket.socket] = []
+        opened: list[socket.socket] = []
         close_losers = close_all_but  # the collector may close this coroutine when modules are emptied already
         winner: tuple[socket.socket, Any] | None = None
         try:
             if delay_s is None:
                 for info in infos:
                     try:
-                        winner = await self._connect_one(made, failures, info, local_infos)
+                        winner = await self._connect_one(opened, failures, info, local_infos)
                         break
                     except OSError:
                         continue
             else:
-                attempts = (functools.partial(self._connect_one, made, failures, info, local_infos) for info in infos)
+                attempts = (functools.partial(self._connect_one, opened, failures, info, local_infos) for info in infos)
                 winner = await first_to_succeed(self, attempts, delay_s)
             if winner is None:
                 raise combined_failure([error for attempt in failures for error in attempt], all_errors)
-            close_losers(winner[0], made)
+            close_losers(winner[0], opened)
             return winner
         except BaseException:
-            close_losers(None, made)  # also one that won a race that was then cancelled
+            close_losers(None, opened)  # also one that won a race that was then cancelled
             raise
         finally:
             failures.clear()  # the errors' tracebacks lead back to this frame
@@ -209,26 +209,26 @@ class Connections(NameLookups):
 
     async def _connect_one(
         self,
-        made: list[socket.socket],
+        opened: list[socket.socket],
         failures: list[list[OSError]],
         info: AddressInfo,
         local_infos: list[AddressInfo] | None,
     ) -> tuple[socket.socket, Any]:
-        """Create, bind and connect one socket; also its address. It is also added to made, and what goes wrong to failures."""
-        mine: list[OSError] = []
-        failures.append(mine)
+        """Create, bind and connect one socket; also its address. Adds it to opened, and what goes wrong to failures."""
+        errors: list[OSError] = []
+        failures.append(errors)
         family, type_, proto, _, address = info
         sock = None
         try:
             sock = socket.socket(family=family, type=type_, proto=proto)
-            made.append(sock)
+            opened.append(sock)
             sock.setblocking(False)
             if local_infos is not None:
-                bind_to_one(sock, local_infos, mine)
+                bind_to_one(sock, local_infos, errors)
             await self.sock_connect(sock, address)
             return sock, address
         except OSError as error:
-            mine.append(error)
+            errors.append(error)
             if sock is not None:
                 sock.close()
             raise
@@ -237,16 +237,16 @@ class Connections(NameLookups):
                 sock.close()
             raise
         finally:
-            del mine, failures
+            del errors, failures  # which lead back to this frame
 
 
-def close_all_but(kept: socket.socket | None, made: list[socket.socket]) -> None:
-    """Close the others. Without an iterator: where memory is not to be had, the peers must learn of it nevertheless."""
-    index = len(made)
+def close_all_but(kept: socket.socket | None, opened: list[socket.socket]) -> None:
+    """Close the others. No iterator: out of memory, too, the peers must see their connections end."""
+    index = len(opened)
     while index > 0:
         index -= 1
-        if made[index] is not kept:
-            made[index].close()
+        if opened[index] is not kept:
+            opened[index].close()
 
 
 def bind_to_one(sock: socket.socket, local_infos: Iterable[AddressInfo], failures: list[OSError]) -> None:

@@ -47,7 +47,7 @@ class Server(asyncio.AbstractServer):
         self._sockets: list[socket.socket] | None = sockets
         self._protocol_factory = protocol_factory
         self._backlog = backlog
-        self._ssl_context = ssl_context  # for those who look there, as with asyncio's: the factory knows it, too
+        self._ssl_context = ssl_context  # where asyncio's servers have it: programs look there
         self._cleanup = cleanup
         self._admission = Admission(loop, limits)
         self._listeners: list[Listener] = []
@@ -105,9 +105,9 @@ class Server(asyncio.AbstractServer):
         self._serving = False
 
     async def _begin(self, is_owner: bool) -> None:
-        """start_serving() for a server that nobody has yet: if that fails, nothing is accepted that nobody could refuse.
+        """start_serving() of a new server. On failure, stop listening: no caller has the server yet.
 
-        Sockets that were handed in stay open.
+        Sockets of the caller's stay open.
         """
         try:
             await self.start_serving()
@@ -248,7 +248,8 @@ class Servers(NameLookups):
     ) -> Server:
         """Listen on host (a name, several, or None for all interfaces) and port, or on sock.
 
-        limits says what the server bears with from its peers, and Server.stats() how often it had to (hoop's own). Raises OSError when an address cannot be bound, ValueError for arguments that do not go together.
+        limits are those that the server puts on its clients, and Server.stats() counts how often one was met (hoop's
+        own). Raises OSError when an address cannot be bound, ValueError for arguments that do not go together.
         """
         tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(sock, ssl_module.SSLSocket):
@@ -360,7 +361,7 @@ def set_listen_options(
 
 
 def prepare(sockets: list[socket.socket], limits: Limits | None) -> None:
-    """Make sockets fit for a server with these limits. TypeError, ValueError or OSError for limits that do not fit them."""
+    """Set sockets up for these limits. TypeError, ValueError or OSError for limits that they do not take."""
     if limits is not None:
         from hoop.limits import Limits
 
@@ -382,7 +383,7 @@ def warn_of_backlog(backlog: int) -> None:
 def longest_backlog() -> int | None:
     """The longest queue of connections that the kernel keeps for a listening socket; None where it does not say."""
     try:
-        # Said not to block, for those who watch over calls that could (blockbuster, in aiohttp's and anyio's tests).
+        # O_NONBLOCK for tools that watch for calls that block (blockbuster, in aiohttp's and anyio's tests).
         fd = os.open(SOMAXCONN_FILE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             return int(os.read(fd, 32))

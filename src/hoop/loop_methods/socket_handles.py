@@ -1,7 +1,7 @@
 """Socket handles: listen_tcp, connect_tcp, listen_unix, connect_unix and bind_udp, with callbacks instead of protocols.
 
-What they return stands on asyncio's transports and servers, so limits, TLS, addresses and errors are the same. Nothing here
-needs a coroutine: with loop.run() a program can do without asyncio altogether.
+What they return stands on asyncio's transports and servers, so limits, TLS, addresses and errors are the same. Nothing
+here needs a coroutine: with loop.run() a program can do without asyncio altogether.
 """
 
 from __future__ import annotations
@@ -75,12 +75,13 @@ class SocketHandles(UnixSockets, Connections, Servers):
     ) -> SocketServer:
         """Listen on host and port (0: any that is free) and call on_connection(socket) for each connection.
 
-        host is a numeric address, "localhost" for 127.0.0.1, or None for all interfaces, of both families where the system
-        has sockets for both. sock, bound, takes their place. allow_half_open: when the peer ends its direction the socket
-        stays open for writing until end(). With ssl the callback comes after the handshake. limits: see hoop.Limits.
+        host is a numeric address, "localhost" for 127.0.0.1, or None for all interfaces, of both families where the
+        system has sockets for both. sock, bound, takes their place. allow_half_open: when the peer ends its direction
+        the socket stays open for writing until end(). With ssl the callback comes after the handshake. limits: see
+        hoop.Limits.
 
-        Raises OSError when the address cannot be bound; ValueError for a host that is a name (resolve it first, a listening
-        address should not depend on DNS), a port that is none, and for arguments that do not go together.
+        Raises OSError when the address cannot be bound; ValueError for a host that is a name (resolve it first, a
+        listening address should not depend on DNS), a port out of range, and for arguments that do not go together.
         (Node: net.createServer; uv_listen)
         """
         tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
@@ -100,7 +101,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
         ssl_shutdown_timeout: float | None = None,
         cleanup_socket: bool = CLEANS_UP,
     ) -> SocketServer:
-        """As listen_tcp, on the UNIX socket path (Linux: an abstract name begins with a NUL); see create_unix_server."""
+        """As listen_tcp, on the UNIX socket path (Linux: an abstract name begins with NUL); see create_unix_server."""
         tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         listening = bound_to(os.fspath(path))
         cleanup = file_remover(listening) if cleanup_socket else None
@@ -146,10 +147,10 @@ class SocketHandles(UnixSockets, Connections, Servers):
         ssl: ssl_module.SSLContext | bool | None = None,
         server_hostname: str | None = None,
     ) -> Socket:
-        """A Socket that connects to host and port; on_connect(socket) tells when it has (with ssl: and the handshake is done).
+        """A Socket that connects to host and port, and calls on_connect(socket) then (with ssl: after the handshake).
 
-        It can be written to at once. Addresses are tried as create_connection does, staggered by 250 ms (RFC 8305). What
-        goes wrong comes to on_error(socket, error). ValueError for arguments that do not go together.
+        It can be written to at once. Addresses are tried as create_connection does, staggered by 250 ms (RFC 8305).
+        What goes wrong comes to on_error(socket, error). ValueError for arguments that do not go together.
         (Node: net.connect; uv_tcp_connect)
         """
         tls = host_options(host, ssl, server_hostname, None, None)
@@ -232,8 +233,9 @@ class SocketHandles(UnixSockets, Connections, Servers):
         """A UDP socket on host and port (0: any that is free); on_message(socket, data, address) gets what arrives.
 
         host is as in listen_tcp. With remote_address, numeric too, the socket is connected: only that peer's datagrams
-        arrive, and send() needs no address. sock, bound, takes the place of host and port. Raises OSError when an address
-        does not work, ValueError for a host that is a name, a port that is none and a remote_address that is no (host, port).
+        arrive, and send() needs no address. sock, bound, takes the place of host and port. Raises OSError when an
+        address does not work, ValueError for a host that is a name, a port out of range and a remote_address that is
+        no (host, port).
         (Node: dgram.createSocket; uv_udp_bind)
         """
         from hoop.handles.udp_socket import UdpSocket
@@ -259,7 +261,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
 
 
 def numeric(host: str) -> str:
-    """host, if it is an address in numbers (an IPv6 one perhaps with a zone); 127.0.0.1 for localhost. Else ValueError."""
+    """host, if it is a numeric address (an IPv6 one perhaps with a zone); 127.0.0.1 for localhost. Else ValueError."""
     if host == "localhost":
         return LOCALHOST
     import ipaddress

@@ -26,9 +26,9 @@ class StartTls(BaseLoop, asyncio.AbstractEventLoop):
     ) -> asyncio.Transport:
         """Speak TLS on transport from now on; returns, after the handshake, the transport that protocol is to use.
 
-        The handshake also gets what the peer sent early and an asyncio.StreamReader or a hoop.Socket already holds. Raises TypeError for
-        a transport that cannot be upgraded, ConnectionResetError for one that is closing, and whatever makes the
-        handshake fail (ssl.SSLError, ConnectionError), after which the transport is closed.
+        The handshake also gets what the peer sent early and an asyncio.StreamReader or a hoop.Socket already holds.
+        Raises TypeError for a transport that cannot be upgraded, ConnectionResetError for one that is closing, and
+        whatever makes the handshake fail (ssl.SSLError, ConnectionError), after which the transport is closed.
         """
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
@@ -46,7 +46,7 @@ class StartTls(BaseLoop, asyncio.AbstractEventLoop):
             session.begin_upgrade(transport, taken_from_socket(transport) + taken_from_reader(protocol))
             await waiter
         except BaseException:
-            waiter.cancel()  # where nobody awaits it, the connection's end is no error that was missed
+            waiter.cancel()  # its caller has gone: the connection's end is then no error to log
             transport.close()
             raise
         finally:
@@ -55,13 +55,13 @@ class StartTls(BaseLoop, asyncio.AbstractEventLoop):
 
 
 def taken_from_socket(transport: asyncio.Transport) -> bytes:
-    """What a hoop.Socket, whose connection this was, has received and nobody has read: as with a StreamReader."""
+    """What a hoop.Socket, whose connection this was, has received and its user not read: as with a StreamReader."""
     from hoop.handles.socket import Socket
     from hoop.net.stream import StreamTransport  # type: ignore[attr-defined]
     from hoop.tls.tls_transport import TlsTransport  # type: ignore[attr-defined]
 
     if not isinstance(transport, (StreamTransport, TlsTransport)):
-        return b""  # another one cannot be a Socket's, and need not tell its protocol
+        return b""  # no other transport is a Socket's, or has to have get_protocol()
     former = transport.get_protocol()
     unread: bytes = former._take_unread() if isinstance(former, Socket) else b""  # type: ignore[attr-defined]
     return unread
@@ -70,7 +70,7 @@ def taken_from_socket(transport: asyncio.Transport) -> bytes:
 def taken_from_reader(protocol: asyncio.BaseProtocol) -> bytes:
     """What a StreamReader holds unread belongs to the handshake (cpython#142352).
 
-    Left where it is, clear text that anybody may have sent would pass for what came over TLS.
+    Left where it is, clear text that an attacker may have sent would pass for what came over TLS.
     """
     reader: Any = getattr(protocol, "_stream_reader", None)
     buffer = getattr(reader, "_buffer", None)

@@ -44,8 +44,8 @@ class UnixSockets(Connections, Servers):
     ) -> tuple[asyncio.Transport, ProtocolT]:
         """Connect to the UNIX socket at path (Linux: an abstract name begins with a NUL), or adopt sock (connected).
 
-        Returns (transport, protocol). Raises OSError when nobody listens there, ValueError for arguments that do not go
-        together.
+        Returns (transport, protocol). Raises OSError when no server listens there, ValueError for arguments that do not
+        go together.
         """
         tls = client_options(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
@@ -86,9 +86,10 @@ class UnixSockets(Connections, Servers):
     ) -> Server:
         """Listen on the UNIX socket path (Linux: an abstract name begins with a NUL), or on sock.
 
-        A socket file that stands at path is replaced, whether or not somebody still listens on it. With cleanup_socket
-        (the default since Python 3.13, as in asyncio) closing the server removes the file, unless another socket has
-        taken its place. limits is as in create_server. Raises OSError when path cannot be bound, ValueError for arguments that do not go together.
+        A socket file that stands at path is replaced, whether or not another server still listens on it. With
+        cleanup_socket (the default since Python 3.13, as in asyncio) closing the server removes the file, unless
+        another socket has taken its place. limits is as in create_server. Raises OSError when path cannot be bound, ValueError
+        for arguments that do not go together.
         """
         tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
@@ -129,7 +130,7 @@ def is_file(name: str | bytes) -> bool:
 
 
 def bound_to(path: str | bytes) -> socket.socket:
-    """A socket bound to path; a socket file left there by somebody else is removed first."""
+    """A socket bound to path; a socket file that another server left there is removed first."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if is_file(path):

@@ -2,8 +2,8 @@
 
 So SNI callbacks, key logs, sessions and a context's own sslobject_class work as they do everywhere.
 
-A MemoryBIO keeps the memory of the most it ever held. This engine therefore takes little more than one record at a time,
-and relies on its caller to encrypt no more than one at a time and to take the output after each step.
+A MemoryBIO keeps the memory of the most it ever held. This engine therefore takes little more than one record at a
+time, and relies on its caller to encrypt no more than one at a time and to take the output after each step.
 
 To ask OpenSSL for plaintext when no record is complete costs an exception, more than decrypting a small record does.
 feed() therefore reads the records' lengths (RFC 8446, 5.1), and has_record() knows.
@@ -108,7 +108,7 @@ cdef class MemoryEngine(TlsEngine):
 
 
 cdef TlsEngine new_memory_engine(object context, bint is_server, object server_hostname):
-    """An engine for one connection. ValueError and TypeError for names that no certificate can bear."""
+    """An engine for one connection. ValueError and TypeError for names that no certificate can have."""
     cdef MemoryEngine engine = MemoryEngine.__new__(MemoryEngine)
     if not is_server and not server_hostname and getattr(context, "check_hostname", False):
         raise ValueError("check_hostname requires server_hostname")  # cpython#156793: else no name is checked at all

@@ -4,7 +4,7 @@ This file has the handshake, the shutdown, and what moves the connection from st
 drawing); tls_writing.pyx and tls_reading.pyx are the two halves.
 
 Closing takes a bounded time. Until the bytes have left, ssl_shutdown_timeout counts; after that, an application that
-chose no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify, which RFC 8446 (6.1) does not make anybody wait for.
+chose no timeout waits ANSWER_TIMEOUT_S for the peer's close_notify; RFC 8446 (6.1) does not ask for any wait.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from hoop.core.errors cimport pass_exits_on
@@ -28,8 +28,8 @@ cdef double ANSWER_TIMEOUT_S = 5.0
 
 cdef class TlsSession(TlsReading):
     def __cinit__(self, Reactor loop not None, protocol, TlsEngine engine not None, options, waiter, is_upgrade):
-        """options: a TlsOptions. waiter: a future that is done with the handshake, or None. is_upgrade: protocol already
-        has its connection_made."""
+        """options: a TlsOptions. waiter: a future that is done with the handshake, or None. is_upgrade: protocol has
+        had its connection_made."""
         self.handshake_timeout_s = checked_timeout("ssl_handshake_timeout", options.handshake_timeout,
                                                    HANDSHAKE_TIMEOUT_S)
         self.shutdown_timeout_s = checked_timeout("ssl_shutdown_timeout", options.shutdown_timeout, SHUTDOWN_TIMEOUT_S)
@@ -132,7 +132,7 @@ cdef class TlsSession(TlsReading):
             self.inbound.keep()  # a context may have callbacks
             self.handshake()
             if self.state == TLS_OPEN:
-                # What came with the handshake waits until whoever awaited the handshake has gone on.
+                # What came with the handshake waits until the caller who awaited it has gone on.
                 return self.schedule_reading() if self.undecrypted() > 0 else 0
             if self.state == TLS_HANDSHAKE and not self.inbound.feed_more(self.engine):
                 return 0
@@ -223,7 +223,7 @@ cdef class TlsSession(TlsReading):
         try:
             self.engine.end()
         except BaseException as error:
-            pass_exits_on(error)  # else the peer's data is in the way or its end is known: the output is good all the same
+            pass_exits_on(error)  # else the peer's data is in the way or its end is known: the output is good
         self.send_output_now()
         if self.state != TLS_SHUTDOWN:
             return 0

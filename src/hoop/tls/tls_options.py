@@ -14,7 +14,7 @@ class TlsOptions(NamedTuple):
 
     context: ssl.SSLContext | bool  # True: the default one of a client
     is_server: bool = False
-    server_hostname: str | bytes | None = None  # that the server's certificate must bear; None or empty: any
+    server_hostname: str | bytes | None = None  # in the server's certificate; None or empty: any
     handshake_timeout: float | None = None  # in seconds; None: asyncio's
     shutdown_timeout: float | None = None  # likewise
 
@@ -41,7 +41,7 @@ def host_options(
     handshake_timeout: float | None,
     shutdown_timeout: float | None,
 ) -> TlsOptions | None:
-    """As client_options(): the certificate must bear the name of the host, unless the caller gives another one."""
+    """As client_options(): the name in the certificate is the host's, unless the caller gives another one."""
     name: Any = server_hostname
     if context and name is None:
         if not host:

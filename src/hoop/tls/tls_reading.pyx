@@ -1,8 +1,8 @@
 """The incoming half of a TLS session: ciphertext from the transport below, decrypted and handed to the protocol.
 
-hoop's own stream shows the ciphertext in the reactor's buffer; the engine takes it, and plaintext is made in the same
-buffer and leaves as one exact-size bytes object (or in the buffer of a BufferedProtocol). When more has come than the
-engine takes at once, plaintext is made straight in the object that the protocol gets. Pausing pauses the transport below,
+hoop's own stream shows the ciphertext in the reactor's buffer; the engine takes it, and decrypts into the same buffer,
+which leaves as one exact-size bytes object (or into the buffer of a BufferedProtocol). When more has come than the
+engine takes at once, it decrypts straight into the object that the protocol gets. Pausing pauses the transport below,
 at once.
 """
 cimport cython

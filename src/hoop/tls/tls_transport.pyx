@@ -24,12 +24,12 @@ cdef enum:
 def new_session(loop, protocol, options, waiter=None, is_upgrade=False):
     """A TlsSession, which says what the arguments are, whose app_transport is a TlsTransport.
 
-    ValueError and TypeError for names that no certificate can bear, and for timeouts that are none.
+    ValueError and TypeError for names that no certificate can have, ValueError for timeouts that are not positive.
     """
     cdef object context = default_context(options) if isinstance(options.context, bool) else options.context
     cdef object name = None if options.is_server else options.server_hostname or None
     cdef TlsEngine engine = new_memory_engine(context, bool(options.is_server), name)
-    # Without keywords: there Cython does not bear a lack of memory.
+    # Positional: Cython mishandles a lack of memory in calls with keywords.
     cdef TlsSession session = TlsSession(loop, protocol, engine, options, waiter, is_upgrade)
     cdef TlsTransport transport = TlsTransport.__new__(TlsTransport)
     transport.session = session
@@ -246,7 +246,7 @@ cdef class TlsTransport:
             session.stream.flush_deferred()
         return session.unsent()
 
-    # asyncio's TLS transports have these, too, though no page tells of them.
+    # asyncio's TLS transports have these, too, undocumented.
 
     def set_read_buffer_limits(self, high=None, low=None):
         """For compatibility: pause_reading() holds the peer up at once, not when this much has piled up.

@@ -1,8 +1,8 @@
 """The outgoing half of a TLS session: plaintext that write() was given, encrypted and handed to the transport below.
 
 What one callback writes is held as plaintext until the callback and its microtasks have ended, then encrypted record by
-record and given to the transport below, which sends it with one system call. When that one is full, plaintext waits here,
-by reference. pause_writing() is only about bytes that had to wait, here and in the kernel's stead below.
+record and given to the transport below, which sends it with one system call. When that one is full, plaintext waits
+here, by reference. pause_writing() counts only bytes that have to wait for the peer, here and below.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from hoop.core.reactor cimport flush_if_deferred, may_hold
@@ -96,7 +96,7 @@ cdef class TlsWriting(TlsConnection):
         return 0
 
     cdef object next_record(self):
-        """The plaintext of one record, as far as there is so much: little chunks are joined, of a large one it is a part."""
+        """The plaintext of one record, if there is so much: little chunks joined, or a part of a large one."""
         cdef object head = <object>self.plaintext.head
         cdef Py_ssize_t used = self.plaintext.head_used
         cdef Py_ssize_t size, total
