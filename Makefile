@@ -1,6 +1,6 @@
 # make                 build hoop in place, with PYTHON (default: the clone's environment, else python3)
 # make test            all tests, as ./tests/run; make ctest: those of csrc; make check-types: mypy and stubtest
-# make lint            ruff, cython-lint and clang-format (scripts/lint.sh; --fix mends what they can mend)
+# make lint            ruff, cython-lint, clang-format, shellcheck (scripts/lint.sh; --fix mends what they can mend)
 # make sanitize        hoop's half of the Python suite on modules built with ASan and UBSan (scripts/sanitized_tests.sh)
 # make debug           the same on a debug build of CPython, Debian's by default (scripts/debug_tests.sh)
 # make suites          other projects' tests on asyncio and on hoop (SUITES="tornado uvicorn": only these)

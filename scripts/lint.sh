@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks the form of all sources: scripts/lint.sh, or make lint. Nothing is changed.
 #
-#   scripts/lint.sh          ruff on Python, cython-lint on Cython, clang-format on C
+#   scripts/lint.sh          ruff on Python, cython-lint on Cython, clang-format on C, shellcheck on shell
 #   scripts/lint.sh --fix    let ruff and clang-format mend what they can, and then check
 #
 # The tools are those of the extra `lint` in pyproject.toml, in an environment of their own, build/lint: no compiler and no
@@ -33,11 +33,13 @@ fi
 
 status=0
 say "ruff check"
-ruff check --quiet . || status=1
+ruff check --quiet --output-format concise . || status=1
 say "ruff format"
-ruff format --quiet --check . || status=1
+ruff format --check . || status=1
 say "cython-lint"
 cython-lint src || status=1
 say "clang-format"
 sources_in_c | xargs clang-format --dry-run --Werror || status=1
+say "shellcheck"
+shellcheck --external-sources scripts/*.sh tests/run tests/c/*.sh bench/run .ci/run || status=1
 [ $status -eq 0 ] || fail "make lint has found something; scripts/lint.sh --fix mends what tools can mend"
