@@ -1,5 +1,7 @@
 """hoop: an event loop for CPython with a C and Cython core.
 
+Three ways to run a program on it:
+
     hoop.run(main())                                         # as asyncio.run
     asyncio.run(main(), loop_factory=hoop.new_event_loop)    # Python 3.12+
     uvicorn --loop hoop:new_event_loop app:app

@@ -71,8 +71,8 @@ class Loop(
     """
 
     # In slots, so that Python does not make the instance's __dict__ before a user sets an attribute: until then the
-    # interpreter finds call_soon and its kin without a look into it, and keeps what it found. A base with slots of its own
-    # would have a memory layout of its own, and no class can have two of these: so all slots are here.
+    # interpreter finds call_soon and its kin without a look into it, and keeps what it found. A base with slots of its
+    # own would have a memory layout of its own, and no class can have two of these: so all slots are here.
     __slots__ = ("_former_origin_depth", "_is_abandoned", *slots_of_bases)
 
     def __init__(

@@ -19,8 +19,8 @@ class DataclassFields:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Value:
-    """A frozen dataclass: made of keywords, equal by fields, never changed. To import that module and to have it compile a
-    set of methods for each class would take a fifth of hoop's own time to be imported.
+    """A frozen dataclass: made of keywords, equal by fields, never changed. To import that module and to have it
+    compile a set of methods for each class would take a fifth of hoop's own time to be imported.
     """
 
     def __init_subclass__(cls) -> None:
@@ -56,7 +56,7 @@ class Value:
 
 
 class Durations(Value):
-    """How long something took, over all times that it happened. Percentiles are at most 1/32 too high, never too low."""
+    """How long something took, each time that it happened. Percentiles are at most 1/32 too high, never too low."""
 
     count: int
     mean_ns: int

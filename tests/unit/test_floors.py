@@ -294,7 +294,7 @@ def is_below(name: str, module: str) -> bool:
 
 
 def planned(page: str) -> dict[str, set[str]]:
-    """The units of csrc ("csrc") and the modules of each area ("" for those beside the areas) on docs/architecture.md."""
+    """The units of csrc ("csrc") and the modules of each area ("": beside them) that docs/architecture.md names."""
     names = defaultdict(set)
     (plan,) = PLAN.findall(page)
     area = ""
@@ -332,7 +332,8 @@ def c_functions(text: str) -> Iterator[tuple[str, int]]:
         yield found[1].partition("(")[0].split()[-1], found[0].count("\n") + 1
 
 
-FUNCTIONS = {".py": python_functions, ".pyx": cython_functions, ".pxd": cython_functions, ".c": c_functions, ".h": c_functions}
+FUNCTIONS = {".py": python_functions, ".pyx": cython_functions, ".pxd": cython_functions}
+FUNCTIONS |= {".c": c_functions, ".h": c_functions}
 
 
 def complain(wrong: list[str]) -> None:
@@ -558,7 +559,8 @@ src/hoop/        areas
 
 def test_lengths_of_functions_are_seen() -> None:
     assert list(python_functions("@why\ndef f(\n    a,\n):\n    b\n\n\nc")) == [("f", 4)]
-    cython = "cdef class C:\n    cdef int f(self,\n               x):\n        y\n\n        z\n\n    def g(self):\n        y\n"
+    cython = "cdef class C:\n    cdef int f(self,\n               x):\n        y\n\n        z\n"
+    cython += "\n    def g(self):\n        y\n"
     assert list(cython_functions(cython)) == [("f", 5), ("g", 2)]
     assert list(c_functions("int f(int a,\n      int b)\n{\n    if (a) {\n    }\n}\n")) == [("f", 6)]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from types import MethodDescriptorType
 
-import pytest
-
 import hoop
+import pytest
 from hoop.loop import slots_of_bases
 from hoop.loop_methods.base_loop import BaseLoop
 
 # What Python gives each class for itself.
-OF_EVERY_CLASS = {"__module__", "__doc__", "__annotations__", "__dict__", "__weakref__", "__firstlineno__", "__parameters__"}
-OF_EVERY_CLASS |= {"__static_attributes__", "__abstractmethods__", "_abc_impl", "__annotations_cache__", "__annotate_func__"}
+OF_EVERY_CLASS = {"__module__", "__doc__", "__annotations__", "__dict__", "__weakref__", "__parameters__"}
+OF_EVERY_CLASS |= {"__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl"}
+OF_EVERY_CLASS |= {"__annotations_cache__", "__annotate_func__"}
 
 BASES = [base for base in hoop.Loop.__mro__ if base.__module__.startswith("hoop.loop")]
 MIXINS = [base for base in BASES if base not in (hoop.Loop, BaseLoop)]

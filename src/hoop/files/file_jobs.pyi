@@ -2,14 +2,14 @@
 
 import asyncio
 import os
-from typing import Any, AnyStr, Generic, final
+from typing import Any, AnyStr, Generic, TypeAlias, final
 
 from _typeshed import ReadableBuffer
 
 from hoop.stats import CachedReadStats
 
-_Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-_FdOrPath = int | _Path
+_Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+_FdOrPath: TypeAlias = int | _Path
 
 @final
 class ReadFileJob: ...

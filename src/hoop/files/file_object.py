@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, AnyStr, Generic, Literal, Self, TypeVar, TypeVarTuple, Unpack, overload
+from typing import IO, TYPE_CHECKING, Any, AnyStr, Generic, Literal, Self, TypeVar, TypeVarTuple, overload
 
 from hoop.core.running import running_loop
 from hoop.files import file_jobs
@@ -177,11 +177,11 @@ class File(Generic[AnyStr]):
                 self._device = file_jobs.device_of(file.fileno())
                 self._is_local = self._device is not None and self._device[1]
 
-    async def _run(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    async def _run(self, method: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run method(*args) in its turn, after lines that no caller has taken were put back."""
         return await self._in_turn(self._put_back_first, method, args)
 
-    async def _in_turn(self, method: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    async def _in_turn(self, method: Callable[[*Ts], T], *args: *Ts) -> T:
         self._called += 1
         self._is_untouched = False
         try:
@@ -656,7 +656,8 @@ def open(
     """
 
     def make(opener: Opener | None = opener) -> IO[Any]:
-        return io.open(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        # The builtin, which this module's own open() hides.
+        return io.open(file, mode, buffering, encoding, errors, newline, closefd, opener)  # noqa: UP020
 
     may_be_cached = mode in ("r", "rb", "rt", "br", "tr") and closefd and opener is None
     if may_be_cached and isinstance(file, (str, bytes, os.PathLike)):

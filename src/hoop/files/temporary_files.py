@@ -11,7 +11,7 @@ from typing import IO, Any, AnyStr
 from hoop.files.file_object import BinaryFile, Opening, TextFile, run_owned, running_pool
 
 
-def NamedTemporaryFile(  # noqa: N802  (tempfile's own name)
+def NamedTemporaryFile(  # tempfile's own name
     mode: str = "w+b",
     buffering: int = -1,
     encoding: str | None = None,
@@ -34,7 +34,7 @@ def NamedTemporaryFile(  # noqa: N802  (tempfile's own name)
     return Opening(as_file(make))
 
 
-def TemporaryFile(  # noqa: N802  (tempfile's own name)
+def TemporaryFile(  # tempfile's own name
     mode: str = "w+b",
     buffering: int = -1,
     encoding: str | None = None,

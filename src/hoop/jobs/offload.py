@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import TypeVar, TypeVarTuple
 
 from hoop.core.running import running_loop
 from hoop.jobs.pool import loop_pool
@@ -20,7 +20,7 @@ def immutable_bytes(data: object) -> bytes:
     return data if type(data) is bytes else bytes(memoryview(data))  # type: ignore[arg-type]
 
 
-async def run(module: str, is_small: bool, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+async def run(module: str, is_small: bool, func: Callable[[*Ts], T], *args: *Ts) -> T:
     """func(*args): at once if that takes less than the way to a thread and back, else in a thread of the pool."""
     loop = running_loop(module)
     if is_small:

@@ -32,6 +32,7 @@ class AsyncGenerators(asyncio.AbstractEventLoop):
             warnings.warn(
                 f"asynchronous generator {generator!r} was scheduled after loop.shutdown_asyncgens() call",
                 ResourceWarning,
+                stacklevel=1,
                 source=self,
             )
         self._asyncgens.add(generator)
@@ -39,7 +40,7 @@ class AsyncGenerators(asyncio.AbstractEventLoop):
     def _asyncgen_finalizer(
         self, generator: AsyncGenerator[Any, Any], _is_finalizing: Callable[[], bool] = sys.is_finalizing
     ) -> None:
-        """Runs in whichever thread collects the garbage. At the interpreter's end no loop will run again to close it."""
+        """Runs in the thread that collects the garbage. At the interpreter's end no loop will run again to close it."""
         if _is_finalizing():
             return
         self._asyncgens.discard(generator)

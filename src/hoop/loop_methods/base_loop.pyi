@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 
@@ -16,9 +16,9 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 if sys.version_info >= (3, 12):
-    _CoroutineLike = Coroutine[Any, Any, _T]
+    _CoroutineLike: TypeAlias = Coroutine[Any, Any, _T]
 else:
-    _CoroutineLike = Generator[Any, None, _T] | Coroutine[Any, Any, _T]
+    _CoroutineLike: TypeAlias = Generator[Any, None, _T] | Coroutine[Any, Any, _T]
 
 class BaseLoop:
     slow_callback_duration: float
@@ -34,49 +34,49 @@ class BaseLoop:
         defer_writes: bool = True,
     ) -> None: ...
     def call_soon(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle: ...
     def create_task(self, coro: _CoroutineLike[_T], **kwargs: Any) -> asyncio.Task[_T]: ...
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle: ...
     def call_later(
         self,
         delay: float,
-        callback: Callable[[Unpack[_Ts]], object],
-        *args: Unpack[_Ts],
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> TimerHandle: ...
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[_Ts]], object],
-        *args: Unpack[_Ts],
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> TimerHandle: ...
     def next_tick(
-        self, callback: Callable[[Unpack[_Ts]], object], /, *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[*_Ts], object], /, *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle: ...
     def queue_microtask(
-        self, callback: Callable[[Unpack[_Ts]], object], /, *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[*_Ts], object], /, *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle: ...
     def set_immediate(
-        self, callback: Callable[[Unpack[_Ts]], object], /, *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[*_Ts], object], /, *args: *_Ts, context: Context | None = None
     ) -> Immediate: ...
     def set_timeout(
         self,
-        callback: Callable[[Unpack[_Ts]], object],
+        callback: Callable[[*_Ts], object],
         delay: float = 0,
         /,
-        *args: Unpack[_Ts],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> Timer: ...
     def set_interval(
         self,
-        callback: Callable[[Unpack[_Ts]], object],
+        callback: Callable[[*_Ts], object],
         period: float,
         /,
-        *args: Unpack[_Ts],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> Timer: ...
     def time(self) -> float: ...
@@ -87,13 +87,9 @@ class BaseLoop:
     def get_debug(self) -> bool: ...
     @property
     def poller_name(self) -> str | None: ...
-    def add_reader(
-        self, fd: FileDescriptorLike, callback: Callable[[Unpack[_Ts]], Any], *args: Unpack[_Ts]
-    ) -> None: ...
+    def add_reader(self, fd: FileDescriptorLike, callback: Callable[[*_Ts], Any], *args: *_Ts) -> None: ...
     def remove_reader(self, fd: FileDescriptorLike) -> bool: ...
-    def add_writer(
-        self, fd: FileDescriptorLike, callback: Callable[[Unpack[_Ts]], Any], *args: Unpack[_Ts]
-    ) -> None: ...
+    def add_writer(self, fd: FileDescriptorLike, callback: Callable[[*_Ts], Any], *args: *_Ts) -> None: ...
     def remove_writer(self, fd: FileDescriptorLike) -> bool: ...
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes: ...
     async def sock_recv_into(self, sock: socket.socket, buf: WriteableBuffer) -> int: ...

@@ -8,7 +8,7 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import TypeVar, TypeVarTuple
 
 from hoop.jobs.default_executor import DefaultExecutor
 from hoop.jobs.pool import Pool, disown_jobs, keep_pool, leave_pool, loop_pool
@@ -40,7 +40,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
         return loop_pool(self)
 
     def run_in_executor(
-        self, executor: concurrent.futures.Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+        self, executor: concurrent.futures.Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """Call func(*args) in executor (None: the default one); a future of its result.
 
@@ -48,7 +48,8 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
         """
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
-        if not callable(func) or (self.get_debug() and (asyncio.iscoroutine(func) or inspect.iscoroutinefunction(func))):
+        is_coroutine = self.get_debug() and (asyncio.iscoroutine(func) or inspect.iscoroutinefunction(func))
+        if is_coroutine or not callable(func):
             raise TypeError(f"a plain callable was expected by run_in_executor(), got {func!r}")
         if executor is None:
             if self._executor_shutdown_called:
@@ -116,7 +117,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
         _leave_pool: Callable[[asyncio.AbstractEventLoop, bool], None] = leave_pool,
         _disown_jobs: Callable[[asyncio.AbstractEventLoop], None] = disown_jobs,
     ) -> None:
-        """Of close(), before the core is closed. may_wait: not when a finalizer calls, in whatever thread and moment."""
+        """Of close(), before the core is closed. may_wait: not when a finalizer calls, in any thread at any moment."""
         _leave_pool(self, may_wait)
         self._executor_shutdown_called = True
         executor, self._default_executor = self._default_executor, None

@@ -56,10 +56,10 @@ class NameLookups(Executors):
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
-        """As socket.getaddrinfo. Numeric hosts and ports are answered at once; all else by libc, in a thread of the pool.
+        """As socket.getaddrinfo. Answers numeric hosts and ports at once; libc answers the rest, in the pool.
 
-        Raises socket.gaierror (an OSError), as getaddrinfo(3) does. Where socket.getaddrinfo has been replaced (a test's
-        mock), the replacement is called, in the default executor.
+        Raises socket.gaierror (an OSError), as getaddrinfo(3) does. Where socket.getaddrinfo has been replaced (a
+        test's mock), the replacement is called, in the default executor.
         """
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
@@ -74,7 +74,7 @@ class NameLookups(Executors):
         return found
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
-        """As socket.getnameinfo, in a thread of the pool. Raises socket.gaierror. A replaced one is called, as above."""
+        """As socket.getnameinfo, in a thread of the pool. Raises socket.gaierror. Calls a replaced one, as above."""
         if socket.getnameinfo is not ORIGINAL_GETNAMEINFO:
             return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
         from hoop.names.name_jobs import NameQuestion
@@ -83,8 +83,9 @@ class NameLookups(Executors):
         return name
 
     async def _ask_libc(self, question: AddressQuestion | NameQuestion) -> Any:
-        """In the pool, in the lane that the name has deserved: those that are answered do not wait behind those that are
-        not. Unless a name server was asked about it a moment ago, it is first seen whether this machine answers by itself.
+        """In the pool, in the lane that the name has deserved: those that are answered do not wait behind those that
+        are not. Unless a name server was asked about it a moment ago, it is first seen whether this machine answers by
+        itself.
         """
         from hoop.names.name_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES
 

@@ -1,13 +1,13 @@
 """Child processes: subprocess_exec, subprocess_shell, and how their end is noticed.
 
-The transport's bookkeeping is asyncio's own BaseSubprocessTransport, on hoop's pipe transports. Its standard streams are
-real pipes, so /dev/stdin and /proc/self/fd/1 can be opened in the child.
+The transport's bookkeeping is asyncio's own BaseSubprocessTransport, on hoop's pipe transports. Its standard streams
+are real pipes, so /dev/stdin and /proc/self/fd/1 can be opened in the child.
 
-Where the kernel has pidfd_open(2) the loop watches one such descriptor for each child: it becomes readable when that very
-child ends, also if its number is in use again by then. Elsewhere a thread waits. Neither needs SIGCHLD, which stays the
-user's, or the main thread. Until the loop has been told, the child is not reaped, so its number cannot be reused and a
-signal never reaches a stranger. Only where the program gave asyncio a child watcher of its own choice (up to Python 3.13)
-is that one asked instead: it may be one that reaps every child.
+Where the kernel has pidfd_open(2) the loop watches one such descriptor for each child: it becomes readable when that
+very child ends, also if its number is in use again by then. Elsewhere a thread waits. Neither needs SIGCHLD, which
+stays the user's, or the main thread. Until the loop has been told, the child is not reaped, so its number cannot be
+reused and a signal never reaches a stranger. Only where the program gave asyncio a child watcher of its own choice (up
+to Python 3.13) is that one asked instead: it may be one that reaps every child.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
     _exit_watch: Callable[[], PidWatch | ThreadWatch | None] = staticmethod(lambda: None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As asyncio's. If it fails when the child is there already (a task factory that raises), nothing is left of it."""
+        """As asyncio's. If it fails after the child has started (a task factory that raises), nothing is left of it."""
         try:
             super().__init__(*args, **kwargs)
         except BaseException:
@@ -200,9 +200,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
             process.kill()
             process.wait()
 
-    def _start(
-        self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
-    ) -> None:
+    def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
         self._end_waiters = set()
         if self._loop.is_closed():
             raise RuntimeError("Event loop is closed")  # as the task will say that connects the pipes
@@ -263,10 +261,8 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         if self._returncode is not None or self._proc.returncode is not None:
             return  # reaped: the number may be somebody else's
         self._loop._flush_deferred()
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self._proc.pid, signal)
-        except ProcessLookupError:
-            pass
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -308,7 +304,8 @@ def watch_exit(loop: BaseLoop, transport: ChildTransport) -> None:
     watch: PidWatch | ThreadWatch = PidWatch(loop, transport)
     try:
         watch.start()
-    except (AttributeError, OSError):  # not Linux; an old kernel, a sandbox, no descriptor left, or no room to watch one
+    except (AttributeError, OSError):
+        # Not Linux; an old kernel, a sandbox, no descriptor left, or no room to watch one.
         watch = ThreadWatch(loop, transport)
         watch.start()
     transport._exit_watch = weakref.ref(watch)
@@ -347,8 +344,8 @@ class PidWatch:
 
 
 class ThreadWatch:
-    """A thread that waits for one child. Where the system can wait for an end without reaping, the child is reaped in the
-    loop, as with a pidfd."""
+    """A thread that waits for one child. Where the system can wait for an end without reaping, the child is reaped in
+    the loop, as with a pidfd."""
 
     def __init__(self, loop: BaseLoop, transport: ChildTransport) -> None:
         self._loop = loop
@@ -400,10 +397,8 @@ def wait_without_reaping(pid: int) -> bool:
     """Block until the child has ended; it stays a zombie. False where the system cannot do that."""
     if not hasattr(os, "waitid") or sys.platform == "darwin":  # macOS: tells of stopped children as well
         return False
-    try:
+    with contextlib.suppress(ChildProcessError):  # another part of the program has reaped it: reap() will see
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    except ChildProcessError:
-        pass  # somebody else has reaped it: reap() will see
     return True
 
 

@@ -2,14 +2,14 @@
 
 CPython writes the number of each signal that has a Python-level handler to one descriptor of the process
 (signal.set_wakeup_fd), whatever that handler is. asyncio learns of signals from these bytes, and so does hoop: each is
-counted, and it does not matter who has replaced the Python-level handler. But there is one such descriptor only, and others
-want it, too (Twisted for SIGCHLD, trio's guest mode, ros2's launch). So:
+counted, and it does not matter who has replaced the Python-level handler. But there is one such descriptor only, and
+others want it, too (Twisted for SIGCHLD, trio's guest mode, ros2's launch). So:
 
 - A loop without signal handlers never touches it.
-- A pipe that takes its place in front of somebody else's does so only while its loop runs, passes on every byte, and puts
-  that descriptor back, unless it was closed meanwhile.
-- One that somebody sets while the pipe stands there is left where it is. Its bytes do not reach the pipe, so the loop then
-  goes by the Python-level handlers, which cannot count.
+- A pipe that takes its place in front of somebody else's does so only while its loop runs, passes on every byte, and
+  puts that descriptor back, unless it was closed meanwhile.
+- One that somebody sets while the pipe stands there is left where it is. Its bytes do not reach the pipe, so the loop
+  then goes by the Python-level handlers, which cannot count.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def identity(fd: int) -> tuple[int, int]:
 
 
 class SignalPipe:
-    """A pipe for the numbers of signals. Both ends are non-blocking. Only the main thread may make it stand in front."""
+    """A pipe for the numbers of signals, with non-blocking ends. Only the main thread may make it stand in front."""
 
     # Kept by the class: close() may run in a finalizer that finds modules emptied.
     _set_wakeup_fd = staticmethod(signal.set_wakeup_fd)
@@ -92,8 +92,8 @@ class SignalPipe:
         self.is_in_front = True
 
     def leave(self) -> None:
-        """A run ends: whoever stood there before, or came meanwhile, gets the place. If there is nobody, the pipe stays, as
-        asyncio's does, and keeps what comes before the next run."""
+        """A run ends: whoever stood there before, or came meanwhile, gets the place. If there is nobody, the pipe
+        stays, as asyncio's does, and keeps what comes before the next run."""
         current = self._set_wakeup_fd(self.writing, warn_on_full_buffer=False)
         self.is_in_front = True
         if current != self.writing:
@@ -113,8 +113,8 @@ class SignalPipe:
         self._former = None
 
     def missed(self, sig: int) -> bytes:
-        """For a Python-level handler of sig, in the main thread: what is to be handled at once; nothing if the number comes
-        by the pipe. If nobody stood there, the pipe takes the place."""
+        """For a Python-level handler of sig, in the main thread: what is to be handled at once; nothing if the number
+        comes by the pipe. If nobody stood there, the pipe takes the place."""
         current = self._set_wakeup_fd(self.writing, warn_on_full_buffer=False)
         if current == self.writing:
             return b""
@@ -139,7 +139,7 @@ class SignalPipe:
             self._set_wakeup_fd(-1)
 
     def read(self) -> bytes:
-        """The numbers that have come and are news, one byte each; whoever stood there before gets all. In any thread."""
+        """The numbers that have come and are news, one byte each; the former owner gets all. In any thread."""
         numbers = b""
         try:
             while len(numbers) % 4096 == 0:
@@ -187,8 +187,8 @@ class SignalPipe:
             self.withdraw()
 
     def close(self) -> None:
-        """Idempotent. Elsewhere than in the main thread a pipe that stands in front stays open, since the interpreter goes
-        on writing to that number; the next signal's handler closes it."""
+        """Idempotent. Elsewhere than in the main thread a pipe that stands in front stays open, since the interpreter
+        goes on writing to that number; the next signal's handler closes it."""
         if self.reading < 0:
             return
         if self.is_in_front:

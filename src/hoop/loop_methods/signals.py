@@ -1,7 +1,7 @@
 """Signals: handlers run as callbacks of the loop, one call for each byte that the interpreter writes for a signal.
 
-signal_pipe.py has the pipe that gets these bytes, and whom it must share them with. Without handlers a loop touches nothing
-of the process: a signal ends its sleep by EINTR, and Python's own handlers run before it sleeps again.
+signal_pipe.py has the pipe that gets these bytes, and whom it must share them with. Without handlers a loop touches
+nothing of the process: a signal ends its sleep by EINTR, and Python's own handlers run before it sleeps again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import weakref
 from asyncio import events
 from collections.abc import Callable
-from typing import Any, TypeVarTuple, Unpack
+from typing import Any, TypeVarTuple
 
 from hoop.loop_methods.base_loop import BaseLoop
 from hoop.loop_methods.signal_pipe import SignalPipe
@@ -34,7 +34,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
         self._signal_pipe = None
         self._pid = os.getpid()
 
-    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call callback(*args) in the loop whenever sig arrives.
 
         TypeError for a coroutine function or a number that is no int; ValueError for a number that is no signal;

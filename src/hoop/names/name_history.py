@@ -22,7 +22,7 @@ NO_ANSWER = (socket.EAI_AGAIN, socket.EAI_FAIL)
 
 
 class NameHistory:
-    """For one loop; times are those of loop.time(). Of the names the one that was asked about longest ago goes first."""
+    """For one loop; times are those of loop.time(). The name that was asked about longest ago goes first."""
 
     def __init__(self) -> None:
         self._lanes: OrderedDict[Key, tuple[float, int]] = OrderedDict()  # (until when it counts, lane)

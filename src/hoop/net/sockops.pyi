@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 from hoop.loop_methods.base_loop import BaseLoop
 
@@ -13,8 +13,8 @@ async def sock_call(
     reactor: BaseLoop,
     sock: socket.socket,
     is_send: bool,
-    function: Callable[[Unpack[_Ts]], _T],
-    *arguments: Unpack[_Ts],
+    function: Callable[[*_Ts], _T],
+    *arguments: *_Ts,
     kind: str | None = None,
 ) -> _T: ...
 async def sock_connected(reactor: BaseLoop, sock: socket.socket, address: Any) -> None: ...
