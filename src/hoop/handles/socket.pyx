@@ -1,12 +1,13 @@
 """Socket: a connection as Node.js and libuv show it, with callbacks instead of a protocol.
 
-A Socket is the protocol of the very transport that asyncio's connections have (StreamTransport, for TLS with the TlsTransport
-over it): reading, writing, watermarks, closing and limits are theirs. Here is only what makes events of their calls.
+A Socket is the protocol of the very transport that asyncio's connections have (StreamTransport, for TLS with the
+TlsTransport over it): the transports do the reading, writing, watermarks, closing and limits. This file only makes
+events of their calls.
 
-The events of a connection, each with the socket as first argument: on_connect (outgoing ones); any number of on_data; at
-most one on_end, when the peer has ended its direction; on_drain, after write() has returned False, unless end() was called
-since; on_timeout, after a silence of set_timeout()'s length; on_error, at most once; and last, always, on_close. After each
-of them microtasks run.
+A connection has these events, each with the socket as first argument: on_connect (outgoing ones); any number of
+on_data; at most one on_end, when the peer has ended its direction; on_drain, after write() has returned False, unless
+end() was called since; on_timeout, after a silence of set_timeout()'s length; on_error, at most once; and last,
+always, on_close. Microtasks run after each.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -27,17 +28,18 @@ from hoop.core.checks import check_seconds
 from hoop.net.keepalive import set_keepalive
 
 cdef enum:
-    CONNECTING_HIGH_WATER = 64 * 1024  # bytes written before there is a connection, until write() says False
-    UNREAD_HIGH_WATER = 64 * 1024      # bytes that nobody wants yet, until no more are taken from the kernel
+    CONNECTING_HIGH_WATER = 64 * 1024  # bytes written while connecting, until write() returns False
+    UNREAD_HIGH_WATER = 64 * 1024      # bytes kept for a user who wants none yet, until reading pauses
 
 
 @cython.auto_pickle(False)
 cdef class Socket:
-    """One TCP or UNIX connection. Made by loop.connect_tcp() and its kin, or handed to a server's on_connection.
+    """One TCP or UNIX connection. loop.connect_tcp() and connect_unix() return one, and a server hands one to its
+    on_connection.
 
-    What comes before on_data is set or resume() is called, or during pause(), is kept, 64 KiB and the read that
-    reaches them; the rest stays with the kernel. An open socket is its loop's: it lives until it is closed, whoever else
-    holds it. docs/handles.md has a table of what ends it. (Node: net.Socket; libuv: uv_stream_t)
+    The socket keeps what comes before on_data is set or resume() is called, or during pause(): 64 KiB and the read that
+    reaches them; the rest stays with the kernel. The loop owns an open socket, which lives until it is closed even if
+    the user drops it. docs/handles.md has a table of what ends it. (Node: net.Socket; libuv: uv_stream_t)
     """
 
     def __init__(self, Reactor loop not None, on_connection=None, *, bint allow_half_open=False):
@@ -52,7 +54,7 @@ cdef class Socket:
 
     @property
     def on_data(self):
-        """Called as on_data(socket, data) with each piece of bytes that arrives. Setting it begins reading."""
+        """The socket calls on_data(socket, data) with each piece of bytes that arrives. Setting it begins reading."""
         return self.data_callback
 
     @on_data.setter
@@ -65,13 +67,13 @@ cdef class Socket:
     # ---- called by the transport ---------------------------------------------------------------------------------
 
     def connection_made(self, transport):
-        """The transport's: the connection stands, with TLS after the handshake."""
+        """The transport calls this once the connection stands, with TLS after the handshake."""
         cdef StreamTransport stream = stream_below(transport)
-        self.check_made()
+        self.check_initialised()
         if stream is None:
             raise TypeError(f"a Socket is the protocol of a stream connection or of TLS over one, not of {transport!r}")
         if self.state != SOCKET_CONNECTING:
-            transport.abort()  # destroyed in the meantime
+            transport.abort()  # the user has destroyed the socket in the meantime
             return
         self.transport = transport
         self.is_tls = transport is not stream
@@ -81,15 +83,15 @@ cdef class Socket:
         if self.is_unreferenced:
             transport.unref()
         self.update_flow()
-        if self.wishes is not None:
-            wishes, self.wishes = self.wishes, None
-            for method, arguments in wishes:
+        if self.calls_once_open is not None:
+            calls_once_open, self.calls_once_open = self.calls_once_open, None
+            for method, arguments in calls_once_open:
                 method(*arguments)
         if self.on_connection is not None:
             on_connection, self.on_connection = self.on_connection, None
             on_connection(self)
             return
-        self.send_waiting()
+        self.send_unsent()
         if self.on_connect is not None:
             self.on_connect(self)
         if self.is_drain_due and not self.is_write_paused:
@@ -98,7 +100,7 @@ cdef class Socket:
             self.resume_writing()
 
     def data_received(self, bytes data not None):
-        """The transport's: bytes have come."""
+        """The transport calls this with bytes that have come."""
         self.bytes_read += PyBytes_GET_SIZE(data)
         if not self.is_flowing:
             self.keep_unread(data)
@@ -106,25 +108,25 @@ cdef class Socket:
             self.data_callback(self, data)
 
     def eof_received(self):
-        """The transport's: the peer sends no more. Whether the connection stays open for writing."""
+        """The transport calls this when the peer sends no more. Whether the connection stays open for writing."""
         if self.unread is not None:
             self.is_end_unread = True
             return True
-        self.tell_end()
+        self.note_peer_end()
         return self.is_half_open_allowed and not self.is_ended and not self.is_tls
 
-    cdef int tell_end(self) except -1:
+    cdef int note_peer_end(self) except -1:
         self.is_peer_ended = True
         if self.on_end is not None:
             self.on_end(self)
         return 0
 
     def pause_writing(self):
-        """The transport's: the kernel refuses more than the high-water mark."""
+        """The transport calls this when the kernel refuses more than the high-water mark."""
         self.is_write_paused = True
 
     def resume_writing(self):
-        """The transport's: most of that has gone."""
+        """The transport calls this when the kernel has taken most of that."""
         self.is_write_paused = False
         if self.is_drain_due and not self.is_ended:
             self.is_drain_due = False
@@ -132,31 +134,32 @@ cdef class Socket:
                 self.on_drain(self)
 
     def connection_lost(self, error):
-        """The transport's, or a failed attempt to connect: on_error if there was one, then on_close."""
-        self.check_made()
+        """The transport, or an attempt to connect that has failed, calls this: on_error if there was one, then
+        on_close."""
+        self.check_initialised()
         if self.state == SOCKET_CLOSED:
             return
         self.state = SOCKET_CLOSED
-        self.connecting = self.waiting = self.wishes = self.unread = None
+        self.connecting = self.unsent = self.calls_once_open = self.unread = None
         self.is_flowing = False
         if error is not None:
             self.error = error
             if self.on_error is not None:
                 self.call(self.on_error, (self, error), "on_error")
-            elif self.transport is None or isinstance(error, OSError):  # of others the transport has told
+            elif self.transport is None or isinstance(error, OSError):  # the transport has reported the others
                 self.reactor.report({"message": f"a socket without on_error has failed: {self!r}", "exception": error})
             if self.reactor.after_is_due:
                 self.reactor.settle()
         if self.on_close is not None:
             self.call(self.on_close, (self,), "on_close")
 
-    cdef int check_made(self) except -1:
+    cdef int check_initialised(self) except -1:
         if self.reactor is None:  # a subclass that forgot super().__init__()
             raise RuntimeError("Socket.__init__() was not called")
         return 0
 
     cdef int call(self, object callback, tuple arguments, str name) except -1:
-        """Call one of the last two; whatever it raises, the socket is closed all the same."""
+        """Call on_error or on_close; whatever it raises, the socket is closed all the same."""
         try:
             callback(*arguments)
         except BaseException as error:
@@ -166,12 +169,12 @@ cdef class Socket:
     # ---- connecting ----------------------------------------------------------------------------------------------
 
     def _connect_with(self, task):
-        """The loop's: task makes the connection, with this socket as its protocol."""
+        """The loop calls this: task makes the connection, with this socket as its protocol."""
         if not task.done():
             self.connecting = task
 
     def _failed(self, error):
-        """The loop's: there will be no connection."""
+        """The loop calls this when there will be no connection."""
         self.connecting = None
         self.schedule_lost(error)
 
@@ -182,24 +185,24 @@ cdef class Socket:
         self.state = SOCKET_GIVEN_UP
         return 0
 
-    cdef int wish(self, object method, tuple arguments) except -1:
+    cdef int call_once_open(self, object method, tuple arguments) except -1:
         """Call method once there is a connection."""
-        self.check_made()
+        self.check_initialised()
         if self.state == SOCKET_CONNECTING:
-            if self.wishes is None:
-                self.wishes = []
-            self.wishes.append((method, arguments))
+            if self.calls_once_open is None:
+                self.calls_once_open = []
+            self.calls_once_open.append((method, arguments))
         return 0
 
-    cdef int send_waiting(self) except -1:
-        """What was written while connecting, and end() if that was called too."""
-        cdef list waiting = self.waiting
-        if waiting is not None:
-            self.waiting = None
-            self.waiting_size = 0
-            self.transport.writelines(waiting)
+    cdef int send_unsent(self) except -1:
+        """Send what the user has written while connecting; then end, if the user has called end() too."""
+        cdef list unsent = self.unsent
+        if unsent is not None:
+            self.unsent = None
+            self.unsent_size = 0
+            self.transport.writelines(unsent)
         if self.is_ended:
-            self.finish()
+            self.end_writing()
         return 0
 
     # ---- writing -------------------------------------------------------------------------------------------------
@@ -207,7 +210,8 @@ cdef class Socket:
     def write(self, data):
         """Send bytes, bytearray or memoryview; never blocks. False when it is time to wait for on_drain.
 
-        Nothing is refused: what the kernel has no room for is kept. While connecting, data waits for the connection.
+        The socket keeps what the kernel has no room for, and refuses nothing. While connecting, data waits for the
+        connection.
         TypeError for other data, RuntimeError after end(). On a closed socket data is dropped, and the answer is False.
         """
         cdef object chunk = data if PyBytes_CheckExact(data) else owned_chunk(data)
@@ -225,22 +229,22 @@ cdef class Socket:
             if not self.is_write_paused:
                 return self.stream.state == TRANSPORT_OPEN  # unless that has failed at once
         elif self.state == SOCKET_CONNECTING:
-            if self.waiting is None:
-                self.waiting = []
-            self.waiting.append(chunk)
-            self.waiting_size += size
+            if self.unsent is None:
+                self.unsent = []
+            self.unsent.append(chunk)
+            self.unsent_size += size
             self.bytes_written += size
-            if self.waiting_size <= CONNECTING_HIGH_WATER:
+            if self.unsent_size <= CONNECTING_HIGH_WATER:
                 return True
         else:
-            self.check_made()
+            self.check_initialised()
             return False
         self.is_drain_due = True
         return False
 
     def end(self, data=None):
-        """Send data, if given, then end this direction: the peer sees the end of the stream. Reading goes on until the peer
-        ends too; then the socket is closed. Idempotent without data. (A TLS connection ends in both directions.)
+        """Send data, if given, then end this direction: the peer sees the end of the stream. Reading goes on until the
+        peer ends too; then the socket closes. Idempotent without data. (A TLS connection ends in both directions.)
         """
         if data is not None:
             self.write(data)
@@ -248,9 +252,9 @@ cdef class Socket:
             return
         self.is_ended = True
         if self.state == SOCKET_OPEN:
-            self.finish()
+            self.end_writing()
 
-    cdef int finish(self) except -1:
+    cdef int end_writing(self) except -1:
         if self.is_peer_ended or self.is_tls:
             self.transport.close()
         else:
@@ -258,7 +262,7 @@ cdef class Socket:
         return 0
 
     def destroy(self, error=None):
-        """Close at once: what the kernel has not taken is lost. on_error(socket, error) if one is given, then on_close.
+        """Close at once and drop what the kernel has not taken. on_error(socket, error) if one is given, then on_close.
 
         Idempotent. TypeError for an error that is no exception.
         """
@@ -272,28 +276,29 @@ cdef class Socket:
             if task is not None:
                 task.cancel()
         else:
-            self.check_made()
+            self.check_initialised()
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def pause(self):
-        """Call on_data no more until resume(); what comes meanwhile is kept, up to a limit. Idempotent."""
+        """Call on_data no more until resume(); keep what comes meanwhile, up to a limit. Idempotent."""
         self.is_paused = True
         self.update_flow()
 
     def resume(self):
-        """Undo pause(), or begin reading without on_data: what comes is then dropped. Idempotent."""
+        """Undo pause(), or begin reading without on_data, which drops what comes. Idempotent."""
         self.is_paused = False
         self.is_flow_wanted = True
         self.update_flow()
 
-    # The transport reads on while nothing is wanted: else the peer's end or a reset would never be seen (as Node does).
+    # The transport reads on while the user wants nothing: else it would never see the peer's end or a reset (as in
+    # Node).
 
     cdef bint is_wanting(self) except -1:
         return self.is_flow_wanted and not self.is_paused and self.state == SOCKET_OPEN and not self.is_closing()
 
     cdef int update_flow(self) except -1:
-        self.check_made()
+        self.check_initialised()
         if not self.is_wanting():
             self.is_flowing = False
         elif self.unread is None and not self.is_end_unread:
@@ -311,19 +316,19 @@ cdef class Socket:
             self.unread = collections.deque()
         self.unread.append(data)
         self.unread_size += len(data)
-        if self.is_tls or self.unread_size >= UNREAD_HIGH_WATER:  # TLS ends as a whole: its end must stay behind the data
-            self.transport.pause_reading()
+        if self.is_tls or self.unread_size >= UNREAD_HIGH_WATER:
+            self.transport.pause_reading()  # TLS ends as a whole, so its end must stay behind the data
         return 0
 
     def _take_unread(self):
-        """start_tls()'s: what came and was not shown belongs to the handshake."""
+        """start_tls() calls this: bytes that on_data has not seen belong to the handshake."""
         unread = b"".join(self.unread or ())
         self.unread = None
         self.unread_size = 0
         return unread
 
     def _show_unread(self):
-        """What came before it was wanted, then the end if that has come, too."""
+        """Give on_data what came before the user wanted it, then call on_end if the peer's end has come, too."""
         self.is_show_due = False
         try:
             while self.unread is not None and self.is_wanting():
@@ -337,11 +342,11 @@ cdef class Socket:
                     self.reactor.settle()
             if self.unread is None and self.is_end_unread and self.state == SOCKET_OPEN and not self.is_closing():
                 self.is_end_unread = False
-                self.tell_end()
+                self.note_peer_end()
                 if not self.is_half_open_allowed or self.is_ended:
                     self.transport.close()
         except (SystemExit, KeyboardInterrupt):
-            self.update_flow()  # the rest comes when the loop runs again
+            self.update_flow()  # the next run of the loop gives the rest
             raise
         except BaseException as error:
             self.reactor.report_failure("Fatal error: on_data or on_end of a socket failed.", error, self.transport, self)
@@ -352,9 +357,10 @@ cdef class Socket:
     # ---- options -------------------------------------------------------------------------------------------------
 
     def set_timeout(self, seconds, callback=None):
-        """Call on_timeout(socket) once nothing was received or sent for that long; then again after the next activity.
+        """Call on_timeout(socket) after so many seconds without a byte received or sent; then again after the next
+        activity.
 
-        The socket stays open: that is for the callback to decide. None or 0 switches it off. A callback becomes on_timeout.
+        The socket stays open: the callback decides. None or 0 switches the timeout off. A callback becomes on_timeout.
         ValueError or TypeError for what is no time. (Node: socket.setTimeout, in milliseconds there)
         """
         check_seconds("the timeout", seconds or None)
@@ -364,29 +370,29 @@ cdef class Socket:
         if self.state == SOCKET_OPEN:
             set_quiet_timeout(self.stream, seconds or 0, self._timed_out)
         else:
-            self.wish(self.set_timeout, (seconds,))
+            self.call_once_open(self.set_timeout, (seconds,))
 
     def _timed_out(self):
         if self.on_timeout is not None:
             self.on_timeout(self)
 
     def set_write_deferral(self, enabled):
-        """Whether write() may hold bytes until the callback that runs has ended (docs/writes.md). If not, it sends at once;
-        what is held is sent now. The default is the loop's.
+        """Whether write() may hold bytes until the running callback has ended (docs/writes.md). If not, write() sends
+        at once, and held bytes go now. The default is the loop's.
         """
         if self.state == SOCKET_OPEN:
             self.transport.set_write_deferral(enabled)
         else:
-            self.wish(self.set_write_deferral, (enabled,))
+            self.call_once_open(self.set_write_deferral, (enabled,))
 
     def set_keepalive(self, enabled=True, *, idle=None, interval=None, count=None):
         """Have TCP probe a silent peer: after idle seconds, every interval seconds, count times. (tcp(7))
 
-        None leaves an option as it is. OSError for what the kernel does not take.
+        None leaves an option as it is. OSError for a value that the kernel refuses.
         """
         if self.state == SOCKET_OPEN:
             if self.stream.fd < 0:
-                return  # closed in the meantime
+                return  # the socket has closed in the meantime
             sock = self.transport.get_extra_info("socket")
             if not enabled:
                 sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_KEEPALIVE, 0)
@@ -395,18 +401,18 @@ cdef class Socket:
             else:
                 set_keepalive(sock, idle, interval, count)
         else:
-            self.wish(self._set_keepalive, (enabled, idle, interval, count))
+            self.call_once_open(self._set_keepalive, (enabled, idle, interval, count))
 
     def _set_keepalive(self, enabled, idle, interval, count):
         self.set_keepalive(enabled, idle=idle, interval=interval, count=count)
 
     def set_nodelay(self, enabled=True):
-        """Send small packets at once (TCP_NODELAY), as is the default here; False: collect them (Nagle). No-op for UNIX."""
+        """Send small packets at once (TCP_NODELAY), the default here; False: collect them (Nagle). No-op for UNIX."""
         if self.state == SOCKET_OPEN:
             if self.stream.state < TRANSPORT_LOST:
                 check(hoop_net_set_nodelay(self.stream.fd, bool(enabled)))
         else:
-            self.wish(self.set_nodelay, (enabled,))
+            self.call_once_open(self.set_nodelay, (enabled,))
 
     def header_received(self):
         """The head of the peer's message is complete: header_timeout (hoop.Limits) no longer applies."""
@@ -445,19 +451,19 @@ cdef class Socket:
 
     @property
     def is_closed(self):
-        """Whether on_close has been called or is about to; also while an end() or destroy() is under way."""
+        """Whether the socket has called on_close or is about to; also while an end() or destroy() is under way."""
         return self.state != SOCKET_CONNECTING and (self.state != SOCKET_OPEN or self.is_closing())
 
     cdef bint is_closing(self) except -1:
-        """Of an open socket: whether its transport takes nothing any more."""
+        """Whether the transport of an open socket takes no more data."""
         return self.stream.state != TRANSPORT_OPEN or (self.is_tls and self.transport.is_closing())
 
     @property
     def write_buffer_size(self):
-        """Bytes that were written and that the kernel has not taken. (Node: writableLength)"""
+        """Written bytes that the kernel has not taken. (Node: writableLength)"""
         if self.state == SOCKET_OPEN:
             return self.transport.get_write_buffer_size()
-        return self.waiting_size
+        return self.unsent_size
 
     @property
     def remote_address(self):

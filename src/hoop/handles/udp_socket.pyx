@@ -1,4 +1,5 @@
-"""UdpSocket: a UDP endpoint as Node.js and libuv show it. It is the protocol of the transport that asyncio's endpoints have."""
+"""UdpSocket: a UDP endpoint as Node.js and libuv show it, the protocol of the transport that asyncio's endpoints
+have."""
 cimport cython
 from hoop.core.csrc cimport AF_INET, AF_INET6
 from hoop.core.reactor cimport Reactor
@@ -14,11 +15,11 @@ from hoop.net.datagram import make_datagram
 
 @cython.auto_pickle(False)
 cdef class UdpSocket:
-    """One UDP socket, made by loop.bind_udp(). (Node: dgram.Socket; libuv: uv_udp_t)
+    """One UDP socket; loop.bind_udp() makes it. (Node: dgram.Socket; libuv: uv_udp_t)
 
-    Callbacks, each with the socket as first argument: on_message(socket, data, address); on_error(socket, error), after
-    which the socket goes on (an ICMP answer, a datagram that is too long); on_drain, after send() has returned False; and
-    last on_close. Microtasks run after each.
+    Callbacks, each with the socket as first argument: on_message(socket, data, address); on_error(socket, error),
+    after which the socket goes on (an ICMP answer, a datagram that is too long); on_drain, after send() has returned
+    False; and last on_close. Microtasks run after each.
     """
 
     def __init__(self, Reactor loop not None, sock, on_message, remote_address=None):
@@ -26,7 +27,7 @@ cdef class UdpSocket:
             raise RuntimeError("a UdpSocket is initialised once")
         self.on_message = on_message
         self.transport = make_datagram(loop, sock, self, remote_address)
-        self.transport.reactor.keep_idle(self.transport)  # open, it is its loop's, whether or not it reads
+        self.transport.reactor.keep_idle(self.transport)  # the loop owns an open socket, whether or not it reads
 
     cdef DatagramTransport its_transport(self):
         if self.transport is None:  # a subclass that forgot super().__init__()
@@ -36,25 +37,25 @@ cdef class UdpSocket:
     # ---- called by the transport ---------------------------------------------------------------------------------
 
     def connection_made(self, transport):
-        """The transport's: datagrams may come."""
+        """The transport calls this: datagrams may come."""
 
     def datagram_received(self, data, address):
-        """The transport's."""
+        """The transport calls this with each datagram."""
         self.bytes_read += len(data)
         if self.on_message is not None:
             self.on_message(self, data, address)
 
     def error_received(self, error):
-        """The transport's: a send has failed, or the network tells of one."""
+        """The transport calls this when a send has failed, or the network reports one that has."""
         if self.on_error is not None:
             self.on_error(self, error)
 
     def pause_writing(self):
-        """The transport's: the kernel refuses more than the high-water mark."""
+        """The transport calls this when the kernel refuses more than the high-water mark."""
         self.is_write_paused = True
 
     def resume_writing(self):
-        """The transport's: most of that has gone."""
+        """The transport calls this when the kernel has taken most of that."""
         self.is_write_paused = False
         if self.is_drain_due:
             self.is_drain_due = False
@@ -62,7 +63,7 @@ cdef class UdpSocket:
                 self.on_drain(self)
 
     def connection_lost(self, error):
-        """The transport's: the end."""
+        """The transport calls this last."""
         try:
             if error is not None and self.on_error is not None:
                 self.on_error(self, error)
@@ -75,9 +76,9 @@ cdef class UdpSocket:
     def send(self, data, address=None):
         """Send one datagram to address, (host, port), or to the remote address that the socket was made with.
 
-        Never blocks. False when the kernel is full and it is time to wait for on_drain; the datagram is kept all the same.
-        TypeError for other data than bytes, bytearray and memoryview; ValueError without an address or with a wrong one.
-        After close() or destroy() the datagram is dropped, and the answer is False.
+        Never blocks. False when the kernel is full and it is time to wait for on_drain; the datagram is kept all the
+        same. TypeError for other data than bytes, bytearray and memoryview; ValueError without an address or with a
+        wrong one. After close() or destroy() the datagram is dropped, and the answer is False.
         """
         cdef DatagramTransport transport = self.its_transport()
         cdef RawAddress raw
@@ -100,7 +101,7 @@ cdef class UdpSocket:
         return True
 
     def close(self):
-        """Send what is kept, then close; on_close follows. Idempotent."""
+        """Send what the socket has kept, then close; on_close follows. Idempotent."""
         self.its_transport().close()
 
     def destroy(self):
@@ -118,7 +119,7 @@ cdef class UdpSocket:
     def set_broadcast(self, enabled=True):
         """Allow sending to broadcast addresses (socket(7): SO_BROADCAST)."""
         cdef DatagramTransport transport = self.its_transport()
-        if transport.fd >= 0:  # else it is closed, and there is nothing to allow
+        if transport.fd >= 0:  # else the socket is closed, and there is nothing to allow
             transport.sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_BROADCAST, int(bool(enabled)))
 
     def ref(self):
@@ -147,14 +148,14 @@ cdef class UdpSocket:
 
     @property
     def remote_address(self):
-        """The address that datagrams go to and come from, if the socket was made with one; else None."""
+        """The peer's address, if the socket was made with one; else None."""
         return self.its_transport().get_extra_info("peername")
 
     def __repr__(self):
         return f"<UdpSocket over {self.transport!r}>"
 
 
-# ---- addresses that send() is given: a wrong one is the caller's mistake, and no reason to lose the socket -----------
+# ---- addresses that the caller gives send(): a wrong one raises, and the socket goes on -----------------------------
 
 cdef int check_peer(object address, object peer) except -1:
     """A connected socket sends to its peer only, whatever the system call is told."""
@@ -166,7 +167,7 @@ cdef int check_peer(object address, object peer) except -1:
 
 
 cdef int check_address(int family, object address) except -1:
-    """What is left for the socket object: names, and what is no address at all. ValueError for the latter."""
+    """Leave names to the socket object; ValueError for what is no address at all."""
     cdef Py_ssize_t count
     if family != AF_INET and family != AF_INET6:
         return 0
