@@ -4,14 +4,14 @@ from os import strerror as os_strerror
 
 
 class OutOfMemory(OSError, MemoryError):
-    """ENOMEM, of an allocation or of the kernel: who expects an error of a system call finds it to be one, as in asyncio, and
-    who expects a MemoryError does, too."""
+    """ENOMEM, of an allocation or of the kernel. Both callers that expect an error of a system call, as in asyncio, and
+    callers that expect a MemoryError catch it."""
 
     __module__ = "hoop"
 
 
 cdef object os_error(long result):
-    """The exception for a csrc result below 0; it is returned, not raised."""
+    """Return, not raise, the exception for a csrc result below 0."""
     return file_error(result, None, None)
 
 
@@ -26,7 +26,7 @@ cdef object datagram_error(long result):
 
 
 cdef object file_error(long result, object filename, object other_filename):
-    """The same with the names that the error is about; None where there is none."""
+    """The same with the names that the error is about, or None."""
     cdef int number = <int>-result
     cdef object kind = OutOfMemory if number == ENOMEM else OSError
     if filename is None:

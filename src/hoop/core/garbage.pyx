@@ -1,8 +1,9 @@
 """What the garbage collector sees of a reactor.
 
-Cython's own traverse and clear know a class's object attributes. The references in rings, heap, inbox and table are plain
-pointers to it, and a cycle through them (an abandoned loop always is one) would never be collected. show_to_collector
-chains functions that visit those into the slots of a type derived from Reactor, before Python subclasses inherit them.
+Cython's own traverse and clear know a class's object attributes. To them the references in rings, heap, inbox and
+table are plain pointers, so a cycle through these (an abandoned loop always is one) would never be collected.
+show_to_collector chains functions that visit them into the slots of a type derived from Reactor, before Python
+subclasses inherit the slots.
 """
 from cpython.object cimport PyObject
 from hoop.core.cpython_api cimport gc_clear_fn, gc_traverse_fn, gc_visit_fn, type_slots
@@ -94,7 +95,7 @@ cdef int reactor_clear(PyObject *self) noexcept:
 
 
 cdef int show_to_collector(object reactor_type) except -1:
-    """Once, for the compiled type that users' loops derive from."""
+    """Call this once, for the compiled type that users' loops derive from."""
     global attributes_traverse, attributes_clear
     cdef type_slots *slots = <type_slots *><PyObject *>reactor_type
     attributes_traverse = slots.tp_traverse

@@ -1,8 +1,8 @@
 """Handle and its kinds: one scheduled callback with its arguments and its context.
 
-Handle, ThreadSafeHandle and TimerHandle stand in for those of asyncio: isinstance() holds through `__class__` (inheriting
-would bring asyncio's own fields along), and the attributes that the ecosystem reads (`_callback`, `_args`, `_context`,
-`_when`, `_cancelled`, `_scheduled`) are there. Immediate is hoop's own, as is Timer (timer.pyx).
+Handle, ThreadSafeHandle and TimerHandle stand in for those of asyncio: isinstance() holds through `__class__`
+(inheriting would bring asyncio's own fields along), and the attributes that the ecosystem reads (`_callback`,
+`_args`, `_context`, `_when`, `_cancelled`, `_scheduled`) are there. Immediate is hoop's own, as is Timer (timer.pyx).
 """
 cimport cython
 from cpython.object cimport PyObject
@@ -24,7 +24,7 @@ cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._form
 
 @cython.freelist(1024)
 cdef class Handle:
-    """A callback scheduled with call_soon and its kin. Made by the loop only."""
+    """A callback scheduled with call_soon or another call of the loop. Only the loop makes these."""
 
     @property
     def __class__(self):
@@ -55,7 +55,8 @@ cdef class Handle:
         return self.source_traceback
 
     def cancel(self):
-        """Make sure that the callback does not run. Idempotent; safe from any thread; releases callback and arguments."""
+        """Make sure that the callback does not run. Idempotent; safe from any thread; releases callback and
+        arguments."""
         discard(self)
 
     def cancelled(self):
@@ -82,7 +83,8 @@ cdef class ThreadSafeHandle(Handle):
         return events._ThreadSafeHandle
 
     def cancel(self):
-        """Make sure that the callback does not run. While another thread runs it, wait until it has ended. Idempotent."""
+        """Make sure that the callback does not run. While another thread runs it, wait until it has ended.
+        Idempotent."""
         self.await_end()
         discard(self)
 
@@ -92,12 +94,12 @@ cdef class ThreadSafeHandle(Handle):
         return self.is_cancelled
 
     cdef int begin(self) except -1:
-        """The callback is about to be called, by this thread."""
+        """This thread is about to call the callback."""
         self.runner = PyThread_get_thread_ident()
         return 0
 
     cdef int end(self) except -1:
-        """It has returned or raised."""
+        """The callback has returned or raised."""
         cdef list waiting = self.waiting
         self.runner = 0
         if waiting is not None:
@@ -111,7 +113,7 @@ cdef class ThreadSafeHandle(Handle):
             return 0
         lock = allocate_lock()
         lock.acquire()
-        if self.runner != 0:  # it may have ended meanwhile: allocating can run other code
+        if self.runner != 0:  # the callback may have ended meanwhile: allocating can run other code
             if self.waiting is None:
                 self.waiting = []
             self.waiting.append(lock)
@@ -126,7 +128,7 @@ cdef class ScheduledHandle(Handle):
         hoop_timer_init(&self.timer, <void *>self)
 
     cdef int repeat(self) except -1:
-        """It repeats and has run: arm it again."""
+        """Arm a handle that repeats, once it has run."""
         raise NotImplementedError("a handle that repeats must say how")
 
     def cancel(self):
@@ -291,8 +293,8 @@ cdef Immediate new_immediate(object loop, object callback, PyObject **arguments,
 
 
 cdef int invoke(Handle handle) noexcept:
-    """Call it; -1 with the exception set if it raised. Callback and arguments are kept alive here, since the callback may
-    cancel its own handle."""
+    """Call the callback; -1 with the exception set if it raised. invoke() keeps callback and arguments alive, since the
+    callback may cancel its own handle."""
     cdef PyObject *stack[3]
     cdef PyObject *result
     cdef PyObject *rest
@@ -358,7 +360,7 @@ cdef tuple arguments_of(Handle handle):
 
 
 cdef object callback_source(Handle handle):
-    """The callback and where it is defined. Its arguments are shown in debug mode only: they may hold secrets."""
+    """The callback and where it is defined, with its arguments in debug mode only: they may hold secrets."""
     if HAS_DEBUG_ARGUMENT:
         return format_helpers._format_callback_source(handle.callback, arguments_of(handle),
                                                       debug=handle.loop.get_debug())
@@ -368,7 +370,7 @@ cdef object callback_source(Handle handle):
 
 
 cdef object source_without_arguments(object callback):
-    """Where asyncio cannot leave them out (cpython#112997, mended in Python 3.12.2)."""
+    """For versions whose asyncio cannot leave the arguments out (cpython#112997, mended in Python 3.12.2)."""
     cdef object source = format_helpers._get_function_source(callback)
     cdef str suffix = ""
     while isinstance(callback, functools.partial):

@@ -7,8 +7,8 @@ from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 
 cdef class Errand:
-    """Who can be called in the next turn without any memory: a link in the scheduler's list. For what must not be lost when
-    scheduling finds none."""
+    """An object that the next turn can call without needing memory: a link in the scheduler's list. For what must not
+    be lost when scheduling finds no memory."""
     cdef Errand next_errand
     cdef flag is_errand_due
 
@@ -32,8 +32,8 @@ cdef class Scheduler:
     cdef hoop_meter meter
     cdef object given_clock     # None, or a callable returning nanoseconds in place of the monotonic clock
     cdef object clock           # who is asked for the time: None (the monotonic clock), given_clock, or REPLACED_TIME
-    cdef bint is_time_replaced  # somebody has put another time() in place of ours: it is asked
-    cdef Py_ssize_t references  # what run() waits for besides queues and timers: watchers, and whoever called ref()
+    cdef bint is_time_replaced  # a subclass or a test has put another time() in place of ours: ask that
+    cdef Py_ssize_t references  # what run() waits for besides queues and timers: watchers, and each ref()
     cdef size_t jobs_in_flight  # submitted to a pool, and not yet back
     cdef bint after_is_due      # flushes, next_ticks or microtasks hold something
     cdef bint stopping
@@ -41,9 +41,10 @@ cdef class Scheduler:
     cdef bint debug
     cdef unsigned long thread_id  # of the thread inside run_turns, else 0
 
-    # For work that no queue, timer or watcher shows (a job in the pool, a thread that will post): run() does not return
-    # before each ref() has had its unref(). Both in the loop's thread, or while the loop does not run; the unref() of work
-    # that has ended belongs into the callback that it posts. RuntimeError when there is nothing to undo.
+    # For work that no queue, timer or watcher shows (a job in the pool, a thread that will post): run() does not
+    # return before each ref() has had its unref(). Both in the loop's thread, or while the loop does not run; the
+    # unref() of work that has ended belongs into the callback that it posts. RuntimeError when there is nothing to
+    # undo.
     cdef int ref(self) except -1
     cdef int unref(self) except -1
     cdef bint is_alive(self) except -1  # whether run() has anything left to wait for
@@ -80,8 +81,8 @@ cdef class Scheduler:
 
 
 cdef inline int64_t deadline_after(int64_t now_ns, double delay_s) noexcept:
-    """Rounded up: never early. A negative delay has passed already, and orders before later ones. What does not fit into
-    64 bits of nanoseconds (285 years) never comes, nor does NaN: INT64_MAX."""
+    """Rounded up: never early. A negative delay has passed already, and orders before later ones. What does not fit
+    into 64 bits of nanoseconds (285 years) never comes, nor does NaN: INT64_MAX."""
     if not delay_s < 9.0e9:
         return INT64_MAX
     if delay_s <= -9.0e9:

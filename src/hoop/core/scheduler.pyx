@@ -1,4 +1,5 @@
-"""The scheduler: what is to run. Queues of callbacks, timers, and what other threads have posted; it runs nothing itself.
+"""The scheduler: what is to run. It has the queues of callbacks, the timers and what other threads have posted; it
+runs nothing itself.
 
 Ownership: every ring, the heap and the inbox own one reference to each entry. The garbage collector sees all of them
 (garbage.pyx).
@@ -8,14 +9,14 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.core.cpython_api cimport PyObject_Call, PyThread_get_thread_ident
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check
-from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle, handle_of_node, new_handle, new_immediate, \
-    new_posted_handle, new_timer_handle
+from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle, handle_of_node, new_handle, \
+    new_immediate, new_posted_handle, new_timer_handle
 from hoop.core.rings cimport drain, make_room, push, push_owned
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 import asyncio
 
-cdef object REPLACED_TIME = NotImplemented  # it is no None, and nobody's to call
+cdef object REPLACED_TIME = NotImplemented  # neither None nor callable
 
 cdef int64_t LONGEST_SLEEP_NS = 24 * 3600 * 1000000000  # asyncio.base_events.MAXIMUM_SELECT_TIMEOUT
 
@@ -57,9 +58,9 @@ cdef class Scheduler:
         return self.time()
 
     cdef int look_at_time(self) except -1:
-        """Find out whether somebody has replaced time(): a class derived from the loop's, an attribute, a test tool. Called
-        when the loop is made, when a run begins, and when such an attribute is set; a class that is patched while its loops
-        run is seen by their next run."""
+        """Find out whether a subclass, an attribute or a test tool has replaced time(). Called when the loop is made,
+        when a run begins, and when such an attribute is set; a class that is patched while its loops run is seen by
+        their next run."""
         self.is_time_replaced = self.has_other_time()
         self.clock = REPLACED_TIME if self.is_time_replaced else self.given_clock
         return 0
@@ -78,7 +79,7 @@ cdef class Scheduler:
         return self.check_thread() if self.debug else 0
 
     cdef int check_thread(self) except -1:
-        """Debug mode: call_soon and its kin belong to the loop's own thread."""
+        """In debug mode: only the loop's own thread may schedule, except by call_soon_threadsafe. RuntimeError."""
         if not self.may_touch():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
         return 0
@@ -111,7 +112,7 @@ cdef class Scheduler:
     cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
         """A callback for the next turn."""
         if self.thread_id == 0 and not hoop_inbox_is_empty(&self.inbox):
-            self.take_inbox()  # posted before: it stays before
+            self.take_inbox()  # what was posted before runs before
         cdef Handle handle = new_handle(self, callback, arguments, count, context)
         push(&self.ready, handle)
         return handle
@@ -178,7 +179,7 @@ cdef class Scheduler:
     # ---- when there is no memory ------------------------------------------------------------------------------------
 
     cdef int run_errand_later(self, Errand errand) noexcept:
-        """Have errand.on_errand() called in the next turn, without needing memory for it."""
+        """Have the next turn call errand.on_errand(), without needing memory for it."""
         if not errand.is_errand_due:
             errand.is_errand_due = True
             errand.next_errand = self.errands
@@ -196,7 +197,7 @@ cdef class Scheduler:
         return 0
 
     cdef int note_failed_turn(self, uint64_t turn, object error) except -1:
-        """Raise error if that goes on and on."""
+        """Raise error once too many turns in a row have failed."""
         self.failed_turns = self.failed_turns + 1 if turn == self.failed_turn + 1 else 1
         self.failed_turn = turn
         if self.failed_turns > MOST_FAILED_TURNS:
@@ -233,7 +234,7 @@ cdef class Scheduler:
             return 0
         hoop_meter_timers_due(&self.meter, deadline_ns, now_ns)
         while hoop_timers_deadline_ns(&self.timers, INT64_MAX) <= now_ns:
-            make_room(&self.due)  # first: what is out of the heap must not be lost
+            make_room(&self.due)  # first, so that no timer is lost between heap and queue
             timer = hoop_timers_pop_due(&self.timers, now_ns)
             if timer == NULL:
                 break
@@ -248,10 +249,10 @@ cdef class Scheduler:
         deadline_ns = hoop_timers_deadline_ns(&self.timers, INT64_MAX)
         if deadline_ns == INT64_MAX:
             return -1
-        if self.is_time_replaced:  # as asyncio does: perhaps it follows the real time, with an offset
+        if self.is_time_replaced:  # as asyncio does: that time() may follow the real one, with an offset
             return min(deadline_ns - now_ns, LONGEST_SLEEP_NS) if deadline_ns > now_ns else 0
         if self.clock is not None:
-            return 0  # a clock of the test's own: its time does not pass while we sleep
+            return 0  # a test's own clock stands still while we sleep
         return deadline_ns - now_ns if deadline_ns > now_ns else 0
 
     cdef int release_queues(self) except -1:

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 
 cdef class Guard:
-    """Who is told what a transport's traffic does, to time and to bound it. A transport without limits has none."""
+    """Hears from a transport what its traffic does, to time it and to bound it. A transport without limits has none."""
     cdef int on_received(self) except -1                        # the kernel had bytes for us
     cdef int on_sent(self) except -1                            # the kernel took bytes
     cdef int on_refused(self, Py_ssize_t unsent) except -1      # so many bytes wait for the kernel
@@ -18,7 +18,7 @@ cdef class Guard:
 cdef class TimeoutQueue:
     cdef Reactor reactor
     cdef hoop_expiry_queue waiting  # nodes whose owner is a Guard (borrowed: a guard leaves before it goes)
-    cdef TimerHandle timer          # for the first one, or a little later; None when nobody has waited
+    cdef TimerHandle timer          # for the first node, or a little later; None while no node waits
     cdef object context             # empty: callbacks enter their own
     cdef int64_t stamp_ns           # the time that activity in turn stamp_turn is given
     cdef uint64_t stamp_turn

@@ -1,10 +1,10 @@
 """Timeouts by the thousand: all that wait equally long share one queue and one timer of the loop.
 
-Noting activity moves a node to the end of its queue (csrc/expiry.h), so it costs the same with ten connections and ten
-thousand, and touches no heap. Its time is read from the clock once a turn. The timer is set for the node that will expire
-first. When it rings and that node has been active in the meantime, it is set anew, a 64th of the timeout later at least:
-so an expiry comes never early and at most that much late, a busy queue costs 64 wake-ups per timeout, and one in which
-nothing happens none before something has really expired.
+Noting activity moves a node to the end of its queue (csrc/expiry.h), so it costs the same with ten connections and
+ten thousand, and touches no heap. Its time is read from the clock once a turn. The timer is set for the node that
+will expire first. When it rings and that node has been active in the meantime, it is set anew, a 64th of the timeout
+later at least: so an expiry comes never early and at most that much late, a busy queue costs 64 wake-ups per timeout,
+and one in which nothing happens none before something has really expired.
 
 The timer is unreferenced: loop.run() waits for connections, not for their timeouts.
 """
@@ -42,14 +42,14 @@ cdef class Guard:
         return 0
 
     cdef int on_expired(self, hoop_expiry_node *node) except -1:
-        raise NotImplementedError("who waits must say what follows")
+        raise NotImplementedError("a guard that waits must say what follows")
 
 
 cdef class TimeoutQueue:
     """Made by timeout_queue() only."""
 
     cdef int64_t now_ns(self) except? -1:
-        """The time of the running turn: connections by the hundred are served with one look at the clock."""
+        """The time of the running turn: one look at the clock serves hundreds of connections."""
         cdef Reactor reactor = self.reactor
         if reactor.clock is not None or not reactor.in_callback:
             return reactor.now_ns()
@@ -59,7 +59,7 @@ cdef class TimeoutQueue:
         return self.stamp_ns
 
     cdef int touch(self, hoop_expiry_node *node) except -1:
-        """Wait from now on, whether or not it has waited already."""
+        """Have node wait from now on, whether or not it has waited already."""
         if (node == self.waiting.ends.previous and self.stamp_turn == self.reactor.meter.turns
                 and self.reactor.in_callback):
             return 0  # what was received in this turn is answered in it
@@ -100,7 +100,7 @@ cdef int64_t later(int64_t now_ns, int64_t delay_ns) noexcept:
 
 
 cdef TimeoutQueue timeout_queue(Reactor reactor, double timeout_s):
-    """The loop's queue for that many seconds (more than 0). It lives as long as somebody who waits in it keeps it."""
+    """The loop's queue for that many seconds (more than 0). Its users keep it alive; the loop does not."""
     cdef int64_t timeout_ns = max(deadline_after(0, timeout_s), 1)
     cdef TimeoutQueue queue
     if reactor.timeout_queues is None:

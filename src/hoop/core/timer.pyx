@@ -1,8 +1,8 @@
 """Timer: what set_timeout and set_interval return, after Node's Timeout.
 
-An interval's deadlines lie on a grid: first deadline + k periods. Its next one is set when the callback has ended, to the
-first point of the grid that is still to come. So a late call does not shift those behind it (no drift), and ticks that
-passed while the loop or the callback itself was busy are skipped: at most one call is ever due.
+An interval's deadlines lie on a grid: first deadline + k periods. When the callback has ended, the timer sets its next
+deadline to the first point of the grid that is still to come. So a late call does not shift the calls behind it (no
+drift), and the timer skips ticks that passed while the loop or the callback was busy: at most one call is ever due.
 """
 from hoop.core.csrc cimport hoop_timer_is_pending, hoop_timers_remove
 from hoop.core.handle cimport ScheduledHandle, fill, withdraw
@@ -26,7 +26,7 @@ cdef class Timer(ScheduledHandle):
 
     @property
     def delay(self):
-        """The seconds it was set to: until the call, or from one to the next."""
+        """The seconds that the timer was set to: until the call, or from one call to the next."""
         return self.delay_s
 
     @property
@@ -43,7 +43,7 @@ cdef class Timer(ScheduledHandle):
         withdraw(self)
 
     def refresh(self):
-        """Start anew: the next call comes one delay from now, also if the timeout had already passed. Returns self.
+        """Start anew: the next call comes one delay from now, even if the timeout has already passed. Returns self.
 
         Cheaper than a new timer. RuntimeError once closed, and for a closed loop. (Node: timeout.refresh)
         """
@@ -73,7 +73,7 @@ cdef class Timer(ScheduledHandle):
     cdef int repeat(self) except -1:
         cdef int64_t now_ns, wait_ns
         if self.is_cancelled or self.reactor.closed or hoop_timer_is_pending(&self.timer):
-            return 0  # the last: refreshed by its own callback
+            return 0  # the last of these: its own callback has refreshed it
         now_ns = self.reactor.now_ns()
         wait_ns = self.period_ns - (now_ns - self.deadline_ns) % self.period_ns
         return self.set_deadline(INT64_MAX if now_ns > INT64_MAX - wait_ns else now_ns + wait_ns)
