@@ -5,17 +5,17 @@ from hoop.core.reactor cimport Reactor
 
 
 cdef class Job(Handle):
-    """What a pool runs. A subclass for each kind holds the C structure with the hoop_job in it, and points to that."""
+    """What a pool runs. A subclass for each kind holds the C structure with the hoop_job in it, and points to it."""
     cdef hoop_job *job          # set by the subclass's __cinit__, after hoop_job_init()
     cdef object future          # while it is in flight
     cdef Crew crew              # likewise
 
     cdef object result(self)    # on the loop's thread, after run(): the result, or raises
-    cdef int settle(self, object future) except -1
+    cdef int deliver_to(self, object future) except -1  # what result() gives or raises
 
 
 cdef class Crew:
-    """A queue and the threads that serve it. They hold it, so it ends after them; whoever owns it (Pool) stops it."""
+    """A queue and the threads that serve it. The threads hold their crew, so it ends after them; its Pool stops it."""
     cdef hoop_pool *core
     cdef int size
     cdef size_t queue_limit     # 0: none
@@ -33,7 +33,6 @@ cdef class Crew:
     cdef int start(self, Job job) except -1
     cdef int hire(self) except -1
     cdef int serve_python(self) except? -1
-    cdef int take_back(self, Job job) except -1
     cdef int take_back(self, Job job) except -1
     cdef int check_usable(self) except -1
     cdef list empty_queue(self, Reactor reactor)

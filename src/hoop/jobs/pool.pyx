@@ -1,14 +1,14 @@
 """The thread pool's Python side: jobs, the threads that run them, and the futures of their results.
 
 csrc/pool.h has the queue and says how a job travels: submitted by the loop's thread, run by a worker, back through the
-loop's inbox by the node of its Handle. Here a Job is a Handle whose callback settles the job's future.
+loop's inbox by the node of its Handle. Here a Job is a Handle whose callback gives the job's result to its future.
 
-Ownership. A job in flight owns itself, so to speak: one reference is the queue's, then the worker's, then the inbox's, then
-the ready queue's. It keeps its loop alive, as the thread that runs it would; the collector sees it again as soon as it is in
-the inbox. Threads hold their Crew, never a Pool: a Pool that nobody holds any more stops its crew.
+Ownership. While in flight, a job's one reference moves: queue, worker, inbox, ready queue. The job keeps its loop
+alive, as the thread that runs it would; the collector sees the job again as soon as it is in the inbox. Threads hold
+their Crew, never a Pool: a Pool that is dropped without close() stops its crew.
 
-A native job is run without the GIL. A PythonJob takes it; the threads of a crew that runs nothing else keep it from job to
-job, and look for the next job only once they have it, so that a burst of short calls costs one change of threads.
+A native job runs without the GIL. A PythonJob takes it; the threads of a crew that runs nothing else keep it from job
+to job, and look for the next job only once they have it, so that a burst of short calls costs one change of threads.
 """
 cimport cython
 from cpython.object cimport PyObject
@@ -37,7 +37,7 @@ cdef enum:
     JOBS_PER_GIL_RELEASE = 16  # a C function never looks whether another thread wants the GIL
 
 
-# For the hooks at the end of this file. No attribute of the module: they may run when that has been emptied.
+# For the hooks at the end of this file. No attribute of the module: they may run after the interpreter has emptied it.
 cdef object crews = weakref.WeakSet()
 
 cdef str NO_THREADS = "can't start new thread"  # as Python says it
@@ -49,7 +49,7 @@ cdef class Job(Handle):
     cdef object result(self):
         raise NotImplementedError("a job must have a result")
 
-    cdef int settle(self, object future) except -1:
+    cdef int deliver_to(self, object future) except -1:
         try:
             value = self.result()
         except BaseException as error:
@@ -59,7 +59,7 @@ cdef class Job(Handle):
         return 0
 
     def __call__(self, future):
-        """The future is done, and not by us: it was cancelled."""
+        """What the job's asyncio future calls when it is done before the job is back: its caller has cancelled it."""
         if self.crew is not None:
             self.crew.take_back(self)
 
@@ -80,7 +80,7 @@ cdef class PythonJob(Job):
         self.job = &self.own
 
     cdef int call(self) noexcept:
-        """On the worker. What it called is let go of there, too."""
+        """On the worker, which also lets go of what it has called."""
         try:
             self.value = self.func(*self.args)
         except BaseException as error:
@@ -89,7 +89,7 @@ cdef class PythonJob(Job):
         self.args = None
         return 0
 
-    cdef int settle(self, object future) except -1:
+    cdef int deliver_to(self, object future) except -1:
         error, self.error = self.error, None
         if error is None:
             future.set_result(self.value)
@@ -104,7 +104,7 @@ cdef void run_python_job(hoop_job *job) noexcept with gil:
 
 
 cdef void abandon_job(hoop_job *job) noexcept with gil:
-    """It has run, but its loop is closed. The reference that travelled with it ends here."""
+    """The job has run, but its loop is closed. The reference that travelled with the job ends here."""
     cdef Job self = <Job>handle_of_node(job.node)
     Py_DECREF(self)
     end_flight(self)
@@ -113,13 +113,13 @@ cdef void abandon_job(hoop_job *job) noexcept with gil:
 cdef int end_flight(Job job) except -1:
     job.future = None
     job.crew = None
-    job.first = None  # itself
+    job.first = None  # the job itself
     return 0
 
 
-def settle_future(Job job not None):
-    """On the loop's thread: the job is back."""
-    future = job.future
+def come_back(Job job not None):
+    """The callback of a job's handle, on the loop's thread: the job has run, or will not."""
+    cdef object future = job.future
     if future is None:
         raise RuntimeError(f"{job!r} is not in flight")
     (<Reactor>job.loop).jobs_in_flight -= 1
@@ -129,9 +129,9 @@ def settle_future(Job job not None):
     try:
         future.remove_done_callback(job)
     except MemoryError:
-        pass  # it will be called, and finds nothing to do
+        pass  # the future will call it, and it finds nothing to do
     if job.job.state == HOOP_JOB_DONE:
-        job.settle(future)
+        job.deliver_to(future)
     elif job.job.state == HOOP_JOB_STRANDED:
         future.set_exception(RuntimeError(NO_THREADS))
     else:
@@ -157,14 +157,14 @@ cdef class Crew:
     def __cinit__(self, int size, size_t queue_limit, int64_t spin_ns, str name, bint holds_gil):
         check(hoop_pool_open(&self.core, size, queue_limit, abandon_job))
         self.spin_ns = spin_ns
-        if not holds_gil:  # a thread that must wait for the GIL anyway gains nothing
+        if not holds_gil:  # spinning gains nothing for a thread that must wait for the GIL anyway
             hoop_pool_set_spin(self.core, spin_ns)
         self.size = size
         self.queue_limit = queue_limit
         self.name = name
         self.holds_gil = holds_gil
         self.threads = []
-        self.hiring = threading.RLock()  # again by the same thread: a finalizer may use a pool at any moment
+        self.hiring = threading.RLock()  # reentrant: a finalizer may use a pool at any moment, in this thread, too
         crews.add(self)
 
     def __dealloc__(self):
@@ -186,32 +186,32 @@ cdef class Crew:
             raise RuntimeError("this event loop belongs to the parent process; make a new one after fork()")
         if job.job == NULL or job.job.state != HOOP_JOB_IDLE or job.future is not None:
             raise RuntimeError(f"{job!r} cannot be submitted: it has no work, or was submitted before")
-        flush_if_deferred(reactor)  # the thread may do what tells somebody to look for what was written
+        flush_if_deferred(reactor)  # the job may tell a peer to look for what was written
         if reactor.crews is None or self not in reactor.crews:
             note_crew(reactor, self)
-        future = asyncio.Future(loop=reactor)
+        future = reactor.new_future()
         job.loop = reactor
         job.context = PyContext_New()
-        job.callback = settle_future
-        job.first = job
+        job.callback = come_back
+        job.first = job  # the argument of come_back(); a bound method would cost 2 % of the instructions of a job
         job.argument_count = 1
         job.future = future
         job.job.inbox = &reactor.inbox
         job.job.waker = &reactor.waker
-        future.add_done_callback(job)
+        future.add_done_callback(job)  # for the same reason it is the job that takes itself back: Job.__call__()
         reactor.jobs_in_flight += 1
         reactor.spin.limit_ns = self.spin_ns
         try:
             self.start(job)
         except BaseException:
-            if job.future is None:  # else it is on its way all the same, and will be counted when it is back
+            if job.future is None:  # else the job is on its way all the same, and is counted when it is back
                 reactor.jobs_in_flight -= 1
             raise
         return future
 
     cdef int start(self, Job job) except -1:
-        """Queue it, with a thread more if one is wanted. If it raises and has not taken the job back (whose future is then
-        None), a thread had it already."""
+        """Queue job, and start a thread if the queue wants one more. If start() raises, job.future tells whether the
+        job was taken back (None) or a thread has it already."""
         cdef int result
         job.crew = self
         Py_INCREF(job)  # this one travels
@@ -231,7 +231,7 @@ cdef class Crew:
                 if hoop_pool_cancel(self.core, job.job):
                     Py_DECREF(job)
                     end_flight(job)
-                self.give_back(True)  # what others have queued meanwhile, because this thread was to come
+                self.give_back(True)  # what callers have queued meanwhile, counting on this thread
                 raise
         return 0
 
@@ -243,7 +243,8 @@ cdef class Crew:
         return os_error(result)
 
     cdef int hire(self) except -1:
-        """The thread that submitting has asked for. If that raises, it is no longer expected, unless it runs already."""
+        """Start the thread that submitting has asked for. If that raises, the crew no longer expects it, unless it
+        runs."""
         cdef Place place = None
         thread = None
         try:
@@ -252,7 +253,8 @@ cdef class Crew:
             thread = threading.Thread(target=self.serve, args=(place,), name=f"{self.name}_{self.hired}")
             self.hired += 1
             with self.hiring:
-                # First: an interrupt may end start() when the thread already runs. Weakly: one that dies lets go of its place.
+                # Before start(), which an interrupt may end when the thread already runs. Weakly, so that a thread that
+                # dies lets go of its place.
                 self.threads.append(weakref.ref(thread))
                 thread.start()
         except BaseException as error:
@@ -263,21 +265,21 @@ cdef class Crew:
             self.threads = [former for former in self.threads if former() is not thread]
             if hoop_pool_worker_failed(self.core) == 0 or not isinstance(error, RuntimeError):
                 raise
-            # else no more threads are to be had, and those that are there will do
+            # else the system gives no more threads, and those that run will do
         return 0
 
     def serve(self, Place place):
         """What a thread does until the crew is stopped."""
         cdef int result
         if place.is_taken:
-            return  # whoever wanted it was interrupted, and does not expect it any more
+            return  # hire() was interrupted, and does not expect this thread any more
         place.is_taken = True
         if self.holds_gil:
             result = self.serve_python()
         else:
             with nogil:
                 result = hoop_pool_work(self.core)
-        if result < 0:  # it has been counted out
+        if result < 0:  # the thread has been counted out
             self.give_back(True)
             check(result)
 
@@ -304,7 +306,7 @@ cdef class Crew:
         return 0
 
     cdef int take_back(self, Job job) except -1:
-        """Out of the queue, if it still is in there."""
+        """Take job out of the queue, if it is still there."""
         if not self.forked and hoop_pool_cancel(self.core, job.job):
             Py_DECREF(job)
             (<Reactor>job.loop).jobs_in_flight -= 1
@@ -312,26 +314,26 @@ cdef class Crew:
         return 0
 
     cdef list empty_queue(self, Reactor reactor):
-        """Take back all that is queued for reactor: the jobs."""
+        """Take back and return the jobs that are queued for reactor."""
         return taken_jobs(hoop_pool_cancel_all(self.core, &reactor.inbox))
 
     cdef int give_back(self, bint if_stranded) except -1:
-        """From any thread: let the loops of all that is queued cancel it. if_stranded: only if there is no thread, nor one
-        on its way, and then they are told so."""
+        """From any thread: let the loops of all queued jobs cancel them. if_stranded: only if no thread runs or is on
+        its way, and then tell the loops so."""
         cdef Job job
         cdef hoop_job *without_inbox
         if if_stranded:
             without_inbox = hoop_pool_give_back_stranded(self.core)
         else:
             without_inbox = hoop_pool_give_back(self.core)
-        for job in taken_jobs(without_inbox):  # their loop is closed, or there never was one
+        for job in taken_jobs(without_inbox):  # of a loop that is closed, or of none
             if job.loop is None:
                 job.future.cancel()
             end_flight(job)
         return 0
 
     cdef int stop(self) except -1:
-        """Let the threads end when they have run what is queued."""
+        """Have the threads end once they have run what is queued."""
         if not self.stopped and not self.forked:
             self.stopped = True
             hoop_pool_stop(self.core)
@@ -348,7 +350,7 @@ cdef class Crew:
     cdef int join(self) except -1:
         if self.forked:
             return 0
-        with self.hiring:  # by another thread: until that has started, nobody can wait for it
+        with self.hiring:  # a thread that another one starts just now cannot be joined before it has started
             threads = [former() for former in self.threads]
         for thread in threads:
             if thread is not None and thread.ident is not None and thread is not threading.current_thread():
@@ -357,10 +359,10 @@ cdef class Crew:
 
 
 cdef class Place:
-    """That a thread is expected. If it ends, or cannot begin, without having taken it (Python code of its start has found no
-    memory), the crew must not wait for it."""
+    """Stands for a thread that the crew expects. The thread takes its place as the first thing it does. If it ends, or
+    cannot begin, before that (Python code of its start has found no memory), the crew must not wait for it."""
     cdef Crew crew
-    cdef bint is_taken          # by the thread, or back by whoever wanted the thread
+    cdef bint is_taken          # by the thread, or back by hire()
 
     def __del__(self):
         if not self.is_taken and self.crew is not None and not self.crew.forked:
@@ -370,7 +372,8 @@ cdef class Place:
 
 
 cdef int note_crew(Reactor reactor, Crew crew) except -1:
-    """It has jobs of this loop from now on. Those whose last thread has left have none any more."""
+    """Note that crew has jobs of this loop from now on. Forget crews whose last thread has left: they have none
+    left."""
     cdef Crew former
     reactor.crews = {former for former in reactor.crews or () if not former.is_over()}
     reactor.crews.add(crew)
@@ -378,7 +381,7 @@ cdef int note_crew(Reactor reactor, Crew crew) except -1:
 
 
 cdef list taken_jobs(hoop_job *job):
-    """Of a list of jobs that are no longer queued. Their references travel no more."""
+    """The jobs of a C list, which are no longer queued. Their references travel no more."""
     cdef hoop_job *next
     cdef list jobs = []
     while job != NULL:
@@ -408,12 +411,13 @@ cdef class Pool:
 
     size: the most threads, 1 to 1024 (default: HOOP_THREADPOOL_SIZE, else 4); they are started when they are needed.
     Name lookups may use half of them, at least one, and two more for names that do not wait for a name server.
-    queue_limit: the most jobs that may wait for a thread; one more raises PoolFull. None is no limit. spin_us: how many microseconds a thread looks for the next job, and the loop for a result,
-    before they sleep; 0 to 1000 (default: HOOP_POOL_SPIN_US, else 30, or 0 where the process has one CPU). See docs/pool.md.
+    queue_limit: the most jobs that may wait for a thread; one more raises PoolFull. None is no limit.
+    spin_us: how many microseconds a thread looks for the next job, and the loop for a result, before they sleep; 0 to
+    1000 (default: HOOP_POOL_SPIN_US, else 30, or 0 where the process has one CPU). See docs/pool.md.
     ValueError or TypeError for other values.
 
-    A loop makes a pool of its own at first use (Loop.pool) and closes it. One that is made by hand can be handed to several
-    loops, in the same or in different threads, as Loop(pool=...); whoever made it closes it, or uses it in a `with`.
+    A loop makes a pool of its own at first use (Loop.pool) and closes it. A pool that the user makes can be handed to
+    several loops, in the same or in different threads, as Loop(pool=...); the user closes it, or uses it in a `with`.
     """
 
     def __init__(self, size=None, *, queue_limit=None, spin_us=None):
@@ -451,9 +455,10 @@ cdef class Pool:
     def run(self, func, *args):
         """Call func(*args) on a thread of the pool; an asyncio future of its result, on the running loop.
 
-        For calls that end by themselves and soon, and let go of the GIL (hashlib, zlib): as many as there are threads run at
-        a time, and one that waits for another may wait for ever. loop.run_in_executor has no such bound. Cancelling the
-        future takes the call back while it is queued; once it runs, it runs to its end and the result is dropped.
+        For calls that end by themselves and soon, and let go of the GIL (hashlib, zlib): as many as there are threads
+        run at a time, and one that waits for another may wait for ever. loop.run_in_executor has no such bound.
+        Cancelling the future takes the call back while it is queued; once it runs, it runs to its end and the result is
+        dropped.
         RuntimeError without a running hoop loop, or if the pool is closed; PoolFull; TypeError if func is not callable.
         """
         return self.run_for(running_reactor("hoop.Pool"), func, args)
@@ -468,7 +473,8 @@ cdef class Pool:
         return self.its_crew().submit(loop, job)
 
     def run_without_loop(self, future, func, tuple args):
-        """Call func(*args), which must not raise. future: a concurrent.futures.Future, cancelled if that never happens."""
+        """Call func(*args), which must not raise. future: a concurrent.futures.Future, cancelled if the call never
+        happens."""
         cdef PythonJob job = PythonJob.__new__(PythonJob)
         job.func = func
         job.args = args
@@ -490,7 +496,7 @@ cdef class Pool:
     def detach(self, Reactor loop not None):
         """For a loop that closes: cancel its queued jobs, wait for its running ones.
 
-        RuntimeError when called by one of these; KeyboardInterrupt, say, may end the waiting.
+        RuntimeError when one of these calls it; KeyboardInterrupt, say, may end the waiting.
         """
         cdef Job job
         cdef bint is_quiet = False
@@ -511,7 +517,7 @@ cdef class Pool:
             self.crew.give_back(False)
 
     def stop(self):
-        """Take no more jobs. The threads end when they have run what is queued; nobody waits for that."""
+        """Take no more jobs. The threads end when they have run what is queued; stop() does not wait for that."""
         self.its_crew().stop()
 
     def join(self):
@@ -519,7 +525,7 @@ cdef class Pool:
         self.its_crew().join()
 
     def close(self):
-        """Take no more jobs, cancel those that are queued, and wait for the running ones and the threads. Idempotent."""
+        """Take no more jobs, cancel the queued ones, and wait for the running ones and the threads. Idempotent."""
         self.its_crew().stop()
         self.cancel_queued()
         self.crew.join()
@@ -564,9 +570,9 @@ def loop_pool_if_made(Reactor loop not None):
 
 
 def leave_pool(Reactor loop not None, bint may_wait):
-    """For a loop that closes: cancel its queued jobs, wait for its running ones, and close the pool if it is the loop's own.
+    """For a loop that closes: cancel its queued jobs, wait for its running ones, and close a pool that is its own.
 
-    may_wait: else only tell the threads of such a pool to end: a finalizer calls. As Pool.detach().
+    may_wait: False when a finalizer calls: then only tell the threads of such a pool to end. As Pool.detach().
     """
     cdef Pool pool = loop.jobs_pool
     if pool is None:
@@ -596,7 +602,7 @@ def python_pool(int size, str name):
 
 
 cdef int cancel_now(Job job) except -1:
-    """On its loop's thread."""
+    """Cancel a job that is no longer queued, on its loop's thread."""
     (<Reactor>job.loop).jobs_in_flight -= 1
     future = job.future
     end_flight(job)
@@ -631,7 +637,7 @@ cdef int64_t spin_ns_of(object spin_us) except? -1:
     else:
         checked_number("spin_us", spin_us, 0, MOST_SPIN_US)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return spin_us * 1000 if cpus > 1 else 0  # on one CPU, who looks keeps off who works
+    return spin_us * 1000 if cpus > 1 else 0  # on one CPU, a thread that looks keeps off the one that works
 
 
 cdef object number_in_environment(str name, int default, int least, int most):
@@ -656,14 +662,14 @@ cdef object checked_number(str name, object number, least, most):
 # ---- the process --------------------------------------------------------------------------------------------------
 
 def mark_crews_forked():
-    """In the child: the threads are not there, and the locks may be held by one of them."""
+    """In the child: the threads are gone, and the locks may be held by one of them."""
     cdef Crew crew
     for crew in list(crews):
         crew.forked = True
 
 
 def stop_crews():
-    """At the end of the interpreter, before it waits for the threads of pools that nobody closed."""
+    """At the end of the interpreter, before it waits for the threads of pools that were not closed."""
     cdef Crew crew
     for crew in list(crews):
         crew.stop()
