@@ -287,6 +287,7 @@ def perform(name: str, count: int, marks: Marks) -> None:
 def main() -> None:
     name, *counts = sys.argv[1:]
     marks = Marks()
+    sys.setswitchinterval(100)  # seconds: no thread asks for the GIL because valgrind is slow
     for number, count in enumerate(counts):
         perform(name, int(count), marks)
         if number == 0:
