@@ -224,6 +224,13 @@ async def uvicorn_request(loop: Any, count: int) -> None:
 
     listener = socket.create_server(("127.0.0.1", 0))
     server = make_server()
+    asked = loop.create_future()
+
+    async def main_loop() -> None:
+        await server.on_tick(0)
+        await asked
+
+    server.main_loop = main_loop  # uvicorn's looks at the clock ten times a second, however slow valgrind is
     serving = loop.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0)
@@ -231,7 +238,7 @@ async def uvicorn_request(loop: Any, count: int) -> None:
     answer_size = await size_of_answer(loop, peer)
     await ask_again_and_again(loop, peer, count, REQUEST, answer_size)
     peer.close()
-    server.should_exit = True
+    asked.set_result(None)
     await serving
 
 
