@@ -17,7 +17,7 @@ from bench.rounds import round_order
 
 BASE = "executor on uvloop"  # what ratios are shown against
 
-Outcome = dict[str, Any]  # "contender", "way", "loop"; "us": by workload, by round; "failure"
+Outcome = dict[str, Any]  # "contender", "way", "loop"; "us", "cpu_us": by workload, by round; "failure"
 
 
 def contenders(loops: Sequence[str]) -> list[Outcome]:
@@ -27,7 +27,7 @@ def contenders(loops: Sequence[str]) -> list[Outcome]:
         if loop in loops:
             package = WAYS[way].package
             is_there = package is None or importlib.util.find_spec(package) is not None
-            outcome: Outcome = {"contender": f"{way} on {loop}", "way": way, "loop": loop, "us": {}}
+            outcome: Outcome = {"contender": f"{way} on {loop}", "way": way, "loop": loop, "us": {}, "cpu_us": {}}
             found.append(outcome | {"failure": None if is_there else f"{package} is not installed"})
     return found
 
@@ -59,23 +59,26 @@ def _measure(outcome: Outcome, number: int, seconds: float) -> None:
     command = [sys.executable, "-m", "bench.files", "--way", outcome["way"], "--loop", outcome["loop"]]
     with running([*command, "--seconds", str(seconds)]) as child:
         for workload in WORKLOADS:
-            outcome["us"].setdefault(workload, {})[number] = _next_answer(child, seconds)
+            answer = _next_answer(child, seconds)
+            for metric in ("us", "cpu_us"):
+                outcome[metric].setdefault(workload, {})[number] = float(answer[metric])
 
 
-def _next_answer(child: Child, seconds: float) -> float:
+def _next_answer(child: Child, seconds: float) -> dict[str, Any]:
     child.read_json(START_LIMIT_S)  # it begins
     answer = child.read_json(10 * seconds + START_LIMIT_S)
     if "failure" in answer:
         raise ChildFailed(str(answer["failure"]))
-    return float(answer["median_us"])
+    return answer
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """Microseconds for each operation, and the ratio to BASE within a round; less is better."""
+    """Microseconds for each operation, by the clock and of CPU, and the clock's ratio to BASE within a round; less is
+    better."""
     base = next((outcome for outcome in outcomes if outcome["contender"] == BASE and outcome["failure"] is None), None)
     header = ["µs per operation"]
     for _, title in WORKLOADS.values():
-        header += [title, "±", *(["/uvloop"] if base else [])]
+        header += [title, "±", *(["/uvloop"] if base else []), "CPU"]
     rows = []
     for outcome in outcomes:
         name = f"{WAYS[outcome['way']].title}, {LOOPS[outcome['loop']].name}"
@@ -89,6 +92,8 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
             if base:
                 theirs = base["us"][workload]
                 row.append(f"{median({number: values[number] / theirs[number] for number in values}):.2f}")
+            row.append(f"{median(outcome['cpu_us'][workload]):,.1f}")
         rows.append(row)
-    note = ["/uvloop is the ratio to run_in_executor on uvloop"] if base else []
+    note = ["CPU: microseconds of CPU time, all threads"]
+    note += ["/uvloop is the ratio to run_in_executor on uvloop"] if base else []
     return ["files", *(f"  {line}" for line in [*render_table(header, rows), *note]), ""]

@@ -324,8 +324,16 @@ BENCHMARKS: dict[str, Micro] = {
 }
 
 
-def run_benchmark(micro: Micro, factory: LoopFactory, seconds: float) -> list[float]:
-    """Nanoseconds per operation of each batch, on a new loop, for about `seconds`. The first batch does not count."""
+@dataclass(frozen=True)
+class Spent:
+    """What an operation took, the mean of a batch, in nanoseconds: by the benchmark's clock, and of all threads' CPU."""
+
+    clock_ns: float
+    cpu_ns: float
+
+
+def run_benchmark(micro: Micro, factory: LoopFactory, seconds: float) -> list[Spent]:
+    """What an operation took in each batch, on a new loop, for about `seconds`. The first batch does not count."""
     loop = factory()
     try:
         batch = micro.prepare(loop)
@@ -336,14 +344,15 @@ def run_benchmark(micro: Micro, factory: LoopFactory, seconds: float) -> list[fl
         loop.close()
 
 
-async def _repeat(micro: Micro, batch: Batch, seconds: float) -> list[float]:
+async def _repeat(micro: Micro, batch: Batch, seconds: float) -> list[Spent]:
     await batch()
-    results: list[float] = []
+    results: list[Spent] = []
     deadline = time.perf_counter() + seconds
     while len(results) < LEAST_BATCHES or time.perf_counter() < deadline:
-        begin_ns = micro.clock_ns()
+        begin_cpu_ns, begin_ns = time.process_time_ns(), micro.clock_ns()
         operations = await batch()
-        results.append((micro.clock_ns() - begin_ns) / operations)
+        clock_ns, cpu_ns = micro.clock_ns() - begin_ns, time.process_time_ns() - begin_cpu_ns
+        results.append(Spent(clock_ns / operations, cpu_ns / operations))
     return results
 
 
@@ -363,7 +372,7 @@ def main() -> None:
             os.sched_setaffinity(0, cores if micro.threads else {min(cores)})
         print(json.dumps({"begin": name}), flush=True)
         try:
-            results = run_benchmark(micro, factory, arguments.seconds)
+            results = [spent.clock_ns for spent in run_benchmark(micro, factory, arguments.seconds)]
         except Exception as error:  # whatever a loop raises is its result
             answer: dict[str, object] = {"failure": f"{type(error).__name__} {error}".strip()[:160]}
         else:
