@@ -1,5 +1,7 @@
 """Draws the results as a PNG: throughput and CPU time of each workload, and the micro benchmarks.
 
+A panel has the short name of its workload; what that is stands in the legend at the foot.
+
 `python -m bench.plot RESULTS.json PLOT.png` draws a results file again.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,9 @@ OTHER_COLOUR = "#bbbbbb"
 COLUMNS = 3
 PANEL_WIDTH, PANEL_HEIGHT = 5.2, 2.7  # inches
 MICRO_ROW_HEIGHT = 0.34  # inches for each benchmark
+LEGEND_COLUMNS = 2
+LEGEND_LINE_HEIGHT = 0.2  # inches
+LEGEND_WIDTH = 92  # characters of a line, beside the name
 DOTS_PER_INCH = 110
 
 
@@ -57,19 +63,45 @@ def _figure(results: Mapping[str, Any], workloads: list[Mapping[str, Any]], micr
 
     rows = -(-len(workloads) // COLUMNS)
     micro_height = MICRO_ROW_HEIGHT * len(micro) + 1.2 if micro else 0.0
-    heights = [PANEL_HEIGHT] * rows + ([micro_height] if micro else [])
+    lines = _legend_lines(workloads)
+    legend_height = LEGEND_LINE_HEIGHT * (max(map(len, lines)) + 1) if workloads else 0.0
+    heights = [PANEL_HEIGHT] * rows + [height for height in (micro_height, legend_height) if height]
     figure = Figure(figsize=(PANEL_WIDTH * COLUMNS, sum(heights) + 0.7), layout="constrained")
     about = results["machine"]
     figure.suptitle(
         f"Event loops compared: {about['python']}, {about['processor']}, {about['cores']} cores, "
-        f"medians of {results['timing']['rounds']} interleaved rounds"
+        f"medians of {results['timing']['rounds']} interleaved rounds",
+        fontsize=11,
     )
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     for number, workload in enumerate(workloads):
         _draw_workload(figure.add_subplot(grid[number // COLUMNS, number % COLUMNS]), workload)
     if micro:
         _draw_micro(figure.add_subplot(grid[rows, :]), micro)
+    if workloads:
+        _draw_legend(figure.add_subplot(grid[-1, :]), lines)
     return figure
+
+
+def _legend_lines(workloads: list[Mapping[str, Any]]) -> list[list[tuple[str, str]]]:
+    """For each column of the legend its lines: a name, or nothing where a line goes on, and a text."""
+    columns: list[list[tuple[str, str]]] = [[] for _ in range(LEGEND_COLUMNS)]
+    in_a_column = -(-len(workloads) // LEGEND_COLUMNS)
+    for number, workload in enumerate(workloads):
+        texts = textwrap.wrap(workload["title"], LEGEND_WIDTH)
+        names = [workload["name"], *[""] * (len(texts) - 1)]
+        columns[number // in_a_column] += zip(names, texts, strict=True)
+    return columns
+
+
+def _draw_legend(axes: Any, columns: list[list[tuple[str, str]]]) -> None:
+    axes.set_axis_off()
+    most = max(map(len, columns))
+    for column, lines in enumerate(columns):
+        for row, (name, text) in enumerate(lines):
+            place = {"y": 1 - (row + 1) / (most + 1), "transform": axes.transAxes, "fontsize": 7.5}
+            axes.text(x=column / LEGEND_COLUMNS, s=name, fontweight="bold", **place)
+            axes.text(x=column / LEGEND_COLUMNS + 0.12, s=text, **place)
 
 
 def _draw_workload(axes: Any, workload: Mapping[str, Any]) -> None:
@@ -80,7 +112,7 @@ def _draw_workload(axes: Any, workload: Mapping[str, Any]) -> None:
     colours = [COLOURS.get(entry["contender"], OTHER_COLOUR) for entry in entries]
     axes.barh(names, rates, color=colours, xerr=_whiskers(entries), error_kw={"ecolor": "#555555", "elinewidth": 0.8})
     axes.invert_yaxis()
-    axes.set_title(workload["title"], fontsize=9)
+    axes.set_title(workload["name"], fontsize=9)
     most = max(one["rate"] for entry in entries for one in entry["rounds"])
     axes.set_xlim(0, most * 1.4)
     axes.xaxis.set_major_formatter(lambda value, _position: f"{value / 1000:g}k" if value else "0")
@@ -121,8 +153,8 @@ def _draw_micro(axes: Any, micro: Mapping[str, Mapping[str, Any]]) -> None:
     axes.invert_yaxis()
     axes.grid(axis="both", color="#e5e5e5", zorder=0)
     axes.tick_params(labelsize=8)
-    axes.set_title("micro benchmarks: ns per operation, further left is faster", fontsize=9)
-    axes.legend(fontsize=8, loc="lower right", ncols=len(loops))
+    axes.set_title("micro benchmarks: ns per operation, further left is faster", fontsize=9, loc="left")
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(loops), frameon=False)
 
 
 def main() -> None:
