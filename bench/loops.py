@@ -1,4 +1,8 @@
-"""The event loops that the benchmark compares, and how to make each of them."""
+"""The event loops that the benchmark compares, and how to make each of them.
+
+`python -m bench.loops` prints what pip must install for all of them, a requirement on a line; with --missing only what
+this Python lacks.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,15 @@ import importlib
 import importlib.metadata
 import importlib.util
 import platform
+import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
+PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 C_SERVER = "c"  # stands beside the loops in results: the echo server written in C
 
 
@@ -77,3 +85,34 @@ def find_loop(name: str) -> LoopKind:
         return LOOPS[name]
     except KeyError:
         raise ValueError(f"unknown loop {name!r}; known are {', '.join(LOOPS)}") from None
+
+
+def requirement_of(package: str) -> tuple[str, str]:
+    """What the extra `bench` says of a package, and where: "uvloop>=0.21", "python_version < '3.15'"."""
+    extra: list[str] = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]["bench"]
+    for requirement in extra:
+        what, _, marker = (part.strip() for part in requirement.partition(";"))
+        if what.partition(">=")[0] == package:
+            return what, marker
+    return package, ""
+
+
+def peers() -> list[LoopKind]:
+    """The loops that come in packages of their own."""
+    return [kind for kind in LOOPS.values() if kind.module not in (None, "hoop")]
+
+
+def how_to_get(kind: LoopKind) -> str:
+    """What to say of a loop that is not installed."""
+    what, marker = requirement_of(kind.transports or kind.module or "")
+    return f"not installed; it comes with `pip install '{what}'`" + (f" where {marker}" if marker else "")
+
+
+def main() -> None:
+    kinds = [kind for kind in peers() if "--missing" not in sys.argv or not kind.is_installed()]
+    for kind in kinds:
+        print(requirement_of(kind.transports or kind.module or "")[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import c10k, file_rounds, idle_memory, micro_rounds, plot
 from bench.build import BENCH, BuildError, build_programs
-from bench.loops import LOOPS
+from bench.loops import LOOPS, how_to_get
 from bench.measure import Cores, choose_cores, machine
 from bench.progress import Display, Steps
 from bench.report import micro_table, workload_table
@@ -212,7 +212,8 @@ def heading(run: Run) -> list[str]:
     )
     return [
         f"{about['python']} on {about['system']}, {about['processor']}, {about['cores']} cores; {cores}",
-        f"loops: {loops or 'none'}" + "".join(f"; {name}: {reason}" for name, reason in run.missing.items()),
+        f"loops: {loops or 'none'}",
+        *(f"{name}: {how_to_get(LOOPS[name]) if name in LOOPS else reason}" for name, reason in run.missing.items()),
         f"medians of {timing.rounds} interleaved rounds of {timing.seconds:g} s; ± is (largest - smallest) / median;",
         "/NAME is the ratio to that loop within a round: of req/s more is better, of CPU time less",
         *(f"note: {note}" for note in run.notes()),
