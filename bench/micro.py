@@ -326,7 +326,7 @@ BENCHMARKS: dict[str, Micro] = {
 
 @dataclass(frozen=True)
 class Spent:
-    """What an operation took, the mean of a batch, in nanoseconds: by the benchmark's clock, and of all threads' CPU."""
+    """What an operation took, the mean of a batch, in ns: by the benchmark's clock, and of all threads' CPU."""
 
     clock_ns: float
     cpu_ns: float

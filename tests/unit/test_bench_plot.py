@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
 from bench import plot
 from bench.micro import BENCHMARKS
 from bench.workloads import WORKLOADS
