@@ -669,13 +669,20 @@ def open(
 def make_cached(path: str | bytes, make: Callable[[Opener], IO[Any]]) -> IO[Any] | None:
     """On the loop's thread: make() around a descriptor from the cache; None if the cache has none."""
     try:
-        descriptors = [file_jobs.open_cached(path)]
+        fd = file_jobs.open_cached(path)
     except ValueError:  # an impossible name: a thread will say so
         return None
-    if descriptors[0] < 0:
+    if fd < 0:
         return None
+    is_taken = False
+
+    def take(path: str, flags: int) -> int:
+        nonlocal is_taken
+        is_taken = True
+        return fd
+
     try:
-        return make(lambda path, flags: descriptors.pop())
+        return make(take)
     finally:
-        for fd in descriptors:  # make() failed before it called its opener
+        if not is_taken:  # make() has failed before it called its opener
             os.close(fd)
