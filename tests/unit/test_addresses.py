@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 
-import hoop
 import pytest
+
+import hoop
 from hoop.names.address_info import literal_family
 
 NUMERIC = {
@@ -18,11 +19,9 @@ NUMERIC = {
     "::ffff:1.2.3.4": socket.AF_INET6,
     "2001:DB8:0:0:8:800:200C:417A": socket.AF_INET6,
 }
-OTHER: tuple[object, ...] = (
-    *("", "localhost", "127.1", "1.2.3.4.5", "256.0.0.1", "0x7f.0.0.1"),
-    *("fe80::1%lo", "::1%0", " ::1", "::1 ", "1::2::3"),
-    *("127.0.0.1\0", "\0", "127.0.0.\N{FULLWIDTH DIGIT ONE}", "\udc80", b"\xff", b"::1\0", None, 1, memoryview(b"::1")),
-)
+NOT_NUMERIC = "localhost 127.1 1.2.3.4.5 256.0.0.1 0x7f.0.0.1 fe80::1%lo ::1%0 1::2::3".split()
+UNLIKE_NUMBERS: list[object] = ["", " ::1", "::1 ", "127.0.0.1\0", "\0", "127.0.0.\N{FULLWIDTH DIGIT ONE}", "\udc80"]
+NO_HOSTS: list[object] = [b"\xff", b"::1\0", None, 1, memoryview(b"::1")]
 
 
 @pytest.mark.parametrize("host", NUMERIC)
@@ -31,7 +30,7 @@ def test_numeric_hosts(host: str) -> None:
         assert literal_family(form) is NUMERIC[host]
 
 
-@pytest.mark.parametrize("host", OTHER, ids=repr)
+@pytest.mark.parametrize("host", [*NOT_NUMERIC, *UNLIKE_NUMBERS, *NO_HOSTS], ids=repr)
 def test_other_hosts(host: object) -> None:
     assert literal_family(host) is None
 

@@ -88,10 +88,10 @@ FLOORS_IN: dict[str, Floors] = {
 
 # The only file that may ask which platform it is compiled for. The others ask it for HOOP_HAVE_ one thing or another.
 PLATFORM_FILE = "platform.h"
-PLATFORM_MACROS = (
-    *("__linux__", "__linux", "linux", "__ANDROID__", "__APPLE__", "__MACH__", "__unix__", "__sun", "__CYGWIN__"),
-    *("__FreeBSD__", "__OpenBSD__", "__NetBSD__", "__DragonFly__", "BSD", "_WIN32", "_WIN64", "__MINGW32__"),
-)
+PLATFORM_MACROS = """
+    __linux__ __linux linux __ANDROID__ __APPLE__ __MACH__ __unix__ __sun __CYGWIN__
+    __FreeBSD__ __OpenBSD__ __NetBSD__ __DragonFly__ BSD _WIN32 _WIN64 __MINGW32__
+""".split()
 
 SAYS_NOTHING = {"util", "utils", "misc", "common", "helper", "helpers"}
 LONGEST_FILE = 700  # lines, exclusive
