@@ -148,7 +148,7 @@ class Loop(
         is_new_task = not asyncio.isfuture(future)
         task: Any = asyncio.ensure_future(future, loop=self)  # type: ignore[arg-type]
         if is_new_task:
-            task._log_destroy_pending = False  # whoever stops the loop early is told by the exception below
+            task._log_destroy_pending = False  # a stop() before its end shows in the exception below
         # anyio recognises the root task by this very callback
         task.add_done_callback(base_events._run_until_complete_cb)  # type: ignore[attr-defined]
         try:
