@@ -103,12 +103,14 @@ CSRC = ROOT / "csrc"
 PACKAGE = ROOT / "src" / "hoop"
 
 TRIPLE_QUOTED = re.compile(r"""("{3}|'{3})(?:[^\\]|\\.)*?\1""", re.DOTALL)
+QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 COMMENT = re.compile(r"#[^\n]*")
 CONTINUATION = re.compile(r"\\\n")
 FROM_IMPORT = re.compile(r"^[ \t]*from[ \t]+(\.*)([\w.]*)[ \t]+c?import[ \t]*(\([^)]*\)|[^\n;]+)", re.MULTILINE)
 PLAIN_IMPORT = re.compile(r"^[ \t]*c?import[ \t]+([^\n;]+)", re.MULTILINE)
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
 EXTERN = re.compile(r"^[ \t]*cdef[ \t]+extern[ \t]+from[ \t]+[\"']<?([^\"'>]+)", re.MULTILINE)
+LIST_COMPREHENSION = re.compile(r"\[[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*\bfor\b[^\]]*\bin\b[^\]]*\]")
 TEXTUAL_INCLUDE = re.compile(r"^[ \t]*include[ \t]+[\"']", re.MULTILINE)
 CONDITION = re.compile(r"^[ \t]*#[ \t]*(?:if|ifdef|ifndef|elif|elifdef|elifndef)\b([^\n]*)", re.MULTILINE)
 C_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
@@ -438,6 +440,15 @@ def test_every_function_of_a_header_of_csrc_is_called() -> None:
 
 def test_no_module_is_included_as_text() -> None:
     complain([f"{shown(path)}: include" for path in package_files() if TEXTUAL_INCLUDE.search(path.read_text())])
+
+
+def test_compiled_code_has_no_list_comprehension() -> None:
+    """Where memory ends, Cython's (3.3.1) lets go of an item twice: once in __Pyx_ListComp_AppendAndDecref(), once after it."""
+    wrong = []
+    for path in sources(PACKAGE, ".pyx", ".pxd"):
+        text = COMMENT.sub("", QUOTED.sub('""', TRIPLE_QUOTED.sub('""', path.read_text())))
+        wrong += [f"{shown(path)}: {found}: append in a loop" for found in LIST_COMPREHENSION.findall(text)]
+    complain(wrong)
 
 
 def test_csrc_does_not_know_python() -> None:

@@ -54,6 +54,7 @@ cdef Handle new_posted_handle(object loop, object callback, PyObject **arguments
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef int withdraw(ScheduledHandle handle) except -1  # what cancel() does
 cdef Immediate new_immediate(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef tuple new_tuple(PyObject **items, Py_ssize_t count)
 cdef int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
               object context) except -1
 cdef object callback_source(Handle handle)

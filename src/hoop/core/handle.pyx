@@ -7,6 +7,7 @@ Handle, ThreadSafeHandle and TimerHandle stand in for those of asyncio: isinstan
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExact, PyContext_CopyCurrent, \
     PyThread_get_thread_ident, raw_decref, raw_incref, raw_tuple_items, raw_vectorcall
 from hoop.core.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
@@ -238,9 +239,17 @@ cdef class Immediate(Handle):
         self.close()
 
 
+cdef tuple new_tuple(PyObject **items, Py_ssize_t count):
+    cdef Py_ssize_t i
+    cdef tuple made = PyTuple_New(count)
+    for i in range(count):
+        raw_incref(items[i])
+        PyTuple_SET_ITEM(made, i, <object>items[i])
+    return made
+
+
 cdef int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
               object context) except -1:
-    cdef Py_ssize_t i
     if context is None:
         handle.context = PyContext_CopyCurrent()
     elif PyContext_CheckExact(context):
@@ -251,7 +260,7 @@ cdef int fill(Handle handle, object loop, object callback, PyObject **arguments,
     handle.callback = callback
     handle.argument_count = <int>count
     if count > 2:
-        handle.rest = tuple([<object>arguments[i] for i in range(count)])
+        handle.rest = new_tuple(arguments, count)
         return 0
     if count > 0:
         handle.first = <object>arguments[0]

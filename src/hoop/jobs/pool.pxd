@@ -32,6 +32,7 @@ cdef class Crew:
     cdef object submit(self, Reactor reactor, Job job)
     cdef int start(self, Job job) except -1
     cdef int hire(self) except -1
+    cdef int forget_thread(self, object thread) except -1
     cdef int serve_python(self) except? -1
     cdef int take_back(self, Job job) except -1
     cdef int check_usable(self) except -1

@@ -262,10 +262,21 @@ cdef class Crew:
                 if place.is_taken:
                     raise
                 place.is_taken = True
-            self.threads = [former for former in self.threads if former() is not thread]
+            self.forget_thread(thread)
             if hoop_pool_worker_failed(self.core) == 0 or not isinstance(error, RuntimeError):
                 raise
             # else the system gives no more threads, and those that run will do
+        return 0
+
+    cdef int forget_thread(self, object thread) except -1:
+        """It has not started; nor are those worth a place that have gone. In place, which takes no memory."""
+        cdef Py_ssize_t i = 0
+        while i < len(self.threads):
+            former = self.threads[i]()
+            if former is None or former is thread:
+                del self.threads[i]
+            else:
+                i += 1
         return 0
 
     def serve(self, Place place):
@@ -351,8 +362,9 @@ cdef class Crew:
         if self.forked:
             return 0
         with self.hiring:  # a thread that another one starts just now cannot be joined before it has started
-            threads = [former() for former in self.threads]
-        for thread in threads:
+            former_threads = list(self.threads)
+        for former in former_threads:
+            thread = former()
             if thread is not None and thread.ident is not None and thread is not threading.current_thread():
                 thread.join()
         return 0

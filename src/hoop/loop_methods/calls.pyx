@@ -11,7 +11,7 @@ from hoop.core.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PY_VECTORCALL_A
     PyDescr_NewMethod, PyMethodDef, PyObject_Call, PyObject_Vectorcall, PyType_Modified, raw_compare, raw_is_callable, \
     raw_tuple_items, raw_tuple_size, type_slots
 from hoop.core.csrc cimport hoop_ring
-from hoop.core.handle cimport Handle
+from hoop.core.handle cimport Handle, new_tuple
 from hoop.core.reactor cimport Reactor
 from hoop.core.scheduler cimport deadline_after
 from hoop.core.timer cimport set_interval, set_timeout
@@ -212,7 +212,7 @@ cdef object create_uncommon_task(Reactor loop, PyObject **arguments, Py_ssize_t 
     if names != NULL:
         for i in range(raw_tuple_size(names)):
             keywords[(<tuple>names)[i]] = <object>arguments[count + i]
-    return PyObject_Call(create_task, (loop, *[<object>arguments[i] for i in range(count)]), keywords)
+    return PyObject_Call(create_task, (loop, *new_tuple(arguments, count)), keywords)
 
 
 def create_task(Reactor loop not None, /, coro, **kwargs):

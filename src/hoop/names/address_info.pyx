@@ -161,7 +161,10 @@ cdef class Literals:
             return None
         PySys_Audit("socket.getaddrinfo", "OOiii", <void *>host, <void *>port, <int>family, <int>type, <int>proto)
         address = address_of(<sockaddr *>&storage, length)
-        return [(kind[0], kind[1], kind[2], "", address) for kind in <tuple>template]
+        answer = []
+        for kind in <tuple>template:
+            answer.append((kind[0], kind[1], kind[2], "", address))
+        return answer
 
     cdef object template(self, bint is_ipv6, object family, object type, object proto, object flags, bint no_port):
         key = (is_ipv6, family, type, proto, flags, no_port)
@@ -203,7 +206,9 @@ cdef tuple ask_template(bytes sample, int family, int type, int proto, int flags
     expected = (sample.decode("ascii"), 0 if no_port else int(SAMPLE_PORT))
     if b":" in sample:
         expected += (0, 0)
+    kinds = []
     for info in answer:
         if info[3] != "" or info[4] != expected:
             return None
-    return tuple([info[:3] for info in answer])
+        kinds.append(info[:3])
+    return tuple(kinds)

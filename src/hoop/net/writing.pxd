@@ -27,3 +27,4 @@ cdef class WritingTransport(Transport):
 
 
 cdef object owned_chunk(object data)
+cdef list owned_chunks(object list_of_data)

@@ -65,7 +65,7 @@ cdef class WritingTransport(Transport):
         """Send the items of an iterable, in one system call where possible. Nothing is sent if one has a wrong type."""
         cdef list chunks
         self.check_writable(METHOD_NAMED_FOR_LINES)
-        chunks = [owned_chunk(data) for data in list_of_data]
+        chunks = owned_chunks(list_of_data)
         for chunk in chunks:
             if self.is_eof_wanted or self.is_lent:
                 break
@@ -246,6 +246,13 @@ cdef class WritingTransport(Transport):
             if not waiter.done():
                 waiter.set_exception(error or ConnectionError("the connection was closed while a file was being sent"))
         return Transport.lose(self, error)
+
+
+cdef list owned_chunks(object list_of_data):
+    cdef list chunks = []
+    for data in list_of_data:
+        chunks.append(owned_chunk(data))
+    return chunks
 
 
 cdef object owned_chunk(object data):

@@ -3,7 +3,7 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.core.refuse_instances cimport refuse_instances
 from hoop.net.chunks cimport append_chunk
 from hoop.net.transport cimport TRANSPORT_OPEN, set_watermarks
-from hoop.net.writing cimport owned_chunk
+from hoop.net.writing cimport owned_chunk, owned_chunks
 from hoop.tls.engine cimport TlsEngine
 from hoop.tls.memory_engine cimport new_memory_engine
 from hoop.tls.session cimport TlsSession
@@ -202,7 +202,7 @@ cdef class TlsTransport:
 
     def writelines(self, list_of_data):
         """Send the items of an iterable, in as few records as possible. Nothing is sent if one has a wrong type."""
-        cdef list chunks = [owned_chunk(data) for data in list_of_data]
+        cdef list chunks = owned_chunks(list_of_data)
         cdef TlsSession session = self.session
         for chunk in chunks:
             if session.state > TLS_OPEN:
