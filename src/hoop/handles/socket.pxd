@@ -48,6 +48,7 @@ cdef class Socket:
     cdef bint is_unreferenced   # unref() was called before there was a transport
     cdef object __weakref__
 
+    cdef int enter(self, SocketState state) except -1
     cdef bint is_closing(self) except -1
     cdef int check_initialised(self) except -1
     cdef bint is_wanting(self) except -1

@@ -4,6 +4,9 @@ A Socket is the protocol of the very transport that asyncio's connections have (
 TlsTransport over it): the transports do the reading, writing, watermarks, closing and limits. This file only makes
 events of their calls.
 
+    UNMADE --__init__()--> CONNECTING --connection_made()--> OPEN --connection_lost()--> CLOSED
+    CONNECTING --destroy(), an error--> GIVEN_UP --connection_lost()--> CLOSED
+
 A connection has these events, each with the socket as first argument: on_connect (outgoing ones); any number of
 on_data; at most one on_end, when the peer has ended its direction; on_drain, after write() has returned False, unless
 end() was called since; on_timeout, after a silence of set_timeout()'s length; on_error, at most once; and last,
@@ -48,7 +51,14 @@ cdef class Socket:
         self.reactor = loop
         self.on_connection = on_connection
         self.is_half_open_allowed = allow_half_open
-        self.state = SOCKET_CONNECTING
+        self.enter(SOCKET_CONNECTING)
+
+    cdef int enter(self, SocketState state) except -1:
+        """Go on to state: the one assignment to it. RuntimeError for a way back."""
+        if state <= self.state:
+            raise RuntimeError(f"a socket in state {self.state} cannot go to {state}")
+        self.state = state
+        return 0
 
     # ---- the events ----------------------------------------------------------------------------------------------
 
@@ -79,7 +89,7 @@ cdef class Socket:
         self.is_tls = transport is not stream
         self.stream = stream
         self.reactor.keep_idle(stream)
-        self.state = SOCKET_OPEN
+        self.enter(SOCKET_OPEN)
         if self.is_unreferenced:
             transport.unref()
         self.update_flow()
@@ -139,7 +149,7 @@ cdef class Socket:
         self.check_initialised()
         if self.state == SOCKET_CLOSED:
             return
-        self.state = SOCKET_CLOSED
+        self.enter(SOCKET_CLOSED)
         self.connecting = self.unsent = self.calls_once_open = self.unread = None
         self.is_flowing = False
         if error is not None:
@@ -182,7 +192,7 @@ cdef class Socket:
         if self.state != SOCKET_CONNECTING:
             return 0
         self.reactor.schedule_method(self.connection_lost, error, self.context)
-        self.state = SOCKET_GIVEN_UP
+        self.enter(SOCKET_GIVEN_UP)
         return 0
 
     cdef int call_once_open(self, object method, tuple arguments) except -1:

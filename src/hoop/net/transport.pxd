@@ -40,6 +40,7 @@ cdef class Transport(Watcher):
 
     cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
                    dict extra) except -1
+    cdef int enter(self, TransportState state) except -1
     cdef int offer_peer(self, const sockaddr *address, socklen_t length) except -1
     cdef int know_peer(self, object address) except -1
     cdef int bind_protocol(self, object protocol) except -1

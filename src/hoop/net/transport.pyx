@@ -1,7 +1,9 @@
 """What every transport is: a protocol bound to a descriptor, watermarks, and the states from open to closed.
 
-    OPEN --close()--> CLOSING --all delivered--> LOST --next turn: connection_lost()--> CLOSED
-      \\--------------- abort(), an error ---------/
+    CLOSED --adopt()--> OPEN --close()--> CLOSING --all delivered--> LOST --connection_lost()--> CLOSED
+    OPEN, CLOSING --abort(), an error--> LOST
+
+connection_lost() comes in the next turn. A transport that cannot begin, or that is thrown away, goes to CLOSED at once.
 
 From adopt() on the descriptor is this object's alone. A socket object that was handed in is closed through that object;
 one made for get_extra_info("socket") is detached before the descriptor is closed.
@@ -60,7 +62,7 @@ cdef class Transport(Watcher):
         spare_dict(self)
         self.high_water = DEFAULT_HIGH_WATER
         self.low_water = DEFAULT_HIGH_WATER // 4
-        self.state = TRANSPORT_CLOSED
+        self.enter(TRANSPORT_CLOSED)
 
     @property
     def __class__(self):
@@ -83,6 +85,7 @@ cdef class Transport(Watcher):
         self.bind_protocol(protocol)  # isinstance() asks it
         if server is not None:
             server._attach(self)
+        self.enter(TRANSPORT_OPEN)
         self.reactor = reactor
         self.is_prompt = not reactor.defers_writes
         self.fd = fd
@@ -91,7 +94,13 @@ cdef class Transport(Watcher):
         self.server = server
         self.extra = extra
         self.context = context
-        self.state = TRANSPORT_OPEN
+        return 0
+
+    cdef int enter(self, TransportState state) except -1:
+        """Go on to state: the one assignment to it. RuntimeError for a way back, once it has adopted a descriptor."""
+        if state <= self.state and self.reactor is not None:
+            raise RuntimeError(f"a transport in state {self.state} cannot go to {state}")
+        self.state = state
         return 0
 
     cdef int offer_peer(self, const sockaddr *address, socklen_t length) except -1:
@@ -191,7 +200,7 @@ cdef class Transport(Watcher):
         self.flush_deferred()
         if self.state != TRANSPORT_OPEN:
             return 0  # that failed
-        self.state = TRANSPORT_CLOSING
+        self.enter(TRANSPORT_CLOSING)
         self.stop_reading()
         if self.held_bytes() == 0:
             self.lose(None)
@@ -201,7 +210,7 @@ cdef class Transport(Watcher):
         """The connection is over; connection_lost(error) comes in the next turn. Only the first cause counts."""
         if self.state >= TRANSPORT_LOST:
             return 0
-        self.state = TRANSPORT_LOST
+        self.enter(TRANSPORT_LOST)
         self.discard_held()
         self.reactor.unwatch(self)
         if not self.reactor.closed:
@@ -249,7 +258,7 @@ cdef class Transport(Watcher):
         cdef int fd = self.fd
         if self.state == TRANSPORT_CLOSED:
             return 0
-        self.state = TRANSPORT_CLOSED
+        self.enter(TRANSPORT_CLOSED)
         self.discard_held()
         if self.reactor is not None:
             self.reactor.unwatch(self)

@@ -1,7 +1,8 @@
 """What both halves of a TLS session know: the parties, the engine, and how far the connection is.
 
-    HANDSHAKE --> OPEN --close(), the peer's end--> FLUSHING --> SHUTDOWN --> LOST --connection_lost()--> CLOSED
-        \\___________\\_____________________________________ abort(), an error ___/
+    HANDSHAKE --it succeeds--> OPEN --close(), the peer's end--> FLUSHING --all encrypted--> SHUTDOWN
+    SHUTDOWN --the peer's close_notify, a timeout--> LOST --connection_lost()--> CLOSED
+    HANDSHAKE, OPEN, FLUSHING --abort(), an error--> LOST
 """
 from hoop.core.errors cimport pass_exits_on
 from hoop.core.reactor cimport Reactor
