@@ -7,11 +7,12 @@ cdef extern from "Python.h":
     object PyObject_Call(object callable, tuple arguments, dict keywords)
     PyObject **tuple_items "&PyTuple_GET_ITEM" (tuple items, Py_ssize_t index)
 
-    # As the C API has them: borrowed pointers, and failure as NULL or -1 with the exception set. For the few places that
-    # run for each callback, where counting references and saving the exception state around a call would show.
+    # As the C API has them: borrowed pointers, and failure as NULL or -1 with the exception set. For the few places
+    # that run for each callback, where counting references and saving the exception state around a call would show.
     PyObject *raw_vectorcall "PyObject_Vectorcall" (PyObject *callable, PyObject **arguments, size_t count_and_flag,
                                                     PyObject *keyword_names) noexcept
-    PyObject *raw_vectorcall_method "PyObject_VectorcallMethod" (PyObject *name, PyObject **arguments, size_t count_and_flag,
+    PyObject *raw_vectorcall_method "PyObject_VectorcallMethod" (PyObject *name, PyObject **arguments,
+                                                                 size_t count_and_flag,
                                                                  PyObject *keyword_names) noexcept
     PyObject **raw_tuple_items "&PyTuple_GET_ITEM" (PyObject *items, Py_ssize_t index) noexcept
     Py_ssize_t raw_tuple_size "PyTuple_GET_SIZE" (PyObject *items) noexcept

@@ -315,7 +315,8 @@ cdef extern from "fs_cached.h" nogil:
                                 hoop_fs_cached_file *file) noexcept
     int64_t hoop_fs_cached_take(hoop_fs_cached *cached, hoop_fs_cached_file *file, void *buffer) noexcept
     int64_t hoop_fs_cached_keep(hoop_fs_cached *cached, hoop_fs_cached_file *file) noexcept
-    int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *file, uint64_t turn, void *buffer) noexcept
+    int64_t hoop_fs_cached_read(hoop_fs_cached *cached, const hoop_fs_cached_file *file, uint64_t turn,
+                                void *buffer) noexcept
     int hoop_fs_is_local(int fd) noexcept
     void hoop_fs_cached_learn(hoop_fs_cached *cached, uint64_t device, bint is_local, uint64_t mount_changes) noexcept
 

@@ -20,8 +20,8 @@ cdef class Deferred(Errand):
 cdef class Watcher(Deferred):
     """An object that is told when a descriptor is ready.
 
-    A watcher with an interest keeps loop.run() from returning, unless it is unreferenced. The reactor counts; a subclass
-    has nothing to do, also not for ref(), unref() and has_ref(), which are its Python methods too.
+    A watcher with an interest keeps loop.run() from returning, unless it is unreferenced. The reactor counts; a
+    subclass has nothing to do, also not for ref(), unref() and has_ref(), which are its Python methods too.
     """
     cdef Reactor reactor
     cdef int fd                 # -1 when it owns or watches none (any more)
@@ -34,11 +34,11 @@ cdef class Watcher(Deferred):
 
     cdef int set_referenced(self, bint is_referenced) except -1  # what ref() and unref() do; at any time, idempotent
 
-    cdef int on_events(self, unsigned events) except -1    # HOOP_READABLE | HOOP_WRITABLE, masked by interest
-    cdef int on_watch_failed(self, int error) except -1    # the kernel refused an interest; error is a positive errno
-    cdef int on_failed(self, object error) except -1       # what it is told of an event has raised this, or it was refused
-    cdef int on_loop_closed(self) except -1                # the loop closes, and lets go of it next
-    cdef int on_descriptor_lost(self) except -1            # fd was closed behind our back and its number reused
+    cdef int on_events(self, unsigned events) except -1   # HOOP_READABLE | HOOP_WRITABLE, masked by interest
+    cdef int on_watch_failed(self, int error) except -1   # the kernel refused an interest; error is a positive errno
+    cdef int on_failed(self, object error) except -1      # what it was told of an event raised this, or it was refused
+    cdef int on_loop_closed(self) except -1               # the loop closes, and lets go of it next
+    cdef int on_descriptor_lost(self) except -1           # fd was closed behind our back and its number reused
 
 
 cdef class Reactor(Scheduler):
@@ -54,14 +54,14 @@ cdef class Reactor(Scheduler):
     cdef int64_t noted_ns       # a recent reading of the monotonic clock, also where the loop has a clock of its own
     cdef int64_t held_since_ns  # the first watcher in `flushes` came there then or later
     cdef bint forked            # this is a child's copy: the kernel's poller belongs to the parent
-    cdef bint must_poll         # the next turn polls: the loop has changed an interest, or written to or closed a descriptor
+    cdef bint must_poll         # the next turn polls: the loop changed an interest, wrote to or closed a descriptor
     cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
     cdef public double slow_callback_duration
     cdef public object _current_handle
     cdef public object _task_factory  # kept for create_task (calls.pyx): None, or what set_task_factory() was given
 
-    # What floors above keep here, each its own. The core only holds it, lets go of it when the loop closes, and never looks
-    # into it.
+    # What floors above keep here, each its own. The core only holds it, lets go of it when the loop closes, and never
+    # looks into it.
     cdef object timeout_queues  # timeouts: its TimeoutQueue by length, weakly; None until the first
     cdef object jobs_pool       # pool: the loop's Pool; None until its first use
     cdef object jobs_pool_size  # pool: what a pool of the loop's own is made with
@@ -126,9 +126,10 @@ cdef inline double seconds_since(int64_t began_ns) noexcept:
 # ---- deferred writes (docs/writes.md) ------------------------------------------------------------------------------
 
 cdef inline bint may_hold(Reactor reactor) noexcept:
-    """Whether what was just written may wait for the callback's end. No: bytes of this or of another transport have been
-    held for too long, and all are to be sent. The first to be held costs no look at the clock: what was noted last cannot
-    be later, and if it is much earlier, so that the second write is sent for nothing, the third finds it fresh."""
+    """Whether what was just written may wait for the callback's end. No: bytes of this or of another transport have
+    been held for too long, and all are to be sent. The first to be held costs no look at the clock: what was noted last
+    cannot be later, and if it is much earlier, so that the second write is sent for nothing, the third finds it
+    fresh."""
     cdef int64_t now_ns
     if hoop_ring_size(&reactor.flushes) == 0:
         reactor.held_since_ns = reactor.noted_ns

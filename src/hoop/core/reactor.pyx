@@ -1,10 +1,11 @@
 """The reactor: who watches which descriptor, how a callback is called, and what follows each. It knows no transport.
 
-A callback runs in its context. After each, of any kind, comes settle(): microtasks (all next_ticks, then all microtasks,
-until both are empty), then the writes that were deferred. When callbacks run is the turn's business (turns.pyx).
+A callback runs in its context. After each, of any kind, comes settle(): microtasks (all next_ticks, then all
+microtasks, until both are empty), then the writes that were deferred. When callbacks run is the turn's business
+(turns.pyx).
 
-Ownership: like the scheduler's queues, the ring of flushes and the table of watchers own one reference to each entry. The
-garbage collector sees all of them (garbage.pyx), so an abandoned loop is collected with everything that it holds.
+Ownership: like the scheduler's queues, the ring of flushes and the table of watchers own one reference to each entry.
+The garbage collector sees all of them (garbage.pyx), so an abandoned loop is collected with everything that it holds.
 """
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
@@ -96,8 +97,8 @@ cdef class Reactor(Scheduler):
         self.closed = False
 
     def __dealloc__(self):
-        # The collector may look once more before the object is gone (a debug build does): what is freed is out of its sight
-        # first.
+        # The collector may look once more before the object is gone (a debug build does): what is freed is out of its
+        # sight first.
         cdef PyObject **watchers
         self.release_everything()
         watchers = self.watchers
@@ -280,7 +281,7 @@ cdef class Reactor(Scheduler):
         return self.report(context)
 
     cdef int settle(self) except -1:
-        """What follows every callback: microtasks until none is left, then deferred writes; again, if those made more."""
+        """What follows every callback: microtasks until none is left, then deferred writes; again if they made more."""
         while True:
             while hoop_ring_size(&self.next_ticks) > 0 or hoop_ring_size(&self.microtasks) > 0:
                 while hoop_ring_size(&self.next_ticks) > 0:
@@ -306,8 +307,8 @@ cdef class Reactor(Scheduler):
 
     cdef int flush_deferred(self) except -1:
         """Send, in the order of the first writes, what the callback that is running has written: whoever is about to do
-        something that others can see calls this first, whichever transport holds the bytes. From another thread than the
-        loop's, which may look at a socket object, nothing happens."""
+        something that others can see calls this first, whichever transport holds the bytes. From another thread than
+        the loop's, which may look at a socket object, nothing happens."""
         return self.flush_writes(False) if self.may_touch() else 0
 
     cdef int flush_writes(self, bint is_loop_calling) except -1:

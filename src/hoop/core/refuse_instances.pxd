@@ -8,8 +8,9 @@ cdef inline PyObject *refuse(PyTypeObject *kind, PyObject *arguments, PyObject *
 
 
 cdef inline int refuse_instances(object kind) except -1:
-    """From now on kind(), kind.__new__(kind) and classes derived from it raise TypeError, so that no object is without what
-    its methods rely on. For a class that is made in its own module, by `kind.__new__(kind)`: Cython does not use the slot there.
+    """From now on kind(), kind.__new__(kind) and classes derived from it raise TypeError, so that no object is without
+    what its methods rely on. For a class that is made in its own module, by `kind.__new__(kind)`: Cython does not use
+    the slot there.
     """
     (<type_slots *><PyObject *>kind).tp_new = refuse
     (<type_slots *><PyObject *>kind).tp_vectorcall = NULL  # a call of the class would not pass by tp_new

@@ -1,3 +1,4 @@
 from hoop.core.reactor cimport Reactor
 
-cdef Reactor running_reactor(str user)  # RuntimeError unless one runs here; user is the name that needs it, as in "hoop.fs"
+# RuntimeError unless one runs here; user is the name that needs it, as in "hoop.fs".
+cdef Reactor running_reactor(str user)

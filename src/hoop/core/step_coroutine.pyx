@@ -1,8 +1,8 @@
 """Coroutines of the streams as compiled objects: read() and drain() are called for each message.
 
-An `async def` that Cython compiles makes four objects for a call that waits: the coroutine, its closure, the wrapper that
-`await` iterates over, and the iterator of the future. Here it is one. To everybody else it is a coroutine: create_task()
-takes it, isinstance() finds collections.abc.Coroutine, and one that is thrown away warns.
+An `async def` that Cython compiles makes four objects for a call that waits: the coroutine, its closure, the wrapper
+that `await` iterates over, and the iterator of the future. Here it is one. To everybody else it is a coroutine:
+create_task() takes it, isinstance() finds collections.abc.Coroutine, and one that is thrown away warns.
 """
 cimport cython
 from cpython.object cimport PyObject

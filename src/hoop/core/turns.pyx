@@ -19,10 +19,10 @@ from libc.stdint cimport int64_t
 from asyncio.log import logger
 
 cdef enum:
-    MOST_SKIPPED_POLLS = 1     # turns in a row without a poll, while callbacks are ready
-    MOST_SKIPPED_UNWATCHED = 7 # the same while no descriptor is watched but the waker: a poll could find nothing
-    SHORT_BATCH = 2            # a poll is skipped only after a turn of at most this many callbacks
-    STALE_WAITS_ALLOWED = 8    # then the kernel's set holds a registration that cannot be removed: rebuild it
+    MOST_SKIPPED_POLLS = 1      # turns in a row without a poll, while callbacks are ready
+    MOST_SKIPPED_UNWATCHED = 7  # the same while no descriptor is watched but the waker: a poll could find nothing
+    SHORT_BATCH = 2             # a poll is skipped only after a turn of at most this many callbacks
+    STALE_WAITS_ALLOWED = 8     # then the kernel's set holds a registration that cannot be removed: rebuild it
 
 
 cdef class Turns(Reactor):
@@ -66,7 +66,7 @@ cdef class Turns(Reactor):
         return 0
 
     cdef int turn_failed(self, object error) except -1:
-        """A step of the loop's own found no memory: tell; what is left of this turn stands in the queues. Not for ever."""
+        """A step of the loop's own found no memory: tell; the rest of this turn waits in the queues. Not for ever."""
         self.note_failed_turn(self.meter.turns, error)
         self.must_poll = True
         return self.report_failure("The event loop found no memory for a turn", error, None, None)
@@ -110,12 +110,12 @@ cdef class Turns(Reactor):
         return 0
 
     cdef int poll(self, bint may_block) except -1:
-        """Fill self.events; their number. Asks without blocking first, under the GIL: giving the GIL away and getting it
-        back from a busy thread costs up to a switch interval, and under load there always is an event."""
+        """Fill self.events; their number. Asks without blocking first, under the GIL: giving the GIL away and getting
+        it back from a busy thread costs up to a switch interval, and under load there always is an event."""
         cdef int count
         cdef int64_t now_ns
         self.meter.polls += 1
-        if not may_block:  # what is ready may all be compiled code; sleep() asks by itself, and events end in Python code
+        if not may_block:  # all that is ready may be compiled code; sleep() asks by itself; events end in Python code
             self.hear_signals()  # before they are taken: it may raise
         count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         if count == 0 and may_block:
@@ -131,8 +131,8 @@ cdef class Turns(Reactor):
         return count
 
     cdef int hear_signals(self) except -1:
-        """Run Python's own signal handlers, where no Python code runs that they would interrupt by themselves: a signal that
-        has come while compiled code ran would otherwise wait until the loop has slept."""
+        """Run Python's own signal handlers, where no Python code runs that they would interrupt by themselves: a signal
+        that has come while compiled code ran would otherwise wait until the loop has slept."""
         PyErr_CheckSignals()
         if self.after_is_due:
             self.settle()
@@ -230,8 +230,8 @@ cdef class Turns(Reactor):
         return 0
 
     cdef int dispatch(self, int count) except -1:
-        """Events to watchers. What a watcher itself has not caught is about that watcher, and the next one has its turn.
-        (A try block for all of them: one for each would cost each.)"""
+        """Events to watchers. What a watcher itself has not caught is about that watcher, and the next one has its
+        turn. (A try block for all of them: one for each would cost each.)"""
         cdef int done = 0
         while True:
             try:

@@ -15,7 +15,7 @@ from hoop.core.reactor cimport Reactor
 from hoop.core.running cimport running_reactor
 from hoop.jobs.pool cimport Job, pool_of
 from libc.errno cimport EBADF
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport int64_t
 from posix.stat cimport S_ISREG, fstat, struct_stat
 
 import os

@@ -1,5 +1,5 @@
-"""BaseLoop: the part of the asyncio surface that runs per callback or per packet. calls.pyx has what schedules, loop.py adds
-the rest.
+"""BaseLoop: the part of the asyncio surface that runs per callback or per packet. calls.pyx has what schedules, loop.py
+adds the rest.
 """
 from cpython.object cimport PyObject, PyTypeObject
 from hoop.core.cpython_api cimport PyCFunction, PyCFunction_Check, PyCFunction_GetFunction, PyDescr_NewMethod, \
@@ -8,7 +8,7 @@ from hoop.core.csrc cimport hoop_clock_ns, hoop_histogram_count_from, hoop_meter
     hoop_ring_size, hoop_timers_referenced, hoop_waker_close
 from hoop.core.garbage cimport show_to_collector
 from hoop.core.handle cimport Handle, new_handle
-from hoop.core.reactor cimport Reactor, Watcher, flush_if_deferred
+from hoop.core.reactor cimport Watcher, flush_if_deferred
 from hoop.core.turns cimport Turns
 from hoop.jobs.pool cimport durations
 from hoop.loop_methods.calls cimport add_calls, check_schedulable
@@ -152,7 +152,7 @@ cdef class BaseLoop(Turns):
         fd_watcher(self, fd).set_referenced(is_referenced)
 
     def _close_reactor(self):
-        """Release every callback and descriptor. Idempotent; RuntimeError if the loop was begun meanwhile, in another thread."""
+        """Release all callbacks and descriptors. Idempotent; RuntimeError if another thread has begun the loop."""
         if self.closed:
             return
         if self.thread_id != 0:
@@ -170,8 +170,8 @@ cdef class BaseLoop(Turns):
         hoop_waker_close(&self.waker)
 
     def _flush_deferred(self):
-        """Send what the running callback has written: something is about to be done that others can see. Cheap when there is
-        nothing, and no operation at all in another thread."""
+        """Send what the running callback has written: something is about to be done that others can see. Cheap when
+        there is nothing, and no operation at all in another thread."""
         flush_if_deferred(self)
 
     def _is_entered(self, context):
@@ -212,8 +212,9 @@ cdef class BaseLoop(Turns):
         hoop_meter_reset(&self.meter, self.now_ns())
 
     def _pulse(self, threshold_ns):
-        """For a watchdog in another thread: (a number that changes whenever the loop moves on, the thread that a callback
-        holds or 0, nanoseconds since the loop last looked for work, how many lags were of threshold_ns or more)."""
+        """For a watchdog in another thread: (a number that changes whenever the loop moves on, the thread that a
+        callback holds or 0, nanoseconds since the loop last looked for work, how many lags were of threshold_ns or
+        more)."""
         cdef hoop_meter *meter = &self.meter
         cdef uint64_t beats = meter.callbacks + meter.events + meter.polls + meter.turns
         cdef unsigned long holder = self.thread_id if self.in_callback else 0
@@ -277,4 +278,5 @@ def own_methods(kind):
         raise TypeError(f"a class derived from BaseLoop was expected, not {kind!r}")
     for name, method in list(BaseLoop.__dict__.items()):
         if type(method) is MethodDescriptorType and getattr(kind, name) is method:
-            setattr(kind, name, PyDescr_NewMethod(<PyTypeObject *>kind, (<method_descriptor *><PyObject *>method).d_method))
+            definition = (<method_descriptor *><PyObject *>method).d_method
+            setattr(kind, name, PyDescr_NewMethod(<PyTypeObject *>kind, definition))

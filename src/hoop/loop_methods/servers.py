@@ -88,9 +88,7 @@ class Server(asyncio.AbstractServer):
             warn_of_backlog(self._backlog)
             for sock in self._sockets:
                 sock.listen(self._backlog)
-                listener = Listener(
-                    self._loop, sock, self._protocol_factory, self, self._backlog, self._admission
-                )
+                listener = Listener(self._loop, sock, self._protocol_factory, self, self._backlog, self._admission)
                 self._listeners.append(listener)  # first: what has started must be stopped if anything fails
                 listener.start()
             self._set_referenced(self._is_referenced)

@@ -155,12 +155,12 @@ class SocketHandles(UnixSockets, Connections, Servers):
         """
         tls = host_options(host, ssl, server_hostname, None, None)
         handle = self._new_client(on_connect, allow_half_open)
-        protocol: Any = lambda: handle  # which has a protocol's methods
+
+        def protocol() -> Any:
+            return handle  # which has a protocol's methods
 
         async def connect() -> None:
-            sock, peer = await self._connect_any(
-                host, port, local_addr=local_addr, delay_s=RACE_DELAY_S, interleave=1
-            )
+            sock, peer = await self._connect_any(host, port, local_addr=local_addr, delay_s=RACE_DELAY_S, interleave=1)
             try:
                 adopting = self._adopt_connection(sock, protocol, tls, peer)
             except BaseException:  # no memory for a coroutine that would close it
@@ -183,7 +183,9 @@ class SocketHandles(UnixSockets, Connections, Servers):
         tls = client_options(ssl, server_hostname, None, None)
         name = os.fspath(path)
         handle = self._new_client(on_connect, allow_half_open)
-        protocol: Any = lambda: handle  # which has a protocol's methods
+
+        def protocol() -> Any:
+            return handle  # which has a protocol's methods
 
         async def connect() -> None:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -88,8 +88,8 @@ class UnixSockets(Connections, Servers):
 
         A socket file that stands at path is replaced, whether or not another server still listens on it. With
         cleanup_socket (the default since Python 3.13, as in asyncio) closing the server removes the file, unless
-        another socket has taken its place. limits is as in create_server. Raises OSError when path cannot be bound, ValueError
-        for arguments that do not go together.
+        another socket has taken its place. limits is as in create_server. Raises OSError when path cannot be bound,
+        ValueError for arguments that do not go together.
         """
         tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:

@@ -6,7 +6,8 @@ cdef struct RawAddress:         # an AF_INET or AF_INET6 address as the kernel h
     sockaddr_in6 address
     socklen_t length
 
-ctypedef int (*address_fn)(int fd, sockaddr *address, socklen_t *length) noexcept nogil  # getpeername(2), getsockname(2)
+# getpeername(2), getsockname(2)
+ctypedef int (*address_fn)(int fd, sockaddr *address, socklen_t *length) noexcept nogil
 
 cdef object address_of(const sockaddr *address, socklen_t length)
 cdef object raw_address_of(const RawAddress *raw)

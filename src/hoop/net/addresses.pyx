@@ -15,8 +15,8 @@ cdef extern from "Python.h":
 
 
 cdef object address_of(const sockaddr *address, socklen_t length):
-    """As the socket module shows it: (host, port), or (host, port, flowinfo, scope_id); of a UNIX socket the path as str, or
-    a name in Linux's abstract namespace as bytes. None for other families and where there is no address."""
+    """As the socket module shows it: (host, port), or (host, port, flowinfo, scope_id); of a UNIX socket the path as
+    str, or a name in Linux's abstract namespace as bytes. None for other families and where there is no address."""
     cdef hoop_address text
     cdef const char *name
     cdef Py_ssize_t size
@@ -57,7 +57,7 @@ cdef object keep_address(const sockaddr *address, socklen_t length, RawAddress *
 
 
 cdef int parse_host(object host, uint16_t port, sockaddr_storage *address) except -2:
-    """The length of the sockaddr that a numeric host (str, bytes or bytearray) and port stand for; -1 for any other host.
+    """The length of the sockaddr that a numeric host (str, bytes or bytearray) and port stand for; -1 for other hosts.
 
     "127.1", "010.0.0.1" and zones ("fe80::1%eth0") are no numeric hosts: libc alone knows what they mean.
     """

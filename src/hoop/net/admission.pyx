@@ -1,8 +1,8 @@
 """What hoop.Limits come to: whom a server lets in, and what it then bears with from one connection.
 
-An Admission belongs to a server and is asked by its listeners; a ConnectionGuard belongs to a connection and is told by its
-transport what the traffic does. A server without limits still has an Admission, which only counts, and its connections have
-no guard.
+An Admission belongs to a server and is asked by its listeners; a ConnectionGuard belongs to a connection and is told by
+its transport what the traffic does. A server without limits still has an Admission, which only counts, and its
+connections have no guard.
 
 A connection that breaks a limit is lost at once: connection_lost() gets the reason, and the server counts it.
 """
@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from hoop.core.csrc cimport hoop_expiry_leave, hoop_expiry_node, hoop_expiry_node_init, hoop_net_host, \
     sockaddr, socklen_t
 from hoop.core.reactor cimport Reactor
-from hoop.core.timeouts cimport Guard, TimeoutQueue, timeout_queue
+from hoop.core.timeouts cimport Guard, timeout_queue
 from hoop.net.stream cimport StreamFilter, StreamTransport
 from hoop.net.transport cimport TRANSPORT_LOST
 from libc.stdint cimport uint8_t
@@ -47,7 +47,7 @@ cdef class Admission:
         return self.is_waiting_when_full and 0 < self.max_connections <= self.active
 
     cdef object host_of(self, const sockaddr *peer, socklen_t length):
-        """What tells the peer's host from others: bytes, or None where that does not matter or there is no such thing."""
+        """What tells the peer's host from others: bytes, or None where that does not matter or there is nothing."""
         cdef uint8_t host[16]
         cdef int size
         if self.hosts is None:

@@ -1,5 +1,5 @@
-# chunks.pxd: a queue of bytes as the chunks that they came in, each kept by reference; the first may be partly used.
-# A chunk is bytes or a memoryview of bytes, neither of which can be part of a cycle, so the collector need not see them.
+# chunks.pxd: a queue of bytes as the chunks that they came in, each kept by reference; the first may be partly used. A
+# chunk is bytes or a memoryview of bytes, neither of which can be part of a cycle, so the collector need not see them.
 # Inline, since this runs for each write and each read.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
@@ -71,7 +71,7 @@ cdef inline int drop_chunks(Chunks *chunks) except -1:
 
 
 cdef inline int chunk_buffers(const Chunks *chunks, iovec *buffers, int capacity, Py_ssize_t *total) noexcept:
-    """Describe the first chunks, as many as the buffers suffice for: how many, and how many bytes. Not of an empty queue."""
+    """Describe the first chunks, as many as fit the buffers: how many, and how many bytes. The queue is not empty."""
     cdef Py_ssize_t size
     cdef size_t i
     cdef int count = 1
@@ -105,13 +105,13 @@ cdef inline int copy_chunks(const Chunks *chunks, char *target, Py_ssize_t count
 
 
 cdef inline object take_chunks(Chunks *chunks, Py_ssize_t count):
-    """The first count bytes (or all that there are) as a bytes object, consumed: a whole chunk of bytes is that very object."""
+    """Consume the first count bytes (or all there are), as a bytes object: a whole chunk of bytes is that object."""
     cdef object data
-    cdef Py_ssize_t size
     count = min(count, chunks.size)
     if count == 0:
         return b""
-    if chunks.head_used == 0 and PyBytes_CheckExact(<object>chunks.head) and PyBytes_GET_SIZE(<object>chunks.head) == count:
+    if (chunks.head_used == 0 and PyBytes_CheckExact(<object>chunks.head)
+            and PyBytes_GET_SIZE(<object>chunks.head) == count):
         data = <object>chunks.head
     else:
         data = PyBytes_FromStringAndSize(NULL, count)

@@ -1,11 +1,11 @@
 """The datagram transport: UDP, and UNIX datagram sockets.
 
-Receiving. A readable socket gives up to a batch of datagrams for one system call (csrc/datagrams.h). Each is a
-callback of its own: its microtasks run before the next one. What a batch holds when reading is paused, or when a
-callback raises KeyboardInterrupt, is kept and delivered first afterwards; what it holds when the transport is closed
-is dropped, as is what the kernel holds. So a batch is taken only from a socket that ends with its transport. One that was
-handed in, or given out by get_extra_info(), may live on elsewhere, and there everything that was not delivered here must
-be found: from such a socket each datagram is taken by itself.
+Receiving. A readable socket gives up to a batch of datagrams for one system call (csrc/datagrams.h). Each is a callback
+of its own: its microtasks run before the next one. What a batch holds when reading is paused, or when a callback raises
+KeyboardInterrupt, is kept and delivered first afterwards; what it holds when the transport is closed is dropped, as is
+what the kernel holds. So a batch is taken only from a socket that ends with its transport. One that was handed in, or
+given out by get_extra_info(), may live on elsewhere, and there everything that was not delivered here must be found:
+from such a socket each datagram is taken by itself.
 
 Sending. sendto() hands each datagram to the kernel at once. Collecting what a callback sends for one sendmmsg(2)
 would save nothing that can be measured (on the loopback the way through the network stack takes all the time), and
@@ -416,8 +416,8 @@ cdef class DatagramTransport(Transport):
         """As many as a batch has, but each is taken only when the one before it was delivered and more is wanted."""
         cdef hoop_datagram datagram
         cdef Py_ssize_t largest = LARGEST_OTHER if self.family == AF_UNIX else LARGEST_UDP
-        cdef int result, i
-        for i in range(HOOP_DATAGRAMS_MAX):
+        cdef int result, _attempt
+        for _attempt in range(HOOP_DATAGRAMS_MAX):
             result = hoop_datagram_reader_receive_one(self.reactor.datagram_reader, self.fd, <size_t>largest, &datagram)
             if result == -EAGAIN:
                 return 0

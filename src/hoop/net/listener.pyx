@@ -84,10 +84,10 @@ cdef class Listener(Watcher):
             self.try_later(WATCH_FAILED, error)
 
     cdef int on_events(self, unsigned events) except -1:
-        cdef int count, fd
+        cdef int _attempt, fd
         cdef sockaddr_storage peer
         cdef socklen_t length
-        for count in range(self.batch):
+        for _attempt in range(self.batch):
             if self.admission.must_wait():
                 return self.wait_for_room()
             fd = hoop_net_accept(self.fd, &peer, &length)
@@ -176,8 +176,11 @@ cdef class Listener(Watcher):
         return Watcher.on_failed(self, error)
 
     cdef int on_descriptor_lost(self) except -1:
-        return self.reactor.report({"message": "the descriptor of a listening socket was closed behind its server's back",
-                                    "exception": os_error(-EBADF), "socket": TransportSocket(self.sock)})
+        return self.reactor.report({
+            "message": "the descriptor of a listening socket was closed behind its server's back",
+            "exception": os_error(-EBADF),
+            "socket": TransportSocket(self.sock),
+        })
 
     def __repr__(self):
         return f"<Listener {self.sock!r}>"

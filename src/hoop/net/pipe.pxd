@@ -14,5 +14,5 @@ cdef class ReadPipeTransport(Transport):
 
 cdef class WritePipeTransport(WritingTransport):
     cdef flag is_socket
-    cdef flag is_reader_visible # the poller tells when the reader leaves: pipes and sockets, not terminals
-    cdef flag is_begun          # connection_made has been called
+    cdef flag is_reader_visible  # the poller tells when the reader leaves: pipes and sockets, not terminals
+    cdef flag is_begun           # connection_made has been called

@@ -1,10 +1,10 @@
 """Transports over one direction of a pipe, a socket or a character device (a terminal).
 
-Reading ends with the writer's departure: eof_received, then connection_lost. The writing side notices that the reader has
-left by becoming "readable"; data that comes back over a socket counts as that too, as in asyncio.
+Reading ends with the writer's departure: eof_received, then connection_lost. The writing side notices that the reader
+has left by becoming "readable"; data that comes back over a socket counts as that too, as in asyncio.
 
-The pipe object that was handed in is closed through that object. Where its descriptor is already watched (a terminal opened
-both ways), the transport watches a duplicate, which it closes as well.
+The pipe object that was handed in is closed through that object. Where its descriptor is already watched (a terminal
+opened both ways), the transport watches a duplicate, which it closes as well.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from hoop.core.csrc cimport *
@@ -164,7 +164,8 @@ cdef class WritePipeTransport(WritingTransport):
         return "Fatal write error on pipe transport"
 
     cdef int note_dropped_write(self) except -1:
-        return count_dropped_write(&self.dropped_writes, "pipe closed by peer or os.write(pipe, data) raised exception.")
+        return count_dropped_write(&self.dropped_writes,
+                                   "pipe closed by peer or os.write(pipe, data) raised exception.")
 
     cdef int start_reading(self) except -1:
         self.is_begun = True
@@ -200,14 +201,15 @@ cdef class WritePipeTransport(WritingTransport):
 
 
 cdef int lose_descriptor(Transport transport) except -1:
-    """Somebody closed our descriptor and the number is in use again. The pipe object is whose number it may be: leave it."""
+    """Our descriptor was closed and its number is in use again, perhaps by the pipe object: leave that open."""
     transport.sock = None
     transport.is_fd_duplicate = False
     return transport.fatal(OSError(errno.EBADF, "the transport's descriptor was closed behind its back"),
                            "Fatal error on transport")
 
 
-cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object protocol, object waiter, dict extra) except -1:
+cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object protocol, object waiter,
+                    dict extra) except -1:
     """Have transport own pipe and begin. If that raises, pipe is still the caller's."""
     cdef int number = pipe.fileno()
     cdef int fd = number
@@ -229,7 +231,7 @@ cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object pr
 
 
 def make_read_pipe(Reactor reactor not None, pipe, protocol, waiter=None, extra=None):
-    """A transport that reads from pipe, a file object, and owns it. connection_made comes in the next turn, then waiter.
+    """A transport that reads from pipe, a file object, and owns it. connection_made comes next turn, then waiter.
 
     ValueError unless it is a pipe, a socket or a character device; then pipe stays the caller's.
     """
@@ -250,5 +252,6 @@ def make_write_pipe(Reactor reactor not None, pipe, protocol, waiter=None, extra
     transport.is_socket = stat.S_ISSOCK(mode)
     transport.is_reader_visible = not stat.S_ISCHR(mode)
     adopt_pipe(transport, reactor, pipe, protocol, waiter, extra)
-    transport.is_prompt = True  # mostly a child reads it: whoever signals the child, or waits for it, must not wait for ever
+    # Mostly a child reads it: a caller that signals the child, or waits for it, must not wait for ever.
+    transport.is_prompt = True
     return transport

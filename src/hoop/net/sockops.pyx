@@ -8,7 +8,7 @@ waits for takes the descriptor out, so unread data cannot spin the loop.
 What a call has received when its task is cancelled before it has gone on, the next one on the same socket object gets:
 wait_for() around sock_recv() would lose it otherwise.
 """
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from hoop.core.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_recv, hoop_net_send, hoop_net_socket_error
 from hoop.core.errors cimport os_error, pass_exits_on
@@ -19,7 +19,6 @@ from hoop.core.step_coroutine cimport STEP_ENDS, STEP_WAITS, StepOutcome, Stream
 from hoop.net.transport cimport descriptor_of, in_use
 from libc.errno cimport EAGAIN, EBADF
 
-import asyncio
 import socket as socket_module
 import weakref
 
@@ -89,8 +88,8 @@ cdef class FdWatcher(Watcher):
         return self.rest()
 
     cdef int rest(self) except -1:
-        """Operations have ended. Whoever received mostly receives again in the next turn: so when nobody waits any more, the
-        kernel goes on watching until an event finds nobody. run() does not wait for that."""
+        """Operations have ended. Whoever received mostly receives again in the next turn: so when nobody waits any
+        more, the kernel goes on watching until an event finds nobody. run() does not wait for that."""
         cdef unsigned wanted = self.wanted()
         if wanted == 0 and self.reactor.interest(self) == HOOP_READABLE:
             return self.reactor.count_watcher(self, False)
@@ -248,7 +247,7 @@ cdef class SockOperation:
 
         Closed at once, it would leave the kernel's set without a word, and whoever waits would wait for ever.
         """
-        if type(self.sock) is Socket or issubclass(type(self.sock), Socket):  # what passes for one (a mock) keeps nothing
+        if type(self.sock) is Socket or issubclass(type(self.sock), Socket):  # a stand-in (a mock) keeps nothing
             self.sock._io_refs += 1
             self.is_keeping = True
         return 0
@@ -405,8 +404,8 @@ cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int 
 
 
 cdef int forsake(SockOperation operation) except -1:
-    """The caller goes on. If it has no result, it was cancelled, or its coroutine was closed: then it takes none any more, and
-    the operation, if it is still queued, is taken out."""
+    """The caller goes on. If it has no result, it was cancelled, or its coroutine was closed: then it takes none any
+    more, and the operation, if it is still queued, is taken out."""
     cdef FdWatcher watcher = operation.watcher
     if operation.future.done() and not operation.future.cancelled():
         return 0
@@ -420,8 +419,8 @@ cdef int forsake(SockOperation operation) except -1:
 # ---- what was received for a call that was cancelled ---------------------------------------------------------------
 
 cdef int bequeath(SockOperation operation) except -1:
-    """The caller goes on without a result. What it was to get, if anything came, is for the next call of that kind on the same
-    socket object."""
+    """The caller goes on without a result. What it was to get, if anything came, is for the next call of that kind on
+    the same socket object."""
     cdef FdWatcher watcher = operation.watcher
     cdef object future = operation.future
     if not future.done() or future.cancelled():
@@ -546,7 +545,8 @@ cdef class Sending(SockCoroutine):
         cdef int fd = check_socket(self.reactor, self.subject)
         cdef SendAll operation
         cdef Py_ssize_t sent = 0
-        if PyBytes_CheckExact(self.data) and PyBytes_GET_SIZE(self.data) > 0:  # mostly the kernel takes all: then there is nothing to keep
+        if PyBytes_CheckExact(self.data) and PyBytes_GET_SIZE(self.data) > 0:
+            # Mostly the kernel takes all: then there is nothing to keep.
             sent = hoop_net_send(fd, PyBytes_AS_STRING(self.data), <size_t>PyBytes_GET_SIZE(self.data))
             if sent == PyBytes_GET_SIZE(self.data):
                 return STEP_ENDS
@@ -582,8 +582,8 @@ cdef object send_all(Reactor reactor, object sock, object data):
 async def sock_connected(Reactor reactor not None, sock, address):
     """Connect to a resolved address.
 
-    EAGAIN is no connection under way, as EINPROGRESS and EALREADY are, but a refusal: the queue of a UNIX listener is full
-    (connect(2)), and nothing will tell when it is no more.
+    EAGAIN is no connection under way, as EINPROGRESS and EALREADY are, but a refusal: the queue of a UNIX listener is
+    full (connect(2)), and nothing will tell when it is no more.
     """
     cdef Connect operation
     cdef int fd = check_socket(reactor, sock)
@@ -605,8 +605,8 @@ async def sock_connected(Reactor reactor not None, sock, address):
 
 
 async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arguments, str kind=None):
-    """function(*arguments), a method of sock, now or when the socket is ready. kind: of the results that another call of the
-    same kind can have instead, when this one is cancelled."""
+    """function(*arguments), a method of sock, now or when the socket is ready. kind: of the results that another call
+    of the same kind can have instead, when this one is cancelled."""
     cdef Call operation
     cdef FdWatcher watcher
     cdef int fd = check_socket(reactor, sock)

@@ -2,9 +2,9 @@
 
 Writing is WritingTransport's, with sendmsg(2).
 
-Reading. A small read goes to the reactor's shared buffer and leaves as one exact-size bytes object; once a read has filled
-that buffer, the next ones go straight into a large bytes object that is then shrunk. A StreamFilter (TLS) is shown the
-shared buffer itself.
+Reading. A small read goes to the reactor's shared buffer and leaves as one exact-size bytes object; once a read has
+filled that buffer, the next ones go straight into a large bytes object that is then shrunk. A StreamFilter (TLS) is
+shown the shared buffer itself.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -45,7 +45,7 @@ cdef class StreamFilter(Deferred):
 
 cdef class StreamTransport(WritingTransport):
     _start_tls_compatible = True  # start_tls() asks, asyncio's and third-party loops' too
-    _sendfile_compatible = asyncio.constants._SendfileMode.TRY_NATIVE  # third-party loops' and asyncio's own sendfile() ask
+    _sendfile_compatible = asyncio.constants._SendfileMode.TRY_NATIVE  # sendfile() asks, asyncio's and others' too
 
     cdef int bind_protocol(self, object protocol) except -1:
         self.protocol = protocol
@@ -281,8 +281,8 @@ cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer
 def make_stream(Reactor reactor not None, sock, protocol, waiter=None, extra=None, server=None, peer=None):
     """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter.
 
-    peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays open,
-    if another transport owns it already; whatever else fails closes it.
+    peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays
+    open, if another transport owns it already; whatever else fails closes it.
     """
     cdef StreamTransport transport = None
     check_unowned(reactor, sock)

@@ -1,7 +1,8 @@
-"""Compiled StreamReader and StreamWriter with the API and the semantics of asyncio's (Lib/asyncio/streams.py documents them).
+"""Compiled StreamReader and StreamWriter with the API and the semantics of asyncio's (see Lib/asyncio/streams.py).
 
-The reader keeps what arrived as it arrived: a read that takes a whole chunk hands out the very bytes object that came from
-the transport. One that needs more than one chunk copies them once. Only a search across chunks joins them for good.
+The reader keeps what arrived as it arrived: a read that takes a whole chunk hands out the very bytes object that came
+from the transport. One that needs more than one chunk copies them once. Only a search across chunks joins them for
+good.
 
 They work on the transports of any loop. hoop's own stream shows the protocol its bytes where they were received, and is
 written to by a compiled call.
@@ -14,7 +15,7 @@ from hoop.core.csrc cimport hoop_ring_size
 from hoop.core.refuse_instances cimport refuse_instances
 from hoop.core.step_coroutine cimport STEP_ENDS, STEP_GOES_ON, STEP_WAITS, StepOutcome, StreamCoroutine
 from hoop.net.chunks cimport append_chunk, copy_chunks, drop_chunks, take_chunks
-from hoop.net.stream cimport StreamFilter, StreamTransport
+from hoop.net.stream cimport StreamTransport
 from hoop.net.transport cimport TRANSPORT_OPEN, spare_dict
 
 import asyncio
@@ -266,8 +267,8 @@ cdef class StreamReader:
     async def readuntil(self, separator=b"\n"):
         """Everything up to and with separator (Python 3.13+: or the first of a tuple of separators to end).
 
-        asyncio.LimitOverrunError, leaving the data, if that is longer than the limit; asyncio.IncompleteReadError if the end
-        comes first; ValueError for an empty separator.
+        asyncio.LimitOverrunError, leaving the data, if that is longer than the limit; asyncio.IncompleteReadError if
+        the end comes first; ValueError for an empty separator.
         """
         cdef Py_ssize_t offset = 0, start, end
         cdef Py_ssize_t shortest, longest
