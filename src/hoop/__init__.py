@@ -21,22 +21,21 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hoop.core.handle import Immediate
-from hoop.core.timer import Timer
-from hoop.jobs.pool import Pool, PoolFull
-from hoop.loop import Loop
-from hoop.loop_methods.servers import Server
-from hoop.loop_methods.socket_handles import SocketServer
-from hoop.stats import ServerStats
-
 if TYPE_CHECKING:
     from hoop import compress, crypto, dns, fs, monitor
     from hoop import limits as limits
+    from hoop.core.handle import Immediate
+    from hoop.core.timer import Timer
     from hoop.handles.socket import Socket
     from hoop.handles.udp_socket import UdpSocket
+    from hoop.jobs.pool import Pool, PoolFull
     from hoop.limits import Limits
+    from hoop.loop import Loop
+    from hoop.loop_methods.servers import Server
+    from hoop.loop_methods.socket_handles import SocketServer
     from hoop.policy import EventLoopPolicy as EventLoopPolicy
     from hoop.policy import install as install
+    from hoop.stats import ServerStats
     from hoop.streams.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
     from hoop.streams.streams import StreamReader, StreamReaderProtocol, StreamWriter
 
@@ -75,6 +74,8 @@ __all__ = [
 
 def new_event_loop() -> Loop:
     """A new, open loop."""
+    from hoop.loop import Loop
+
     return Loop()
 
 
@@ -87,14 +88,23 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
         return runner.run(main)
 
 
-# Loaded when they are first asked for: together they cost more than the loop does.
+# Each is loaded when it is first asked for: a program that names hoop need not use it. What a loop can do is loaded with the
+# first loop, all of it: a method that imports fails where descriptors have run out, or after chroot(2).
 MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor"})
 NAMES_ON_DEMAND = {
+    "Immediate": "core.handle",
     "Limits": "limits",
+    "Loop": "loop",
+    "Pool": "jobs.pool",
+    "PoolFull": "jobs.pool",
+    "Server": "loop_methods.servers",
+    "ServerStats": "stats",
     "Socket": "handles.socket",
+    "SocketServer": "loop_methods.socket_handles",
     "StreamReader": "streams.streams",
     "StreamReaderProtocol": "streams.streams",
     "StreamWriter": "streams.streams",
+    "Timer": "core.timer",
     "UdpSocket": "handles.udp_socket",
     "open_connection": "streams.stream_api",
     "open_unix_connection": "streams.stream_api",

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 from hoop.core.checks import require_protocol
 from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
 from hoop.loop_methods.race import first_to_succeed
+from hoop.net.stream import make_stream
 from hoop.tls.tls_options import TlsOptions, accepted_options, host_options
+from hoop.tls.tls_transport import new_session
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
@@ -123,16 +125,12 @@ class Connections(NameLookups):
         transport: asyncio.Transport
         session = None
         try:
-            from hoop.net.stream import make_stream
-
             waiter = self.create_future()
             sock.setblocking(False)
             protocol = protocol_factory()
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
-                from hoop.tls.tls_transport import new_session
-
                 session = new_session(self, protocol, tls, waiter)
             else:
                 require_protocol(protocol)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from hoop.core.checks import require_protocol
 from hoop.loop_methods.name_lookups import NameLookups
 from hoop.loop_methods.unix_sockets import remove_stale
+from hoop.net.datagram import make_datagram
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 AddressPair = tuple[Any, Any]  # local, remote
@@ -41,8 +42,6 @@ class Endpoints(NameLookups):
         remote_addr alone. Raises OSError when no address works, ValueError and TypeError for arguments that do not go
         together.
         """
-        from hoop.net.datagram import make_datagram
-
         remote_address = None
         is_ours = sock is None
         if sock is not None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import _socket
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hoop.loop_methods.executors import Executors
-
-if TYPE_CHECKING:
-    from hoop.names.address_info import Literals
-    from hoop.names.name_history import NameHistory
-    from hoop.names.name_jobs import AddressQuestion, NameQuestion
+from hoop.names.address_info import Literals, literal_family
+from hoop.names.name_history import NameHistory
+from hoop.names.name_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES, AddressQuestion, NameQuestion
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 
@@ -37,13 +35,13 @@ def is_patched() -> bool:
 class NameLookups(Executors):
     """getaddrinfo and getnameinfo for a loop."""
 
-    _literals: Literals | None
-    _name_history: NameHistory | None
+    _literals: Literals
+    _name_history: NameHistory
     _resolver: Any  # a hoop.dns.Resolver, made by that module at first use
 
     def _begin_name_lookups(self) -> None:
-        self._literals = None
-        self._name_history = None
+        self._literals = Literals()
+        self._name_history = NameHistory()
         self._resolver = None
 
     async def getaddrinfo(
@@ -65,11 +63,9 @@ class NameLookups(Executors):
             raise RuntimeError("Event loop is closed")
         if is_patched():
             return await self.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
-        answer = self._numeric_hosts().answer(host, port, family, type, proto, flags)
+        answer = self._literals.answer(host, port, family, type, proto, flags)
         if answer is not None:
             return answer
-        from hoop.names.name_jobs import AddressQuestion
-
         found: list[AddressInfo] = await self._ask_libc(AddressQuestion(host, port, family, type, proto, flags))
         return found
 
@@ -77,8 +73,6 @@ class NameLookups(Executors):
         """As socket.getnameinfo, in a thread of the pool. Raises socket.gaierror. Calls a replaced one, as above."""
         if socket.getnameinfo is not ORIGINAL_GETNAMEINFO:
             return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
-        from hoop.names.name_jobs import NameQuestion
-
         name: tuple[str, str] = await self._ask_libc(NameQuestion(sockaddr, flags))
         return name
 
@@ -87,9 +81,7 @@ class NameLookups(Executors):
         are not. Unless a name server was asked about it a moment ago, it is first seen whether this machine answers by
         itself.
         """
-        from hoop.names.name_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES
-
-        history, key = self._history_of_names(), question.key
+        history, key = self._name_history, question.key
         lane = history.lane(key, self.time())
         try:
             answer = await question.ask(self.pool, self, lane)
@@ -102,25 +94,11 @@ class NameLookups(Executors):
         history.note_answer(key, lane, self.time())
         return answer
 
-    def _numeric_hosts(self) -> Literals:
-        if self._literals is None:
-            from hoop.names.address_info import Literals
-
-            self._literals = Literals()
-        return self._literals
-
-    def _history_of_names(self) -> NameHistory:
-        if self._name_history is None:
-            from hoop.names.name_history import NameHistory
-
-            self._name_history = NameHistory()
-        return self._name_history
-
     def _answer_literal(
         self, host: object, port: object, family: int, type: int, proto: int, flags: int
     ) -> list[AddressInfo] | None:
         """What getaddrinfo will answer if it takes neither a look-up nor somebody's mock, else None."""
-        return None if is_patched() else self._numeric_hosts().answer(host, port, family, type, proto, flags)
+        return None if is_patched() else self._literals.answer(host, port, family, type, proto, flags)
 
     async def _ensure_resolved(
         self, address: Sequence[Any], *, family: int = 0, type: int = socket.SOCK_STREAM, proto: int = 0, flags: int = 0
@@ -138,8 +116,6 @@ class NameLookups(Executors):
 def numeric_info(host: Any, port: Any, family: int, type: int, proto: int, rest: tuple[Any, ...]) -> AddressInfo | None:
     """The address of a numeric host and port, unchecked (the socket call says what is wrong with a port of 70000); None
     where libc has to be asked."""
-    from hoop.names.address_info import literal_family
-
     own_family = literal_family(host)
     if own_family is None or not is_number(port) or family not in (socket.AF_UNSPEC, own_family):
         return None

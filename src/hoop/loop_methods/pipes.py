@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from hoop.core.checks import require_protocol
 from hoop.loop_methods.base_loop import BaseLoop
+from hoop.net.pipe import make_read_pipe, make_write_pipe
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 
@@ -23,8 +24,6 @@ class Pipes(BaseLoop, asyncio.AbstractEventLoop):
 
         ValueError unless it is a pipe, a socket or a character device; then pipe stays open.
         """
-        from hoop.net.pipe import make_read_pipe
-
         protocol = protocol_factory()
         require_protocol(protocol)
         waiter = self.create_future()
@@ -42,8 +41,6 @@ class Pipes(BaseLoop, asyncio.AbstractEventLoop):
         self, protocol_factory: Callable[[], ProtocolT], pipe: Any
     ) -> tuple[asyncio.WriteTransport, ProtocolT]:
         """Write to pipe; as connect_read_pipe. The protocol's connection_lost also tells that the reader has left."""
-        from hoop.net.pipe import make_write_pipe
-
         protocol = protocol_factory()
         require_protocol(protocol)
         waiter = self.create_future()

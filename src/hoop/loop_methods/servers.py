@@ -14,16 +14,17 @@ import sys
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from hoop.limits import Limits
 from hoop.loop_methods.connections import ProtocolFactory
 from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
+from hoop.net.admission import Admission
+from hoop.net.listener import Listener
+from hoop.net.stream import close_streams_of
 from hoop.stats import ServerStats
 from hoop.tls.tls_options import TlsOptions, server_options
-
-if TYPE_CHECKING:
-    from hoop.limits import Limits
-    from hoop.net.listener import Listener
+from hoop.tls.tls_transport import new_session
 
 SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"  # Linux: listen(2) silently cuts a longer backlog
 
@@ -41,8 +42,6 @@ class Server(asyncio.AbstractServer):
         limits: Limits | None = None,
         ssl_context: ssl_module.SSLContext | None = None,
     ) -> None:
-        from hoop.net.admission import Admission
-
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets
         self._protocol_factory = protocol_factory
@@ -81,8 +80,6 @@ class Server(asyncio.AbstractServer):
             return
         if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
-        from hoop.net.listener import Listener
-
         self._serving = True
         try:
             warn_of_backlog(self._backlog)
@@ -174,14 +171,10 @@ class Server(asyncio.AbstractServer):
 
     def close_clients(self) -> None:
         """close() every connection that this server accepted and that is still open."""
-        from hoop.net.stream import close_streams_of
-
         close_streams_of(self._loop, self, abort=False)
 
     def abort_clients(self) -> None:
         """abort() every connection that this server accepted and that is still open."""
-        from hoop.net.stream import close_streams_of
-
         close_streams_of(self._loop, self, abort=True)
 
     async def start_serving(self) -> None:
@@ -281,7 +274,6 @@ class Servers(NameLookups):
 
     def _tls_factory(self, protocol_factory: ProtocolFactory, tls: TlsOptions) -> ProtocolFactory:
         """A factory that wraps each accepted connection's protocol in TLS."""
-        from hoop.tls.tls_transport import new_session  # now: an accepted connection may have taken the last descriptor
 
         def wrap_protocol() -> asyncio.BaseProtocol:
             return new_session(self, protocol_factory(), tls)
@@ -361,8 +353,6 @@ def set_listen_options(
 def prepare(sockets: list[socket.socket], limits: Limits | None) -> None:
     """Set sockets up for these limits. TypeError, ValueError or OSError for limits that they do not take."""
     if limits is not None:
-        from hoop.limits import Limits
-
         if not isinstance(limits, Limits):
             raise TypeError(f"limits must be a hoop.Limits, not {limits!r}")
     for sock in sockets:

@@ -12,17 +12,16 @@ import os
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hoop.handles.socket import Socket, new_client_socket
+from hoop.handles.udp_socket import UdpSocket
+from hoop.limits import Limits
 from hoop.loop_methods.connections import Connections
 from hoop.loop_methods.servers import Server, Servers, prepare, set_listen_options
 from hoop.loop_methods.unix_sockets import CLEANS_UP, Path, UnixSockets, bound_to, file_remover
+from hoop.names.address_info import literal_family
 from hoop.tls.tls_options import TlsOptions, client_options, host_options, server_options
-
-if TYPE_CHECKING:
-    from hoop.handles.socket import Socket
-    from hoop.handles.udp_socket import UdpSocket
-    from hoop.limits import Limits
 
 LOCALHOST = "127.0.0.1"
 LAST_PORT = 0xFFFF
@@ -118,8 +117,6 @@ class SocketHandles(UnixSockets, Connections, Servers):
         cleanup: Callable[[], None] | None,
     ) -> SocketServer:
         """A server on a bound socket, which is closed if that fails."""
-        from hoop.handles.socket import Socket
-
         try:
             if not callable(on_connection):
                 raise TypeError(f"on_connection must be callable, not {on_connection!r}")
@@ -203,8 +200,6 @@ class SocketHandles(UnixSockets, Connections, Servers):
     def _new_client(self, on_connect: Callable[[Socket], object] | None, allow_half_open: bool) -> Socket:
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
-        from hoop.handles.socket import new_client_socket
-
         handle = new_client_socket(self, allow_half_open)
         handle.on_connect = on_connect
         return handle
@@ -240,8 +235,6 @@ class SocketHandles(UnixSockets, Connections, Servers):
         no (host, port).
         (Node: dgram.createSocket; uv_udp_bind)
         """
-        from hoop.handles.udp_socket import UdpSocket
-
         udp = bound_udp(host, port, reuse_port) if sock is None else sock
         try:
             if udp.type != socket.SOCK_DGRAM:
@@ -266,15 +259,12 @@ def numeric(host: str) -> str:
     """host, if it is a numeric address (an IPv6 one perhaps with a zone); 127.0.0.1 for localhost. Else ValueError."""
     if host == "localhost":
         return LOCALHOST
-    import ipaddress
-
-    try:
-        if not isinstance(host, str):  # a number is an address to the module
-            raise ValueError
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError(f"host must be a numeric address, 'localhost' or None, not {host!r}") from None
-    return host
+    if isinstance(host, str):
+        address, percent, zone = host.partition("%")
+        family = literal_family(address)
+        if family is not None and (not percent or (family == socket.AF_INET6 and zone)):
+            return host
+    raise ValueError(f"host must be a numeric address, 'localhost' or None, not {host!r}")
 
 
 def checked_port(port: int) -> int:

@@ -6,8 +6,11 @@ import asyncio
 import ssl
 from typing import Any
 
+from hoop.handles.socket import Socket
 from hoop.loop_methods.base_loop import BaseLoop
+from hoop.net.stream import StreamTransport  # type: ignore[attr-defined]
 from hoop.tls.tls_options import TlsOptions
+from hoop.tls.tls_transport import TlsTransport, new_session  # type: ignore[attr-defined]
 
 
 class StartTls(BaseLoop, asyncio.AbstractEventLoop):
@@ -36,8 +39,6 @@ class StartTls(BaseLoop, asyncio.AbstractEventLoop):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         if transport.is_closing():
             raise ConnectionResetError(f"start_tls() on a transport that is closing: {transport!r}")
-        from hoop.tls.tls_transport import new_session
-
         waiter = self.create_future()
         options = TlsOptions(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         session = new_session(self, protocol, options, waiter, is_upgrade=True)
@@ -56,10 +57,6 @@ class StartTls(BaseLoop, asyncio.AbstractEventLoop):
 
 def taken_from_socket(transport: asyncio.Transport) -> bytes:
     """What a hoop.Socket, whose connection this was, has received and its user not read: as with a StreamReader."""
-    from hoop.handles.socket import Socket
-    from hoop.net.stream import StreamTransport  # type: ignore[attr-defined]
-    from hoop.tls.tls_transport import TlsTransport  # type: ignore[attr-defined]
-
     if not isinstance(transport, (StreamTransport, TlsTransport)):
         return b""  # no other transport is a Socket's, or has to have get_protocol()
     former = transport.get_protocol()

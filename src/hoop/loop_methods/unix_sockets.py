@@ -12,14 +12,12 @@ import stat
 import sys
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from hoop.limits import Limits
 from hoop.loop_methods.connections import Connections, ProtocolFactory
 from hoop.loop_methods.servers import Server, Servers, prepare
 from hoop.tls.tls_options import client_options, server_options
-
-if TYPE_CHECKING:
-    from hoop.limits import Limits
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
