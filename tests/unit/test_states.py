@@ -1,13 +1,14 @@
 """State machines: each has a drawing, one function that moves it, and no other way from state to state.
 
-A drawing stands in the docstring of its module. A line of it is states and arrows, `A, B --why--> C --why--> D`; the states are
-those of the enum in the .pxd.
+A drawing stands in the docstring of its module. A line of it is states and arrows, `A, B --why--> C --why--> D`; the states
+are those of the enum in the .pxd.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import hoop
 import pytest
 from conformance.peers import Recorder, turns
+from unit.tls_walks import WALKS as TLS_WALKS
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "hoop"
 ARROW = re.compile(r"((?:[A-Z_]+, )*[A-Z_]+) --[^\n]+?--> (?=([A-Z_]+))")
@@ -71,7 +73,7 @@ def test_one_function_moves_it_to_the_states_that_the_drawing_has(machine: Machi
     assert entered == {after for _, after in drawn_arrows(machine)}
 
 
-# ---- the arrows, walked -------------------------------------------------------------------------------------------------
+# ---- the arrows, walked ------------------------------------------------------------------------------------------
 
 
 def transport_state(transport: Any) -> str:
@@ -186,6 +188,7 @@ Walk = Callable[[list[str]], Awaitable[None]]
 WALKS: dict[str, list[Walk]] = {
     "net/transport": [delivered_then_closed, aborted, aborted_while_closing],
     "handles/socket": [connected_then_destroyed, given_up],
+    "tls/tls_connection": TLS_WALKS,
 }
 
 
@@ -193,9 +196,9 @@ def walked(walks: list[Walk]) -> Iterator[Arrow]:
     for walk in walks:
         seen: list[str] = []
         hoop.run(walk(seen))  # type: ignore[arg-type]
-        yield from zip(seen, seen[1:])
+        yield from itertools.pairwise(seen)
 
 
-@pytest.mark.parametrize("machine", MACHINES[: len(WALKS)], ids=lambda machine: machine.module)
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.module)
 def test_each_arrow_of_the_drawing_is_walked_and_no_other(machine: Machine) -> None:
     assert set(walked(WALKS[machine.module])) == drawn_arrows(machine)

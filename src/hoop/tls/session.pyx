@@ -25,6 +25,8 @@ cdef double HANDSHAKE_TIMEOUT_S = 60.0  # asyncio.constants.SSL_HANDSHAKE_TIMEOU
 cdef double SHUTDOWN_TIMEOUT_S = 30.0   # asyncio.constants.SSL_SHUTDOWN_TIMEOUT
 cdef double ANSWER_TIMEOUT_S = 5.0
 
+cdef tuple STATE_NAMES = ("HANDSHAKE", "OPEN", "FLUSHING", "SHUTDOWN", "LOST", "CLOSED")
+
 
 cdef class TlsSession(TlsReading):
     def __cinit__(self, Reactor loop not None, protocol, TlsEngine engine not None, options, waiter, is_upgrade):
@@ -264,7 +266,7 @@ cdef class TlsSession(TlsReading):
         return self.close_lower(error)
 
     def __repr__(self):
-        return f"<TlsSession of {self.transport!r}>"
+        return f"<TlsSession {STATE_NAMES[self.state]} of {self.transport!r}>"
 
 
 cdef double checked_timeout(str name, object value, double default) except? -1:

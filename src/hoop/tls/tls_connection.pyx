@@ -3,10 +3,11 @@
     HANDSHAKE --it succeeds--> OPEN --close(), the peer's end--> FLUSHING --all encrypted--> SHUTDOWN
     SHUTDOWN --the peer's close_notify, a timeout--> LOST --connection_lost()--> CLOSED
     HANDSHAKE, OPEN, FLUSHING --abort(), an error--> LOST
+    HANDSHAKE, OPEN, FLUSHING, SHUTDOWN --the transport below is lost--> CLOSED
 """
 from hoop.core.errors cimport pass_exits_on
 from hoop.core.reactor cimport Reactor
-from hoop.net.stream cimport StreamFilter, StreamTransport
+from hoop.net.stream cimport StreamFilter
 from hoop.tls.engine cimport TlsEngine
 
 import asyncio
