@@ -228,11 +228,11 @@ def test_a_hit_needs_no_thread_and_no_turn(tmp_path: Path) -> None:
         loop: Any = asyncio.get_running_loop()
         for _ in range(TRIES):
             await next_turn()
-            submitted, turns = loop.pool.stats().done, loop._turn_counts()[0]
+            submitted, turns = loop.pool.stats().done, loop.metrics().turns
             hits = fs.cached_read_stats().hits
             await fs.read_file(path)
             if fs.cached_read_stats().hits > hits:
-                assert (loop.pool.stats().done, loop._turn_counts()[0]) == (submitted, turns)
+                assert (loop.pool.stats().done, loop.metrics().turns) == (submitted, turns)
                 return
         pytest.fail("no hit in many tries")
 

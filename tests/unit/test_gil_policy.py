@@ -15,7 +15,7 @@ import hoop
 
 
 def sleeps(loop: hoop.Loop) -> int:
-    return loop._turn_counts()[2]
+    return loop.metrics().sleeps
 
 
 def test_trap_50_a_poll_with_events_keeps_the_gil() -> None:
@@ -76,12 +76,12 @@ def test_an_idle_loop_sleeps_once() -> None:
         address = server.sockets[0].getsockname()
         clients = [await loop.create_connection(asyncio.Protocol, *address) for _ in range(100)]
         await asyncio.sleep(0)
-        turns, _, slept = loop._turn_counts()  # type: ignore[attr-defined]
+        before = loop.metrics()  # type: ignore[attr-defined]
         await asyncio.sleep(0.3)
-        turns_after, _, slept_after = loop._turn_counts()  # type: ignore[attr-defined]
+        after = loop.metrics()  # type: ignore[attr-defined]
         # one sleep for the timer; the accepts of the last connection may still take a turn or two before it
-        assert slept_after - slept <= 3
-        assert turns_after - turns <= 6
+        assert after.sleeps - before.sleeps <= 3
+        assert after.turns - before.turns <= 6
         for transport, _ in clients:
             transport.abort()
         server.close()

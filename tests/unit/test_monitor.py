@@ -141,7 +141,7 @@ def test_a_sleeping_loop_is_not_held(loop, reports):
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        while loop._turn_counts()[2] == 0 or loop._pulse(0)[1] != 0:
+        while loop.metrics().sleeps == 0 or loop._pulse(0)[1] != 0:
             pass  # until it is asleep
         for now_s in range(100):
             monitor._look(loop, float(now_s))

@@ -73,7 +73,7 @@ class Recorder(asyncio.Protocol):
 
 def test_an_empty_loop_returns_at_once(loop):
     loop.run()
-    assert loop._turn_counts()[0] == 0
+    assert loop.metrics().turns == 0
     assert not loop.is_running() and not loop.is_closed()
 
 
@@ -394,9 +394,9 @@ def test_an_unreferenced_server_that_lacks_descriptors_is_not_waited_for(loop, i
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     server.unref()
-    turns = loop._turn_counts()[0]
+    turns = loop.metrics().turns
     loop.run()
-    assert loop._turn_counts()[0] == turns
+    assert loop.metrics().turns == turns
     server.close()
     client.close()
 
@@ -578,9 +578,9 @@ def test_hoops_own_loops_in_threads_each_return_by_themselves():
 
 
 def callback_counts(loop: Any, run: Callable[[], object]) -> int:
-    before = loop._turn_counts()[0]
+    before = loop.metrics().turns
     run()
-    return loop._turn_counts()[0] - before
+    return loop.metrics().turns - before
 
 
 def test_the_turn_that_runs_the_last_callback_is_the_last_one(loop):

@@ -221,10 +221,6 @@ cdef class BaseLoop(Turns):
         cdef int64_t looked_ago_ns = hoop_clock_ns() - meter.looked_ns if self.clock is None else 0
         return beats, holder, looked_ago_ns, hoop_histogram_count_from(&meter.lag, threshold_ns)
 
-    def _turn_counts(self):
-        """(turns, polls, polls that blocked) since the loop was made."""
-        return (self.meter.turns, self.meter.polls, self.meter.sleeps)
-
     def _set_debug_flag(self, bint enabled):
         self.debug = enabled
 
