@@ -82,7 +82,7 @@ def new_event_loop() -> Loop:
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     """As asyncio.run(main, debug=debug), on a hoop loop. RuntimeError if a loop is running in this thread."""
     if asyncio.events._get_running_loop() is not None:
-        # Runner.run() would say so, too, but then make coroutines for close() that nobody can run.
+        # Runner.run() would say so, too, but then make coroutines for close() that no loop can run.
         raise RuntimeError("hoop.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
         return runner.run(main)

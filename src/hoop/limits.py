@@ -1,4 +1,4 @@
-"""hoop.Limits: what a server bears with from its peers."""
+"""hoop.Limits: limits that a server puts on its clients."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ LONGEST_USER_TIMEOUT = 0x7FFFFFFF // 1000  # seconds: the kernel has an int of m
 class Limits:
     """Limits of one server, for create_server(limits=...), start_server, listen_tcp and their UNIX counterparts.
 
-    None (the default) means no limit, or for TCP options the system's own. Times are in seconds. A connection that
-    breaks a limit is closed at once, connection_lost() (on_error of a socket handle) gets the reason, and the server's
-    stats() count it. ValueError or TypeError, which name the value, for what is no sensible limit.
+    None (the default) means no limit, or for TCP options the system's own. Times are in seconds. A server closes a
+    connection that breaks a limit at once, tells connection_lost() (on_error of a socket handle) the reason, and counts
+    it in stats(). ValueError or TypeError, which name the value, for what is no sensible limit.
 
     idle_timeout: the longest silence, in both directions, as far as the kernel takes and gives bytes.
     first_byte_timeout: how long a new connection may send nothing.
-    header_timeout: how long it may take until its first message is answered: until the application sends something or
-        calls transport.header_received(). transport.expect_header() starts the time anew for a later message. Against
-        peers that send a request byte by byte, which no silence gives away (slowloris).
+    header_timeout: how long the first message may take, until the application sends an answer or calls
+        transport.header_received(). transport.expect_header() starts the time anew for a later message. Against clients
+        that send a request byte by byte, which no idle_timeout notices (slowloris).
     max_connections: open at a time. when_full: "refuse" closes further ones as they come; "wait" leaves them in the
-        kernel's queue, as long as the backlog, until there is room, here or in another process that shares the socket.
+        kernel's queue, as long as the backlog, until this process, or another that shares the socket, has room.
     max_connections_per_host: open at a time from one IP address; further ones are closed as they come.
     max_write_buffer: bytes written that the kernel has not taken because the peer does not read. It bounds single large
         writes too, so it must exceed the largest message.
     keepalive_idle, keepalive_interval: seconds until TCP probes a silent peer, and between probes; keepalive_count:
-        probes without an answer until the connection is given up. Any of them switches SO_KEEPALIVE on. (tcp(7))
+        probes without an answer until TCP gives the connection up. Any of them switches SO_KEEPALIVE on. (tcp(7))
     user_timeout: seconds that data may stay unacknowledged. (tcp(7): TCP_USER_TIMEOUT; Linux. RFC 5482)
     """
 

@@ -61,9 +61,9 @@ class Loop(
 
     poller: the back end, "epoll", "kqueue" or "poll" (default: HOOP_POLLER, else the platform's best); ValueError for
     another name. clock: for tests, a callable that returns nanoseconds in place of the monotonic clock.
-    poll_every_turn: look for I/O in each turn, also while callbacks are ready (see docs/architecture.md).
+    poll_every_turn: look for I/O in each turn, even while callbacks are ready (see docs/architecture.md).
     pool_size: threads of the loop's own pool, 1 to 1024 (default: HOOP_THREADPOOL_SIZE, else 4), ValueError for other
-    numbers; pool: a hoop.Pool to use instead, which is not closed with the loop (see docs/pool.md).
+    numbers; pool: a hoop.Pool to use instead, which the loop does not close (see docs/pool.md).
     cached_reads: whether hoop.fs may read small files that the page cache holds on the loop's own thread (default: yes,
     unless HOOP_CACHED_READS is 0; see docs/files.md).
     defer_writes: whether what a callback writes to a transport may be held until it has ended (default: yes, unless
@@ -118,8 +118,8 @@ class Loop(
     def run(self) -> None:
         """Run until nothing is left to wait for, or stop(). RuntimeError as run_forever. (libuv: uv_run)
 
-        Left to wait for are callbacks, timers, unfinished tasks, work in the pool, and transports, servers and other
-        descriptors that are being watched; not what was unref()'d, and not signal handlers.
+        A run waits for callbacks, timers, unfinished tasks, work in the pool, and transports, servers and other
+        descriptors that the loop watches; not for what is unref()'d, and not for signal handlers.
         """
         self._run(until_idle=True)
 
@@ -187,8 +187,8 @@ class Loop(
         self._close_reactor()
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
-        # At the interpreter's end modules are emptied, perhaps before this runs: what it needs, and close(), is kept as
-        # default arguments, as asyncio does.
+        # The interpreter empties modules at its end, perhaps before this runs: default arguments keep what this and
+        # close() need, as in asyncio.
         if self.is_closed():
             return
         try:
@@ -249,7 +249,7 @@ loops_of_this_process: weakref.WeakSet[Loop] = weakref.WeakSet()
 def mark_loops_forked(
     loops: weakref.WeakSet[Loop] = loops_of_this_process, mark: Callable[[Loop], None] = BaseLoop._mark_forked
 ) -> None:
-    """Default arguments: a finalizer may fork when this module is emptied already."""
+    """Default arguments keep the names: a finalizer may fork after the interpreter has emptied this module."""
     for loop in list(loops):
         mark(loop)
         loop._forget_signals()
@@ -258,7 +258,7 @@ def mark_loops_forked(
 def flush_running_loop(
     running: Callable[[], object] = events._get_running_loop, kind: type[BaseLoop] = BaseLoop
 ) -> None:
-    """Send what the callback that runs in this thread has written: the process is about to fork, or to end."""
+    """Send what the callback that runs in this thread has written, before the process forks or ends."""
     loop = running()
     if isinstance(loop, kind):
         loop._flush_deferred()

@@ -69,9 +69,9 @@ class PoolStats(Value):
     """The state of a pool at one moment, and what it has done since it was made."""
 
     size: int
-    """The most threads that it starts, but for two that names may have besides (docs/pool.md)."""
+    """The most threads that it starts, except for two more that names may have (docs/pool.md)."""
     threads: int
-    """Those that it has started."""
+    """Threads that it has started."""
     idle: int
     """Threads that wait for jobs."""
     queued: int
@@ -81,28 +81,28 @@ class PoolStats(Value):
     """Of the queued ones, name lookups."""
     dns_running: int
     done: int
-    """Jobs that ran to their end, also those that raised and those whose result nobody wanted any more."""
+    """Jobs that ran to their end, also those that raised and those whose caller had gone."""
     cancelled: int
     """Jobs that were cancelled before they ran."""
     refused: int
     """Jobs that found the queue full."""
     wake_ups: int
-    """Times that a sleeping thread was woken."""
+    """How often it woke a sleeping thread."""
     wait: Durations
-    """From being submitted to being run."""
+    """From submission to start."""
     run: Durations
-    """From the beginning of a job to its end."""
+    """From start to end of a job."""
 
 
 class CachedReadStats(Value):
-    """How the reads of small cached files went that hoop.fs tries on the loop's own thread."""
+    """Reads of small cached files that hoop.fs tries on the loop's own thread."""
 
     enabled: bool
-    """Whether it is tried: not if it was switched off, or the system refused."""
+    """Whether hoop.fs tries: not if it is switched off, or the system has refused."""
     refusal: str | None
     """The call that the system refused, and how."""
     hits: int
-    """Files that were read without a thread."""
+    """Files read without a thread."""
     misses: dict[str, int]
     """Those that went to the pool, by reason (docs/files.md)."""
 
@@ -114,7 +114,7 @@ class Metrics(Value):
     callbacks: int
     """Callbacks run, of every kind: ready ones, timers, immediates, microtasks."""
     events: int
-    """Descriptors found ready and handed to whoever watches them."""
+    """Descriptors found ready and handed to their watchers."""
     polls: int
     """Turns that looked for events."""
     sleeps: int
@@ -126,7 +126,7 @@ class Metrics(Value):
     lag: Durations
     """From one look for work to the next, without sleep: what became ready in between waited that long at most."""
     timer_lateness: Durations
-    """For each turn with due timers: how long past its deadline the one was that had waited longest."""
+    """For each turn with due timers: how late the one was that had waited longest."""
     ready: int
     """Callbacks that wait for the next turn."""
     timers: int
@@ -134,9 +134,9 @@ class Metrics(Value):
     unreferenced_timers: int
     """Of those, the ones that run() does not wait for."""
     jobs_in_flight: int
-    """Given to a pool and not yet back."""
+    """Jobs given to a pool and not yet back."""
     watchers: dict[str, int]
-    """Descriptors being watched, by the kind of their watcher."""
+    """Watched descriptors, by the kind of their watcher."""
     pool: PoolStats | None
     """The loop's pool; None while it has none."""
 

@@ -381,7 +381,7 @@ cdef PyMethodDef *CALLS = [
     entered(b"create_task", enter_create_task,
             b"create_task($self, coro, **kwargs)\n--\n\n"
             b"Schedule a coroutine; keywords (name, context, eager_start) go to the task or to the task factory.\n\n"
-            b"Only what the caller gave is passed on, so a factory need not take keywords that nobody uses."),
+            b"Only what the caller gave is passed on, so a factory need not take keywords that no caller uses."),
     PyMethodDef(NULL, NULL, 0, NULL),
 ]
 

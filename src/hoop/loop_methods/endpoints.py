@@ -38,7 +38,7 @@ class Endpoints(NameLookups):
         """A datagram socket bound to local_addr, connected to remote_addr, or sock itself; (transport, protocol).
 
         Addresses are (host, port), with family AF_UNIX paths; a socket that was left behind at a local path is removed.
-        With allow_broadcast the socket is not connected, so that answers from anybody arrive; sendto() still sends to
+        With allow_broadcast the socket is not connected, so that answers from any peer arrive; sendto() still sends to
         remote_addr alone. Raises OSError when no address works, ValueError and TypeError for arguments that do not go
         together.
         """

@@ -59,7 +59,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
                 executor = self._default_executor = DefaultExecutor()
         if type(executor) is DefaultExecutor:
             return executor._pool.run_for(self, func, args)
-        self._flush_deferred()  # as a pool does: the call may ask somebody who waits for what was written
+        self._flush_deferred()  # as a pool does: the call may ask a peer that waits for what was written
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 
     def set_default_executor(self, executor: concurrent.futures.ThreadPoolExecutor) -> None:  # type: ignore[override]

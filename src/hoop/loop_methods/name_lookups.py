@@ -14,7 +14,7 @@ from hoop.names.name_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES, AddressQue
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 
-# Whatever has taken their place (a test's mock, gevent) is called, as asyncio would call it.
+# Call what has taken their place (a test's mock, gevent), as asyncio would.
 ORIGINAL_GETADDRINFO = socket.getaddrinfo if getattr(socket.getaddrinfo, "__module__", "") == "socket" else None
 ORIGINAL_COMPILED_GETADDRINFO = _socket.getaddrinfo
 ORIGINAL_GETNAMEINFO = _socket.getnameinfo
@@ -28,7 +28,7 @@ def is_number(port: object) -> bool:
 
 
 def is_patched() -> bool:
-    """Whether somebody has replaced the socket module's getaddrinfo."""
+    """Whether a program has replaced the socket module's getaddrinfo."""
     return socket.getaddrinfo is not ORIGINAL_GETADDRINFO or _socket.getaddrinfo is not ORIGINAL_COMPILED_GETADDRINFO
 
 
@@ -97,7 +97,7 @@ class NameLookups(Executors):
     def _answer_literal(
         self, host: object, port: object, family: int, type: int, proto: int, flags: int
     ) -> list[AddressInfo] | None:
-        """What getaddrinfo will answer if it takes neither a look-up nor somebody's mock, else None."""
+        """What getaddrinfo will answer if it takes neither a look-up nor a replacement, else None."""
         return None if is_patched() else self._literals.answer(host, port, family, type, proto, flags)
 
     async def _ensure_resolved(

@@ -29,7 +29,7 @@ from hoop.loop_methods.base_loop import BaseLoop
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.SubprocessProtocol)
 
-STATUS_UNKNOWN = 255  # what asyncio reports when somebody else has taken the child's exit status
+STATUS_UNKNOWN = 255  # what asyncio reports when other code has taken the child's exit status
 
 
 class Processes(BaseLoop, asyncio.AbstractEventLoop):
@@ -121,7 +121,7 @@ class Processes(BaseLoop, asyncio.AbstractEventLoop):
                 else:
                     watcher.add_child_handler(transport.get_pid(), tell_exit, self, transport)
             except BaseException:
-                waiter.cancel()  # nobody waits for the pipes
+                waiter.cancel()  # no caller waits for the pipes
                 transport._undo_start()
                 raise
             try:
@@ -196,7 +196,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         for file in (process.stdin, process.stdout, process.stderr):
             if file is not None:
                 file.close()
-        with contextlib.suppress(PermissionError):  # it runs as somebody else: then nobody can wait for it, either
+        with contextlib.suppress(PermissionError):  # it runs as another user: then we cannot wait for it, either
             process.kill()
             process.wait()
 
@@ -251,7 +251,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         try:
             super().close()
         except PermissionError:
-            pass  # it has become somebody else (cpython#112800)
+            pass  # it runs as another user by now (cpython#112800)
         finally:
             self._pipes = pipes
 
@@ -259,7 +259,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         """Send a signal; nothing happens if the child has ended. ProcessLookupError once its connection is lost."""
         self._check_proc()
         if self._returncode is not None or self._proc.returncode is not None:
-            return  # reaped: the number may be somebody else's
+            return  # reaped: the number may be another process's
         self._loop._flush_deferred()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._proc.pid, signal)
@@ -355,7 +355,7 @@ class ThreadWatch:
     def start(self) -> None:
         name = f"hoop-wait-{self._transport._proc.pid}"
         threading.Thread(target=self._wait, name=name, daemon=True).start()
-        self.set_referenced(True)  # not before: there may be no thread to be had
+        self.set_referenced(True)  # not before: starting the thread may fail
 
     def set_referenced(self, is_referenced: bool) -> None:
         """Whether loop.run() waits for the end. In the loop's thread."""
@@ -409,7 +409,7 @@ def chosen_watcher() -> Any:
     """The watcher that the program gave asyncio.set_child_watcher(); None if there is none, or it changes nothing.
 
     asyncio's own defaults wait for one child each, as hoop does. A FastChildWatcher reaps every child of the process:
-    beside it, whoever waits for one child may find its exit status gone.
+    beside it, a caller that waits for one child may find its exit status gone.
     """
     if sys.version_info >= (3, 14):
         return None

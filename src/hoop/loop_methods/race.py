@@ -17,8 +17,8 @@ async def first_to_succeed(
 ) -> T | None:
     """The result of the first attempt that succeeds, or None if all have failed with OSError.
 
-    The next attempt starts when the latest one has failed, or delay_s seconds after that began. Those that lose are
-    cancelled, and have ended when this returns. Any other exception is an attempt's own fault, and raised.
+    Start the next attempt when the latest one has failed, or delay_s seconds after that began. Cancel the losers, and
+    wait for their end. Raise any other exception of an attempt.
     """
     tasks: list[asyncio.Future[T]] = []
     running: set[asyncio.Future[T]] = set()
@@ -63,7 +63,7 @@ def succeeded(done: Iterable[asyncio.Future[T]]) -> asyncio.Future[T] | None:
 
 
 async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel those that run, and wait for them. What they end with is nobody's concern."""
+    """Cancel the attempts that run, and wait for them. Drop what they end with."""
     unfinished = [task for task in tasks if not task.done()]
     for task in unfinished:
         task.cancel()

@@ -213,7 +213,7 @@ class Pacing(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cause = exc
-        self.resume_writing()  # whoever waits there finds the transport closing
+        self.resume_writing()  # the task that waits in room() finds the transport closing
         self._protocol.connection_lost(exc)
 
 

@@ -1,15 +1,15 @@
-"""The interpreter's wake-up descriptor, and how a loop's pipe takes its turn at being it.
+"""The interpreter's wake-up descriptor, and how a loop's pipe shares that place with other owners.
 
 CPython writes the number of each signal that has a Python-level handler to one descriptor of the process
-(signal.set_wakeup_fd), whatever that handler is. asyncio learns of signals from these bytes, and so does hoop: each is
-counted, and it does not matter who has replaced the Python-level handler. But there is one such descriptor only, and
-others want it, too (Twisted for SIGCHLD, trio's guest mode, ros2's launch). So:
+(signal.set_wakeup_fd), whatever that handler is. asyncio learns of signals from these bytes, and so does hoop: it
+counts each, even if a program has replaced the Python-level handler. But there is only one such descriptor, and others
+want it, too (Twisted for SIGCHLD, trio's guest mode, ros2's launch). So:
 
 - A loop without signal handlers never touches it.
-- A pipe that takes its place in front of somebody else's does so only while its loop runs, passes on every byte, and
-  puts that descriptor back, unless it was closed meanwhile.
-- One that somebody sets while the pipe stands there is left where it is. Its bytes do not reach the pipe, so the loop
-  then goes by the Python-level handlers, which cannot count.
+- A pipe replaces another owner's descriptor only while its loop runs, passes on every byte, and puts that descriptor
+  back, unless its owner has closed it meanwhile.
+- A pipe leaves in place a descriptor that another owner sets while the loop runs. The bytes then do not reach the pipe,
+  so the loop relies on the Python-level handlers, which cannot count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Self
 
 
 class WakeupFd:
-    """Somebody else's wake-up descriptor, recognised when its number has come to stand for something else."""
+    """Another owner's wake-up descriptor, which notices when its number has come to mean another file."""
 
     def __init__(self, fd: int) -> None:
         """OSError if there is no such descriptor."""
@@ -32,7 +32,7 @@ class WakeupFd:
 
     @classmethod
     def of(cls, fd: int) -> Self | None:
-        """None for -1, which is no descriptor, and for one that is closed."""
+        """None for -1, which is no descriptor, and for a closed one."""
         try:
             return None if fd < 0 else cls(fd)
         except OSError:
@@ -78,9 +78,9 @@ class SignalPipe:
             raise
 
     def claim(self, *, chains: bool) -> None:
-        """Stand in front: of nobody or, if chains, of whoever stands there. ValueError outside of the main thread.
+        """Take the place: if it is free or, if chains, from another owner too. ValueError outside of the main thread.
 
-        What has been passed on to the pipe must have been read before."""
+        Read before what the pipe has been passed on."""
         current = self._set_wakeup_fd(self.writing, warn_on_full_buffer=False)
         if current != self.writing:
             self._former = WakeupFd.of(current)
@@ -92,8 +92,8 @@ class SignalPipe:
         self.is_in_front = True
 
     def leave(self) -> None:
-        """A run ends: whoever stood there before, or came meanwhile, gets the place. If there is nobody, the pipe
-        stays, as asyncio's does, and keeps what comes before the next run."""
+        """Give the place, when a run ends, to its former owner or to one that came meanwhile. If there is none, the
+        pipe stays, as asyncio's does, and keeps what comes before the next run."""
         current = self._set_wakeup_fd(self.writing, warn_on_full_buffer=False)
         self.is_in_front = True
         if current != self.writing:
@@ -103,7 +103,7 @@ class SignalPipe:
         self._former = None
 
     def withdraw(self) -> None:
-        """No signal is wanted any more. In the main thread."""
+        """Give the place up: the loop wants no signal any more. In the main thread."""
         current = self._set_wakeup_fd(-1)
         self.is_in_front = False
         if current != self.writing:
@@ -113,8 +113,8 @@ class SignalPipe:
         self._former = None
 
     def missed(self, sig: int) -> bytes:
-        """For a Python-level handler of sig, in the main thread: what is to be handled at once; nothing if the number
-        comes by the pipe. If nobody stood there, the pipe takes the place."""
+        """For a Python-level handler of sig, in the main thread: what to handle at once; nothing if the number comes by
+        the pipe. If the place is free, the pipe takes it."""
         current = self._set_wakeup_fd(self.writing, warn_on_full_buffer=False)
         if current == self.writing:
             return b""
@@ -126,7 +126,7 @@ class SignalPipe:
         numbers = self.read()  # this one's may have come just before the descriptor was changed
         if sig not in numbers:
             numbers += bytes([sig])
-            if theirs is not None:  # who may pass it on, as we do
+            if theirs is not None:  # its owner may pass it on, as we do
                 self._expected.append(sig)
         return numbers
 
@@ -169,7 +169,7 @@ class SignalPipe:
             logger.warning("the signal wake-up descriptor %d takes no more bytes: %s", former.fd, error)
 
     def passes_on(self) -> bool:
-        """Whether somebody depends on read()."""
+        """Whether another owner gets its bytes from read()."""
         return self._former is not None
 
     def may_change_handlers(self) -> bool:
@@ -187,8 +187,8 @@ class SignalPipe:
             self.withdraw()
 
     def close(self) -> None:
-        """Idempotent. Elsewhere than in the main thread a pipe that stands in front stays open, since the interpreter
-        goes on writing to that number; the next signal's handler closes it."""
+        """Idempotent. Outside of the main thread a pipe that has the place stays open, since the interpreter goes on
+        writing to that number; the next signal's handler closes it."""
         if self.reading < 0:
             return
         if self.is_in_front:

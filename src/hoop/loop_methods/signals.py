@@ -1,6 +1,6 @@
 """Signals: handlers run as callbacks of the loop, one call for each byte that the interpreter writes for a signal.
 
-signal_pipe.py has the pipe that gets these bytes, and whom it must share them with. Without handlers a loop touches
+signal_pipe.py has the pipe that gets these bytes, and shares them with other owners. Without handlers a loop changes
 nothing of the process: a signal ends its sleep by EINTR, and Python's own handlers run before it sleeps again.
 """
 
@@ -81,7 +81,8 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
         return True
 
     def _claimed_signal_pipe(self) -> SignalPipe:
-        """The pipe, where the interpreter writes to it if that is possible. ValueError outside of the main thread."""
+        """The pipe, in the place to which the interpreter writes if that is possible. ValueError outside of the main
+        thread."""
         runs_here = events._get_running_loop() is self
         pipe = self._signal_pipe
         if pipe is not None:
@@ -107,7 +108,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
         self._reference_reader(pipe.reading, False)
 
     def _read_signals(self) -> None:
-        """A callback for each byte."""
+        """Schedule a callback for each byte."""
         if self._signal_pipe is not None:
             for sig in self._signal_pipe.read():
                 self._handle_signal(sig)
@@ -122,14 +123,14 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
             BaseLoop.call_soon_threadsafe(self, handle._callback, *handle._args, context=handle._context)
 
     def _hear_from_python(self, sig: int) -> None:
-        """A Python-level handler was called, in the main thread. The byte tells, unless somebody else gets it."""
+        """A Python-level handler was called, in the main thread. The byte tells, unless another owner gets it."""
         pipe = self._signal_pipe
         if pipe is not None and self._pid == os.getpid():
             for number in pipe.missed(sig):
                 self._handle_signal(number)
 
     def _claim_signals(self) -> None:
-        """A run begins."""
+        """Take the place when a run begins."""
         pipe = self._signal_pipe
         if pipe is not None and self._signal_handlers and is_main_thread():
             if not pipe.is_in_front:
@@ -137,7 +138,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
             pipe.claim(chains=True)
 
     def _leave_signals(self) -> None:
-        """It ends."""
+        """Give it back when the run ends."""
         pipe = self._signal_pipe
         if pipe is not None and self._signal_handlers and is_main_thread():
             if pipe.passes_on():
