@@ -7,7 +7,7 @@ cdef enum StepOutcome:
     STEP_GOES_ON                # with `target`, the iterator of another coroutine
 
 
-cdef class StreamCoroutine:
+cdef class StepCoroutine:
     """An awaitable that costs one small object. What it does is in begin() and wake() of its subclasses."""
     cdef object subject         # the reader or writer that it works on
     cdef Py_ssize_t size        # an argument

@@ -25,7 +25,7 @@ cdef object warn = warnings.warn  # no attribute of this module, which may be em
 
 @cython.auto_pickle(False)
 @cython.freelist(128)
-cdef class StreamCoroutine:
+cdef class StepCoroutine:
     def __dealloc__(self):
         if not self.is_started:
             warn_never_awaited(self.name())
@@ -118,7 +118,7 @@ cdef class StreamCoroutine:
         return 0
 
     cdef str name(self):
-        return "StreamCoroutine"
+        return "StepCoroutine"
 
     cdef object step(self, object value):
         """The future to be waited for, or `over`."""
@@ -162,7 +162,7 @@ cdef int warn_never_awaited(str name) except -1:
 
 cdef PyObject *next_step(PyObject *self) except? NULL:
     """tp_iternext. At the end the result travels in a StopIteration without a traceback, or with nothing for None."""
-    cdef StreamCoroutine coroutine = <StreamCoroutine>self
+    cdef StepCoroutine coroutine = <StepCoroutine>self
     cdef object target = coroutine.step(None)
     cdef object result
     if target is over:
@@ -182,4 +182,4 @@ cdef int install(object kind) except -1:
     return 0
 
 
-install(StreamCoroutine)
+install(StepCoroutine)

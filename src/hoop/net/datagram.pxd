@@ -17,8 +17,8 @@ cdef class DatagramTransport(Transport):
     cdef flag is_shared         # somebody else may hold the socket, too: it was handed in, or given out
     cdef flag is_backing_off    # the poller said writable, the kernel still refused: a timer is set
     cdef int refusals           # of that kind, in a row
-    cdef object held            # deque of (bytes, address) that the kernel refused; None when nothing is held
-    cdef Py_ssize_t held_size
+    cdef object queued          # deque of (bytes, address) that the kernel refused; None when nothing is queued
+    cdef Py_ssize_t queued_size
     cdef list arrived           # received and not yet delivered: data, address, data, ...; None when there is nothing
     cdef flag is_deliver_due    # and no memory was found to schedule it
     cdef Py_ssize_t arrived_next
@@ -33,10 +33,10 @@ cdef class DatagramTransport(Transport):
     cdef int send(self, object data, const char *start, Py_ssize_t size, object addr) except? -1
     cdef int send_through_socket(self, object data, object addr) except -1
     cdef Route route(self, object addr, RawAddress *raw) except *
-    cdef int hold(self, object data, object addr) except -1
-    cdef int send_held(self) except? -1
+    cdef int queue_datagram(self, object data, object addr) except -1
+    cdef int send_queued(self) except? -1
     cdef int send_first_through_socket(self) except? -1
-    cdef int take_held(self, Py_ssize_t count) except -1
+    cdef int drop_queued(self, Py_ssize_t count) except -1
     cdef int on_writable(self) except -1
     cdef int back_off(self) except -1
 
@@ -44,7 +44,7 @@ cdef class DatagramTransport(Transport):
     cdef int receive_singly(self) except -1
     cdef int receive_through_socket(self) except -1
     cdef object bytes_or_error(self, Py_ssize_t size, const char *data)
-    cdef int deliver(self) except -1
+    cdef int deliver_arrived(self) except -1
     cdef int deliver_later(self) except -1
     cdef int deliver_one(self, object data, object addr) except -1
     cdef object sender(self, const void *address, Py_ssize_t length)

@@ -44,7 +44,7 @@ cdef enum:
     KNOWN_COUNT = 1 << KNOWN_BITS   # senders remembered
     LARGEST_UDP = 64 * 1024         # room per datagram; a UDP payload is shorter
     LARGEST_OTHER = 256 * 1024      # as asyncio's max_size
-    HEADER_SIZE = 8                 # what a held datagram counts beside its data, so that empty ones count too
+    HEADER_SIZE = 8                 # what a queued datagram counts beside its data, so that empty ones count too
     LONGEST_BACK_OFF = 5            # doublings of a millisecond
 
 
@@ -96,11 +96,11 @@ cdef class DatagramTransport(Transport):
         self.protocol.connection_made(self)
 
     cdef Py_ssize_t held_bytes(self) noexcept:
-        return self.held_size
+        return self.queued_size
 
     cdef int discard_held(self) except -1:
-        self.held = None
-        self.held_size = 0
+        self.queued = None
+        self.queued_size = 0
         self.arrived = None
         return 0
 
@@ -111,7 +111,7 @@ cdef class DatagramTransport(Transport):
     @property
     def _buffer(self):
         """The datagrams that wait, as asyncio's transports show them: a copy, for looking at."""
-        return collections.deque(self.held or ())
+        return collections.deque(self.queued or ())
 
     # ---- what a Transport has and datagrams have not ---------------------------------------------------------------
 
@@ -152,10 +152,10 @@ cdef class DatagramTransport(Transport):
         if self.state >= TRANSPORT_LOST and (self.address is not None or self.fd < 0):
             self.note_dropped_write()
             return
-        if self.held is not None:
+        if self.queued is not None:
             if not self.is_connected:
                 self.tell_of_sending(addr)
-            self.hold(data, addr)
+            self.queue_datagram(data, addr)
             return
         if PyBytes_CheckExact(data):
             result = self.send(data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), addr)
@@ -170,7 +170,7 @@ cdef class DatagramTransport(Transport):
             finally:
                 PyBuffer_Release(&view)
         if result == -EAGAIN:
-            self.hold(data, addr)
+            self.queue_datagram(data, addr)
         elif result < 0:
             self.protocol.error_received(datagram_error(result))
         elif result > 0:
@@ -205,7 +205,7 @@ cdef class DatagramTransport(Transport):
             else:
                 self.sock.sendto(data, addr)
         except (BlockingIOError, InterruptedError):
-            self.hold(data, addr)
+            self.queue_datagram(data, addr)
         except OSError as error:
             self.protocol.error_received(error)
         except BaseException as error:
@@ -232,30 +232,30 @@ cdef class DatagramTransport(Transport):
         self.latest_raw = raw[0]
         return ROUTE_RAW
 
-    cdef int hold(self, object data, object addr) except -1:
+    cdef int queue_datagram(self, object data, object addr) except -1:
         """The kernel has no room: keep the datagram until it has."""
         if self.state >= TRANSPORT_LOST:
             self.note_dropped_write()
             return 0
         cdef bytes copy = PyBytes_FromObject(data)
-        if self.held is None:
-            self.held = collections.deque()
-        self.held.append((copy, addr))
-        self.held_size += len(copy) + HEADER_SIZE
+        if self.queued is None:
+            self.queued = collections.deque()
+        self.queued.append((copy, addr))
+        self.queued_size += len(copy) + HEADER_SIZE
         self.update_interest()
         if self.state < TRANSPORT_LOST:  # the poller took it
             self.pause_protocol()
         return 0
 
-    cdef int send_held(self) except? -1:
-        """Give the kernel a batch of what is held: how many it took or failed on, 0 if it has no room."""
+    cdef int send_queued(self) except? -1:
+        """Give the kernel a batch of what is queued: how many it took or failed on, 0 if it has no room."""
         cdef hoop_datagram datagrams[HOOP_DATAGRAMS_MAX]
         cdef RawAddress raws[HOOP_DATAGRAMS_MAX]
         cdef Route route
         cdef int count = 0
         cdef int result
         self.reactor.must_poll = True
-        for data, addr in self.held:
+        for data, addr in self.queued:
             route = self.route(addr, &raws[count])
             if route == ROUTE_SOCKET:
                 break
@@ -271,46 +271,46 @@ cdef class DatagramTransport(Transport):
         if result == -EAGAIN:
             return 0
         if result > 0:
-            self.take_held(result)
+            self.drop_queued(result)
             return result
-        self.take_held(1)
+        self.drop_queued(1)
         self.reactor.enter_context(self.context)
         self._error_received(datagram_error(result))
         return 1
 
     cdef int send_first_through_socket(self) except? -1:
-        data, addr = self.held[0]
+        data, addr = self.queued[0]
         try:
             self.sock.sendto(data, addr)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            self.take_held(1)
+            self.drop_queued(1)
             self.reactor.enter_context(self.context)
             self._error_received(error)
             return 1
         except BaseException as error:
             self.callback_failed(error, "Fatal write error on datagram transport")
             return 1
-        self.take_held(1)
+        self.drop_queued(1)
         return 1
 
-    cdef int take_held(self, Py_ssize_t count) except -1:
+    cdef int drop_queued(self, Py_ssize_t count) except -1:
         while count > 0:
-            data, _ = self.held.popleft()
-            self.held_size -= PyBytes_GET_SIZE(data) + HEADER_SIZE
+            data, _ = self.queued.popleft()
+            self.queued_size -= PyBytes_GET_SIZE(data) + HEADER_SIZE
             count -= 1
-        if not self.held:
-            self.held = None
+        if not self.queued:
+            self.queued = None
         return 0
 
     cdef int on_writable(self) except -1:
         cdef int result
         cdef int rounds = 0
         cdef bint has_moved = False
-        while self.held is not None and rounds < HOOP_DATAGRAMS_MAX:
+        while self.queued is not None and rounds < HOOP_DATAGRAMS_MAX:
             rounds += 1
-            result = self.send_held()
+            result = self.send_queued()
             if result == 0:
                 break
             has_moved = True
@@ -318,13 +318,13 @@ cdef class DatagramTransport(Transport):
             return 0
         if has_moved:
             self.refusals = 0
-        elif self.held is not None:
+        elif self.queued is not None:
             self.back_off()
         self.update_interest()
         if self.is_protocol_paused:
             self.reactor.enter_context(self.context)
             self.resume_protocol()  # may send, close or abort
-        if self.held is None and self.state == TRANSPORT_CLOSING:
+        if self.queued is None and self.state == TRANSPORT_CLOSING:
             self.lose(None)
         return 0
 
@@ -362,7 +362,7 @@ cdef class DatagramTransport(Transport):
             return 0
         if self.state == TRANSPORT_OPEN and self.is_reading_started and not self.is_reading_paused:
             interest = HOOP_READABLE
-        if self.held is not None and not self.is_backing_off:
+        if self.queued is not None and not self.is_backing_off:
             interest |= HOOP_WRITABLE
         # also when it waits for nothing yet: whom the table is to own must stand in it
         if self.is_watched or interest != 0 or (self.is_kept_idle and self.state == TRANSPORT_OPEN):
@@ -372,7 +372,7 @@ cdef class DatagramTransport(Transport):
     cdef int on_events(self, unsigned events) except -1:
         if events & HOOP_READABLE:
             self.on_readable()
-        if events & HOOP_WRITABLE and self.held is not None and self.state < TRANSPORT_LOST:
+        if events & HOOP_WRITABLE and self.queued is not None and self.state < TRANSPORT_LOST:
             self.on_writable()
         return 0
 
@@ -385,7 +385,7 @@ cdef class DatagramTransport(Transport):
         cdef int count, i
         cdef list arrived
         if self.arrived is not None:
-            return self.deliver()  # what came first goes first
+            return self.deliver_arrived()  # what came first goes first
         if self.family != AF_INET and self.family != AF_INET6 and self.family != AF_UNIX:
             return self.receive_through_socket()
         if reactor.datagram_reader == NULL:
@@ -410,7 +410,7 @@ cdef class DatagramTransport(Transport):
             arrived.append(self.sender(datagrams[i].address, datagrams[i].address_length))
         self.arrived = arrived
         self.arrived_next = 0
-        return self.deliver()
+        return self.deliver_arrived()
 
     cdef int receive_singly(self) except -1:
         """As many as a batch has, but each is taken only when the one before it was delivered and more is wanted."""
@@ -447,9 +447,9 @@ cdef class DatagramTransport(Transport):
 
     def _deliver(self):
         if self.arrived is not None:
-            self.deliver()
+            self.deliver_arrived()
 
-    cdef int deliver(self) except -1:
+    cdef int deliver_arrived(self) except -1:
         """Hand out what has arrived, one callback each, until there is nothing or it is not wanted any more."""
         cdef bint is_last = False
         try:

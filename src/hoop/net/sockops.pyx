@@ -15,7 +15,7 @@ from hoop.core.errors cimport os_error, pass_exits_on
 from hoop.core.handle cimport Handle
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher, flush_if_deferred
 from hoop.core.refuse_instances cimport refuse_instances
-from hoop.core.step_coroutine cimport STEP_ENDS, STEP_WAITS, StepOutcome, StreamCoroutine
+from hoop.core.step_coroutine cimport STEP_ENDS, STEP_WAITS, StepCoroutine, StepOutcome
 from hoop.net.transport cimport descriptor_of, in_use
 from libc.errno cimport EAGAIN, EBADF
 
@@ -273,7 +273,7 @@ cdef class SockOperation:
         return 0
 
 
-cdef class Receive(SockOperation):
+cdef class RecvOperation(SockOperation):
     cdef Py_ssize_t size
 
     cdef object attempt(self):
@@ -283,7 +283,7 @@ cdef class Receive(SockOperation):
         return cut_returned_bytes(watcher, self.sock, self.size)
 
 
-cdef class SendAll(SockOperation):
+cdef class SendOperation(SockOperation):
     """Owns a view of the caller's buffer until it is collected."""
     cdef Py_buffer view
     cdef Py_ssize_t sent
@@ -310,7 +310,7 @@ cdef class SendAll(SockOperation):
         return None
 
 
-cdef class Connect(SockOperation):
+cdef class ConnectOperation(SockOperation):
     cdef object address
 
     cdef object attempt(self):
@@ -321,7 +321,7 @@ cdef class Connect(SockOperation):
         return None
 
 
-cdef class Call(SockOperation):
+cdef class CallOperation(SockOperation):
     """Anything else: a method of the socket object that raises BlockingIOError for "not yet"."""
     cdef object function
     cdef tuple arguments
@@ -491,7 +491,7 @@ cdef object cut_returned_bytes(FdWatcher watcher, object sock, Py_ssize_t size):
     return result[:size]
 
 
-cdef class SockCoroutine(StreamCoroutine):
+cdef class SockCoroutine(StepCoroutine):
     """sock_recv() or sock_sendall(): `subject` is the socket object."""
     cdef Reactor reactor
     cdef SockOperation operation  # while it waits
@@ -513,13 +513,13 @@ cdef class SockCoroutine(StreamCoroutine):
         return bequeath(self.operation)
 
 
-cdef class Receiving(SockCoroutine):
+cdef class RecvCoroutine(SockCoroutine):
     cdef str name(self):
         return "sock_recv"
 
     cdef StepOutcome begin(self) except *:
         cdef int fd = check_socket(self.reactor, self.subject)
-        cdef Receive operation
+        cdef RecvOperation operation
         cdef object result
         if self.size < 0:
             raise ValueError("negative buffersize in recv")
@@ -529,13 +529,13 @@ cdef class Receiving(SockCoroutine):
         if result is not would_block:
             self.result = result
             return STEP_ENDS
-        operation = Receive.__new__(Receive)
+        operation = RecvOperation.__new__(RecvOperation)
         operation.kind = "recv"
         operation.size = self.size
         return self.queue(operation, fd, False)
 
 
-cdef class Sending(SockCoroutine):
+cdef class SendCoroutine(SockCoroutine):
     cdef object data
 
     cdef str name(self):
@@ -543,7 +543,7 @@ cdef class Sending(SockCoroutine):
 
     cdef StepOutcome begin(self) except *:
         cdef int fd = check_socket(self.reactor, self.subject)
-        cdef SendAll operation
+        cdef SendOperation operation
         cdef Py_ssize_t sent = 0
         if PyBytes_CheckExact(self.data) and PyBytes_GET_SIZE(self.data) > 0:
             # Mostly the kernel takes all: then there is nothing to keep.
@@ -552,7 +552,7 @@ cdef class Sending(SockCoroutine):
                 return STEP_ENDS
             if sent < 0 and sent != -EAGAIN:
                 raise os_error(sent)
-        operation = SendAll.__new__(SendAll)
+        operation = SendOperation.__new__(SendOperation)
         operation.sent = max(sent, 0)
         PyObject_GetBuffer(self.data, &operation.view, PyBUF_SIMPLE)
         operation.has_view = True
@@ -563,7 +563,7 @@ cdef class Sending(SockCoroutine):
 
 cdef object receive(Reactor reactor, object sock, Py_ssize_t size):
     """sock_recv()."""
-    cdef Receiving coroutine = Receiving.__new__(Receiving)
+    cdef RecvCoroutine coroutine = RecvCoroutine.__new__(RecvCoroutine)
     coroutine.reactor = reactor
     coroutine.subject = sock
     coroutine.size = size
@@ -572,7 +572,7 @@ cdef object receive(Reactor reactor, object sock, Py_ssize_t size):
 
 cdef object send_all(Reactor reactor, object sock, object data):
     """sock_sendall()."""
-    cdef Sending coroutine = Sending.__new__(Sending)
+    cdef SendCoroutine coroutine = SendCoroutine.__new__(SendCoroutine)
     coroutine.reactor = reactor
     coroutine.subject = sock
     coroutine.data = data
@@ -585,7 +585,7 @@ async def sock_connected(Reactor reactor not None, sock, address):
     EAGAIN is no connection under way, as EINPROGRESS and EALREADY are, but a refusal: the queue of a UNIX listener is
     full (connect(2)), and nothing will tell when it is no more.
     """
-    cdef Connect operation
+    cdef ConnectOperation operation
     cdef int fd = check_socket(reactor, sock)
     try:
         sock.connect(address)
@@ -595,7 +595,7 @@ async def sock_connected(Reactor reactor not None, sock, address):
     except BlockingIOError as error:
         if error.errno == EAGAIN:
             raise
-    operation = Connect.__new__(Connect)
+    operation = ConnectOperation.__new__(ConnectOperation)
     operation.address = address
     future = wait_for(reactor, operation, sock, fd, True)
     try:
@@ -607,7 +607,7 @@ async def sock_connected(Reactor reactor not None, sock, address):
 async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arguments, str kind=None):
     """function(*arguments), a method of sock, now or when the socket is ready. kind: of the results that another call
     of the same kind can have instead, when this one is cancelled."""
-    cdef Call operation
+    cdef CallOperation operation
     cdef FdWatcher watcher
     cdef int fd = check_socket(reactor, sock)
     if kind is not None:
@@ -619,7 +619,7 @@ async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arg
         return function(*arguments)
     except (BlockingIOError, InterruptedError):
         pass
-    operation = Call.__new__(Call)
+    operation = CallOperation.__new__(CallOperation)
     operation.kind = kind
     operation.function = function
     operation.arguments = arguments
@@ -631,5 +631,5 @@ async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arg
         raise
 
 
-refuse_instances(Receiving)
-refuse_instances(Sending)
+refuse_instances(RecvCoroutine)
+refuse_instances(SendCoroutine)

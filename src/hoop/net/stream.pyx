@@ -153,7 +153,7 @@ cdef class StreamTransport(WritingTransport):
         if self.guard is not None:
             self.guard.on_received()
         self.reactor.enter_context(self.context)
-        if deliver(<PyObject *>self.protocol, <PyObject *>data) < 0:
+        if call_data_received(<PyObject *>self.protocol, <PyObject *>data) < 0:
             self.delivery_failed()
         return 0
 
@@ -253,7 +253,7 @@ cdef class StreamTransport(WritingTransport):
         return self.update_interest()
 
 
-cdef int deliver(PyObject *protocol, PyObject *data) noexcept:
+cdef int call_data_received(PyObject *protocol, PyObject *data) noexcept:
     """protocol.data_received(data), without a try block around it: -1 with the exception set."""
     cdef PyObject *stack[3]
     cdef PyObject *answer

@@ -1,5 +1,5 @@
 from hoop.core.flag cimport flag
-from hoop.core.step_coroutine cimport StepOutcome, StreamCoroutine
+from hoop.core.step_coroutine cimport StepCoroutine, StepOutcome
 from hoop.net.chunks cimport Chunks
 from hoop.net.stream cimport StreamFilter, StreamTransport
 
@@ -58,9 +58,9 @@ cdef class StreamWriter:
     cdef bint is_closing_now(self) except -1
 
 
-cdef class Reading(StreamCoroutine):
+cdef class ReadCoroutine(StepCoroutine):
     cdef StepOutcome take(self, StreamReader reader) except *
 
 
-cdef class Draining(StreamCoroutine):
+cdef class DrainCoroutine(StepCoroutine):
     pass

@@ -13,7 +13,7 @@ from cpython.object cimport PyObject
 from hoop.core.cpython_api cimport instance_dict
 from hoop.core.csrc cimport hoop_ring_size
 from hoop.core.refuse_instances cimport refuse_instances
-from hoop.core.step_coroutine cimport STEP_ENDS, STEP_GOES_ON, STEP_WAITS, StepOutcome, StreamCoroutine
+from hoop.core.step_coroutine cimport STEP_ENDS, STEP_GOES_ON, STEP_WAITS, StepCoroutine, StepOutcome
 from hoop.net.chunks cimport append_chunk, copy_chunks, drop_chunks, take_chunks
 from hoop.net.stream cimport StreamTransport
 from hoop.net.transport cimport TRANSPORT_OPEN, spare_dict
@@ -218,7 +218,7 @@ cdef class StreamReader:
     def read(self, n=-1):
         """A coroutine: up to n bytes, as soon as there are any; everything until the end for -1; b"" at the end."""
         cdef Py_ssize_t size = PyNumber_AsSsize_t(n, NULL)  # before there is a coroutine that nobody would await
-        cdef Reading reading = Reading.__new__(Reading)
+        cdef ReadCoroutine reading = ReadCoroutine.__new__(ReadCoroutine)
         reading.size = size
         reading.subject = self
         return reading
@@ -326,7 +326,7 @@ cdef class StreamReader:
         return f"<{' '.join(words)}>"
 
 
-cdef class Reading(StreamCoroutine):
+cdef class ReadCoroutine(StepCoroutine):
     """StreamReader.read()."""
 
     cdef str name(self):
@@ -463,9 +463,9 @@ cdef class StreamReaderProtocol:
             self.reader.set_exception(exc)
         self.is_lost = True
         self.lost_with = exc
-        settle(self.close_waiter, exc)
+        end_future(self.close_waiter, exc)
         for waiter in self.drain_waiters or ():
-            settle(waiter, exc)
+            end_future(waiter, exc)
         self.task = None
         self.transport = None
 
@@ -494,7 +494,7 @@ cdef class StreamReaderProtocol:
         """Called by the transport."""
         self.is_paused = False
         for waiter in self.drain_waiters or ():
-            settle(waiter, None)
+            end_future(waiter, None)
 
     async def _drain_helper(self):
         if self.is_lost:
@@ -514,7 +514,7 @@ cdef class StreamReaderProtocol:
         if self.close_waiter is None:
             self.close_waiter = self._loop.create_future()
             if self.is_lost:
-                settle(self.close_waiter, self.lost_with)
+                end_future(self.close_waiter, self.lost_with)
         return self.close_waiter
 
     def __del__(self):
@@ -522,7 +522,7 @@ cdef class StreamReaderProtocol:
             self.close_waiter.exception()  # nobody may have asked: that is no error to log
 
 
-cdef int settle(object future, object error) except -1:
+cdef int end_future(object future, object error) except -1:
     """End a future that may be absent or cancelled."""
     if future is None or future.done():
         return 0
@@ -616,7 +616,7 @@ cdef class StreamWriter:
 
     def drain(self):
         """A coroutine: wait until the write buffer is below its high-water mark. Raises what ended the connection."""
-        cdef Draining draining = Draining.__new__(Draining)
+        cdef DrainCoroutine draining = DrainCoroutine.__new__(DrainCoroutine)
         draining.subject = self
         return draining
 
@@ -655,7 +655,7 @@ cdef class StreamWriter:
             warn(f"unclosed {self!r}", ResourceWarning)
 
 
-cdef class Draining(StreamCoroutine):
+cdef class DrainCoroutine(StepCoroutine):
     """StreamWriter.drain()."""
 
     cdef str name(self):
@@ -673,5 +673,5 @@ cdef class Draining(StreamCoroutine):
         return STEP_ENDS
 
 
-refuse_instances(Reading)
-refuse_instances(Draining)
+refuse_instances(ReadCoroutine)
+refuse_instances(DrainCoroutine)
