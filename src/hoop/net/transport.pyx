@@ -39,7 +39,7 @@ cdef enum:
 
 
 class shown:
-    """Decorates the getter of a private name of asyncio's. Unlike a property's, the name can be given to an instance: tests do."""
+    """Decorates the getter of a private name of asyncio's. Unlike a property, it lets an instance have the name."""
 
     def __init__(self, read):
         self.read = read
@@ -49,7 +49,7 @@ class shown:
 
 
 cdef int spare_dict(object item) except -1:
-    """Cython makes each instance's __dict__ at once; the one that Python makes for the first attribute is soon enough."""
+    """Drop the __dict__ that Cython makes for each instance at once: Python makes one for the first attribute."""
     cdef PyObject **slot = instance_dict(item)
     cdef PyObject *attributes = slot[0]
     slot[0] = NULL
@@ -127,7 +127,8 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int flush_deferred(self) except -1:
-        """Hand the kernel what was only deferred, not refused: of all transports of the loop, in the order of writes."""
+        """Hand the kernel what was only deferred, not refused: of all transports of the loop, in the order of writes.
+        """
         return 0
 
     cdef int discard_held(self) except -1:
@@ -283,7 +284,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int disown(self) except -1:
-        """What was to follow adopt() has failed: descriptor and socket object are the caller's again. Nothing is called."""
+        """Give descriptor and socket object back to the caller, as a step after adopt() has failed. Call nothing."""
         if self.reactor is not None:
             self.reactor.unwatch(self)
         self.fd = -1
@@ -318,15 +319,18 @@ cdef class Transport(Watcher):
             if self.reactor is None or self.reactor.closed or self.reactor.may_touch():
                 self.release()
             else:  # the collector runs in a foreign thread
-                self.reactor.keep_idle(self)  # the table must not be left with a pointer to nothing, if the loop closes first
+                self.reactor.keep_idle(self)  # else the table's pointer would dangle if the loop closed first
                 self.reactor.post(self._release, NULL, 0, None)
 
     def __dealloc__(self):
-        """The loop was closed before it came to what the finalizer had posted. Socket objects close their own descriptor."""
+        """Close the descriptor where the loop was closed before it ran what the finalizer posted.
+
+        A socket object closes its own.
+        """
         if self.state != TRANSPORT_CLOSED and self.fd >= 0 and (self.is_fd_bare or self.is_fd_duplicate):
             hoop_net_close(self.fd)
 
-    # ---- reading: its two flags; update_interest() makes of them what the poller is asked for -------------------------
+    # ---- reading: two flags, which update_interest() translates for the poller ------------------------------------
 
     cdef int start_reading(self) except -1:
         self.is_reading_started = True
@@ -412,7 +416,7 @@ cdef class Transport(Watcher):
         return 0
 
     def close(self):
-        """Deliver what was written, then close. No more data is received. RuntimeError in debug mode, in another thread."""
+        """Deliver what was written, then close. Receive no more data. RuntimeError in debug mode, in another thread."""
         self.check_caller()
         self.begin_close()
 
@@ -457,7 +461,7 @@ cdef class Transport(Watcher):
             self.sock = sock
             self.is_sock_borrowed = True
             self.is_fd_bare = False
-            sock.setblocking(False)  # it asks nobody: dup() would hand its timeout, None, to the open file that both share
+            sock.setblocking(False)  # else dup() would set the blocking mode of the open file, which both share
         return ConnectionSocket(self.sock, self.reactor)
 
     # Names of asyncio's that programs read although nobody promised them. For looking at, not for changing.
@@ -576,7 +580,7 @@ def waiter_done(waiter):
 
 
 cdef object closed_socket(const RawAddress *local):
-    """What shows of a socket whose descriptor is gone, for whoever asks only then; None if not even that is to be had."""
+    """Show a socket whose descriptor is gone to a caller that asks only now; None where no socket can be made."""
     try:
         sock = socket_module.socket(local.address.sin6_family if local.length > 0 else AF_UNIX)
     except OSError:

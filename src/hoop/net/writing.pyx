@@ -1,12 +1,13 @@
 """The writing half of a byte-stream transport: the chunks that write() was given and the kernel has not taken.
 
-What one callback writes is held until the callback and its microtasks have ended, then goes out in one system call. Held
-bytes are flushed at once where waiting could be noticed (docs/writes.md): outside of the loop's callbacks, when they reach
-the high-water mark, when a write finds that bytes were held for long, and before close, abort, write_eof, set_protocol and
-get_write_buffer_size, of this transport or of another. pause_writing() is only about bytes that the kernel has refused.
+A transport holds what one callback writes until the callback and its microtasks have ended, then sends it in one system
+call. It sends at once where a peer could notice the wait (docs/writes.md): outside of the loop's callbacks, when held
+bytes reach the high-water mark, when a write finds that bytes were held for long, and before close, abort, write_eof,
+set_protocol and get_write_buffer_size, of this transport or of another. pause_writing() is only about bytes that the
+kernel has refused.
 
-A kind of transport that writes says how (transmit), what it waits for (update_interest; for writability while is_refused)
-and what comes when nothing is held any more (on_drained).
+A kind of transport that writes says how (transmit), what it waits for (update_interest; for writability while
+is_refused) and what comes when nothing is held any more (on_drained).
 """
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromObject, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
@@ -115,7 +116,7 @@ cdef class WritingTransport(Transport):
         return 0
 
     def set_write_deferral(self, enabled):
-        """Whether write() may hold bytes until the callback that runs has ended (docs/writes.md). If not, it sends at once,
+        """Let write() hold bytes until the running callback has ended (docs/writes.md), or not: then it sends at once,
         as asyncio's does; what is held is sent now. The default is the loop's; pipes have it switched off.
         """
         self.is_prompt = not enabled
