@@ -1,7 +1,7 @@
 """State machines: each has a drawing, one function that moves it, and no other way from state to state.
 
-A drawing stands in the docstring of its module. A line of it is states and arrows, `A, B --why--> C --why--> D`; the states
-are those of the enum in the .pxd.
+A drawing stands in the docstring of its module. A line of it is states and arrows, `A, B --why--> C --why--> D`; the
+states are those of the enum in the .pxd.
 """
 
 from __future__ import annotations
