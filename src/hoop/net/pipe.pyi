@@ -10,12 +10,10 @@ def make_read_pipe(
     pipe: Any,
     protocol: asyncio.BaseProtocol,
     waiter: asyncio.Future[None] | None = None,
-    extra: dict[str, Any] | None = None,
 ) -> asyncio.ReadTransport: ...
 def make_write_pipe(
     reactor: BaseLoop,
     pipe: Any,
     protocol: asyncio.BaseProtocol,
     waiter: asyncio.Future[None] | None = None,
-    extra: dict[str, Any] | None = None,
 ) -> asyncio.WriteTransport: ...

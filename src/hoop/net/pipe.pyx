@@ -208,19 +208,17 @@ cdef int lose_descriptor(Transport transport) except -1:
                            "Fatal error on transport")
 
 
-cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object protocol, object waiter,
-                    dict extra) except -1:
+cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object protocol, object waiter) except -1:
     """Have transport own pipe and begin. If that raises, pipe is still the caller's."""
     cdef int number = pipe.fileno()
     cdef int fd = number
     reactor.check_ours()
     check(hoop_net_set_nonblocking(number))
-    extra = {"pipe": pipe, **(extra or {})}
     if reactor.watcher_of(number) is not None:
         fd = os.dup(number)
     transport.is_fd_duplicate = fd != number
     try:
-        transport.adopt(reactor, fd, pipe, protocol, None, None, extra)
+        transport.adopt(reactor, fd, pipe, protocol, None, None, {"pipe": pipe})
         transport.begin_life(waiter)
     except BaseException:
         transport.disown()
@@ -230,7 +228,7 @@ cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object pr
     return 0
 
 
-def make_read_pipe(Reactor reactor not None, pipe, protocol, waiter=None, extra=None):
+def make_read_pipe(Reactor reactor not None, pipe, protocol, waiter=None):
     """A transport that reads from pipe, a file object, and owns it. connection_made comes next turn, then waiter.
 
     ValueError unless it is a pipe, a socket or a character device; then pipe stays the caller's.
@@ -239,11 +237,11 @@ def make_read_pipe(Reactor reactor not None, pipe, protocol, waiter=None, extra=
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
         raise ValueError("Pipe transport is for pipes/sockets only.")
     cdef ReadPipeTransport transport = ReadPipeTransport.__new__(ReadPipeTransport)
-    adopt_pipe(transport, reactor, pipe, protocol, waiter, extra)
+    adopt_pipe(transport, reactor, pipe, protocol, waiter)
     return transport
 
 
-def make_write_pipe(Reactor reactor not None, pipe, protocol, waiter=None, extra=None):
+def make_write_pipe(Reactor reactor not None, pipe, protocol, waiter=None):
     """A transport that writes to pipe, at once; as make_read_pipe."""
     mode = os.fstat(pipe.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
@@ -251,7 +249,7 @@ def make_write_pipe(Reactor reactor not None, pipe, protocol, waiter=None, extra
     cdef WritePipeTransport transport = WritePipeTransport.__new__(WritePipeTransport)
     transport.is_socket = stat.S_ISSOCK(mode)
     transport.is_reader_visible = not stat.S_ISCHR(mode)
-    adopt_pipe(transport, reactor, pipe, protocol, waiter, extra)
+    adopt_pipe(transport, reactor, pipe, protocol, waiter)
     # Mostly a child reads it: a caller that signals the child, or waits for it, must not wait for ever.
     transport.is_prompt = True
     return transport

@@ -11,8 +11,6 @@ def make_stream(
     sock: socket.socket,
     protocol: asyncio.BaseProtocol,
     waiter: asyncio.Future[None] | None = None,
-    extra: dict[str, Any] | None = None,
-    server: Any = None,
     peer: Any = None,
 ) -> asyncio.Transport: ...
 def close_streams_of(reactor: BaseLoop, server: Any, abort: bool) -> None: ...

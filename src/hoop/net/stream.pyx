@@ -278,7 +278,7 @@ cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer
     return transport
 
 
-def make_stream(Reactor reactor not None, sock, protocol, waiter=None, extra=None, server=None, peer=None):
+def make_stream(Reactor reactor not None, sock, protocol, waiter=None, peer=None):
     """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter.
 
     peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays
@@ -289,7 +289,7 @@ def make_stream(Reactor reactor not None, sock, protocol, waiter=None, extra=Non
     try:
         reactor.check_ours()
         transport = StreamTransport.__new__(StreamTransport)
-        transport.adopt(reactor, sock.fileno(), sock, protocol, None, server, extra)
+        transport.adopt(reactor, sock.fileno(), sock, protocol, None, None, None)
         if peer is not None:
             transport.know_peer(peer)
         transport.begin_life(waiter)
