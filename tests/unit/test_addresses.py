@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
-import pytest
-
 import hoop
+import pytest
 from hoop.names.address_info import literal_family
 
 NUMERIC = {

@@ -443,7 +443,7 @@ def test_no_module_is_included_as_text() -> None:
 
 
 def test_compiled_code_has_no_list_comprehension() -> None:
-    """Where memory ends, Cython's (3.3.1) lets go of an item twice: once in __Pyx_ListComp_AppendAndDecref(), once after it."""
+    """Where memory ends, Cython's (3.3.1) releases an item twice: in __Pyx_ListComp_AppendAndDecref() and after it."""
     wrong = []
     for path in sources(PACKAGE, ".pyx", ".pxd"):
         text = COMMENT.sub("", QUOTED.sub('""', TRIPLE_QUOTED.sub('""', path.read_text())))

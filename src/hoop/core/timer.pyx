@@ -110,4 +110,3 @@ cdef Timer set_interval(Reactor reactor, double period_s, object callback, PyObj
     timer.is_repeating = True
     timer.start()
     return timer
-

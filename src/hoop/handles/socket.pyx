@@ -359,7 +359,8 @@ cdef class Socket:
             self.update_flow()  # the next run of the loop gives the rest
             raise
         except BaseException as error:
-            self.reactor.report_failure("Fatal error: on_data or on_end of a socket failed.", error, self.transport, self)
+            self.reactor.report_failure("Fatal error: on_data or on_end of a socket failed.", error, self.transport,
+                                        self)
             if self.state == SOCKET_OPEN:
                 self.transport._force_close(error)
         self.update_flow()

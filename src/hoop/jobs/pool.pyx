@@ -11,7 +11,6 @@ A native job runs without the GIL. A PythonJob takes it; the threads of a crew t
 to job, and look for the next job only once they have it, so that a burst of short calls costs one change of threads.
 """
 cimport cython
-from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.core.cpython_api cimport PyContext_New, PyErr_CheckSignals
 from hoop.core.csrc cimport *
