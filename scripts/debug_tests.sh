@@ -1,13 +1,13 @@
 #!/bin/sh
-# hoop's half of the Python suite on a debug build of CPython (Py_DEBUG: assertions, counted references, checked memory), in
-# Python's development mode. PYTHON names the build; the default is Debian's, of the package python3-dbg.
+# hoop's half of the Python suite on a debug build of CPython (Py_DEBUG: assertions, counted references, checked
+# memory), in Python's development mode. PYTHON names the build; the default is Debian's, of the package python3-dbg.
 #
 #   scripts/debug_tests.sh                   the whole suite
 #   scripts/debug_tests.sh -k tls -x         the tests that these options of pytest choose
 #   scripts/debug_tests.sh --prepare         only the environment and the build
 #
-# Left out, because a debug build adds nothing to what they say: tests/apps, whose compiled packages would have to be built
-# for it, the benchmark's smoke tests, and mypy's verdict on the types.
+# Left out, because a debug build adds nothing to what they say: tests/apps, whose compiled packages would have to be
+# built for it, the benchmark's smoke tests, and mypy's verdict on the types.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh

@@ -5,8 +5,8 @@
 #   install ARGUMENTS    pip install in it, unless these arguments were installed before and pyproject.toml is as it was
 #   requirements_of X    what the extra X of pyproject.toml asks for, one requirement on a line
 #
-# All it needs is a C compiler and Python with its venv module: the one that PYTHON names, or python3, or a newer one. The
-# environment is .venv, or .venv-3.x where PYTHON chooses. It is kept: the next run builds only what has changed.
+# All it needs is a C compiler and Python with its venv module: the one that PYTHON names, or python3, or a newer one.
+# The environment is .venv, or .venv-3.x where PYTHON chooses. It is kept: the next run builds only what has changed.
 
 say() {
     printf '== %s\n' "$*"

@@ -4,8 +4,8 @@
 #   scripts/lint.sh          ruff on Python, cython-lint on Cython, clang-format on C, shellcheck on shell
 #   scripts/lint.sh --fix    let ruff and clang-format mend what they can, and then check
 #
-# The tools are those of the extra `lint` in pyproject.toml, in an environment of their own, build/lint: no compiler and no
-# build of hoop is needed. What they check is configured in pyproject.toml and .clang-format.
+# The tools are those of the extra `lint` in pyproject.toml, in an environment of their own, build/lint: no compiler and
+# no build of hoop is needed. What they check is configured in pyproject.toml and .clang-format.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh

@@ -1,19 +1,19 @@
 #!/bin/sh
-# hoop's half of the Python suite on extension modules built with AddressSanitizer and UndefinedBehaviorSanitizer, in the
-# clone's own virtual environment. PYTHON chooses the interpreter, as for ./tests/run. Linux and gcc.
+# hoop's half of the Python suite on extension modules built with AddressSanitizer and UndefinedBehaviorSanitizer, in
+# the clone's own virtual environment. PYTHON chooses the interpreter, as for ./tests/run. Linux and gcc.
 #
 #   scripts/sanitized_tests.sh                   build, the whole suite
 #   scripts/sanitized_tests.sh build             only the build, in build/sanitized-3.x
 #   scripts/sanitized_tests.sh -k tls -x         the tests that these options of pytest choose
 #   scripts/sanitized_tests.sh run program.py    any program on the sanitized modules
 #
-# Every report of a sanitizer ends in a file of its own, so that one from a child process whose output a test throws away
-# fails the run, too. CPython keeps what it has allocated until it ends, so leaks are not looked for here but by
+# Every report of a sanitizer ends in a file of its own, so that one from a child process whose output a test throws
+# away fails the run, too. CPython keeps what it has allocated until it ends, so leaks are not looked for here but by
 # tests/leaks, which asks LeakSanitizer while the interpreter is whole.
 #
-# Left out, because hoop's modules have no part in it or a slow build is no judge: tests/apps, the benchmark's smoke tests,
-# mypy's verdict on the types, and the suite as in an old kernel: there the sanitizer's own library, which every child of a
-# test loads, is refused calls, too.
+# Left out, because hoop's modules have no part in it or a slow build is no judge: tests/apps, the benchmark's smoke
+# tests, mypy's verdict on the types, and the suite as in an old kernel: there the sanitizer's own library, which every
+# child of a test loads, is refused calls, too.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
