@@ -2,8 +2,8 @@
 
 Each module is imported by fresh processes, in interleaved rounds after one that does not count: it writes bytecode
 where there was none, and brings the files into memory. The difference around the import statement is taken within a
-process, of the clock, of CPU time, of resident memory and of the modules loaded. `import hoop` alone loads next to nothing:
-what a loop needs comes with the first loop, so that is a row of its own (hoop:new_event_loop).
+process, of the clock, of CPU time, of resident memory and of the modules loaded. `import hoop` alone loads next to
+nothing: what a loop needs comes with the first loop, so that is a row of its own (hoop:new_event_loop).
 
 With --install, what is measured is a plain `pip install` of this tree, made in a temporary folder; else the hoop that
 this Python finds. With --check the exit status is 1 if hoop is above one of LIMITS.

@@ -352,9 +352,8 @@ def set_listen_options(
 
 def prepare(sockets: list[socket.socket], limits: Limits | None) -> None:
     """Set sockets up for these limits. TypeError, ValueError or OSError for limits that they do not take."""
-    if limits is not None:
-        if not isinstance(limits, Limits):
-            raise TypeError(f"limits must be a hoop.Limits, not {limits!r}")
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits must be a hoop.Limits, not {limits!r}")
     for sock in sockets:
         sock.setblocking(False)
         if limits is not None:
