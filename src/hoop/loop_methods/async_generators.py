@@ -1,4 +1,4 @@
-"""Asynchronous generators that a loop has begun to iterate: closed with the loop, or when they are forgotten."""
+"""Asynchronous generators that a loop iterates: it closes them when the program drops them, or at its end."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Connections(NameLookups):
     """create_connection, connect_accepted_socket, sock_connect."""
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect sock, which must be non-blocking, to address. A host name is resolved first. Raises OSError."""
+        """Connect sock, which must be non-blocking, to address. Resolve a host name first. Raises OSError."""
         if self.get_debug() and sock.gettimeout() != 0:  # told before the name is asked for, as in asyncio
             raise ValueError("the socket must be non-blocking")
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -212,7 +212,7 @@ class Connections(NameLookups):
         info: AddressInfo,
         local_infos: list[AddressInfo] | None,
     ) -> tuple[socket.socket, Any]:
-        """Create, bind and connect one socket; also its address. Adds it to opened, and what goes wrong to failures."""
+        """Create, bind and connect one socket; also its address. Add it to opened, and errors to failures."""
         errors: list[OSError] = []
         failures.append(errors)
         family, type_, proto, _, address = info

@@ -19,13 +19,13 @@ Ts = TypeVarTuple("Ts")
 
 
 class Executors(BaseLoop, asyncio.AbstractEventLoop):
-    """The pool, and run_in_executor. Both pool and default executor are made at first use."""
+    """The pool, and run_in_executor. First use makes the pool and the default executor."""
 
     _default_executor: concurrent.futures.Executor | None
     _executor_shutdown_called: bool
 
     def _begin_executors(self, pool: Pool | None, pool_size: int | None) -> None:
-        """Of Loop(): a pool that is not the loop's own, or the size of one that is; TypeError for both, ValueError."""
+        """Take a pool that is not the loop's own, or the size of one that is. TypeError for both; ValueError."""
         if pool is not None and not isinstance(pool, Pool):
             raise TypeError(f"pool must be a hoop.Pool, not {pool!r}")
         if pool is not None and pool_size is not None:
@@ -91,7 +91,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
             thread.join()
 
     def _join_executor(self, executor: concurrent.futures.Executor, ended: asyncio.Future[None]) -> None:
-        """In a thread of its own: the loop goes on while the executor's threads finish."""
+        """Wait in a thread of its own: the loop goes on while the executor's threads finish."""
         try:
             executor.shutdown(wait=True)
         except Exception as error:
@@ -117,7 +117,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
         _leave_pool: Callable[[asyncio.AbstractEventLoop, bool], None] = leave_pool,
         _disown_jobs: Callable[[asyncio.AbstractEventLoop], None] = disown_jobs,
     ) -> None:
-        """Of close(), before the core is closed. may_wait: not when a finalizer calls, in any thread at any moment."""
+        """Close the threads, before the core. may_wait: not in a finalizer, which any thread may run at any moment."""
         _leave_pool(self, may_wait)
         self._executor_shutdown_called = True
         executor, self._default_executor = self._default_executor, None

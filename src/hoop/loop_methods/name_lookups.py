@@ -77,9 +77,8 @@ class NameLookups(Executors):
         return name
 
     async def _ask_libc(self, question: AddressQuestion | NameQuestion) -> Any:
-        """In the pool, in the lane that the name has deserved: those that are answered do not wait behind those that
-        are not. Unless a name server was asked about it a moment ago, it is first seen whether this machine answers by
-        itself.
+        """Ask in the pool, in the lane of the name's history, so that names that get answers do not wait behind those
+        that get none. See first whether this machine answers by itself, unless a server was asked a moment ago.
         """
         history, key = self._name_history, question.key
         lane = history.lane(key, self.time())

@@ -103,7 +103,7 @@ class Processes(BaseLoop, asyncio.AbstractEventLoop):
         extra: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> ChildTransport:
-        """Start a child; returns once its pipes are connected. A caller who is cancelled before that kills it.
+        """Start a child and return once its pipes are connected. Kill it if the caller is cancelled before that.
 
         RuntimeError if the program's own child watcher is not active.
         """
@@ -176,7 +176,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
     _exit_watch: Callable[[], PidWatch | ThreadWatch | None] = staticmethod(lambda: None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As asyncio's. If it fails after the child has started (a task factory that raises), nothing is left of it."""
+        """As asyncio's. If it fails after the child has started (a task factory that raises), end the child."""
         try:
             super().__init__(*args, **kwargs)
         except BaseException:

@@ -50,7 +50,7 @@ async def first_to_succeed(
 
 
 def succeeded(done: Iterable[asyncio.Future[T]]) -> asyncio.Future[T] | None:
-    """One that has a result. Raises what is no OSError."""
+    """The one of them that has a result. Raise any exception that is no OSError."""
     for task in done:
         if task.cancelled():
             continue

@@ -170,7 +170,7 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
 
 
 class Pacing(asyncio.Protocol):
-    """Stands in for a transport's protocol while a file is written to it: hears pause_writing, and reads nothing."""
+    """Takes the place of a transport's protocol while sendfile() writes to it: obeys pause_writing, reads nothing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: Any) -> None:
         self._loop = loop
@@ -228,7 +228,7 @@ def descriptor_of(file: Any) -> int:
 
 
 def find_start(file: Any, offset: int) -> bool:
-    """Go to offset, which is counted from the file's beginning; whether the file can be told so."""
+    """Go to offset, counted from the file's beginning; whether the file can seek."""
     is_seekable = hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())
     if offset or is_seekable:
         file.seek(offset)

@@ -123,7 +123,7 @@ class Server(asyncio.AbstractServer):
         return self._loop
 
     def is_serving(self) -> bool:
-        """Whether connections are being accepted."""
+        """Whether the server accepts connections."""
         return self._serving
 
     def stats(self) -> ServerStats:
@@ -361,7 +361,7 @@ def prepare(sockets: list[socket.socket], limits: Limits | None) -> None:
 
 
 def warn_of_backlog(backlog: int) -> None:
-    """listen(2) cuts a long backlog without a word."""
+    """Warn of a long backlog, which listen(2) cuts silently."""
     longest = longest_backlog()
     if longest is not None and operator.index(backlog) > longest:  # TypeError as listen() has it
         logger.warning("a backlog of %d is cut to %d, the system's net.core.somaxconn", backlog, longest)

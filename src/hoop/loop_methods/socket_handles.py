@@ -116,7 +116,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
         tls: TlsOptions | None,
         cleanup: Callable[[], None] | None,
     ) -> SocketServer:
-        """A server on a bound socket, which is closed if that fails."""
+        """Make a server on a bound socket; close the socket if that fails."""
         try:
             if not callable(on_connection):
                 raise TypeError(f"on_connection must be callable, not {on_connection!r}")
