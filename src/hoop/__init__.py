@@ -88,8 +88,8 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
         return runner.run(main)
 
 
-# Each is loaded when it is first asked for: a program that names hoop need not use it. What a loop can do is loaded
-# with the first loop, all of it: a method that imports fails where descriptors have run out, or after chroot(2).
+# Load each at its first use: a program that imports hoop need not use it. The first loop, however, loads all that its
+# methods need: a method that imports fails when we are out of descriptors, and after chroot(2).
 MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor"})
 NAMES_ON_DEMAND = {
     "Immediate": "core.handle",

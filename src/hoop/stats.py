@@ -1,4 +1,4 @@
-"""What hoop counts, as plain values: frozen dataclasses."""
+"""hoop's statistics, as plain values: frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Any, NoReturn, dataclass_transform
 
 
 class DataclassFields:
-    """What makes a Value a dataclass to dataclasses.asdict(), replace() and their like, once they ask."""
+    """Makes a Value a dataclass to dataclasses.asdict(), replace() and the like, when they first ask."""
 
     def __get__(self, value: object, kind: Any) -> dict[str, Any]:
         from dataclasses import make_dataclass
 
         made: Any = make_dataclass(kind.__name__, kind.__annotations__.items(), frozen=True, kw_only=True)
         fields: dict[str, Any] = made.__dataclass_fields__
-        kind.__dataclass_fields__ = fields  # which is found first from now on
+        kind.__dataclass_fields__ = fields  # lookups find this first from now on
         return fields
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Value:
-    """A frozen dataclass: made of keywords, equal by fields, never changed. To import that module and to have it
-    compile a set of methods for each class would take a fifth of hoop's own time to be imported.
+    """A frozen dataclass: made of keywords, equal by fields, immutable. Not made by dataclasses: importing that module,
+    which compiles a set of methods for each class, would take a fifth of the time that importing hoop takes.
     """
 
     def __init_subclass__(cls) -> None:
@@ -69,7 +69,7 @@ class PoolStats(Value):
     """The state of a pool at one moment, and what it has done since it was made."""
 
     size: int
-    """The most threads that it starts, except for two more that names may have (docs/pool.md)."""
+    """The most threads that it starts, not counting up to two more for name lookups (docs/pool.md)."""
     threads: int
     """Threads that it has started."""
     idle: int
@@ -81,30 +81,30 @@ class PoolStats(Value):
     """Of the queued ones, name lookups."""
     dns_running: int
     done: int
-    """Jobs that ran to their end, also those that raised and those whose caller had gone."""
+    """Jobs that ran to their end, also those that raised and those whose result the caller no longer wanted."""
     cancelled: int
     """Jobs that were cancelled before they ran."""
     refused: int
     """Jobs that found the queue full."""
     wake_ups: int
-    """How often it woke a sleeping thread."""
+    """How often the pool woke a sleeping thread."""
     wait: Durations
-    """From submission to start."""
+    """From the submission of a job to its beginning."""
     run: Durations
     """From start to end of a job."""
 
 
 class CachedReadStats(Value):
-    """Reads of small cached files that hoop.fs tries on the loop's own thread."""
+    """How many small cached files hoop.fs has read on the loop's own thread, and why not the others."""
 
     enabled: bool
-    """Whether hoop.fs tries: not if it is switched off, or the system has refused."""
+    """Whether hoop.fs tries: not if the user has switched it off, or the system has refused."""
     refusal: str | None
-    """The call that the system refused, and how."""
+    """The call that the system has refused, and its error."""
     hits: int
     """Files read without a thread."""
     misses: dict[str, int]
-    """Those that went to the pool, by reason (docs/files.md)."""
+    """Files read in the pool instead, by reason (docs/files.md)."""
 
 
 class Metrics(Value):
@@ -114,7 +114,7 @@ class Metrics(Value):
     callbacks: int
     """Callbacks run, of every kind: ready ones, timers, immediates, microtasks."""
     events: int
-    """Descriptors found ready and handed to their watchers."""
+    """Descriptors found ready and passed to their watchers."""
     polls: int
     """Turns that looked for events."""
     sleeps: int
@@ -124,17 +124,17 @@ class Metrics(Value):
     idle_ns: int
     """Time asleep in the poller, waiting for something to do."""
     lag: Durations
-    """From one look for work to the next, without sleep: what became ready in between waited that long at most."""
+    """From one look for work to the next, without sleep: work that became ready in between waited at most so long."""
     timer_lateness: Durations
-    """For each turn with due timers: how late the one was that had waited longest."""
+    """For each turn with due timers: how far past its deadline the most overdue one was."""
     ready: int
     """Callbacks that wait for the next turn."""
     timers: int
-    """Timers that are pending."""
+    """Pending timers."""
     unreferenced_timers: int
     """Of those, the ones that run() does not wait for."""
     jobs_in_flight: int
-    """Jobs given to a pool and not yet back."""
+    """Jobs that a pool has, or whose results have not come back yet."""
     watchers: dict[str, int]
     """Watched descriptors, by the kind of their watcher."""
     pool: PoolStats | None
@@ -148,18 +148,18 @@ class Metrics(Value):
 
 
 class ServerStats(Value):
-    """What a server has seen so far; see hoop.Limits for what the limits mean."""
+    """The counts of a server since it was made; hoop.Limits says what the limits mean."""
 
     accepted: int
-    """Connections let in."""
+    """Connections that the server has accepted and kept."""
     active: int
-    """Of these, how many are open."""
+    """Those of them that are open."""
     refused_full: int
-    """Closed as they came, because max_connections were open."""
+    """Connections closed on arrival: max_connections were open."""
     refused_per_host: int
-    """Closed as they came, because max_connections_per_host were open."""
+    """Connections closed on arrival: max_connections_per_host were open."""
     pauses: int
-    """How often accepting stopped until there was room (when_full="wait")."""
+    """How often the server stopped accepting until there was room (when_full="wait")."""
     idle_timeouts: int
     """Connections ended by a limit: idle_timeout;"""
     first_byte_timeouts: int

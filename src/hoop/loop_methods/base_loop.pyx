@@ -1,5 +1,5 @@
-"""BaseLoop: the part of the asyncio surface that runs per callback or per packet. calls.pyx has what schedules, loop.py
-adds the rest.
+"""BaseLoop: the part of the asyncio surface that runs per callback or per packet. calls.pyx schedules, loop.py adds the
+rest.
 """
 from cpython.object cimport PyObject, PyTypeObject
 from hoop.core.cpython_api cimport PyCFunction, PyCFunction_Check, PyCFunction_GetFunction, PyDescr_NewMethod, \
@@ -21,7 +21,7 @@ from types import MethodDescriptorType
 
 from hoop.net import sockops
 
-cdef PyCFunction own_time = NULL  # the code of BaseLoop.time(), by which another one is told apart
+cdef PyCFunction own_time = NULL  # the code of BaseLoop.time(), which tells it from a replacement
 
 
 cdef class BaseLoop(Turns):
@@ -30,8 +30,8 @@ cdef class BaseLoop(Turns):
     def time(self):
         """Seconds of the loop's monotonic clock, to the nanosecond.
 
-        A class derived from the loop's may have its own, and a test may set another as the loop's attribute: timers ask
-        whatever stands in its place.
+        A derived class may define its own, and a test may set another as the loop's attribute: timers ask the
+        replacement.
         """
         if self.given_clock is None:
             return <double>hoop_clock_ns() / 1e9
@@ -79,7 +79,7 @@ cdef class BaseLoop(Turns):
         return self.add_watch(fd, callback, args, False, "add_reader")
 
     def remove_reader(self, fd):
-        """Stop calling; whether there was a callback."""
+        """Stop calling. Returns whether there was a callback."""
         return remove_callback(self, fd, False)
 
     def add_writer(self, fd, callback, *args):
@@ -87,7 +87,7 @@ cdef class BaseLoop(Turns):
         return self.add_watch(fd, callback, args, True, "add_writer")
 
     def remove_writer(self, fd):
-        """Stop calling; whether there was a callback."""
+        """Stop calling. Returns whether there was a callback."""
         return remove_callback(self, fd, True)
 
     cdef object add_watch(self, object fd, object callback, tuple args, bint is_writer, str method):
@@ -98,14 +98,14 @@ cdef class BaseLoop(Turns):
         return None
 
     # ---- sockets -------------------------------------------------------------------------------------------------
-    # Each attempt looks the method up anew, as asyncio does: meanwhile another one may have taken its place.
+    # Each attempt looks the method up anew, as asyncio does: the program may have replaced it meanwhile.
 
     def sock_recv(self, sock, n):
         """Receive up to n bytes; b"" at end of stream."""
         return receive(self, sock, n)
 
     def sock_recv_into(self, sock, buf):
-        """Receive into a writable buffer; the number of bytes."""
+        """Receive into a writable buffer. Returns the number of bytes."""
         return sockops.sock_call(self, sock, False, methodcaller("recv_into", buf), sock)
 
     def sock_recvfrom(self, sock, bufsize):
@@ -117,11 +117,11 @@ cdef class BaseLoop(Turns):
         return sockops.sock_call(self, sock, False, methodcaller("recvfrom_into", buf, nbytes or len(buf)), sock)
 
     def sock_sendall(self, sock, data):
-        """Send all of data. After an error it is unknown how much was sent."""
+        """Send all of data. After an error the caller cannot know how much was sent."""
         return send_all(self, sock, data)
 
     def sock_sendto(self, sock, data, address):
-        """Send a datagram; the number of bytes."""
+        """Send a datagram. Returns the number of bytes."""
         return sockops.sock_call(self, sock, True, methodcaller("sendto", data, address), sock)
 
     def sock_accept(self, sock):
@@ -134,25 +134,25 @@ cdef class BaseLoop(Turns):
     # ---- running -------------------------------------------------------------------------------------------------
 
     cdef bint is_alive(self) except -1:
-        """A task that waits for something (another thread, perhaps) counts too; looked for only if all else is done."""
+        """Whether run() goes on. A task that waits (for another thread, perhaps) counts too; ask for those last."""
         return Turns.is_alive(self) or len(asyncio.all_tasks(self)) > 0
 
     def _run_turns(self, bint until_idle=False):
         self.run_turns(until_idle)
 
     def _ref(self):
-        """One more thing that run() waits for and no queue, timer or descriptor shows; _unref() when it has ended."""
+        """Count one more reason for run() to wait that no queue, timer or descriptor shows; _unref() ends it."""
         self.ref()
 
     def _unref(self):
         self.unref()
 
     def _reference_reader(self, fd, is_referenced):
-        """Whether run() waits for a descriptor of hoop's own that was added with add_reader."""
+        """Set whether run() waits for a descriptor of hoop's own that was added with add_reader."""
         fd_watcher(self, fd).set_referenced(is_referenced)
 
     def _close_reactor(self):
-        """Release all callbacks and descriptors. Idempotent; RuntimeError if another thread has begun the loop."""
+        """Release all callbacks and descriptors. Idempotent; RuntimeError if another thread has started the loop."""
         if self.closed:
             return
         if self.thread_id != 0:
@@ -170,21 +170,21 @@ cdef class BaseLoop(Turns):
         hoop_waker_close(&self.waker)
 
     def _flush_deferred(self):
-        """Send what the running callback has written: something is about to be done that others can see. Cheap when
-        there is nothing, and no operation at all in another thread."""
+        """Send what the running callback has written. Call it before anything that peers or other processes can see.
+        Cheap when there is nothing to send; does nothing in another thread."""
         flush_if_deferred(self)
 
     def _is_entered(self, context):
-        """Whether the callback that runs now was called inside this very Context."""
+        """Whether the running callback was called inside this very Context."""
         return self.entered is context
 
     def _mark_forked(self):
-        """In a child after fork(): the kernel's poller is the parent's, it must not be changed from here."""
+        """Called in a child after fork(): leave the kernel's poller alone from now on, it is the parent's."""
         self.forked = True
-        self.in_callback = False  # it may end by os._exit(), which no hook sees: writes are not deferred any more
+        self.in_callback = False  # defer no more writes: the child may end by os._exit(), which no hook sees
 
     def _measured(self):
-        """The fields of hoop.stats.Metrics but for the pool's."""
+        """Return the fields of hoop.stats.Metrics, except for the pool's."""
         cdef hoop_meter *meter = &self.meter
         cdef int64_t uncounted_ns = 0
         if self.thread_id != 0:
@@ -212,9 +212,9 @@ cdef class BaseLoop(Turns):
         hoop_meter_reset(&self.meter, self.now_ns())
 
     def _pulse(self, threshold_ns):
-        """For a watchdog in another thread: (a number that changes whenever the loop moves on, the thread that a
-        callback holds or 0, nanoseconds since the loop last looked for work, how many lags were of threshold_ns or
-        more)."""
+        """For a watchdog in another thread: (a number that changes whenever the loop moves on, the thread that runs a
+        callback or 0, nanoseconds since the loop last looked for work, the count of lags of at least threshold_ns).
+        """
         cdef hoop_meter *meter = &self.meter
         cdef uint64_t beats = meter.callbacks + meter.events + meter.polls + meter.turns
         cdef unsigned long holder = self.thread_id if self.in_callback else 0
@@ -267,8 +267,8 @@ show_to_collector(BaseLoop)
 def own_methods(kind):
     """Give a class derived from BaseLoop the compiled methods that it inherits as methods of its own.
 
-    A call through a method of the very type needs no search for BaseLoop among the many bases, and the interpreter has
-    faster instructions for it.
+    A call of a type's own method needs no search for BaseLoop among the many bases, and the interpreter has faster
+    instructions for it.
     """
     if not issubclass(kind, BaseLoop):
         raise TypeError(f"a class derived from BaseLoop was expected, not {kind!r}")

@@ -1,6 +1,6 @@
 """The calls that schedule: call_soon and its kin, the queues and timers in the spirit of Node.js, create_task.
 
-They are entered through the vectorcall protocol (METH_FASTCALL): Cython's own methods would build a tuple of the
+Callers enter through the vectorcall protocol (METH_FASTCALL): Cython's own methods would build a tuple of the
 arguments for each call. add_calls() makes them methods of a type derived from Reactor.
 """
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
@@ -25,18 +25,18 @@ from asyncio import format_helpers
 
 ctypedef PyObject *(*Entry)(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL
 
-# Since these releases asyncio hands every keyword of create_task, the name among them, to the task factory.
+# Since this release asyncio passes every keyword of create_task, the name among them, to the task factory.
 cdef bint FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
 
-# Keywords. Those of a call in Python code are interned, and so are these.
+# Keywords, interned as those of a call in Python code are: a comparison of pointers finds them.
 cdef object CONTEXT = sys.intern("context")
 cdef object NAME = sys.intern("name")
 cdef object EAGER_START = sys.intern("eager_start")
 cdef tuple LOOP_ALONE = ("loop",)
 
 
-cdef struct Call:               # what a caller passed, sorted
-    PyObject *leading           # what stands before the callback, borrowed; NULL when not given
+cdef struct Call:               # the arguments of a caller, sorted
+    PyObject *leading           # the argument before the callback, borrowed; NULL when not given
     PyObject *callback          # borrowed
     PyObject *context           # borrowed; NULL when not given
     PyObject **arguments
@@ -45,7 +45,7 @@ cdef struct Call:               # what a caller passed, sorted
 
 cdef inline int sort_arguments(Call *call, str method, PyObject **arguments, Py_ssize_t count, PyObject *names,
                                str leading) except -1:
-    """What is called `leading` if anything is, callback and *args; the first two and context may be keywords."""
+    """Sort (leading, callback, *args), or without leading if that is None. Both and context may be keywords."""
     cdef Py_ssize_t before = 0 if leading is None else 1
     if count <= before or (names != NULL and not is_context_alone(names)):
         return sort_keywords(call, method, arguments, count, names, leading)
@@ -58,7 +58,7 @@ cdef inline int sort_arguments(Call *call, str method, PyObject **arguments, Py_
 
 
 cdef inline bint is_context_alone(PyObject *names) noexcept:
-    """Whether the one keyword is context: so call tasks and futures, before Python 3.14 with a name of their own."""
+    """Whether context is the only keyword, as in calls by tasks and futures (before 3.14 a string of their own)."""
     cdef PyObject *name = raw_tuple_items(names, 0)[0]
     return raw_tuple_size(names) == 1 and (name == <PyObject *>CONTEXT or raw_compare(name, <PyObject *>CONTEXT) == 0)
 
@@ -95,7 +95,7 @@ cdef int sort_keywords(Call *call, str method, PyObject **arguments, Py_ssize_t 
 
 cdef inline int sort_positional(Call *call, str method, PyObject **arguments, Py_ssize_t count,
                                 PyObject *names) except -1:
-    """Callback and *args; context alone may be a keyword."""
+    """Sort callback and *args; only context may be a keyword."""
     call.context = NULL
     if names != NULL:
         if is_context_alone(names):
@@ -111,7 +111,7 @@ cdef inline int sort_positional(Call *call, str method, PyObject **arguments, Py
 
 
 cdef int refuse_keywords(str method, tuple names) except -1:
-    """names are none at all, or others than context."""
+    """TypeError for a keyword other than context."""
     for name in names:
         if name != "context":
             raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
@@ -183,7 +183,7 @@ cdef bint are_task_keywords(PyObject *names) noexcept:
 
 
 cdef PyObject *enter_create_task(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
-    """asyncio.Task(coro, **keywords, loop=self), for what is common."""
+    """Return asyncio.Task(coro, **keywords, loop=self), in the common case."""
     cdef PyObject *stack[MOST_TASK_KEYWORDS + 3]
     cdef Reactor loop = <Reactor>self
     cdef Py_ssize_t i, keywords = 0
@@ -206,7 +206,7 @@ cdef PyObject *enter_create_task(PyObject *self, PyObject **arguments, Py_ssize_
 
 
 cdef object create_uncommon_task(Reactor loop, PyObject **arguments, Py_ssize_t count, PyObject *names):
-    """Of wrong arguments, of a closed loop, in debug mode, or by a factory."""
+    """Make a task by the slow way: wrong arguments, a closed loop, debug mode, a task factory."""
     cdef Py_ssize_t i
     cdef dict keywords = {}
     if names != NULL:
@@ -216,7 +216,7 @@ cdef object create_uncommon_task(Reactor loop, PyObject **arguments, Py_ssize_t 
 
 
 def create_task(Reactor loop not None, /, coro, **kwargs):
-    """As the method, by a call of Python's: its arguments may be wrong."""
+    """Make a task as the method does, called with Python's protocol, which checks the arguments."""
     loop.check_open()
     factory = loop._task_factory
     if factory is None:
@@ -234,7 +234,7 @@ def create_task(Reactor loop not None, /, coro, **kwargs):
 
 cdef PyObject *enter_queue(PyObject *self, hoop_ring *queue, str method, PyObject **arguments, Py_ssize_t count,
                            PyObject *names) except NULL:
-    """For one of the queues that asyncio does not have."""
+    """Add a callback to one of the queues that asyncio does not have."""
     cdef Call call
     cdef Reactor loop = <Reactor>self
     sort_positional(&call, method, arguments, count, names)
@@ -288,7 +288,7 @@ cdef PyObject *enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t co
 
 cdef PyObject *enter_timer(PyObject *self, bint repeats, str method, PyObject **arguments, Py_ssize_t count,
                            PyObject *names) except NULL:
-    """The callback comes first here, as in Node, and then the delay."""
+    """Sort (callback, delay, *args): as in Node, the callback comes first."""
     cdef Call call
     cdef Reactor loop = <Reactor>self
     cdef str name = "period" if repeats else "delay"
@@ -342,7 +342,7 @@ cdef inline PyMethodDef entered(const char *name, Entry function, const char *do
     return PyMethodDef(name, <PyCFunction><void *>function, METH_FASTCALL | METH_KEYWORDS, doc)
 
 
-# It lives as long as the process: method descriptors point into it. The last entry has no name.
+# Lives as long as the process: method descriptors point into it. The last entry has no name.
 cdef PyMethodDef *CALLS = [
     entered(b"call_soon", enter_call_soon,
             b"call_soon($self, callback, *args, context=None)\n--\n\n"

@@ -35,10 +35,10 @@ class Endpoints(NameLookups):
         allow_broadcast: bool | None = None,
         sock: socket.socket | None = None,
     ) -> tuple[asyncio.DatagramTransport, P]:
-        """A datagram socket bound to local_addr, connected to remote_addr, or sock itself; (transport, protocol).
+        """Make a datagram socket, bound to local_addr or connected to remote_addr, or use sock. (transport, protocol)
 
-        Addresses are (host, port), with family AF_UNIX paths; a socket that was left behind at a local path is removed.
-        With allow_broadcast the socket is not connected, so that answers from any peer arrive; sendto() still sends to
+        Addresses are (host, port), with family AF_UNIX paths; a stale socket at a local path is removed. With
+        allow_broadcast the socket is not connected, so that answers from every host arrive; sendto() still sends to
         remote_addr alone. Raises OSError when no address works, ValueError and TypeError for arguments that do not go
         together.
         """
@@ -83,7 +83,7 @@ class Endpoints(NameLookups):
     async def _endpoint_candidates(
         self, local_addr: Any, remote_addr: Any, family: int, proto: int, flags: int
     ) -> list[Candidate]:
-        """What to try, in order."""
+        """List the address pairs to try, in order."""
         if not (local_addr or remote_addr):
             if family == 0:
                 raise ValueError("unexpected address family")
@@ -120,7 +120,7 @@ class Endpoints(NameLookups):
     async def _open_endpoint(
         self, candidates: list[Candidate], reuse_port: bool | None, allow_broadcast: bool | None
     ) -> tuple[socket.socket, Any]:
-        """The first candidate that can be bound and connected, and the address that it is meant for."""
+        """Return a socket for the first candidate that can be bound and connected, and the address it sends to."""
         failures: list[OSError] = []
         try:
             for (family, proto), (local, remote) in candidates:
@@ -159,7 +159,7 @@ def check_socket(sock: socket.socket, **modifiers: Any) -> None:
 
 
 def set_endpoint_options(sock: socket.socket, reuse_port: bool | None, allow_broadcast: bool | None) -> None:
-    """SO_REUSEADDR is never set: on UDP it would let another process take over the port."""
+    """Set SO_REUSEPORT and SO_BROADCAST. Never SO_REUSEADDR: on UDP it would let another process take over the port."""
     if reuse_port:
         if not hasattr(socket, "SO_REUSEPORT"):
             raise ValueError("reuse_port not supported by socket module")

@@ -19,13 +19,13 @@ Ts = TypeVarTuple("Ts")
 
 
 class Executors(BaseLoop, asyncio.AbstractEventLoop):
-    """The pool, and run_in_executor. First use makes the pool and the default executor."""
+    """The pool, and run_in_executor. The loop makes its pool and its default executor at first use."""
 
     _default_executor: concurrent.futures.Executor | None
     _executor_shutdown_called: bool
 
     def _begin_executors(self, pool: Pool | None, pool_size: int | None) -> None:
-        """Take a pool that is not the loop's own, or the size of one that is. TypeError for both; ValueError."""
+        """Take Loop()'s pool, which others may share, or the size of the loop's own. TypeError for both, ValueError."""
         if pool is not None and not isinstance(pool, Pool):
             raise TypeError(f"pool must be a hoop.Pool, not {pool!r}")
         if pool is not None and pool_size is not None:
@@ -42,7 +42,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
     def run_in_executor(
         self, executor: concurrent.futures.Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Call func(*args) in executor (None: the default one); a future of its result.
+        """Call func(*args) in executor (None: the default one). Returns a future of its result.
 
         RuntimeError after close() or shutdown_default_executor(); TypeError for a coroutine function in debug mode.
         """
@@ -59,7 +59,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
                 executor = self._default_executor = DefaultExecutor()
         if type(executor) is DefaultExecutor:
             return executor._pool.run_for(self, func, args)
-        self._flush_deferred()  # as a pool does: the call may ask a peer that waits for what was written
+        self._flush_deferred()  # as a pool does: the call may talk to a peer that waits for these bytes
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 
     def set_default_executor(self, executor: concurrent.futures.ThreadPoolExecutor) -> None:  # type: ignore[override]
@@ -91,7 +91,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
             thread.join()
 
     def _join_executor(self, executor: concurrent.futures.Executor, ended: asyncio.Future[None]) -> None:
-        """Wait in a thread of its own: the loop goes on while the executor's threads finish."""
+        """Run in a thread of its own: the loop goes on while the executor's threads finish."""
         try:
             executor.shutdown(wait=True)
         except Exception as error:
@@ -117,7 +117,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
         _leave_pool: Callable[[asyncio.AbstractEventLoop, bool], None] = leave_pool,
         _disown_jobs: Callable[[asyncio.AbstractEventLoop], None] = disown_jobs,
     ) -> None:
-        """Close the threads, before the core. may_wait: not in a finalizer, which any thread may run at any moment."""
+        """Called by close(), before the core closes. may_wait is false in a finalizer: any thread, at any moment."""
         _leave_pool(self, may_wait)
         self._executor_shutdown_called = True
         executor, self._default_executor = self._default_executor, None

@@ -1,4 +1,4 @@
-"""Names to addresses, off the loop's thread; numeric addresses at once."""
+"""Look names up, off the loop's thread; answer numeric addresses at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hoop.names.name_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES, AddressQue
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 
-# Call what has taken their place (a test's mock, gevent), as asyncio would.
+# Call what has replaced these (a test's mock, gevent), as asyncio would.
 ORIGINAL_GETADDRINFO = socket.getaddrinfo if getattr(socket.getaddrinfo, "__module__", "") == "socket" else None
 ORIGINAL_COMPILED_GETADDRINFO = _socket.getaddrinfo
 ORIGINAL_GETNAMEINFO = _socket.getnameinfo
@@ -28,7 +28,7 @@ def is_number(port: object) -> bool:
 
 
 def is_patched() -> bool:
-    """Whether a program has replaced the socket module's getaddrinfo."""
+    """Whether a program (a test, gevent) has replaced the socket module's getaddrinfo."""
     return socket.getaddrinfo is not ORIGINAL_GETADDRINFO or _socket.getaddrinfo is not ORIGINAL_COMPILED_GETADDRINFO
 
 
@@ -77,8 +77,9 @@ class NameLookups(Executors):
         return name
 
     async def _ask_libc(self, question: AddressQuestion | NameQuestion) -> Any:
-        """Ask in the pool, in the lane of the name's history, so that names that get answers do not wait behind those
-        that get none. See first whether this machine answers by itself, unless a server was asked a moment ago.
+        """Ask in the pool, in the lane that the name's history gives it: a name that gets answers does not wait behind
+        names that get none. First ask whether this machine answers by itself, unless a name server was asked about the
+        name a moment ago.
         """
         history, key = self._name_history, question.key
         lane = history.lane(key, self.time())
@@ -96,13 +97,13 @@ class NameLookups(Executors):
     def _answer_literal(
         self, host: object, port: object, family: int, type: int, proto: int, flags: int
     ) -> list[AddressInfo] | None:
-        """What getaddrinfo will answer if it takes neither a look-up nor a replacement, else None."""
+        """Return what getaddrinfo will answer if that takes neither a look-up nor a test's mock, else None."""
         return None if is_patched() else self._literals.answer(host, port, family, type, proto, flags)
 
     async def _ensure_resolved(
         self, address: Sequence[Any], *, family: int = 0, type: int = socket.SOCK_STREAM, proto: int = 0, flags: int = 0
     ) -> list[AddressInfo]:
-        """The addresses behind (host, port, ...); a numeric one is itself, as the socket module would take it."""
+        """Return the addresses of (host, port, ...); a numeric one stands for itself, as in the socket module."""
         host, port = address[:2]
         if isinstance(host, str) and "\0" in host:
             raise ValueError("embedded null character")
@@ -113,8 +114,8 @@ class NameLookups(Executors):
 
 
 def numeric_info(host: Any, port: Any, family: int, type: int, proto: int, rest: tuple[Any, ...]) -> AddressInfo | None:
-    """The address of a numeric host and port, unchecked (the socket call says what is wrong with a port of 70000); None
-    where libc has to be asked."""
+    """Return the address of a numeric host and port, or None where only libc knows. Checks no range: the socket call
+    says what is wrong with a port of 70000."""
     own_family = literal_family(host)
     if own_family is None or not is_number(port) or family not in (socket.AF_UNSPEC, own_family):
         return None

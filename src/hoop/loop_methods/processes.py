@@ -1,13 +1,13 @@
-"""Child processes: subprocess_exec, subprocess_shell, and how their end is noticed.
+"""Child processes: subprocess_exec, subprocess_shell, and how the loop notices their end.
 
-The transport's bookkeeping is asyncio's own BaseSubprocessTransport, on hoop's pipe transports. Its standard streams
-are real pipes, so /dev/stdin and /proc/self/fd/1 can be opened in the child.
+asyncio's own BaseSubprocessTransport does the bookkeeping, on hoop's pipe transports. The standard streams are real
+pipes, so the child can open /dev/stdin and /proc/self/fd/1.
 
 Where the kernel has pidfd_open(2) the loop watches one such descriptor for each child: it becomes readable when that
-very child ends, also if its number is in use again by then. Elsewhere a thread waits. Neither needs SIGCHLD, which
-stays the user's, or the main thread. Until the loop has been told, the child is not reaped, so its number cannot be
-reused and a signal never reaches a stranger. Only where the program gave asyncio a child watcher of its own choice (up
-to Python 3.13) is that one asked instead: it may be one that reaps every child.
+very child ends, also if its number is in use again by then. Elsewhere a thread waits. Neither needs the main thread or
+SIGCHLD, which stays the user's. The loop reaps a child only once it knows of its end, so the kernel cannot reuse its
+number and a signal never reaches another process. Where the program gave asyncio a child watcher of its own choice (up
+to Python 3.13), hoop asks that one instead: it may be one that reaps every child.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hoop.loop_methods.base_loop import BaseLoop
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.SubprocessProtocol)
 
-STATUS_UNKNOWN = 255  # what asyncio reports when other code has taken the child's exit status
+STATUS_UNKNOWN = 255  # what asyncio reports when another part of the program has reaped the child
 
 
 class Processes(BaseLoop, asyncio.AbstractEventLoop):
@@ -103,7 +103,7 @@ class Processes(BaseLoop, asyncio.AbstractEventLoop):
         extra: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> ChildTransport:
-        """Start a child and return once its pipes are connected. Kill it if the caller is cancelled before that.
+        """Start a child; returns once its pipes are connected. Cancelling the caller before that kills the child.
 
         RuntimeError if the program's own child watcher is not active.
         """
@@ -121,7 +121,7 @@ class Processes(BaseLoop, asyncio.AbstractEventLoop):
                 else:
                     watcher.add_child_handler(transport.get_pid(), tell_exit, self, transport)
             except BaseException:
-                waiter.cancel()  # no caller waits for the pipes
+                waiter.cancel()  # the caller will not wait for the pipes
                 transport._undo_start()
                 raise
             try:
@@ -130,14 +130,14 @@ class Processes(BaseLoop, asyncio.AbstractEventLoop):
                 raise
             except BaseException as error:
                 transport.close()
-                if not isinstance(error, GeneratorExit):  # then nothing may be awaited any more
+                if not isinstance(error, GeneratorExit):  # a generator that is closed may await nothing more
                     await transport._wait()
                 raise
         return transport
 
 
 def check_bytes_mode(options: dict[str, Any], shell: bool) -> None:
-    """Take out of the keywords what Popen would take and a transport cannot do. ValueError if one is used."""
+    """Remove the keywords that Popen knows and a transport cannot honour. ValueError if the caller uses one."""
     if options.pop("universal_newlines", False):
         raise ValueError("universal_newlines must be False")
     if bool(options.pop("shell", shell)) != shell:
@@ -162,21 +162,21 @@ def stream_name(stream: Any) -> str:
 class ChildTransport(base_subprocess.BaseSubprocessTransport):
     """A child, its pipes, and its end. `_proc` is the Popen object, None once connection_lost has been called.
 
-    What asyncio's own class has learnt since Python 3.11 is here for every version (docs/asyncio_fixes.md).
+    It has what asyncio's own class has mended since Python 3.11, on every version (docs/asyncio_fixes.md).
     """
 
     _loop: Any  # None once connection_lost has been called
     _proc: Any = None
     _returncode: int | None
     _pipes: dict[int, Any]  # to the protocols that asyncio puts before the pipes; None until they are connected
-    _pending_calls: Any  # what the protocol will be told; None once the pipes are connected
+    _pending_calls: Any  # calls that the protocol will get; None once the pipes are connected
     _end_waiters: set[asyncio.Future[int]]
     _is_referenced = True
-    # The loop, or a thread, holds what waits for the end: if the loop goes first, so does that.
+    # A weak reference: the loop, or a thread, owns what waits for the end, which goes with the loop if that goes first.
     _exit_watch: Callable[[], PidWatch | ThreadWatch | None] = staticmethod(lambda: None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As asyncio's. If it fails after the child has started (a task factory that raises), end the child."""
+        """As asyncio's; but a failure after the child's start (a task factory that raises) leaves nothing behind."""
         try:
             super().__init__(*args, **kwargs)
         except BaseException:
@@ -186,7 +186,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
     def __del__(self) -> None:
         try:
             super().__del__()
-        finally:  # under -W error that raises, and asyncio's own has closed nothing
+        finally:  # under -W error asyncio's own raises before it has closed anything
             self.close()
 
     def _undo_start(self) -> None:
@@ -196,14 +196,14 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         for file in (process.stdin, process.stdout, process.stderr):
             if file is not None:
                 file.close()
-        with contextlib.suppress(PermissionError):  # it runs as another user: then we cannot wait for it, either
+        with contextlib.suppress(PermissionError):  # it runs as another user: we cannot kill it, so do not wait
             process.kill()
             process.wait()
 
     def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
         self._end_waiters = set()
         if self._loop.is_closed():
-            raise RuntimeError("Event loop is closed")  # as the task will say that connects the pipes
+            raise RuntimeError("Event loop is closed")  # as the task that connects the pipes would say
         self._loop._flush_deferred()
         self._proc = subprocess.Popen(
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
@@ -213,7 +213,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         await super()._connect_pipes(waiter)
         if self._pending_calls is None:
             return
-        # That failed, and waiter has been told. What was connected, and what was not, must not stay open.
+        # Connecting failed, and waiter has the error. Close every pipe, connected or not.
         for fd, file in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
             connected = self._pipes.get(fd)
             if connected is not None:
@@ -229,7 +229,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         self._end_waiters.clear()
 
     async def _wait(self) -> int:
-        """The return code, as soon as the child has ended: one of its own children may hold the pipes open
+        """Return the return code as soon as the child has ended, even if its own children hold the pipes open
         (cpython#119710)."""
         if self._returncode is not None:
             return self._returncode
@@ -246,17 +246,17 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         pipes = self._pipes
         if self._loop is not None:
             if self._loop.is_closed():
-                self._pipes = {}  # it has closed them, and can be told nothing (cpython#114177)
+                self._pipes = {}  # it has closed them, and takes no calls any more (cpython#114177)
             self._loop._flush_deferred()
         try:
             super().close()
         except PermissionError:
-            pass  # it runs as another user by now (cpython#112800)
+            pass  # the child runs as another user by now (cpython#112800)
         finally:
             self._pipes = pipes
 
     def send_signal(self, signal: int) -> None:
-        """Send a signal; nothing happens if the child has ended. ProcessLookupError once its connection is lost."""
+        """Send a signal; does nothing if the child has ended. ProcessLookupError once its connection is lost."""
         self._check_proc()
         if self._returncode is not None or self._proc.returncode is not None:
             return  # reaped: the number may be another process's
@@ -312,7 +312,7 @@ def watch_exit(loop: BaseLoop, transport: ChildTransport) -> None:
 
 
 class PidWatch:
-    """The owner of a pidfd. The loop holds it until the child has ended; if the loop goes first, so does it."""
+    """The owner of a pidfd. The loop keeps it until the child has ended, or until the loop itself goes."""
 
     _fd = -1
 
@@ -334,7 +334,7 @@ class PidWatch:
         self._close()
         self._transport._process_exited(reap(self._transport._proc))
 
-    def _close(self, _close_fd: Callable[[int], None] = os.close) -> None:  # kept: a finalizer may find `os` gone
+    def _close(self, _close_fd: Callable[[int], None] = os.close) -> None:  # kept: a finalizer may find `os` emptied
         fd, self._fd = self._fd, -1
         if fd >= 0:
             _close_fd(fd)
@@ -344,8 +344,8 @@ class PidWatch:
 
 
 class ThreadWatch:
-    """A thread that waits for one child. Where the system can wait for an end without reaping, the child is reaped in
-    the loop, as with a pidfd."""
+    """A thread that waits for one child. Where the system can wait for an end without reaping, the loop reaps the
+    child, as with a pidfd."""
 
     def __init__(self, loop: BaseLoop, transport: ChildTransport) -> None:
         self._loop = loop
@@ -369,7 +369,7 @@ class ThreadWatch:
     def _wait(self) -> None:
         process = self._transport._proc
         if not wait_without_reaping(process.pid):
-            process.wait()  # Popen.poll() may be called at the same time: a status that one of them took is not lost
+            process.wait()  # safe beside a Popen.poll() in another thread: Popen keeps the status that either takes
         try:
             self._loop.call_soon_threadsafe(self._ended)
         except RuntimeError:
@@ -382,8 +382,8 @@ class ThreadWatch:
 
 
 def reap(process: subprocess.Popen[bytes]) -> int:
-    """The exit status of a child that has ended."""
-    if process.returncode is not None:  # Popen.poll() was called
+    """Reap a child that has ended, and return its exit status."""
+    if process.returncode is not None:  # Popen.poll() has reaped it
         return process.returncode
     try:
         _, status = os.waitpid(process.pid, 0)
@@ -395,9 +395,9 @@ def reap(process: subprocess.Popen[bytes]) -> int:
 
 def wait_without_reaping(pid: int) -> bool:
     """Block until the child has ended; it stays a zombie. False where the system cannot do that."""
-    if not hasattr(os, "waitid") or sys.platform == "darwin":  # macOS: tells of stopped children as well
+    if not hasattr(os, "waitid") or sys.platform == "darwin":  # macOS reports stopped children as well
         return False
-    with contextlib.suppress(ChildProcessError):  # another part of the program has reaped it: reap() will see
+    with contextlib.suppress(ChildProcessError):  # another part of the program has reaped it: reap() copes
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     return True
 
@@ -406,10 +406,10 @@ def wait_without_reaping(pid: int) -> bool:
 
 
 def chosen_watcher() -> Any:
-    """The watcher that the program gave asyncio.set_child_watcher(); None if there is none, or it changes nothing.
+    """Return the watcher that the program gave asyncio.set_child_watcher(); None if it gave none or a default one.
 
     asyncio's own defaults wait for one child each, as hoop does. A FastChildWatcher reaps every child of the process:
-    beside it, a caller that waits for one child may find its exit status gone.
+    beside it, a wait for one child may find the exit status gone.
     """
     if sys.version_info >= (3, 14):
         return None
@@ -418,5 +418,5 @@ def chosen_watcher() -> Any:
 
 
 def tell_exit(pid: int, code: int, loop: BaseLoop, transport: ChildTransport) -> None:
-    """A watcher may call from another thread."""
+    """Called by a watcher, perhaps in another thread."""
     loop.call_soon_threadsafe(transport._process_exited, code)

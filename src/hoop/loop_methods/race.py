@@ -1,6 +1,6 @@
 """Attempts that start one after another until one succeeds (RFC 8305, section 5).
 
-asyncio has such a race, too, but what has been wrong with it differs from version to version (docs/asyncio_fixes.md).
+asyncio has such a race, too, with other defects in each version (docs/asyncio_fixes.md).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ T = TypeVar("T")
 async def first_to_succeed(
     loop: asyncio.AbstractEventLoop, attempts: Iterable[Callable[[], Coroutine[Any, Any, T]]], delay_s: float
 ) -> T | None:
-    """The result of the first attempt that succeeds, or None if all have failed with OSError.
+    """Return the result of the first attempt that succeeds, or None if all have failed with OSError.
 
-    Start the next attempt when the latest one has failed, or delay_s seconds after that began. Cancel the losers, and
-    wait for their end. Raise any other exception of an attempt.
+    The next attempt starts when the latest one has failed, or delay_s seconds after that began. Cancel the others, and
+    return once they have ended. Raise any other exception: it is a fault of the attempt itself.
     """
     tasks: list[asyncio.Future[T]] = []
     running: set[asyncio.Future[T]] = set()
@@ -39,7 +39,7 @@ async def first_to_succeed(
             if (winner := succeeded(done)) is not None:
                 return winner.result()
         return None
-    except GeneratorExit:  # nothing may be awaited any more; the attempts are left to the collector, as this is
+    except GeneratorExit:  # we may await nothing more: leave the attempts to the collector, as this coroutine is
         is_abandoned = True
         raise
     finally:
@@ -50,7 +50,7 @@ async def first_to_succeed(
 
 
 def succeeded(done: Iterable[asyncio.Future[T]]) -> asyncio.Future[T] | None:
-    """The one of them that has a result. Raise any exception that is no OSError."""
+    """Return a task that has a result, if one has. Raises an error that is no OSError."""
     for task in done:
         if task.cancelled():
             continue
@@ -63,7 +63,7 @@ def succeeded(done: Iterable[asyncio.Future[T]]) -> asyncio.Future[T] | None:
 
 
 async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel the attempts that run, and wait for them. Drop what they end with."""
+    """Cancel the tasks that run, and wait for them. Ignore their results and errors."""
     unfinished = [task for task in tasks if not task.done()]
     for task in unfinished:
         task.cancel()

@@ -1,4 +1,4 @@
-"""Files to sockets: os.sendfile where the kernel can, reads and sends where it cannot."""
+"""Send files to sockets: by os.sendfile where the kernel can, else by reads and sends."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
         *,
         fallback: bool = True,
     ) -> int:
-        """Send count bytes of file (None: all) from offset over transport; the number of bytes sent.
+        """Send count bytes of file (None: all) from offset over transport. Returns the number of bytes sent.
 
-        What was written before goes first; write() raises RuntimeError until the file is sent, and reading is paused.
-        The file's position is set behind what was sent, also after an error. Where os.sendfile cannot do it (TLS, files
-        without a descriptor) the file is read and written; with fallback=False that is RuntimeError or
+        Earlier writes go first; until the file is sent, write() raises RuntimeError, and reading is paused. Leaves the
+        file's position behind the last byte sent, also after an error. Where os.sendfile cannot do it (TLS, files
+        without a descriptor) it reads the file and writes it; with fallback=False it raises RuntimeError or
         asyncio.SendfileNotAvailableError. RuntimeError for a transport that is closing or cannot send files.
         """
         if transport.is_closing():
@@ -53,7 +53,7 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
         return await self._send_by_writing(transport, file, offset, count)
 
     async def _send_by_kernel(self, transport: Any, file: IO[bytes], offset: int, count: int | None) -> int:
-        """os.sendfile on the transport's own descriptor. One call for each time the socket has room: others run too."""
+        """Call os.sendfile on the transport's own descriptor, once each time the socket has room: others run too."""
         number = descriptor_of(file)
         was_reading = transport.is_reading()
         transport._lend()
@@ -116,9 +116,9 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
         *,
         fallback: bool | None = None,
     ) -> int:
-        """Send count bytes of file (None: all) from offset to sock; the number of bytes sent.
+        """Send count bytes of file (None: all) from offset to sock. Returns the number of bytes sent.
 
-        The file's position is set behind what was sent, also after an error. With fallback=False,
+        Leaves the file's position behind the last byte sent, also after an error. With fallback=False,
         asyncio.SendfileNotAvailableError where os.sendfile cannot do it. ValueError or TypeError for bad arguments.
         """
         check_sendfile(self, sock, file, offset, count)
@@ -170,7 +170,7 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
 
 
 class Pacing(asyncio.Protocol):
-    """Takes the place of a transport's protocol while sendfile() writes to it: obeys pause_writing, reads nothing."""
+    """A protocol in place of the transport's own while a file is written to it: takes pause_writing, reads nothing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: Any) -> None:
         self._loop = loop
@@ -179,7 +179,7 @@ class Pacing(asyncio.Protocol):
         self._was_reading = transport.is_reading()
         self._was_paused = transport._protocol_paused
         self._room: asyncio.Future[None] | None = loop.create_future() if self._was_paused else None
-        self._cause: Exception | None = None  # of the connection's loss
+        self._cause: Exception | None = None  # why the connection was lost
         transport.pause_reading()
         transport.set_protocol(self)
 
@@ -191,7 +191,7 @@ class Pacing(asyncio.Protocol):
             raise self._cause or ConnectionError("Connection closed by peer")
 
     def end(self) -> None:
-        """Give the transport back to its protocol, whose view of paused writing must be the transport's."""
+        """Give the transport back to its protocol, and tell that if writing is paused or resumed since."""
         self._transport.set_protocol(self._protocol)
         if self._was_reading:
             self._transport.resume_reading()
@@ -213,12 +213,12 @@ class Pacing(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cause = exc
-        self.resume_writing()  # the task that waits in room() finds the transport closing
+        self.resume_writing()  # a writer in room() then finds the transport closing
         self._protocol.connection_lost(exc)
 
 
 def descriptor_of(file: Any) -> int:
-    """The descriptor of a file that the kernel can read. asyncio.SendfileNotAvailableError if it has none."""
+    """Return the descriptor of a file that the kernel can read. asyncio.SendfileNotAvailableError if it has none."""
     try:
         number: int = file.fileno()
         os.fstat(number)
@@ -228,7 +228,7 @@ def descriptor_of(file: Any) -> int:
 
 
 def find_start(file: Any, offset: int) -> bool:
-    """Go to offset, counted from the file's beginning; whether the file can seek."""
+    """Seek to offset, counted from the file's beginning. Returns whether the file can seek."""
     is_seekable = hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())
     if offset or is_seekable:
         file.seek(offset)
@@ -236,7 +236,7 @@ def find_start(file: Any, offset: int) -> bool:
 
 
 def check_sendfile(loop: BaseLoop, sock: Any, file: Any, offset: Any, count: Any) -> None:
-    """As asyncio checks the arguments of sock_sendfile."""
+    """Check the arguments of sock_sendfile as asyncio does."""
     if loop.get_debug() and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
     check_range(file, offset, count)
@@ -245,7 +245,7 @@ def check_sendfile(loop: BaseLoop, sock: Any, file: Any, offset: Any, count: Any
 
 
 def check_range(file: Any, offset: Any, count: Any) -> None:
-    """As asyncio checks what of a file is to be sent."""
+    """Check which part of a file to send as asyncio does."""
     if "b" not in getattr(file, "mode", "b"):
         raise ValueError("file should be opened in binary mode")
     if count is not None:

@@ -2,14 +2,14 @@
 
 CPython writes the number of each signal that has a Python-level handler to one descriptor of the process
 (signal.set_wakeup_fd), whatever that handler is. asyncio learns of signals from these bytes, and so does hoop: it
-counts each, even if a program has replaced the Python-level handler. But there is only one such descriptor, and others
-want it, too (Twisted for SIGCHLD, trio's guest mode, ros2's launch). So:
+counts each of them, even after the application has replaced the Python-level handler. But a process has only one such
+descriptor, and other libraries want it, too (Twisted for SIGCHLD, trio's guest mode, ros2's launch). So:
 
 - A loop without signal handlers never touches it.
 - A pipe replaces another owner's descriptor only while its loop runs, passes on every byte, and puts that descriptor
   back, unless its owner has closed it meanwhile.
-- A pipe leaves in place a descriptor that another owner sets while the loop runs. The bytes then do not reach the pipe,
-  so the loop relies on the Python-level handlers, which cannot count.
+- A pipe leaves a descriptor alone that another owner sets during the run. The bytes then do not reach the pipe, so the
+  loop goes by the Python-level handlers, which cannot count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Self
 
 
 class WakeupFd:
-    """Another owner's wake-up descriptor, which notices when its number has come to mean another file."""
+    """Another owner's wake-up descriptor. It notices when its number has come to stand for another file."""
 
     def __init__(self, fd: int) -> None:
         """OSError if there is no such descriptor."""
@@ -47,15 +47,15 @@ class WakeupFd:
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """What tells pipes and sockets apart, one open file from the next that gets its number."""
+    """Device and inode: they tell a pipe or socket from the next open file that gets its number."""
     found = os.fstat(fd)
     return (found.st_dev, found.st_ino)
 
 
 class SignalPipe:
-    """A pipe for the numbers of signals, with non-blocking ends. Only the main thread may make it stand in front."""
+    """A pipe for the numbers of signals, with non-blocking ends. Only the main thread may put it in front."""
 
-    # Kept by the class: close() may run in a finalizer that finds modules emptied.
+    # The class keeps these: close() may run in a finalizer after modules were emptied.
     _set_wakeup_fd = staticmethod(signal.set_wakeup_fd)
     _set_handler = staticmethod(signal.signal)
     _close_fd = staticmethod(os.close)
@@ -65,8 +65,8 @@ class SignalPipe:
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
         self.is_in_front = False
-        self._former: WakeupFd | None = None  # gets every byte from us
-        self._expected: list[int] = []  # handled already: should their numbers come, they are not news
+        self._former: WakeupFd | None = None  # the owner we have replaced; gets every byte from us
+        self._expected: list[int] = []  # already handled: skip their numbers if they still come
         self._main_thread_id = threading.main_thread().ident
         self._actions: dict[int, Any] = dict.fromkeys(signal.valid_signals(), signal.SIG_DFL)
         self._actions[signal.SIGINT] = signal.default_int_handler
@@ -78,9 +78,9 @@ class SignalPipe:
             raise
 
     def claim(self, *, chains: bool) -> None:
-        """Take the place: if it is free or, if chains, from another owner too. ValueError outside of the main thread.
+        """Make the pipe the wake-up descriptor: only if the place is free or, if chains, in front of its present owner.
 
-        Read before what the pipe has been passed on."""
+        The caller must have read what the pipe holds. ValueError outside of the main thread."""
         current = self._set_wakeup_fd(self.writing, warn_on_full_buffer=False)
         if current != self.writing:
             self._former = WakeupFd.of(current)
@@ -92,8 +92,8 @@ class SignalPipe:
         self.is_in_front = True
 
     def leave(self) -> None:
-        """Give the place, when a run ends, to its former owner or to one that came meanwhile. If there is none, the
-        pipe stays, as asyncio's does, and keeps what comes before the next run."""
+        """A run ends: give the place back to the owner from before, or to the one that came meanwhile. Without another
+        owner the pipe stays, as asyncio's does, and keeps what comes before the next run."""
         current = self._set_wakeup_fd(self.writing, warn_on_full_buffer=False)
         self.is_in_front = True
         if current != self.writing:
@@ -103,7 +103,7 @@ class SignalPipe:
         self._former = None
 
     def withdraw(self) -> None:
-        """Give the place up: the loop wants no signal any more. In the main thread."""
+        """Give the place up: the loop has no signal handler left. In the main thread."""
         current = self._set_wakeup_fd(-1)
         self.is_in_front = False
         if current != self.writing:
@@ -113,8 +113,9 @@ class SignalPipe:
         self._former = None
 
     def missed(self, sig: int) -> bytes:
-        """For a Python-level handler of sig, in the main thread: what to handle at once; nothing if the number comes by
-        the pipe. If the place is free, the pipe takes it."""
+        """Return the numbers that a Python-level handler of sig must handle at once; none if sig comes by the pipe.
+
+        Called in the main thread. If the place is free, the pipe takes it."""
         current = self._set_wakeup_fd(self.writing, warn_on_full_buffer=False)
         if current == self.writing:
             return b""
@@ -123,10 +124,10 @@ class SignalPipe:
         self.is_in_front = theirs is None
         if theirs is not None:
             self._give_place_to(theirs)
-        numbers = self.read()  # this one's may have come just before the descriptor was changed
+        numbers = self.read()  # sig's own may have come just before its owner changed the descriptor
         if sig not in numbers:
             numbers += bytes([sig])
-            if theirs is not None:  # its owner may pass it on, as we do
+            if theirs is not None:  # this owner may pass it on, as we do
                 self._expected.append(sig)
         return numbers
 
@@ -134,12 +135,12 @@ class SignalPipe:
         self.is_in_front = False
         try:
             self._set_wakeup_fd(theirs.fd)
-        except (ValueError, OSError) as error:  # it was made blocking, or closed by another thread
+        except (ValueError, OSError) as error:  # another thread has made it blocking, or closed it
             logger.warning("the signal wake-up descriptor %d cannot be put back: %s", theirs.fd, error)
             self._set_wakeup_fd(-1)
 
     def read(self) -> bytes:
-        """The numbers that have come and are news, one byte each; the former owner gets all. In any thread."""
+        """Read what has come, and return the new numbers, one byte each. The former owner gets all. In any thread."""
         numbers = b""
         try:
             while len(numbers) % 4096 == 0:
@@ -169,11 +170,11 @@ class SignalPipe:
             logger.warning("the signal wake-up descriptor %d takes no more bytes: %s", former.fd, error)
 
     def passes_on(self) -> bool:
-        """Whether another owner gets its bytes from read()."""
+        """Whether a former owner gets its bytes from read()."""
         return self._former is not None
 
     def may_change_handlers(self) -> bool:
-        """Whether this is the main thread, of an interpreter that does not end."""
+        """Whether this is the main thread, and the interpreter is not ending."""
         return not self._is_finalizing() and self._thread_id() == self._main_thread_id
 
     def restore_default(self, sig: int) -> None:
@@ -181,14 +182,14 @@ class SignalPipe:
         self._set_handler(sig, self._actions[sig])
 
     def forget_after_fork(self) -> None:
-        """In a child: what the interpreter writes there would reach the parent's loop."""
+        """In a child, give the place up: what the interpreter writes there would reach the parent's loop."""
         if self.is_in_front:
             self._former = None
             self.withdraw()
 
     def close(self) -> None:
-        """Idempotent. Outside of the main thread a pipe that has the place stays open, since the interpreter goes on
-        writing to that number; the next signal's handler closes it."""
+        """Close both ends. Idempotent. Outside of the main thread a pipe in front stays open, since the interpreter
+        still writes to that number; the next signal's handler closes it."""
         if self.reading < 0:
             return
         if self.is_in_front:

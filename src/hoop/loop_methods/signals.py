@@ -1,6 +1,6 @@
 """Signals: handlers run as callbacks of the loop, one call for each byte that the interpreter writes for a signal.
 
-signal_pipe.py has the pipe that gets these bytes, and shares them with other owners. Without handlers a loop changes
+signal_pipe.py has the pipe that gets these bytes and shares them with other owners. A loop without handlers changes
 nothing of the process: a signal ends its sleep by EINTR, and Python's own handlers run before it sleeps again.
 """
 
@@ -66,7 +66,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
             raise RuntimeError(f"sig {sig} cannot be caught") from None
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Restore the default action; whether there was a handler."""
+        """Restore the default action. Returns whether there was a handler."""
         check_signal(sig)
         pipe = self._signal_pipe
         if pipe is None or sig not in self._signal_handlers:
@@ -81,8 +81,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
         return True
 
     def _claimed_signal_pipe(self) -> SignalPipe:
-        """The pipe, in the place to which the interpreter writes if that is possible. ValueError outside of the main
-        thread."""
+        """Return the pipe, put in front if that is possible. ValueError outside of the main thread."""
         runs_here = events._get_running_loop() is self
         pipe = self._signal_pipe
         if pipe is not None:
@@ -123,14 +122,14 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
             BaseLoop.call_soon_threadsafe(self, handle._callback, *handle._args, context=handle._context)
 
     def _hear_from_python(self, sig: int) -> None:
-        """A Python-level handler was called, in the main thread. The byte tells, unless another owner gets it."""
+        """Called by a Python-level handler, in the main thread: handle sig unless the pipe gets its byte."""
         pipe = self._signal_pipe
         if pipe is not None and self._pid == os.getpid():
             for number in pipe.missed(sig):
                 self._handle_signal(number)
 
     def _claim_signals(self) -> None:
-        """Take the place when a run begins."""
+        """A run begins: put the pipe in front."""
         pipe = self._signal_pipe
         if pipe is not None and self._signal_handlers and is_main_thread():
             if not pipe.is_in_front:
@@ -138,7 +137,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
             pipe.claim(chains=True)
 
     def _leave_signals(self) -> None:
-        """Give it back when the run ends."""
+        """A run ends: give the place back."""
         pipe = self._signal_pipe
         if pipe is not None and self._signal_handlers and is_main_thread():
             if pipe.passes_on():
@@ -146,7 +145,7 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
             pipe.leave()
 
     def _close_signals(self) -> None:
-        """Of close(). It may run in a finalizer, so it needs no name of this module."""
+        """Called by close(), perhaps in a finalizer: so it uses no name of this module."""
         pipe = self._signal_pipe
         if pipe is None:
             return
@@ -158,13 +157,13 @@ class Signals(BaseLoop, asyncio.AbstractEventLoop):
         self._signal_pipe = None
 
     def _forget_signals(self) -> None:
-        """In a child after fork(2)."""
+        """Called in a child after fork(2)."""
         if self._signal_pipe is not None:
             self._signal_pipe.forget_after_fork()
 
 
 def deliver_to(loop: Signals, pipe: SignalPipe) -> Callable[[int, Any], None]:
-    """A handler for signal.signal that does not keep an abandoned loop alive."""
+    """Return a handler for signal.signal that does not keep an abandoned loop alive."""
     reference = weakref.ref(loop)
 
     def deliver(sig: int, frame: Any) -> None:
