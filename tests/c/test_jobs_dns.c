@@ -124,7 +124,7 @@ TEST(what_has_no_name_is_told_apart)
     CHECK(job.status != 0);
 }
 
-TEST(in_the_local_lane_nobody_else_is_asked)
+TEST(in_the_local_lane_no_name_server_is_asked)
 {
     hoop_getaddrinfo_job job;
     hoop_getaddrinfo_job_init(&job, HOOP_LANE_LOCAL_NAMES, "no.such.name.invalid", "80", AF_UNSPEC, SOCK_STREAM, 0, 0);
@@ -154,6 +154,6 @@ int main(void)
     RUN(an_address_has_its_name);
     RUN(a_scope_becomes_a_zone);
     RUN(what_has_no_name_is_told_apart);
-    RUN(in_the_local_lane_nobody_else_is_asked);
+    RUN(in_the_local_lane_no_name_server_is_asked);
     return check_finish();
 }

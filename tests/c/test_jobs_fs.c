@@ -89,7 +89,7 @@ TEST(a_large_file_is_left_open_for_a_second_job)
     job.size = 1;
     CHECK_EQ(run(), 1);
     fd = job.fd;
-    hoop_fs_job_free(&job); /* nobody wants the rest */
+    hoop_fs_job_free(&job); /* no caller wants the rest */
     CHECK(fcntl(fd, F_GETFD) < 0);
 }
 
@@ -192,7 +192,7 @@ TEST(modes_owners_and_times_are_set)
     begin(HOOP_FS_CHMOD, path);
     job.mode = 0600;
     CHECK_EQ(run(), 0);
-    begin(HOOP_FS_CHOWN, path); /* nobody, to nobody: as it is */
+    begin(HOOP_FS_CHOWN, path); /* user and group -1: leave both as they are */
     CHECK_EQ(run(), 0);
     begin(HOOP_FS_UTIME, path);
     job.times[0] = (struct timespec){1000000000, 5};

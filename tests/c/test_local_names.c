@@ -22,7 +22,7 @@ static bool is_local(const char *host, int family)
     return hoop_name_is_local(host, family, 0, hosts);
 }
 
-TEST(numeric_forms_need_nobody)
+TEST(numeric_forms_need_no_name_server)
 {
     static const char *const numeric[] = {"127.0.0.1", "127.1",        "0x7f.1", "010.0.0.1", "1",
                                           "::1",       "fe80::1%eth0", "",       NULL};
@@ -100,7 +100,7 @@ int main(void)
 {
     int fd = mkstemp(hosts);
     REQUIRE(fd >= 0 && close(fd) == 0);
-    RUN(numeric_forms_need_nobody);
+    RUN(numeric_forms_need_no_name_server);
     RUN(localhost_and_the_own_name);
     RUN(what_the_file_lists);
     RUN(addresses_that_the_file_lists);

@@ -117,7 +117,7 @@ TEST(accept_errors_fall_in_three_classes)
     CHECK(!hoop_net_is_resource_error(EMFILE));
 }
 
-TEST(sending_to_nobody_is_an_error_and_no_signal)
+TEST(sending_without_a_peer_is_an_error_and_no_signal)
 {
     int pair[2];
     open_pair(pair);
@@ -357,7 +357,7 @@ TEST(an_ipv6_address_is_text_without_a_zone)
     memset(&path, 0, sizeof(path));
     path.sun_family = AF_UNIX;
     CHECK_EQ(hoop_net_format_address((struct sockaddr *)&path, sizeof(path), &text), -EAFNOSUPPORT);
-    /* Misaligned, as it may lie in the middle of somebody's buffer. */
+    /* Misaligned, as it may lie in the middle of a caller's buffer. */
     _Alignas(16) char buffer[sizeof(address) + 1];
     memcpy(buffer + 1, &address, sizeof(address));
     struct sockaddr *shifted;
@@ -549,7 +549,7 @@ int main(void)
     RUN(accept_gives_what_the_loop_wants);
     RUN(accept_tells_the_peer_of_a_connection_that_was_reset);
     RUN(accept_errors_fall_in_three_classes);
-    RUN(sending_to_nobody_is_an_error_and_no_signal);
+    RUN(sending_without_a_peer_is_an_error_and_no_signal);
     RUN(buffers_leave_in_order);
     RUN(too_much_for_one_call_is_cut);
     RUN(a_full_socket_says_again);

@@ -390,7 +390,7 @@ POLLER_TEST(a_generation_outlives_its_registration)
     CHECK_EQ(hoop_poller_remove(poller, pair[0]), 0); /* closed already: no error */
     poller->slots[pair[1]].generation = UINT32_MAX;
     REQUIRE(hoop_poller_add(poller, pair[1], HOOP_READABLE) == 0);
-    CHECK_EQ(hoop_poller_generation(poller, pair[1]), 1); /* 0 is nobody's */
+    CHECK_EQ(hoop_poller_generation(poller, pair[1]), 1); /* 0 stands for no registration */
 }
 
 POLLER_TEST(the_largest_generation_comes_back_whole)

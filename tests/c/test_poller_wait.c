@@ -65,7 +65,7 @@ TEST(a_signal_ends_the_wait)
     hoop_poller_close(&poller);
 }
 
-TEST(a_small_array_starves_nobody)
+TEST(a_small_array_starves_no_descriptor)
 {
     enum { MANY = 40 };
     hoop_poller poller = open_poller();
@@ -188,7 +188,7 @@ int main(void)
     RUN_ON_EVERY_BACKEND(a_wait_is_never_short);
     RUN_ON_EVERY_BACKEND(long_waits_end_with_an_event);
     RUN_ON_EVERY_BACKEND(a_signal_ends_the_wait);
-    RUN_ON_EVERY_BACKEND(a_small_array_starves_nobody);
+    RUN_ON_EVERY_BACKEND(a_small_array_starves_no_descriptor);
     RUN_ON_EVERY_BACKEND(large_numbers_have_slots);
 #if HOOP_HAVE_EPOLL
     RUN(every_way_of_epoll_to_wait);

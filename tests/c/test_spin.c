@@ -85,7 +85,7 @@ static void close_place(place *place)
 static void *push(void *arg)
 {
     place *place = arg;
-    CHECK_EQ(hoop_inbox_push(&place->inbox, &place->node), 0); /* who spins need not be woken */
+    CHECK_EQ(hoop_inbox_push(&place->inbox, &place->node), 0); /* a spinning loop needs no wake-up */
     return NULL;
 }
 

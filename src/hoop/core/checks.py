@@ -1,4 +1,4 @@
-"""Whether what a caller gives makes sense: seconds, counts, a protocol."""
+"""Check the arguments of callers: seconds, counts, a protocol."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Whether value is None or a number of seconds above 0, as a float can be. TypeError or ValueError."""
+    """TypeError or ValueError unless value is None or a number of seconds above 0 that fits a float."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -20,7 +20,7 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_count(name: str, value: object) -> None:
-    """Whether value is None or a whole number above 0. TypeError or ValueError."""
+    """TypeError or ValueError unless value is None or a whole number above 0."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
@@ -30,5 +30,5 @@ def check_count(name: str, value: object) -> None:
 
 
 def require_protocol(protocol: Any) -> None:
-    """AttributeError where a protocol factory has forgotten its `return`, before anything is made for the protocol."""
+    """AttributeError if a protocol factory has forgotten its `return`. Check before making anything for it."""
     _ = protocol.connection_made

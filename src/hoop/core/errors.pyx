@@ -4,8 +4,8 @@ from os import strerror as os_strerror
 
 
 class OutOfMemory(OSError, MemoryError):
-    """ENOMEM, of an allocation or of the kernel. Both callers that expect an error of a system call, as in asyncio, and
-    callers that expect a MemoryError catch it."""
+    """ENOMEM, of an allocation or of the kernel. Callers that expect an error of a system call, as in asyncio, catch
+    it, and so do callers that expect a MemoryError."""
 
     __module__ = "hoop"
 
@@ -16,17 +16,17 @@ cdef object os_error(long result):
 
 
 cdef object error_saying(long result, str words):
-    """The same in words of ours, where the system's do not say what has happened."""
+    """As os_error, in our own words where the system's do not say what has happened."""
     return OSError(<int>-result, words)
 
 
 cdef object datagram_error(long result):
-    """The same for error_received()."""
+    """As os_error, for error_received()."""
     return os_error(result)
 
 
 cdef object file_error(long result, object filename, object other_filename):
-    """The same with the names that the error is about, or None."""
+    """As os_error, with the file names that the error is about, or None."""
     cdef int number = <int>-result
     cdef object kind = OutOfMemory if number == ENOMEM else OSError
     if filename is None:
@@ -44,7 +44,7 @@ cdef int check(long result) except -1:
 
 
 cdef int pass_exits_on(object error) except -1:
-    """Raise error again if it is one that leaves the loop: no callback's failure, but the program's end. (asyncio)"""
+    """Raise error again if it must leave the loop: it ends the program, and is no failed callback. (asyncio)"""
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
         raise error
     return 0

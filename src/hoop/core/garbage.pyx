@@ -13,7 +13,7 @@ from hoop.core.reactor cimport Reactor, Watcher
 
 from asyncio.log import logger
 
-cdef gc_traverse_fn attributes_traverse  # what Cython made
+cdef gc_traverse_fn attributes_traverse  # Cython's own
 cdef gc_clear_fn attributes_clear
 
 cdef struct Visit:

@@ -1,4 +1,4 @@
-"""Which of the poller's back ends a loop gets."""
+"""Choose the poller's back end for a loop."""
 from hoop.core.csrc cimport hoop_poller, hoop_poller_open
 from hoop.core.errors cimport check
 
@@ -7,7 +7,7 @@ import os
 
 
 cdef int open_poller(hoop_poller *poller, object name) except -1:
-    """The back end called name; of None, the one that HOOP_POLLER names, or else the platform's best."""
+    """Open the back end called name; for None, the one that HOOP_POLLER names, or else the platform's best."""
     cdef bytes encoded
     cdef int result
     if name is None:

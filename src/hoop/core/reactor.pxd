@@ -11,17 +11,17 @@ cdef enum:
 
 
 cdef class Deferred(Errand):
-    """An object whose writes are flushed when the callback that is running has ended. (docs/writes.md)"""
+    """An object whose writes the reactor flushes when the running callback has ended. (docs/writes.md)"""
     cdef flag is_flush_due      # it stands in the reactor's queue of flushes
 
     cdef int on_flush(self, bint is_loop_calling) except -1  # send what was deferred; the loop calls between callbacks
 
 
 cdef class Watcher(Deferred):
-    """An object that is told when a descriptor is ready.
+    """An object that the reactor tells when its descriptor is ready.
 
-    A watcher with an interest keeps loop.run() from returning, unless it is unreferenced. The reactor counts; a
-    subclass has nothing to do, also not for ref(), unref() and has_ref(), which are its Python methods too.
+    A watcher with an interest keeps loop.run() from returning, unless it is unreferenced. The reactor counts: a
+    subclass gets this, and the Python methods ref(), unref() and has_ref(), without doing anything.
     """
     cdef Reactor reactor
     cdef int fd                 # -1 when it owns or watches none (any more)
@@ -29,16 +29,16 @@ cdef class Watcher(Deferred):
     cdef flag is_held           # and the table owns a reference to it
     cdef flag is_kept_idle      # the table keeps its reference while the interest is 0
     cdef flag is_unreferenced   # the user's wish: run() does not wait for it
-    cdef flag is_users_fd       # its descriptor is the user's own (add_reader): a transport may take it over
+    cdef flag is_users_fd       # the user owns the descriptor (add_reader): a transport may take it over
     cdef flag is_counted        # in the reactor's references: it has an interest and is referenced
 
     cdef int set_referenced(self, bint is_referenced) except -1  # what ref() and unref() do; at any time, idempotent
 
     cdef int on_events(self, unsigned events) except -1   # HOOP_READABLE | HOOP_WRITABLE, masked by interest
     cdef int on_watch_failed(self, int error) except -1   # the kernel refused an interest; error is a positive errno
-    cdef int on_failed(self, object error) except -1      # what it was told of an event raised this, or it was refused
+    cdef int on_failed(self, object error) except -1      # its on_events() has raised this, or the kernel refused it
     cdef int on_loop_closed(self) except -1               # the loop closes, and lets go of it next
-    cdef int on_descriptor_lost(self) except -1           # fd was closed behind our back and its number reused
+    cdef int on_descriptor_lost(self) except -1           # another owner of fd closed it, and the number is reused
 
 
 cdef class Reactor(Scheduler):
@@ -46,29 +46,29 @@ cdef class Reactor(Scheduler):
     cdef hoop_poller poller
     cdef PyObject **watchers    # Watcher by descriptor number, or NULL
     cdef int watcher_capacity
-    cdef char *read_buffer      # shared by the transports: what is read into it is copied out before anything else runs
-    cdef hoop_datagram_reader *datagram_reader  # likewise, for datagrams; NULL until somebody receives one
+    cdef char *read_buffer      # shared by the transports: each copies what it has read before anything else runs
+    cdef hoop_datagram_reader *datagram_reader  # likewise, for datagrams; NULL until the first
     cdef object entered         # the context left entered between two callbacks, or None
     cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
-    cdef bint defers_writes     # what a new transport does, unless it is told otherwise
+    cdef bint defers_writes     # the default of a new transport
     cdef int64_t noted_ns       # a recent reading of the monotonic clock, also where the loop has a clock of its own
     cdef int64_t held_since_ns  # the first watcher in `flushes` came there then or later
-    cdef bint forked            # this is a child's copy: the kernel's poller belongs to the parent
+    cdef bint forked            # we are in a child: the kernel's poller belongs to the parent
     cdef bint must_poll         # the next turn polls: the loop changed an interest, wrote to or closed a descriptor
     cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
     cdef public double slow_callback_duration
     cdef public object _current_handle
     cdef public object _task_factory  # kept for create_task (calls.pyx): None, or what set_task_factory() was given
 
-    # What floors above keep here, each its own. The core only holds it, lets go of it when the loop closes, and never
-    # looks into it.
+    # Floors above keep these here. The core holds them, releases them when the loop closes, and never looks into
+    # them.
     cdef object timeout_queues  # timeouts: its TimeoutQueue by length, weakly; None until the first
     cdef object jobs_pool       # pool: the loop's Pool; None until its first use
-    cdef object jobs_pool_size  # pool: what a pool of the loop's own is made with
-    cdef bint owns_jobs_pool    # pool: it is closed with the loop
-    cdef set crews              # pool: every Crew that was given jobs of this loop; None until the first
+    cdef object jobs_pool_size  # pool: the size of a pool of the loop's own
+    cdef bint owns_jobs_pool    # pool: close it with the loop
+    cdef set crews              # pool: every Crew that has had jobs of this loop; None until the first
     cdef object cached_files    # fs_jobs: its CachedFiles; None until the first read
-    cdef bint reads_cached_files  # fs_jobs: these may be used
+    cdef bint reads_cached_files  # fs_jobs: whether to use them
 
     cdef int watch(self, Watcher watcher, unsigned interest) except -1
     cdef int rewatch(self, Watcher watcher, unsigned interest) except -1
@@ -104,7 +104,7 @@ cdef int call_failed(Reactor reactor, Handle handle) except -1
 
 
 cdef inline int call_handle(Reactor reactor, Handle handle) except -1:
-    """Without a try block, which would save and restore the state of exceptions around each callback."""
+    """Call without a try block, which would save and restore the state of exceptions around each callback."""
     if reactor.entered is not handle.context and switch_context(reactor, <PyObject *>handle.context) < 0:
         return call_failed(reactor, handle)
     if invoke(handle) < 0:
@@ -126,10 +126,9 @@ cdef inline double seconds_since(int64_t began_ns) noexcept:
 # ---- deferred writes (docs/writes.md) ------------------------------------------------------------------------------
 
 cdef inline bint may_hold(Reactor reactor) noexcept:
-    """Whether what was just written may wait for the callback's end. No: bytes of this or of another transport have
-    been held for too long, and all are to be sent. The first to be held costs no look at the clock: what was noted last
-    cannot be later, and if it is much earlier, so that the second write is sent for nothing, the third finds it
-    fresh."""
+    """Whether the latest write may wait for the callback's end. If not, this or another transport has held bytes for
+    too long: send all. The first write takes noted_ns for its time, which saves a look at the clock: that cannot be too
+    late, and if it is much too early, the second write is sent for nothing, and the third finds it fresh."""
     cdef int64_t now_ns
     if hoop_ring_size(&reactor.flushes) == 0:
         reactor.held_since_ns = reactor.noted_ns
@@ -140,7 +139,7 @@ cdef inline bint may_hold(Reactor reactor) noexcept:
 
 
 cdef inline int flush_if_deferred(Reactor reactor) except -1:
-    """Before whatever others can see: what was written before must not come after it. In the loop's thread."""
+    """Call this before anything that others can see: earlier writes must not come after it. In the loop's thread."""
     if hoop_ring_size(&reactor.flushes) > 0:
         return reactor.flush_deferred()
     return 0

@@ -1,11 +1,10 @@
-"""The reactor: who watches which descriptor, how a callback is called, and what follows each. It knows no transport.
+"""The reactor: which watcher has which descriptor, how a callback runs, and what follows it. It knows no transport.
 
 A callback runs in its context. After each, of any kind, comes settle(): microtasks (all next_ticks, then all
-microtasks, until both are empty), then the writes that were deferred. When callbacks run is the turn's business
-(turns.pyx).
+microtasks, until both are empty), then deferred writes. The turn decides when callbacks run (turns.pyx).
 
 Ownership: like the scheduler's queues, the ring of flushes and the table of watchers own one reference to each entry.
-The garbage collector sees all of them (garbage.pyx), so an abandoned loop is collected with everything that it holds.
+The garbage collector sees all of them (garbage.pyx), so it collects an abandoned loop with everything that it holds.
 """
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
@@ -97,8 +96,7 @@ cdef class Reactor(Scheduler):
         self.closed = False
 
     def __dealloc__(self):
-        # The collector may look once more before the object is gone (a debug build does): what is freed is out of its
-        # sight first.
+        # The collector may visit once more before the object is gone (a debug build does): hide from it what we free.
         cdef PyObject **watchers
         self.release_everything()
         watchers = self.watchers
@@ -111,13 +109,13 @@ cdef class Reactor(Scheduler):
         hoop_datagram_reader_close(self.datagram_reader)
 
     cdef int report(self, dict context) except -1:
-        """Hand a problem to the loop's exception handler: the one overridable method that is called from inside."""
+        """Pass a problem to the loop's exception handler: the only overridable method that the core calls."""
         self.leave_context()
         self.call_exception_handler(context)
         return 0
 
     cdef int report_failure(self, str message, object error, object transport, object protocol) except -1:
-        """Report error with the connection that it is about; None for what is not known."""
+        """Report error with the connection that it is about; None for an unknown part."""
         cdef dict context = {"message": message, "exception": error}
         if transport is not None:
             context["transport"] = transport
@@ -126,14 +124,14 @@ cdef class Reactor(Scheduler):
         return self.report(context)
 
     cdef int callback_failed(self, object error, str message, object transport, object protocol) except -1:
-        """What user code has raised concerns only the connection that it was called for, unless it leaves the loop."""
+        """Report what user code has raised: it concerns only its own connection, unless it must leave the loop."""
         pass_exits_on(error)
         return self.report_failure(message, error, transport, protocol)
 
     # ---- descriptors ----------------------------------------------------------------------------------------------
 
     cdef int watch(self, Watcher watcher, unsigned interest) except -1:
-        """Enter watcher under its fd. Whoever stood there before has lost its descriptor: the number was reused."""
+        """Enter watcher under its fd. A former watcher of it has lost its descriptor: the number was reused."""
         cdef int fd = watcher.fd
         if self.forked:
             raise RuntimeError("this event loop belongs to the parent process; make a new one after fork()")
@@ -159,7 +157,7 @@ cdef class Reactor(Scheduler):
         return 0
 
     cdef int rewatch(self, Watcher watcher, unsigned interest) except -1:
-        """Set the interest at once, not trusting that fd is still the file it was."""
+        """Set the interest at once, in case fd is no longer the file it was."""
         cdef int result = hoop_poller_rearm(&self.poller, watcher.fd, interest)
         if result < 0:
             if hoop_poller_generation(&self.poller, watcher.fd) == 0:
@@ -176,9 +174,9 @@ cdef class Reactor(Scheduler):
         if self.forked or self.poller.backend == NULL:
             hoop_poller_forget(&self.poller, watcher.fd)
         else:
-            hoop_poller_remove(&self.poller, watcher.fd)  # -ENOENT only: it had already been refused
+            hoop_poller_remove(&self.poller, watcher.fd)  # fails by -ENOENT only: the kernel had refused it
         self.drop_watcher(watcher.fd)
-        self.must_poll = True  # it is likely to be closed now, and its peer may be watched here
+        self.must_poll = True  # the caller is likely to close it, and we may watch its peer
         return 0
 
     cdef int set_interest(self, Watcher watcher, unsigned interest) except -1:
@@ -210,7 +208,7 @@ cdef class Reactor(Scheduler):
         return 0
 
     cdef int keep_idle(self, Watcher watcher) except -1:
-        """From now on the table owns watcher also while it waits for nothing: until it is unwatched."""
+        """Have the table own watcher until unwatch(), even while it waits for nothing."""
         watcher.is_kept_idle = True
         if watcher.is_watched:
             keep_alive(watcher, True)
@@ -227,7 +225,7 @@ cdef class Reactor(Scheduler):
         return 0
 
     cdef int grow_watchers(self, int fd) except -1:
-        """Room for fd, an open descriptor: the kernel keeps those small."""
+        """Make room for fd, an open descriptor: the kernel keeps those small."""
         cdef int capacity = max(64, self.watcher_capacity)
         while capacity <= fd:
             capacity = capacity * 2 if capacity < 0x3fffffff else fd + 1
@@ -242,7 +240,7 @@ cdef class Reactor(Scheduler):
     # ---- contexts -------------------------------------------------------------------------------------------------
 
     cdef int enter_context(self, object context) except -1:
-        """Be inside context. It stays entered until another one is needed or the batch ends."""
+        """Enter context, until a callback needs another one or the batch ends."""
         if self.entered is context:
             return 0
         return switch_context(self, <PyObject *>context)
@@ -260,7 +258,7 @@ cdef class Reactor(Scheduler):
         return call_handle(self, handle)
 
     cdef int run_handle_timed(self, Handle handle) except -1:
-        """Debug mode: tell of callbacks that hold the loop for long."""
+        """Debug mode: log callbacks that hold the loop for long."""
         self._current_handle = handle
         cdef int64_t began_ns = hoop_clock_ns()
         try:
@@ -281,7 +279,7 @@ cdef class Reactor(Scheduler):
         return self.report(context)
 
     cdef int settle(self) except -1:
-        """What follows every callback: microtasks until none is left, then deferred writes; again if they made more."""
+        """After every callback: run microtasks until none is left, then flush writes; again if that made more."""
         while True:
             while hoop_ring_size(&self.next_ticks) > 0 or hoop_ring_size(&self.microtasks) > 0:
                 while hoop_ring_size(&self.next_ticks) > 0:
@@ -306,9 +304,9 @@ cdef class Reactor(Scheduler):
         return 0
 
     cdef int flush_deferred(self) except -1:
-        """Send, in the order of the first writes, what the callback that is running has written: whoever is about to do
-        something that others can see calls this first, whichever transport holds the bytes. From another thread than
-        the loop's, which may look at a socket object, nothing happens."""
+        """Send what the running callback has written, in the order of the first writes. Callers that are about to do
+        something that others can see call this first, whichever transport holds the bytes. Does nothing outside of the
+        loop's thread: another thread may look at a socket object."""
         return self.flush_writes(False) if self.may_touch() else 0
 
     cdef int flush_writes(self, bint is_loop_calling) except -1:
@@ -325,7 +323,7 @@ cdef class Reactor(Scheduler):
     # ---- the end --------------------------------------------------------------------------------------------------
 
     cdef int release_everything(self) except -1:
-        """Let go of every callback and watcher. Runs user code (finalizers), so each is out before it is released."""
+        """Release every callback and watcher. Runs user code (finalizers), so take each out before releasing it."""
         cdef int fd
         self.future_keywords = None
         self.errands = None
@@ -341,7 +339,7 @@ cdef class Reactor(Scheduler):
 # ---- parts of the above ------------------------------------------------------------------------------------------
 
 cdef int keep_alive(Watcher watcher, bint wanted) except -1:
-    """The table's reference: a watcher that waits for nothing lives only as long as its users do, as in asyncio."""
+    """Take or drop the table's reference: users alone keep a watcher that waits for nothing, as in asyncio."""
     if wanted and not watcher.is_held:
         watcher.is_held = True
         Py_INCREF(watcher)
@@ -352,7 +350,7 @@ cdef int keep_alive(Watcher watcher, bint wanted) except -1:
 
 
 cdef int switch_context(Reactor reactor, PyObject *context) noexcept:
-    """Leave the context that is entered, if there is one, and enter another; -1 with the exception set."""
+    """Leave the entered context, if there is one, and enter another; -1 with the exception set."""
     cdef PyObject *former = <PyObject *>reactor.entered
     cdef int result
     if former != <PyObject *>None:
@@ -369,7 +367,7 @@ cdef int switch_context(Reactor reactor, PyObject *context) noexcept:
 
 
 cdef int call_failed(Reactor reactor, Handle handle) except -1:
-    """The exception that is set is reported, or passes on."""
+    """Report the exception that is set, or let it pass."""
     try:
         raise_what_is_set()
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""Which hoop loop runs in this thread: for what needs one and is not handed one."""
+"""Find the hoop loop that runs in this thread, for functions that need one and take none."""
 from hoop.core.reactor cimport Reactor
 
 import asyncio
@@ -12,5 +12,5 @@ cdef Reactor running_reactor(str user):
 
 
 def running_loop(str user not None):
-    """The loop that runs in this thread. RuntimeError if none runs; if another one than hoop's does, it names user."""
+    """Return the loop that runs in this thread. RuntimeError if none runs; if another kind does, it names user."""
     return running_reactor(user)

@@ -24,7 +24,7 @@ cdef class Scheduler:
     cdef hoop_timers timers     # ScheduledHandle
     cdef hoop_inbox inbox       # Handle, from other threads
     cdef Errand errands         # first in a list of those whose on_errand() is due, or None
-    cdef int failed_turns       # in a row, for want of memory
+    cdef int failed_turns       # in a row, without memory
     cdef uint64_t failed_turn   # the number of the latest
     cdef dict future_keywords   # {"loop": self}, for the futures that are made; None until the first, and once closed
     cdef hoop_inbox_node *arrived  # taken from the inbox, not yet in `ready`

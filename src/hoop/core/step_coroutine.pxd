@@ -8,7 +8,7 @@ cdef enum StepOutcome:
 
 
 cdef class StepCoroutine:
-    """An awaitable that costs one small object. What it does is in begin() and wake() of its subclasses."""
+    """An awaitable that costs one small object. Its subclasses do the work, in begin() and wake()."""
     cdef object subject         # the reader or writer that it works on
     cdef Py_ssize_t size        # an argument
     cdef object target          # what it waits for, or goes on with
@@ -19,7 +19,7 @@ cdef class StepCoroutine:
 
     cdef StepOutcome begin(self) except *       # the first step
     cdef StepOutcome wake(self, object future) except *  # the step after the future is done
-    cdef int forget(self, object future) except -1  # it will not be woken
+    cdef int forget(self, object future) except -1  # do not wait for it any more
     cdef str name(self)
     cdef object step(self, object value)
     cdef object delegate(self, object value)

@@ -1,8 +1,8 @@
 """Coroutines of the streams as compiled objects: read() and drain() are called for each message.
 
 An `async def` that Cython compiles makes four objects for a call that waits: the coroutine, its closure, the wrapper
-that `await` iterates over, and the iterator of the future. Here it is one. To everybody else it is a coroutine:
-create_task() takes it, isinstance() finds collections.abc.Coroutine, and one that is thrown away warns.
+that `await` iterates over, and the iterator of the future. Here it is one. To its users it is a coroutine:
+create_task() takes it, isinstance() finds collections.abc.Coroutine, and an object that was never awaited warns.
 """
 cimport cython
 from cpython.object cimport PyObject
@@ -20,7 +20,7 @@ cdef extern from "Python.h":
     void PyType_Modified(PyTypeObject *type)
 
 cdef object over = object()
-cdef object warn = warnings.warn  # no attribute of this module, which may be emptied when the last coroutines go
+cdef object warn = warnings.warn  # a C variable: Python may have emptied this module when the last coroutines go
 
 
 @cython.auto_pickle(False)
@@ -37,7 +37,7 @@ cdef class StepCoroutine:
         return self.send(None)
 
     def send(self, value):
-        """Go on; what is to be waited for, or StopIteration with the result."""
+        """Go on. Returns what to wait for, or raises StopIteration with the result."""
         cdef object target
         if value is not None and not self.is_started:
             raise TypeError("can't send non-None value to a just-started coroutine")
@@ -69,7 +69,7 @@ cdef class StepCoroutine:
         raise error
 
     def close(self):
-        """Give up. Nothing is raised where nothing was to be done."""
+        """Give up. Raises nothing, even if the coroutine is over."""
         cdef object target = self.target
         self.is_started = self.is_over = True
         self.target = None
@@ -121,14 +121,14 @@ cdef class StepCoroutine:
         return "StepCoroutine"
 
     cdef object step(self, object value):
-        """The future to be waited for, or `over`."""
+        """Run a step. Returns the future to wait for, or `over`."""
         cdef StepOutcome outcome
         cdef object target
         if self.is_over:
             raise RuntimeError("cannot reuse already awaited coroutine")
         if self.is_delegating:
             return self.delegate(value)
-        self.is_over = True  # so it stays if what follows raises: a try block would cost more than the step
+        self.is_over = True  # stays so if the step raises: a try block would cost more than the step
         if not self.is_started:
             self.is_started = True
             outcome = self.begin()
@@ -146,7 +146,7 @@ cdef class StepCoroutine:
         return self.target
 
     cdef object delegate(self, object value):
-        """A step of the coroutine that this one goes on with."""
+        """Run a step of the coroutine that this one goes on with."""
         try:
             return self.target.send(value) if value is not None else next(self.target)
         except BaseException:
@@ -176,7 +176,7 @@ cdef PyObject *next_step(PyObject *self) except? NULL:
 
 
 cdef int install(object kind) except -1:
-    """A method called __next__ would be given tracebacks for its StopIteration: the slot is filled by hand."""
+    """Fill the slot by hand: Cython gives the StopIteration of a method called __next__ a traceback."""
     (<PyTypeObject *>kind).tp_iternext = <iternextfunc>next_step
     PyType_Modified(<PyTypeObject *>kind)
     return 0

@@ -2,7 +2,7 @@ from hoop.core.csrc cimport hoop_event
 from hoop.core.reactor cimport Reactor, Watcher
 
 cdef enum:
-    EVENT_CAPACITY = 256        # of one look; what does not fit is reported by the next
+    EVENT_CAPACITY = 256        # of one look; the next reports what does not fit
 
 
 cdef class Turns(Reactor):
@@ -11,9 +11,9 @@ cdef class Turns(Reactor):
     cdef bint poll_every_turn
     cdef int skipped_polls
     cdef size_t last_batch      # callbacks run by the latest turn
-    cdef bint is_telling        # a watcher is being told of its event: what is raised now is its
-    cdef bint has_stale         # an event of this wait was about a registration nobody holds
-    cdef int stale_waits        # waits in a row that reported a registration nobody holds
+    cdef bint is_telling        # we are telling a watcher of its event: what is raised now is its error
+    cdef bint has_stale         # an event of this wait was of a registration that no watcher has
+    cdef int stale_waits        # waits in a row that reported such a registration
 
     cdef int run_turns(self, bint until_idle) except -1
     cdef int turn(self) except -1

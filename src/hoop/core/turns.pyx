@@ -1,10 +1,10 @@
-"""The turn: what the scheduler holds and what the poller reports, each when its time has come.
+"""The turn: runs what the scheduler holds and what the poller reports, each when its time has come.
 
 One turn, in asyncio's order (docs/architecture.md says why):
 
     poll -> callbacks ready by then -> polled I/O, straight into watchers -> timers due by then -> immediates
 
-and after each callback of any kind, settle() (reactor.pyx). What a turn's callbacks schedule runs in the next turn.
+and after each callback of any kind, settle() (reactor.pyx). What callbacks of a turn schedule runs in the next turn.
 """
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -22,7 +22,7 @@ cdef enum:
     MOST_SKIPPED_POLLS = 1      # turns in a row without a poll, while callbacks are ready
     MOST_SKIPPED_UNWATCHED = 7  # the same while no descriptor is watched but the waker: a poll could find nothing
     SHORT_BATCH = 2             # a poll is skipped only after a turn of at most this many callbacks
-    STALE_WAITS_ALLOWED = 8     # then the kernel's set holds a registration that cannot be removed: rebuild it
+    STALE_WAITS_ALLOWED = 8     # after so many the kernel's set has a registration that we cannot remove: rebuild it
 
 
 cdef class Turns(Reactor):
@@ -33,7 +33,7 @@ cdef class Turns(Reactor):
     cdef int run_turns(self, bint until_idle) except -1:
         """Turn until stop(), or until nothing is left to wait for.
 
-        An exception that no callback may keep (KeyboardInterrupt, SystemExit) passes through.
+        KeyboardInterrupt and SystemExit pass through.
         """
         self.look_at_time()
         self.check_open()  # another thread may have closed it since the caller asked
@@ -66,7 +66,7 @@ cdef class Turns(Reactor):
         return 0
 
     cdef int turn_failed(self, object error) except -1:
-        """A step of the loop's own found no memory: tell; the rest of this turn waits in the queues. Not for ever."""
+        """The loop itself has run out of memory: report it, and leave the rest of this turn queued. Not for ever."""
         self.note_failed_turn(self.meter.turns, error)
         self.must_poll = True
         return self.report_failure("The event loop found no memory for a turn", error, None, None)
@@ -110,13 +110,13 @@ cdef class Turns(Reactor):
         return 0
 
     cdef int poll(self, bint may_block) except -1:
-        """Fill self.events; their number. Asks without blocking first, under the GIL: giving the GIL away and getting
-        it back from a busy thread costs up to a switch interval, and under load there always is an event."""
+        """Fill self.events, and return their number. Ask without blocking first, under the GIL: releasing the GIL and
+        getting it back from a busy thread costs up to a switch interval, and under load there always is an event."""
         cdef int count
         cdef int64_t now_ns
         self.meter.polls += 1
-        if not may_block:  # all that is ready may be compiled code; sleep() asks by itself; events end in Python code
-            self.hear_signals()  # before they are taken: it may raise
+        if not may_block:  # ready callbacks may be compiled code; sleep() hears them itself; events end in Python code
+            self.hear_signals()  # before taking events: it may raise
         count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         if count == 0 and may_block:
             count = self.sleep()
@@ -131,16 +131,16 @@ cdef class Turns(Reactor):
         return count
 
     cdef int hear_signals(self) except -1:
-        """Run Python's own signal handlers, where no Python code runs that they would interrupt by themselves: a signal
-        that has come while compiled code ran would otherwise wait until the loop has slept."""
+        """Run Python's own signal handlers where no Python code runs, which would do so: else a signal that came during
+        compiled code would wait until the loop has slept."""
         PyErr_CheckSignals()
         if self.after_is_due:
             self.settle()
         return 0
 
     cdef int sleep(self) except -1:
-        """As poll, blocking until something happens or is due; also -EINTR. What the meter then counts as busy includes
-        the wait for the GIL."""
+        """As poll, but block until something happens or is due; may return -EINTR. The meter counts the wait for the
+        GIL as busy."""
         cdef int count = 0
         cdef bint has_own_clock = self.clock is not None
         cdef int64_t now_ns, limit_ns
@@ -166,7 +166,7 @@ cdef class Turns(Reactor):
                 count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)
                 now_ns = hoop_clock_ns()
             hoop_inbox_awake(&self.inbox)
-        self.in_callback = not self.forked  # a child that goes on in here may be gone before the callback ends
+        self.in_callback = not self.forked  # a child that goes on from here may end before its callback does
         if not has_own_clock:
             self.noted_ns = now_ns
         hoop_meter_woke(&self.meter, self.now_ns() if has_own_clock else now_ns)
@@ -179,7 +179,7 @@ cdef class Turns(Reactor):
             count -= 1
             entry = <PyObject *>hoop_ring_pop(&self.ready)
             if entry == NULL:
-                break  # closed by a callback
+                break  # a callback has closed the loop
             handle = <Handle>entry
             Py_DECREF(handle)  # the ring's reference; `handle` has its own
             if handle.is_cancelled:
@@ -201,7 +201,7 @@ cdef class Turns(Reactor):
             handle = <ScheduledHandle>entry
             Py_DECREF(handle)
             if handle.is_cancelled or not handle.is_scheduled or hoop_timer_is_pending(&handle.timer):
-                continue  # the last: put off by an earlier callback of this turn
+                continue  # the last: an earlier callback of this turn has put it off
             if handle.is_repeating:
                 try:
                     call_one(self, handle)
@@ -230,8 +230,8 @@ cdef class Turns(Reactor):
         return 0
 
     cdef int dispatch(self, int count) except -1:
-        """Events to watchers. What a watcher itself has not caught is about that watcher, and the next one has its
-        turn. (A try block for all of them: one for each would cost each.)"""
+        """Pass events to watchers. An error that a watcher has not caught is its own, and the next one has its turn.
+        (One try block for all: one for each would cost each.)"""
         cdef int done = 0
         while True:
             try:
@@ -245,7 +245,7 @@ cdef class Turns(Reactor):
             self.stale_waits += 1
             if self.stale_waits > STALE_WAITS_ALLOWED:
                 self.stale_waits = 0
-                hoop_poller_rebuild(&self.poller)  # without a descriptor to be had it fails, and is tried again later
+                hoop_poller_rebuild(&self.poller)  # fails when we are out of descriptors; retried later
         else:
             self.stale_waits = 0
         return 0
@@ -260,7 +260,7 @@ cdef class Turns(Reactor):
         return self.report_failure("Error in an event loop", error, None, None)
 
     cdef int dispatch_from(self, int *done, int count) except -1:
-        """Each is checked again, since callbacks in between may have closed or paused its watcher."""
+        """Check each event anew, since callbacks in between may have closed or paused its watcher."""
         cdef unsigned events
         cdef hoop_event *event
         cdef Watcher watcher
@@ -284,7 +284,7 @@ cdef class Turns(Reactor):
                 events = event.events & hoop_poller_interest(&self.poller, event.fd)
                 if events == 0:
                     if not hoop_poller_is_applied(&self.poller, event.fd):
-                        self.has_stale = True  # its number was closed before it was taken out, and a duplicate lives on
+                        self.has_stale = True  # fd was closed before unwatch(), and a duplicate lives on
                     continue
                 self.meter.events += 1
                 if self.debug:

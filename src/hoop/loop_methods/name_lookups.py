@@ -97,7 +97,7 @@ class NameLookups(Executors):
     def _answer_literal(
         self, host: object, port: object, family: int, type: int, proto: int, flags: int
     ) -> list[AddressInfo] | None:
-        """Return what getaddrinfo will answer if that takes neither a look-up nor a test's mock, else None."""
+        """Return what getaddrinfo will answer if that takes neither a look-up nor a replacement, else None."""
         return None if is_patched() else self._literals.answer(host, port, family, type, proto, flags)
 
     async def _ensure_resolved(

@@ -1,4 +1,4 @@
-"""Addresses of sockets: the kernel's record (sockaddr) to what the socket module shows, and back."""
+"""Addresses of sockets: convert the kernel's record (sockaddr) to what the socket module shows, and back."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_CheckExact
 from cpython.tuple cimport PyTuple_CheckExact
@@ -15,8 +15,8 @@ cdef extern from "Python.h":
 
 
 cdef object address_of(const sockaddr *address, socklen_t length):
-    """As the socket module shows it: (host, port), or (host, port, flowinfo, scope_id); of a UNIX socket the path as
-    str, or a name in Linux's abstract namespace as bytes. None for other families and where there is no address."""
+    """Return the address as the socket module does: (host, port), or (host, port, flowinfo, scope_id); of a UNIX socket
+    the path as str, or a name in Linux's abstract namespace as bytes. None for other families and for no address."""
     cdef hoop_address text
     cdef const char *name
     cdef Py_ssize_t size
@@ -36,7 +36,7 @@ cdef object raw_address_of(const RawAddress *raw):
 
 
 cdef object read_address(address_fn ask, int fd, RawAddress *raw):
-    """Keep what the kernel says now, as keep_address() does: after a reset it no longer knows the peer."""
+    """Ask the kernel now, and keep the address as keep_address() does: after a reset it no longer knows the peer."""
     cdef sockaddr_storage address
     cdef socklen_t length = sizeof(address)
     raw.length = 0
@@ -46,8 +46,8 @@ cdef object read_address(address_fn ask, int fd, RawAddress *raw):
 
 
 cdef object keep_address(const sockaddr *address, socklen_t length, RawAddress *raw):
-    """Keep an IP address in raw, and return None. The name of a UNIX socket is returned, since it has no room there; of
-    other families nothing is kept."""
+    """Keep an IP address in raw, and return None. Return the name of a UNIX socket, which does not fit there. Keep
+    nothing of other families."""
     raw.length = 0
     if length >= sizeof(address.sa_family) and (address.sa_family == AF_INET or address.sa_family == AF_INET6):
         raw.length = min(length, <socklen_t>sizeof(raw.address))
@@ -57,7 +57,7 @@ cdef object keep_address(const sockaddr *address, socklen_t length, RawAddress *
 
 
 cdef int parse_host(object host, uint16_t port, sockaddr_storage *address) except -2:
-    """The length of the sockaddr that a numeric host (str, bytes or bytearray) and port stand for; -1 for other hosts.
+    """Return the length of the sockaddr of a numeric host (str, bytes or bytearray) and port; -1 for other hosts.
 
     "127.1", "010.0.0.1" and zones ("fe80::1%eth0") are no numeric hosts: libc alone knows what they mean.
     """

@@ -1,5 +1,5 @@
-# chunks.pxd: a queue of bytes as the chunks that they came in, each kept by reference; the first may be partly used. A
-# chunk is bytes or a memoryview of bytes, neither of which can be part of a cycle, so the collector need not see them.
+# chunks.pxd: a queue of bytes in the chunks that they came in, kept by reference; the first may be partly used. A chunk
+# is bytes or a memoryview of bytes, neither of which can be part of a cycle, so the collector need not see them.
 # Inline, since this runs for each write and each read.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
@@ -11,13 +11,13 @@ from libc.string cimport memcpy
 
 cdef struct Chunks:             # all zero: empty
     PyObject *head              # the first chunk, owned; NULL when there is none
-    hoop_ring rest              # those behind it, owned
-    Py_ssize_t head_used        # bytes of head that were consumed
-    Py_ssize_t size             # bytes in all that were not
+    hoop_ring rest              # the chunks behind it, owned
+    Py_ssize_t head_used        # bytes of head already consumed
+    Py_ssize_t size             # bytes in all not yet consumed
 
 
 cdef inline char *chunk_start(PyObject *chunk, Py_ssize_t *size) noexcept:
-    """Where the bytes of a chunk are, and how many."""
+    """Return where the bytes of a chunk begin; size is how many there are."""
     cdef Py_buffer *view
     if PyBytes_CheckExact(<object>chunk):
         size[0] = PyBytes_GET_SIZE(<object>chunk)
@@ -28,7 +28,7 @@ cdef inline char *chunk_start(PyObject *chunk, Py_ssize_t *size) noexcept:
 
 
 cdef inline int append_chunk(Chunks *chunks, object chunk, Py_ssize_t size) except -1:
-    """Add a chunk of size bytes, more than 0, behind the others. MemoryError, and then nothing has changed."""
+    """Append a chunk of size bytes, more than 0. MemoryError changes nothing."""
     if chunks.head == NULL:
         Py_INCREF(chunk)
         chunks.head = <PyObject *>chunk
@@ -39,7 +39,7 @@ cdef inline int append_chunk(Chunks *chunks, object chunk, Py_ssize_t size) exce
 
 
 cdef inline int consume_chunks(Chunks *chunks, Py_ssize_t count) except -1:
-    """The first count bytes are done with: release the chunks that they fill. An empty queue keeps no memory."""
+    """Drop the first count bytes, and release the chunks that they fill. An empty queue keeps no memory."""
     cdef PyObject *done
     cdef Py_ssize_t size
     chunks.size -= count
@@ -71,7 +71,7 @@ cdef inline int drop_chunks(Chunks *chunks) except -1:
 
 
 cdef inline int chunk_buffers(const Chunks *chunks, iovec *buffers, int capacity, Py_ssize_t *total) noexcept:
-    """Describe the first chunks, as many as fit the buffers: how many, and how many bytes. The queue is not empty."""
+    """Describe the first chunks in buffers. Returns how many fit; total is their bytes. The queue must not be empty."""
     cdef Py_ssize_t size
     cdef size_t i
     cdef int count = 1
@@ -89,7 +89,7 @@ cdef inline int chunk_buffers(const Chunks *chunks, iovec *buffers, int capacity
 
 
 cdef inline int copy_chunks(const Chunks *chunks, char *target, Py_ssize_t count) noexcept:
-    """Copy the first count bytes, which must be there."""
+    """Copy the first count bytes to target; the queue must have them."""
     cdef Py_ssize_t size
     cdef const char *start = chunk_start(chunks.head, &size) + chunks.head_used
     cdef size_t i = chunks.rest.head
@@ -105,7 +105,7 @@ cdef inline int copy_chunks(const Chunks *chunks, char *target, Py_ssize_t count
 
 
 cdef inline object take_chunks(Chunks *chunks, Py_ssize_t count):
-    """Consume the first count bytes (or all there are), as a bytes object: a whole chunk of bytes is that object."""
+    """Consume the first count bytes (or all there are) and return them; a whole chunk of bytes is returned as is."""
     cdef object data
     count = min(count, chunks.size)
     if count == 0:
@@ -121,7 +121,7 @@ cdef inline object take_chunks(Chunks *chunks, Py_ssize_t count):
 
 
 cdef inline list views_of_chunks(const Chunks *chunks):
-    """What is held, for looking at."""
+    """Return views of all chunks, for inspection."""
     cdef size_t i
     cdef list views = []
     if chunks.head != NULL:

@@ -1,5 +1,5 @@
-"""What get_extra_info("socket") gives of a connection: asyncio's TransportSocket, before whose operations hoop sends
-what write() has accepted and hoop still holds. Without that, shutdown() would overtake it."""
+"""The result of a connection's get_extra_info("socket"): asyncio's TransportSocket, but each operation first sends what
+write() has accepted and hoop still holds. Without that, shutdown() would overtake the bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Flushing(Protocol):
-    """A loop, as far as it matters here."""
+    """The part of a loop that this module needs."""
 
     def _flush_deferred(self) -> None: ...
 
@@ -25,10 +25,10 @@ class ConnectionSocket(TransportSocket):
         self._loop = loop
 
     def __repr__(self) -> str:
-        return repr(TransportSocket(self._sock))  # a look at it sends nothing
+        return repr(TransportSocket(self._sock))  # repr() sends nothing
 
     def fileno(self) -> int:
-        """The descriptor; -1 once it is closed. What is done with it comes after all that was written before."""
+        """The descriptor; -1 once it is closed. Sends earlier writes first: they precede the caller's use of it."""
         self._loop._flush_deferred()
         return super().fileno()
 
@@ -38,16 +38,16 @@ class ConnectionSocket(TransportSocket):
         return super().dup()
 
     def shutdown(self, how: int) -> None:
-        """socket.shutdown(how), after all that was written before. OSError as of shutdown(2)."""
+        """As socket.shutdown(how), after all earlier writes. OSError as of shutdown(2)."""
         self._loop._flush_deferred()
         super().shutdown(how)
 
     def getsockopt(self, *args: Any, **kwargs: Any) -> Any:
-        """As socket.getsockopt(): what it tells counts what was written before."""
+        """As socket.getsockopt(); the answer takes earlier writes into account."""
         self._loop._flush_deferred()
         return super().getsockopt(*args, **kwargs)
 
     def setsockopt(self, *args: Any, **kwargs: Any) -> None:
-        """As socket.setsockopt(): what was written before has left by the former setting."""
+        """As socket.setsockopt(); earlier writes go out under the former setting."""
         self._loop._flush_deferred()
         super().setsockopt(*args, **kwargs)

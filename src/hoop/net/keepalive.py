@@ -6,7 +6,7 @@ import socket
 
 
 def set_keepalive(sock: socket.socket, idle: int | None, interval: int | None, count: int | None) -> None:
-    """Switch TCP keep-alive on if anything is given. OSError for what the kernel does not take."""
+    """Switch TCP keep-alive on if the caller gives any value. OSError for a value that the kernel refuses."""
     if idle is None and interval is None and count is None:
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
