@@ -44,7 +44,7 @@ class Problems(BaseLoop, asyncio.AbstractEventLoop):
         self._exception_handler = handler
 
     def default_exception_handler(
-        self, context: dict[str, Any], _describe: Callable[[str, Any], str] = describe
+        self, context: dict[str, Any], *, _describe: Callable[[str, Any], str] = describe
     ) -> None:
         """Log the problem, with its traceback and whatever else the context tells."""
         message = context.get("message") or "Unhandled exception in event loop"
