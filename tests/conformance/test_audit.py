@@ -154,6 +154,7 @@ FILES = {
 }
 WITH_FILES = """
 import shutil
+import hoop.fs  # loaded on demand, which opens files too
 
 async def main():
     global recording
