@@ -14,7 +14,7 @@ cdef class DatagramTransport(Transport):
     cdef int family
     cdef flag is_connected      # the kernel knows the peer
     cdef flag is_peer_named
-    cdef flag is_shared         # somebody else may hold the socket, too: it was handed in, or given out
+    cdef flag is_shared         # others may hold the socket: it came from a caller, or was given out
     cdef flag is_backing_off    # the poller said writable, the kernel still refused: a timer is set
     cdef int refusals           # of that kind, in a row
     cdef object queued          # deque of (bytes, address) that the kernel refused; None when nothing is queued

@@ -81,7 +81,7 @@ cdef class DatagramTransport(Transport):
         return self.begin_life(waiter)
 
     def _keep_socket_alone(self):
-        """The maker's, who has made the socket for this transport: nobody else has it, until it is given out."""
+        """Called by the maker of a socket for this transport: no other code has it, until it is given out."""
         self.is_shared = False
 
     cdef object transport_socket(self):
@@ -181,7 +181,7 @@ cdef class DatagramTransport(Transport):
         return PySys_Audit("socket.sendto", "OO", <PyObject *>self.sock, <PyObject *>addr)
 
     cdef int send(self, object data, const char *start, Py_ssize_t size, object addr) except? -1:
-        """0, -errno, or 1 where only the socket object can send to addr. Calls nobody."""
+        """0, -errno, or 1 where only the socket object can send to addr. Calls no method of the protocol."""
         cdef RawAddress raw
         cdef hoop_datagram datagram
         cdef Route route = self.route(addr, &raw)
@@ -403,7 +403,7 @@ cdef class DatagramTransport(Transport):
         if count == 1:
             return self.deliver_one(PyBytes_FromStringAndSize(datagrams[0].data, datagrams[0].size),
                                     self.sender(datagrams[0].address, datagrams[0].address_length))
-        # all of them first: a callback could make somebody else use the reader
+        # copy all of them first: a callback could make another endpoint use the reader
         arrived = []
         for i in range(count):
             arrived.append(self.bytes_or_error(datagrams[i].size, datagrams[i].data))

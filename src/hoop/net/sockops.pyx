@@ -2,8 +2,8 @@
 
 A sock_* call tries at once and waits only if the kernel says so. Its registration is kept for the next call on the same
 socket object (remembered by a weak reference; another object on the same number is registered anew), and so is the
-interest in reading: recv, send, recv again costs no change in the kernel. The first event that nobody
-waits for takes the descriptor out, so unread data cannot spin the loop.
+interest in reading: recv, send, recv again costs no change in the kernel. The first event that no
+operation waits for takes the descriptor out, so unread data cannot spin the loop.
 
 What a call has received when its task is cancelled before it has gone on, the next one on the same socket object gets:
 wait_for() around sock_recv() would lose it otherwise.
@@ -47,7 +47,7 @@ cdef class FdWatcher(Watcher):
     cdef int on_events(self, unsigned events) except -1:
         cdef unsigned wanted = self.wanted()
         if events & ~wanted:
-            self.reactor.set_interest(self, wanted)  # nobody waits for that any more
+            self.reactor.set_interest(self, wanted)  # no operation waits for that any more
         if events & HOOP_READABLE:
             if self.receiving:
                 self.attempt_all(self.receiving)
@@ -88,8 +88,8 @@ cdef class FdWatcher(Watcher):
         return self.rest()
 
     cdef int rest(self) except -1:
-        """Operations have ended. Whoever received mostly receives again in the next turn: so when nobody waits any
-        more, the kernel goes on watching until an event finds nobody. run() does not wait for that."""
+        """Operations have ended. Callers usually receive again in the next turn: so when none waits, leave the
+        descriptor registered until an event finds no operation. run() does not wait for that."""
         cdef unsigned wanted = self.wanted()
         if wanted == 0 and self.reactor.interest(self) == HOOP_READABLE:
             return self.reactor.count_watcher(self, False)
@@ -109,7 +109,7 @@ cdef class FdWatcher(Watcher):
         return self.fail_all(failure)
 
     cdef int on_loop_closed(self) except -1:
-        """As in asyncio, whoever waits learns nothing; but the sockets are their owners' alone."""
+        """As in asyncio, waiting callers learn nothing; but let go of the sockets, which are their owners' alone."""
         cdef SockOperation operation
         for operation in (self.receiving or []) + (self.sending or []):
             operation.let_go()
@@ -119,7 +119,7 @@ cdef class FdWatcher(Watcher):
         return self.fail_all(os_error(-EBADF))
 
     cdef int fail_all(self, object error) except -1:
-        """Whoever waits learns that nothing will come."""
+        """Tell all waiting callers that nothing will come."""
         self.fail_operations(error)
         if self.reader is not None:
             self.reader.cancel()
@@ -245,7 +245,7 @@ cdef class SockOperation:
     cdef int keep_open(self) except -1:
         """As makefile() does: the descriptor of a socket object that is closed from now on lives until let_go().
 
-        Closed at once, it would leave the kernel's set without a word, and whoever waits would wait for ever.
+        Closed at once, it would leave the kernel's set without a word, and its callers would wait for ever.
         """
         if type(self.sock) is Socket or issubclass(type(self.sock), Socket):  # a stand-in (a mock) keeps nothing
             self.sock._io_refs += 1
@@ -267,7 +267,7 @@ cdef class SockOperation:
         return 0
 
     cdef int check_descriptor(self) except -1:
-        """Raise if the socket object was detached: the descriptor is somebody else's."""
+        """Raise if the socket object was detached: another owner has the descriptor."""
         if self.is_keeping and self.sock._closed and self.sock.fileno() != self.watcher.fd:
             raise os_error(-EBADF)
         return 0
@@ -394,7 +394,7 @@ cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int 
         else:
             reactor.rewatch(watcher, watcher.wanted())
     except BaseException as error:
-        operation.future.cancel()  # it is nobody's: what is raised here is its answer
+        operation.future.cancel()  # no caller has it: they get the exception instead
         watcher.fail_all(error)
         raise
     operation.keep_open()
@@ -428,7 +428,7 @@ cdef int bequeath(SockOperation operation) except -1:
     if operation.kind is None or future.exception() is not None:
         return 0
     if not watcher.is_watched or watcher.sock_ref is None or watcher.sock_ref() is not operation.sock:
-        return 0  # the number is somebody else's by now
+        return 0  # another file has the number by now
     if watcher.returned is None:
         watcher.returned = []
     watcher.returned.append((operation.kind, future.result()))

@@ -292,19 +292,19 @@ cdef class Transport(Watcher):
         return self.release()
 
     def _release(self):
-        """For a finalizer that ran in a foreign thread. Somebody may have ended the transport since."""
+        """For a finalizer that ran in a foreign thread. Other code may have ended the transport since."""
         if self.state != TRANSPORT_LOST or self.reactor.closed:  # else connection_lost() is on its way, and releases
             self.release()
 
     cdef int on_failed(self, object error) except -1:
-        """What has come of an event and nobody has caught: memory that is not to be had, mostly."""
+        """Handle an error of an event that no code has caught: mostly a failed allocation."""
         return self.fatal(error, "Fatal error on transport")
 
     cdef int on_watch_failed(self, int error) except -1:
         return self.fatal(os_error(-error), "Fatal error on transport: the poller refused its descriptor")
 
     cdef int on_descriptor_lost(self) except -1:
-        """Somebody closed our descriptor and the number is in use again: never touch it."""
+        """Other code has closed our descriptor, and the number is in use again: never touch it."""
         if self.sock is not None:
             self.sock.detach()
         return self.fatal(error_saying(-EBADF, "the transport's descriptor was closed behind its back"),
@@ -361,7 +361,7 @@ cdef class Transport(Watcher):
     # ---- watermarks ----------------------------------------------------------------------------------------------
 
     cdef int pause_protocol(self) except -1:
-        """The kernel has refused more than the high-water mark. In the context of whoever is running."""
+        """The kernel has refused more than the high-water mark. Runs in the current context."""
         if self.is_protocol_paused or self.held_bytes() <= self.high_water:
             return 0
         self.is_protocol_paused = True
@@ -464,7 +464,7 @@ cdef class Transport(Watcher):
             sock.setblocking(False)  # else dup() would set the blocking mode of the open file, which both share
         return ConnectionSocket(self.sock, self.reactor)
 
-    # Names of asyncio's that programs read although nobody promised them. For looking at, not for changing.
+    # Names of asyncio's that programs read although asyncio never promised them. For looking at, not for changing.
 
     @property
     def _loop(self):
@@ -574,7 +574,7 @@ cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object hi
 
 
 def waiter_done(waiter):
-    """The transport is ready: whoever waits in create_connection goes on."""
+    """The transport is ready: wake the caller of create_connection()."""
     if not waiter.done():
         waiter.set_result(None)
 

@@ -209,7 +209,7 @@ cdef class WritingTransport(Transport):
         self.is_lent = True
 
     def _lent_descriptor(self):
-        """Where to write. ConnectionError once the connection is lost: the number may be somebody else's by then."""
+        """Where to write. ConnectionError once the connection is lost: another file may have the number by then."""
         if self.state >= TRANSPORT_LOST:
             raise ConnectionError("the connection was closed while a file was being sent")
         self.reactor.must_poll = True
@@ -257,7 +257,7 @@ cdef list owned_chunks(object list_of_data):
 
 
 cdef object owned_chunk(object data):
-    """The data as an object that nobody else can change: itself, a view of our own on immutable bytes, or a copy."""
+    """The data as an object that no other code can change: itself, a view of our own on immutable bytes, or a copy."""
     cdef Py_buffer *view
     if PyBytes_CheckExact(data):
         return data
