@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from hoop.policy import EventLoopPolicy as EventLoopPolicy
     from hoop.policy import install as install
     from hoop.stats import ServerStats
+    from hoop.streams.reader import StreamReader
     from hoop.streams.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
-    from hoop.streams.streams import StreamReader, StreamReaderProtocol, StreamWriter
+    from hoop.streams.writer import StreamReaderProtocol, StreamWriter
 
 T = TypeVar("T")
 
@@ -101,9 +102,9 @@ NAMES_ON_DEMAND = {
     "ServerStats": "stats",
     "Socket": "handles.socket",
     "SocketServer": "loop_methods.socket_handles",
-    "StreamReader": "streams.streams",
-    "StreamReaderProtocol": "streams.streams",
-    "StreamWriter": "streams.streams",
+    "StreamReader": "streams.reader",
+    "StreamReaderProtocol": "streams.writer",
+    "StreamWriter": "streams.writer",
     "Timer": "core.timer",
     "UdpSocket": "handles.udp_socket",
     "open_connection": "streams.stream_api",

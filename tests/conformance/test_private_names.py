@@ -123,7 +123,7 @@ def test_names_of_streams(run: Any, loop_name: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         if loop_name == "hoop":
-            import hoop.streams.streams as streams
+            import hoop as streams
         else:
             streams: Any = asyncio  # type: ignore[no-redef]
         reader = streams.StreamReader(limit=100, loop=loop)

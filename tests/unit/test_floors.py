@@ -69,7 +69,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("session",),
         ("tls_transport",),
     ),
-    "streams": (("streams",), ("stream_api",)),
+    "streams": (("reader",), ("writer",), ("stream_api",)),
     "names": (("address_info",), ("name_jobs",), ("name_history",)),
     "files": (("file_jobs",), ("file_object",), ("temporary_files",)),
     "handles": (("udp_socket", "socket"),),

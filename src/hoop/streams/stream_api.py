@@ -7,7 +7,8 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hoop.streams.streams import StreamReader, StreamReaderProtocol, StreamWriter
+from hoop.streams.reader import StreamReader
+from hoop.streams.writer import StreamReaderProtocol, StreamWriter
 
 DEFAULT_LIMIT = 64 * 1024  # bytes
 

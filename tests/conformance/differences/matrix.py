@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import hoop.streams.streams
+import hoop
 from conformance.differences.calls import Call, calls_of, parameters_of
 from conformance.differences.loops import LOOP
 from conformance.differences.outcomes import shown, shown_error, without_objects
@@ -99,7 +99,7 @@ def perform(loop_name: str, case: Case) -> str:
     around = Surroundings(loop)
     # When a child's news come is the kernel's business.
     around.is_noting = case.subject.is_noting and not case.call.function.startswith("subprocess_")
-    around.streams = asyncio if loop_name == "asyncio" else hoop.streams.streams
+    around.streams = asyncio if loop_name == "asyncio" else hoop
     here.around = around
     logs: list[str] = []
     handler = Log(logs)

@@ -1,4 +1,4 @@
-"""Types of the compiled streams: asyncio's, so that either fits where the other is expected."""
+"""Types of the compiled writer and protocol: asyncio's, so that either fits where the other is expected."""
 
 import asyncio
 import ssl
@@ -7,8 +7,7 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
-@disjoint_base
-class StreamReader(asyncio.StreamReader): ...
+from hoop.streams.reader import StreamReader
 
 @disjoint_base
 class StreamWriter(asyncio.StreamWriter):

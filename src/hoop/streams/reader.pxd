@@ -1,7 +1,6 @@
 from hoop.core.flag cimport flag
 from hoop.core.step_coroutine cimport StepCoroutine, StepOutcome
 from hoop.net.chunks cimport Chunks
-from hoop.net.stream cimport StreamFilter, StreamTransport
 
 
 cdef class StreamReader:
@@ -28,39 +27,5 @@ cdef class StreamReader:
     cdef int resume_if_low(self) except -1
 
 
-cdef class StreamReaderProtocol(StreamFilter):
-    cdef readonly object _loop
-    cdef StreamReader reader
-    cdef object client_connected_cb
-    cdef object transport
-    cdef object task
-    cdef object drain_waiters   # list of futures, or None
-    cdef object close_waiter    # future, or None while nobody asked
-    cdef object lost_with
-    cdef flag is_paused
-    cdef flag is_lost
-    cdef flag is_over_tls
-    cdef dict __dict__
-    cdef object __weakref__
-
-
-cdef class StreamWriter:
-    cdef object stream_transport
-    cdef StreamTransport stream  # the same, if it is hoop's own
-    cdef StreamReaderProtocol protocol
-    cdef StreamReader reader
-    cdef readonly object _loop
-    cdef dict __dict__
-    cdef object __weakref__
-
-    cdef int bind_transport(self, object transport) except -1
-    cdef bint is_stream_plain(self) except -1
-    cdef bint is_closing_now(self) except -1
-
-
 cdef class ReadCoroutine(StepCoroutine):
     cdef StepOutcome take(self, StreamReader reader) except *
-
-
-cdef class DrainCoroutine(StepCoroutine):
-    pass
