@@ -123,7 +123,7 @@ class Demonstration:
         return [f"{bar(event['held'] / self.options.connections)} {lines[0]}", *lines[1:]]
 
     def _idle(self, server: Child, client: Child, before: Usage) -> None:
-        """Nobody sends anything: what does the server do then?"""
+        """No client sends anything: what does the server do then?"""
         time.sleep(SETTLE_S)
         begin = now = usage_of(server.pid)
         while now.at_s - begin.at_s < self.options.idle_s:

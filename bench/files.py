@@ -120,7 +120,7 @@ def anyio_path() -> tuple[Read, Write]:
 
 
 def blocking() -> tuple[Read, Write]:
-    """On the loop's own thread: what the operation costs where nobody minds that the loop stands still."""
+    """On the loop's own thread: what the operation costs where the loop may stand still."""
 
     async def read(path: Path) -> bytes:
         return read_blocking(path)

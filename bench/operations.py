@@ -300,7 +300,7 @@ def main() -> None:
         if number == 0:
             marks.start()
     print(json.dumps({"performed": counts}), flush=True)
-    os._exit(0)  # what the interpreter's end costs is nobody's operation
+    os._exit(0)  # the cost of the interpreter's end belongs to no operation
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ struct load_options {
     double rate;        /* messages a second on all connections together; 0: as many as come back */
     double warmup;      /* seconds */
     double duration;    /* seconds */
-    pid_t server_pid;   /* whose CPU time to report; 0: nobody's */
+    pid_t server_pid;   /* whose CPU time to report; 0: of no process */
     unsigned sources;   /* source addresses, see struct endpoint */
     bool block;         /* sleep in epoll_wait instead of spinning: for a machine with one core */
     const char *path;   /* of an HTTP request */

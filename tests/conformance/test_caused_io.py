@@ -1,4 +1,4 @@
-"""I/O that the loop itself has just caused is seen in the turn in which asyncio sees it, also while callbacks are
+"""The loop sees I/O that it has just caused itself in the turn in which asyncio sees it, also while callbacks are
 ready.
 
 A chain of callbacks counts turns ("hops"). In one of them something is done to a descriptor whose other end the same

@@ -1,4 +1,4 @@
-"""Where asyncio's ecosystem touches a loop without asking its documentation: all that belongs to no one kind of handle.
+"""Undocumented parts of a loop that asyncio's ecosystem uses, and that belong to no one kind of handle.
 
 The rest is tested beside what it belongs to: run_until_complete's done callback and signals between two runs, handles
 and their contexts, patched loops and transports, isinstance() of handles and transports, a dead child's stdin.

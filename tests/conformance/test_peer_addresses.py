@@ -1,4 +1,4 @@
-"""A peer's address is taken when it is offered: a connection that was reset no longer knows it (uvloop#560)."""
+"""hoop takes a peer's address when the kernel offers it: a reset connection no longer knows it (uvloop#560)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What programs read of asyncio's objects although nobody promised it, and the names that show in logs."""
+"""What programs read of asyncio's objects although asyncio never promised it, and the names that show in logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What belongs to the whole process is not a loop's: it is as it was, also while a loop runs, and whatever runs on it.
+"""A loop leaves alone what belongs to the whole process, also while it runs, and whatever runs on it.
 
 docs/architecture.md has the table of these things and says which tests go into one of them.
 """

@@ -1,4 +1,4 @@
-"""A protocol that ends its connection, or raises, inside its own callbacks: whoever waits goes on, and all ends once.
+"""A protocol that ends its connection, or raises, inside its own callbacks: waiting callers go on, and all ends once.
 
 asyncio waits for ever in some of these places, and leaves the connection of a connection_made() that raised open; hoop
 does neither. What is asserted for both loops is what both do.

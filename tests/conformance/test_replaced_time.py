@@ -1,4 +1,4 @@
-"""Timers ask loop.time(), also when somebody has replaced it: test clocks, in the forms in which people write them.
+"""Timers ask loop.time(), also when a program has replaced it: test clocks, in the forms in which users write them.
 
 Reports: pytest-asyncio#113 (a loop whose clock a test moves), looptime, freezegun (which sets `time` of the loop's
 class).

@@ -1,4 +1,4 @@
-"""A socket between two sock_* calls: nobody waits for it, and whatever happens to it must not keep the loop busy."""
+"""A socket between two sock_* calls: no caller waits for it, and nothing that happens to it may keep the loop busy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a child ends for those who wait: what asyncio has mended since Python 3.11, and hoop has on every version.
+"""How a child ends for the tasks that wait: what asyncio has mended since Python 3.11, and hoop has on every version.
 
 Where the running asyncio has it not yet, its half is skipped, by the version.
 """

@@ -1,4 +1,4 @@
-"""A start of a child that fails half-way: whatever was refused, neither the child nor its pipes stay. (libuv: uv_spawn)
+"""A start of a child that fails half-way leaves neither the child nor its pipes, whatever failed. (libuv: uv_spawn)
 
 asyncio's own class keeps both when it cannot make the task that connects the pipes, so these are about hoop alone.
 """

@@ -1,4 +1,4 @@
-"""Server: what closing does, who waits for it, and what becomes of the connections, per Python version."""
+"""Server: what closing does, which calls wait for it, and what becomes of the connections, per Python version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transport.write, writelines, write_eof and the write buffer: what arrives, in which order, who is told to pause."""
+"""Transport.write, writelines, write_eof and the write buffer: what arrives, in which order, when protocols pause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What write() is given: memory of odd kinds, and more chunks than one system call takes."""
+"""What callers give write(): memory of odd kinds, and more chunks than one system call takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections whose other end is looked at while the callback that has written still runs."""
+"""Connections whose other end the test reads while the callback that has written still runs."""
 
 from __future__ import annotations
 

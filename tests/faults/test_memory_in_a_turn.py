@@ -1,5 +1,5 @@
-"""An allocation fails while the loop handles the event of one descriptor: that connection or that listener meets the
-error, it is told, and the turn goes on with the next.
+"""An allocation fails while the loop handles the event of one descriptor: that connection or that listener gets the
+error, hoop reports it, and the turn goes on with the next.
 
 In the callbacks of a turn the k-th allocation from then on is made to fail (`_testcapi.set_nomemory`), for every k up
 to one that nothing of the turn reaches. The I/O of the turn comes after its callbacks.

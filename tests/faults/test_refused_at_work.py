@@ -1,5 +1,5 @@
-"""A system call that the kernel refuses is about the connection or the listener that met it: it is reported, and the
-loop and all others go on. A listener tries again, since what was wrong may pass.
+"""A system call that the kernel refuses concerns only its own connection or listener: hoop reports it, and the loop and
+all others go on. A listener tries again, since the cause may pass.
 
 ENOSPC and ENOMEM are what epoll_ctl(2) says at the limit of max_user_watches and of a memory cgroup. What every call
 does with every error is swept in test_refused_calls.py; here it is in which state a connection, a listener or an

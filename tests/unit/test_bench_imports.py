@@ -1,5 +1,5 @@
-"""What an import costs: that it is measured in fresh processes, told, and compared with its limits. No figure is
-asserted."""
+"""bench.imports measures an import in fresh processes, prints its cost, and compares it with the limits. The tests
+assert no figure."""
 
 from __future__ import annotations
 

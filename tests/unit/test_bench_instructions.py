@@ -1,5 +1,4 @@
-"""The count of instructions: what is compared with what, and what it says of growth. What is counted is valgrind's
-work."""
+"""bench.instructions: which figures it compares, and what it says of growth. Valgrind does the counting."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The loops that are compared: what the benchmark lacks is told, and how to get it."""
+"""The loops that the benchmark compares: it says which are missing, and how to get them."""
 
 from __future__ import annotations
 

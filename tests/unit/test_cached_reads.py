@@ -1,4 +1,4 @@
-"""Small files out of the page cache, on the loop's own thread: what is read so, what never is, and that it cannot wait.
+"""Small files out of the page cache, on the loop's own thread: which it reads so, which never, and that it cannot wait.
 
 What the kernel keeps in its caches is its own business, so a hit is asked for again until there is one; what must not
 be a hit is tested strictly.

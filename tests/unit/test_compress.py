@@ -1,4 +1,4 @@
-"""hoop.compress: what it makes is what others read, and what others make it reads, within a limit and not beyond."""
+"""hoop.compress: other programs read what it makes, and it reads what they make, up to a limit."""
 
 from __future__ import annotations
 

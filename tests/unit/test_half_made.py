@@ -1,4 +1,4 @@
-"""What fails in the middle of being set up is undone, and does not stay half made for ever."""
+"""A set-up that fails half-way is undone: nothing stays half made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that share a listening socket: what one of them is told of and does not accept reaches an idle neighbour.
+"""Workers that share a listening socket: a connection that one of them leaves in the queue reaches an idle neighbour.
 
 A worker that is woken by the kernel keeps the news of a connection to itself (EPOLLEXCLUSIVE). puma#3934, libuv#1111:
 if it then cannot or will not accept, the connection waits although others are idle.

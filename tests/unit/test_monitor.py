@@ -1,4 +1,4 @@
-"""hoop.monitor: what holds a loop is told while it does, once, with its stack; an idle loop is not held.
+"""hoop.monitor: it reports what holds a loop, meanwhile, once, with its stack; an idle loop is not held.
 
 A callback that holds the loop waits for the report itself. Where only the logic counts, the test says what time it is.
 """

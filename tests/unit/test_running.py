@@ -1,5 +1,5 @@
-"""What needs a running hoop loop says so in the same words, with its own name, when another loop runs; and what Python
-says itself when none does."""
+"""Functions that need a running hoop loop say so in the same words, each with its own name, when another loop runs; and
+in Python's own words when none does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call has led to, as a line of text that does not depend on who made the objects: compare two loops' lines."""
+"""What a call has led to, as a line of text in which no loop's objects show: compare two loops' lines."""
 
 from __future__ import annotations
 
