@@ -52,7 +52,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("turns", "running"),
         ("garbage", "timer", "timeouts"),
     ),
-    "jobs": (("pool",), ("default_executor", "offload")),
+    "jobs": (("crew",), ("pool",), ("default_executor", "offload")),
     "net": (
         ("connection_socket", "keepalive", "addresses", "chunks"),
         ("transport",),

@@ -13,7 +13,8 @@ from hoop.core.csrc cimport *
 from hoop.core.errors cimport file_error
 from hoop.core.reactor cimport Reactor
 from hoop.core.running cimport running_reactor
-from hoop.jobs.pool cimport Job, pool_of
+from hoop.jobs.crew cimport Job
+from hoop.jobs.pool cimport pool_of
 from libc.errno cimport EBADF
 from libc.stdint cimport int64_t
 from posix.stat cimport S_ISREG, fstat, struct_stat

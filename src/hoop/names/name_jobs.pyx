@@ -10,7 +10,8 @@ from hoop.core.csrc cimport AI_NUMERICSERV, HOOP_LANE_ANSWERED_NAMES, HOOP_LANE_
     HOOP_NAME_NOT_A_PAIR, HOOP_NAME_SEVERAL_ADDRESSES, hoop_getaddrinfo_job, hoop_getaddrinfo_job_free, \
     hoop_getaddrinfo_job_init, hoop_getnameinfo_job, hoop_getnameinfo_job_init, hoop_lane
 from hoop.core.reactor cimport Reactor
-from hoop.jobs.pool cimport Job, Pool
+from hoop.jobs.crew cimport Job
+from hoop.jobs.pool cimport Pool
 from hoop.names.address_info cimport answer_of, encoded_host, encoded_service, name_error
 
 import locale
