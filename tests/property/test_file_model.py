@@ -11,7 +11,7 @@ from unittest import mock
 
 import hoop
 from hoop import fs
-from hoop.files import file_object
+from hoop.files import lines_ahead as hoop_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -95,7 +95,7 @@ def with_io(path: Path, how: dict[str, Any], steps: list[Operation]) -> list[Any
                 # not next(file), after which text files do not tell() any more
                 outcomes.note([line for line in (file.readline() for _ in range(arguments[0])) if line])
             elif name == "readlines":
-                outcomes.note(file_object.read_lines(file, *arguments))  # as next() is what it uses
+                outcomes.note(hoop_lines.read_lines(file, *arguments))  # as next() is what it uses
             else:
                 outcomes.finish(name, arguments, getattr(file, name)(*arguments))
         except (OSError, ValueError, AttributeError) as error:
@@ -134,7 +134,7 @@ def check_alike(content: bytes, how: dict[str, Any], steps: list[Operation], lin
         for path in paths:
             path.write_bytes(content)
         expected = with_io(paths[0], how, steps)
-        ahead = mock.patch.object(file_object, "LINES_AHEAD", lines_ahead)
+        ahead = mock.patch.object(hoop_lines, "LINES_AHEAD", lines_ahead)
         with ahead, asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
             got = runner.run(asyncio.wait_for(with_hoop(paths[1], how, steps), 20))
         assert got == expected

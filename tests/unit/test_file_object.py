@@ -18,7 +18,7 @@ from typing import Any
 import hoop
 import pytest
 from hoop import fs
-from hoop.files import file_jobs, file_object
+from hoop.files import cancellation, file_jobs
 
 
 @pytest.fixture
@@ -451,7 +451,7 @@ def test_what_tempfile_makes_for_a_cancelled_caller_is_removed(tmp_path: Path) -
 
         discarded: list[str] = []
         pool = asyncio.get_running_loop().pool  # type: ignore[attr-defined]
-        making = asyncio.ensure_future(file_object.run_owned(pool, make, discarded.append))
+        making = asyncio.ensure_future(cancellation.run_owned(pool, make, discarded.append))
         while not made.is_set():
             await asyncio.sleep(0)
         making.cancel()

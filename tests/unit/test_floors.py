@@ -71,7 +71,7 @@ FLOORS_IN: dict[str, Floors] = {
     ),
     "streams": (("reader",), ("writer",), ("stream_api",)),
     "names": (("address_info",), ("name_jobs",), ("name_history",)),
-    "files": (("file_jobs",), ("file_object",), ("temporary_files",)),
+    "files": (("file_jobs", "cancellation", "lines_ahead"), ("file_object",), ("temporary_files",)),
     "handles": (("udp_socket", "socket"),),
     "loop_methods": (
         ("calls", "signal_pipe", "race"),

@@ -5,9 +5,8 @@ and kind of newline is right. This module adds:
 
 - Operations on one file run one after another, in the order of their calls. `_turn` orders them on the loop; `_lock`
   holds the next one back while an operation still runs whose caller was cancelled.
-- Lines of a file that is only read are fetched many at a time: one hop for LINES_AHEAD bytes of them. An operation
-  other than reading the next line first puts back the lines that no caller has taken, and so finds the file where it
-  should be.
+- Lines of a file that is only read are fetched many at a time (hoop.files.lines_ahead). An operation other than reading
+  the next line first puts back the lines that no caller has taken, and so finds the file where it should be.
 - An operation that is cancelled before it begins has no effect. One that runs goes on to its end, and its result is
   dropped.
 - The loop's thread does what waits for nothing: it opens, for reading, a small file that read_file() would read there
@@ -20,10 +19,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import io
-import math
 import os
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -31,6 +28,8 @@ from typing import IO, TYPE_CHECKING, Any, AnyStr, Generic, Literal, Self, TypeV
 
 from hoop.core.running import running_loop
 from hoop.files import file_jobs
+from hoop.files.cancellation import Step, run_owned
+from hoop.files.lines_ahead import LinesAhead, read_lines
 from hoop.jobs.pool import Pool, loop_pool
 
 if TYPE_CHECKING:
@@ -45,116 +44,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-LINES_AHEAD = 65536  # bytes or characters
-
 
 def running_pool() -> Pool:
     """The pool of the running loop; RuntimeError if none runs, or one that is not hoop's."""
     return loop_pool(running_loop("hoop.fs"))
-
-
-class _Ahead(Generic[AnyStr]):
-    """Lines read ahead of their caller, of a file that can seek and is only read. Callers hold the file's lock."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self._lines: deque[AnyStr] = deque()
-        self._start = 0  # tell() before the first of the batch
-        self._taken: list[int] = []  # the lengths of those that callers have taken
-        self._error: BaseException | None = None  # what the line after the last one raised
-
-    def __bool__(self) -> bool:
-        return bool(self._lines)
-
-    def take(self) -> AnyStr:
-        """The next line."""
-        line = self._lines.popleft()
-        self._taken.append(len(line))
-        return line
-
-    def fill(self) -> AnyStr | None:
-        """Read lines if there is none to take: None, or the next line itself if the file cannot keep any. Blocks.
-
-        The lines stay, also if the caller no longer waits.
-        """
-        if not self._lines and self._error is None and self._note_start():
-            self._read_batch()
-        if self._lines:
-            return None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        line: AnyStr = self._file.readline()
-        return line
-
-    def _note_start(self) -> bool:
-        """Remember the position, and whether that worked: a few decoders cannot tell theirs."""
-        try:
-            self._start = self._file.tell()
-        except OSError:
-            return False
-        self._taken.clear()
-        return True
-
-    def _read_batch(self) -> None:
-        size = 0
-        try:
-            while size < LINES_AHEAD:
-                line = self._file.readline()
-                if not line:
-                    break
-                self._lines.append(line)
-                size += len(line)
-        except Exception as error:
-            self._error = error
-
-    def put_back(self) -> None:
-        """Move the file back to the end of the last line that a caller has taken. Blocks."""
-        if self._lines or self._error is not None:
-            self._lines.clear()
-            self._error = None
-            if isinstance(self._file, io.TextIOBase):
-                self._file.seek(self._start)  # a cookie, not a number to calculate with
-                for _ in self._taken:
-                    self._file.readline()
-            else:
-                self._file.seek(self._start + sum(self._taken))
-
-
-def read_lines(file: Any, hint: int | None) -> list[Any]:
-    """As file.readlines(hint), which for text uses next(), so that tell() fails or lies afterwards."""
-    lines = []
-    size = 0
-    limit = math.inf if hint is None or hint <= 0 else hint
-    while size <= limit:
-        line = file.readline()
-        if not line:
-            break
-        lines.append(line)
-        size += len(line)
-    return lines
-
-
-class _Step(Generic[T]):
-    """One operation on a file, for a thread. Once abandoned, it does not begin.
-
-    When a caller is cancelled, a thread may have taken its step and not yet have the lock; without the mark the step
-    could then run after operations that were called later.
-    """
-
-    def __init__(self, lock: threading.Lock, method: Callable[..., T], args: tuple[Any, ...]) -> None:
-        self._lock = lock
-        self._method = method
-        self._args = args
-        self.has_begun = False
-        self.is_abandoned = False
-
-    def __call__(self) -> T:
-        with self._lock:
-            if self.is_abandoned:
-                return None  # type: ignore[return-value]  # no caller waits for it
-            self.has_begun = True
-            return self._method(*self._args)
 
 
 class File(Generic[AnyStr]):
@@ -167,12 +60,12 @@ class File(Generic[AnyStr]):
         self._turn = asyncio.Lock()
         self._called = 0  # operations called and not ended
         self._lock = threading.Lock()
-        self._ahead: _Ahead[AnyStr] | None = None
+        self._ahead: LinesAhead[AnyStr] | None = None
         self._device: tuple[int, bool] | None = None
         self._is_local = is_cached  # and only read
         self._is_untouched = is_cached  # and stands at its start
         if file.readable() and not file.writable() and file.seekable():
-            self._ahead = _Ahead(getattr(file, "file", file))
+            self._ahead = LinesAhead(getattr(file, "file", file))
             if not is_cached:
                 self._device = file_jobs.device_of(file.fileno())
                 self._is_local = self._device is not None and self._device[1]
@@ -186,7 +79,7 @@ class File(Generic[AnyStr]):
         self._is_untouched = False
         try:
             async with self._turn:
-                step = _Step(self._lock, method, args)
+                step = Step(self._lock, method, args)
                 try:
                     return await self._pool.run(step)
                 except asyncio.CancelledError:
@@ -330,7 +223,7 @@ class File(Generic[AnyStr]):
         """
         if self._file.closed or self._close_here():
             return
-        closing = _Step(self._lock, self._close_now, ())
+        closing = Step(self._lock, self._close_now, ())
         self._called += 1
         try:
             async with self._turn:
@@ -503,48 +396,6 @@ def file_around(file: Any, pool: Pool, *, is_cached: bool = False) -> Any:
 
 
 # ---- opening ---------------------------------------------------------------------------------------------------------
-
-
-class _Making(Generic[T]):
-    """An object that a thread makes, and gives back if its caller was cancelled by then."""
-
-    def __init__(self, make: Callable[[], T], discard: Callable[[T], object]) -> None:
-        self._make = make
-        self._discard = discard
-        self._lock = threading.Lock()
-        self._is_abandoned = False
-        self._results: list[T] = []  # at most one
-
-    def __call__(self) -> T:
-        """On a thread of the pool."""
-        result = self._make()
-        with self._lock:
-            self._results.append(result)
-            is_abandoned = self._is_abandoned
-        if is_abandoned:
-            self._give_back()
-        return result
-
-    def abandon(self, pool: Pool) -> None:
-        """On the loop's thread: the caller was cancelled."""
-        with self._lock:
-            self._is_abandoned = True
-            is_made = bool(self._results)
-        if is_made:
-            pool.run(self._give_back)
-
-    def _give_back(self) -> None:
-        self._discard(self._results.pop())
-
-
-async def run_owned(pool: Pool, make: Callable[[], T], discard: Callable[[T], object]) -> T:
-    """Run make() on a thread of the pool. If the caller is cancelled, call discard() with its result, there too."""
-    making = _Making(make, discard)
-    try:
-        return await pool.run(making)
-    except asyncio.CancelledError:
-        making.abandon(pool)
-        raise
 
 
 F = TypeVar("F", bound=File[Any])

@@ -8,7 +8,8 @@ import tempfile
 from types import TracebackType
 from typing import IO, Any, AnyStr
 
-from hoop.files.file_object import BinaryFile, Opening, TextFile, run_owned, running_pool
+from hoop.files.cancellation import run_owned
+from hoop.files.file_object import BinaryFile, Opening, TextFile, running_pool
 
 
 def NamedTemporaryFile(  # tempfile's own name
