@@ -48,7 +48,7 @@ cdef class StreamReader:
     def __class__(self):
         return asyncio.StreamReader
 
-    # Names of asyncio's that programs read although nobody promised them.
+    # Names of asyncio's that programs read although asyncio never promised them.
 
     @property
     def _loop(self):
@@ -208,7 +208,7 @@ cdef class StreamReader:
 
     def read(self, n=-1):
         """A coroutine: up to n bytes, as soon as there are any; everything until the end for -1; b"" at the end."""
-        cdef Py_ssize_t size = PyNumber_AsSsize_t(n, NULL)  # before there is a coroutine that nobody would await
+        cdef Py_ssize_t size = PyNumber_AsSsize_t(n, NULL)  # before there is a coroutine, which no caller would await
         cdef ReadCoroutine reading = ReadCoroutine.__new__(ReadCoroutine)
         reading.size = size
         reading.subject = self

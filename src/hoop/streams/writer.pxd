@@ -11,7 +11,7 @@ cdef class StreamReaderProtocol(StreamFilter):
     cdef object transport
     cdef object task
     cdef object drain_waiters   # list of futures, or None
-    cdef object close_waiter    # future, or None while nobody asked
+    cdef object close_waiter    # future, or None until a caller asks
     cdef object lost_with
     cdef flag is_paused
     cdef flag is_lost

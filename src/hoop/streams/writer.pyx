@@ -147,7 +147,7 @@ cdef class StreamReaderProtocol:
 
     def __del__(self):
         if self.close_waiter is not None and self.close_waiter.done() and not self.close_waiter.cancelled():
-            self.close_waiter.exception()  # nobody may have asked: that is no error to log
+            self.close_waiter.exception()  # perhaps no caller has asked: that is no error to log
 
 
 cdef int end_future(object future, object error) except -1:
@@ -200,7 +200,7 @@ cdef class StreamWriter:
         return 0
 
     cdef bint is_stream_plain(self) except -1:
-        """Whether the transport is hoop's own stream, and nobody has patched this one."""
+        """Whether the transport is hoop's own stream, and the user has not patched this one."""
         cdef PyObject *attributes
         if self.stream is None:
             return False
