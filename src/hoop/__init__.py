@@ -75,9 +75,9 @@ __all__ = [
 
 def new_event_loop() -> Loop:
     """A new, open loop."""
-    from hoop.loop import Loop
+    import hoop
 
-    return Loop()
+    return hoop.Loop()  # an attribute: __getattr__ loads it for the first loop
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
@@ -89,8 +89,9 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
         return runner.run(main)
 
 
-# Load each at its first use: a program that imports hoop need not use it. The first loop, however, loads all that its
-# methods need: a method that imports fails when we are out of descriptors, and after chroot(2).
+# A program that imports hoop need not use it, so nothing is loaded before its first use. But the first name brings all
+# names, and with Loop all that a loop's methods need: an import later on fails when we are out of descriptors and after
+# chroot(2), and hangs in a child that another thread's fork(2) made in the middle of it.
 MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor"})
 NAMES_ON_DEMAND = {
     "Immediate": "core.handle",
@@ -112,8 +113,9 @@ NAMES_ON_DEMAND = {
     "start_server": "streams.stream_api",
     "start_unix_server": "streams.stream_api",
 }
+POLICY_ON_DEMAND: tuple[str, ...] = ()
 if hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):
-    NAMES_ON_DEMAND |= {"EventLoopPolicy": "policy", "install": "policy"}  # importing a policy warns on 3.14
+    POLICY_ON_DEMAND = ("EventLoopPolicy", "install")  # by themselves: importing a policy warns on 3.14
     __all__ += ["EventLoopPolicy", "install"]
 
 if not TYPE_CHECKING:  # to a type checker they are names like the others, and no other exists
@@ -123,12 +125,15 @@ if not TYPE_CHECKING:  # to a type checker they are names like the others, and n
 
         if name in MODULES_ON_DEMAND:
             return import_module(f"{__name__}.{name}")
-        if name not in NAMES_ON_DEMAND:
+        wanted = NAMES_ON_DEMAND
+        if name in POLICY_ON_DEMAND:
+            wanted = dict.fromkeys(POLICY_ON_DEMAND, "policy")
+        elif name not in NAMES_ON_DEMAND:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{NAMES_ON_DEMAND[name]}"), name)
-        globals()[name] = value
-        return value
+        found = {one: getattr(import_module(f"{__name__}.{module}"), one) for one, module in wanted.items()}
+        globals().update(found)
+        return found[name]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *MODULES_ON_DEMAND, *NAMES_ON_DEMAND})
+    return sorted({*globals(), *MODULES_ON_DEMAND, *NAMES_ON_DEMAND, *POLICY_ON_DEMAND})
