@@ -188,7 +188,7 @@ cdef bint is_int(object value) noexcept:
 cdef tuple ask_template(bytes sample, int family, int type, int proto, int flags, bint no_port):
     """What libc answers to a numeric host with these options; None unless each answer is that very address.
 
-    With AI_NUMERICHOST it neither blocks nor asks anybody, so it may be called on the loop's thread.
+    With AI_NUMERICHOST it neither blocks nor asks a server, so it may be called on the loop's thread.
     """
     cdef hoop_getaddrinfo_job job
     cdef const char *host = sample

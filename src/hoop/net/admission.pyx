@@ -1,4 +1,4 @@
-"""What hoop.Limits come to: whom a server lets in, and what it then bears with from one connection.
+"""Applies hoop.Limits: which clients a server accepts, and the limits it puts on each connection.
 
 An Admission belongs to a server and is asked by its listeners; a ConnectionGuard belongs to a connection and is told by
 its transport what the traffic does. A server without limits still has an Admission, which only counts, and its

@@ -111,7 +111,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int know_peer(self, object address) except -1:
-        """After adopt(): the address that was connected to, for a connection that was reset before anybody asked."""
+        """After adopt(): the address that was connected to, for a connection that was reset before any caller asked."""
         if self.peer.length == 0 and (self.extra is None or self.extra.get("peername") is None):
             self.extra = {**(self.extra or {}), "peername": address}
         return 0
@@ -252,7 +252,7 @@ cdef class Transport(Watcher):
         return self.fatal(error, message)
 
     cdef int release(self) except -1:
-        """Close the descriptor and let go of everybody."""
+        """Close the descriptor, and let go of protocol, server and guard."""
         cdef object server = self.server
         cdef object sock = self.sock
         cdef Guard guard = self.guard

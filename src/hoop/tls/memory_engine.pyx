@@ -1,4 +1,4 @@
-"""An engine of what Python's ssl offers to everybody: an ssl.SSLObject between two ssl.MemoryBIO.
+"""An engine made of what Python's ssl offers publicly: an ssl.SSLObject between two ssl.MemoryBIO.
 
 So SNI callbacks, key logs, sessions and a context's own sslobject_class work as they do everywhere.
 
