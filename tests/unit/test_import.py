@@ -78,7 +78,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 @pytest.mark.parametrize("first", ["hoop.new_event_loop().close()", "hoop.Pool", "hoop.StreamReader"])
 def test_after_the_first_name_nothing_of_hoop_is_imported(first: str) -> None:
-    """An import would fail when the process is out of descriptors and after chroot(2), and hang in another thread's child."""
+    """An import would fail without a free descriptor and after chroot(2), and hang in another thread's child."""
     program = EVERYTHING.replace("sys.meta_path.insert(0, Refuse())", "", 1)
     make = "loop = hoop.new_event_loop()"
     assert make in program
