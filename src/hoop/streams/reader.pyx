@@ -80,7 +80,7 @@ cdef class StreamReader:
         return self.unread.size if self.joined is None else PyByteArray_GET_SIZE(self.joined)
 
     cdef bytes take_unread(self, Py_ssize_t size):
-        """The first size bytes (at most what is there), read and gone."""
+        """Remove and return the first size bytes, or all if there are fewer."""
         cdef bytes data
         if self.joined is None:
             return take_chunks(&self.unread, size)
@@ -105,7 +105,7 @@ cdef class StreamReader:
         return self.joined.find(separator, offset)
 
     cdef int join_unread(self) except -1:
-        """All that is unread into one bytearray: what comes is added there, until everything was read."""
+        """Join all unread bytes in one bytearray. feed() adds to it until the application has read everything."""
         cdef bytearray joined
         if self.joined is None:
             joined = PyByteArray_FromStringAndSize(NULL, self.unread.size)
@@ -120,10 +120,10 @@ cdef class StreamReader:
         self.join_unread()
         return self.joined
 
-    # ---- the transport's side ------------------------------------------------------------------------------------
+    # ---- what the protocol calls ---------------------------------------------------------------------------------
 
     def set_transport(self, transport):
-        """Tell which transport to pause and resume. Once."""
+        """Set the transport to pause and resume. Call it once."""
         assert self.transport is None, "Transport already set"
         self.transport = transport
 
@@ -141,7 +141,7 @@ cdef class StreamReader:
                 waiter.set_exception(exc)
 
     def feed_eof(self):
-        """No more data will come."""
+        """Mark the end: the peer sends no more data."""
         self._eof = True
         self.wake_reader()
 
@@ -187,7 +187,7 @@ cdef class StreamReader:
         return 0
 
     cdef object begin_wait(self, str caller):
-        """The future of more data. One coroutine at a time may wait."""
+        """Return the future of more data. One coroutine at a time may wait."""
         if self.waiter is not None:
             raise RuntimeError(f"{caller}() called while another coroutine is already waiting for incoming data")
         assert not self._eof, "_wait_for_data after EOF"

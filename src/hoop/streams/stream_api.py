@@ -84,7 +84,7 @@ async def start_unix_server(
 
 
 def writer_of(transport: Any, protocol: StreamReaderProtocol, reader: StreamReader, loop: Any) -> StreamWriter:
-    """A writer for a new connection, which is closed here if there can be none: no caller has it yet."""
+    """Make the writer of a new connection. On failure, abort the connection: no caller has it yet."""
     try:
         return StreamWriter(transport, protocol, reader, loop)
     except BaseException:

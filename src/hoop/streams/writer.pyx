@@ -20,7 +20,7 @@ cdef object warn = warnings.warn
 
 
 cdef class StreamReaderProtocol:
-    """Between a transport and a reader and writer. asyncio.StreamReaderProtocol to isinstance()."""
+    """Passes on bytes and events between a transport, a reader and a writer. isinstance() sees asyncio's."""
 
     def __cinit__(self, *arguments, **keywords):
         spare_dict(self)
@@ -67,7 +67,7 @@ cdef class StreamReaderProtocol:
             self.task.add_done_callback(self._client_done)
 
     def _client_done(self, task):
-        """The server's handler has ended: one that failed leaves no connection behind."""
+        """Close the connection of a server's handler that was cancelled or has failed; report a failure."""
         transport = self.transport
         if task.cancelled():
             if transport is not None:
@@ -151,7 +151,7 @@ cdef class StreamReaderProtocol:
 
 
 cdef int end_future(object future, object error) except -1:
-    """End a future that may be absent or cancelled."""
+    """Set the result (None) or the error of a future, unless it is absent or done."""
     if future is None or future.done():
         return 0
     if error is None:
@@ -239,7 +239,7 @@ cdef class StreamWriter:
         await self.protocol._get_close_waiter(self)
 
     def get_extra_info(self, name, default=None):
-        """As the transport's."""
+        """Return what the transport's get_extra_info() returns."""
         return self.stream_transport.get_extra_info(name, default)
 
     def drain(self):
@@ -255,12 +255,12 @@ cdef class StreamWriter:
 
     async def _drain_slowly(self):
         if self.stream_transport.is_closing():
-            await asyncio.sleep(0)  # let connection_lost() come first, so that a loop of writes learns of it
+            await asyncio.sleep(0)  # let connection_lost() run first, so that a loop of writes learns of it
         await self.protocol._drain_helper()
 
     async def start_tls(self, sslcontext, *, server_hostname=None, ssl_handshake_timeout=None,
                         ssl_shutdown_timeout=None):
-        """Go on over TLS. As loop.start_tls()."""
+        """Switch the connection to TLS, as loop.start_tls() does."""
         server_side = self.protocol.client_connected_cb is not None
         await self.drain()
         transport = await self._loop.start_tls(
