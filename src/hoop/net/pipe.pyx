@@ -3,8 +3,8 @@
 Reading ends with the writer's departure: eof_received, then connection_lost. The writing side notices that the reader
 has left by becoming "readable"; data that comes back over a socket counts as that too, as in asyncio.
 
-The pipe object that was handed in is closed through that object. Where its descriptor is already watched (a terminal
-opened both ways), the transport watches a duplicate, which it closes as well.
+The transport closes the caller's pipe object through that object. Where another watcher has its descriptor already (a
+terminal opened both ways), the transport watches a duplicate, and closes both.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from hoop.core.csrc cimport *
@@ -57,7 +57,7 @@ cdef class ReadPipeTransport(Transport):
         try:
             self.reactor.watch(self, HOOP_READABLE)
         except PermissionError:
-            self.is_always_ready = True  # epoll refuses /dev/null and its kin
+            self.is_always_ready = True  # epoll refuses /dev/null and similar devices
             self.read_soon()
         except (OSError, MemoryError) as error:
             self.fatal(error, "Fatal error on transport: the poller refused its descriptor")
@@ -97,7 +97,7 @@ cdef class ReadPipeTransport(Transport):
         try:
             self.protocol.data_received(data)
         except BaseException as error:
-            # as in asyncio, a pipe survives that: the callback has failed, not the pipe
+            # as in asyncio, the pipe survives: the callback has failed, not the pipe
             self.reactor.handle_failed(new_handle(self.reactor, self._read_ready, NULL, 0, self.context), error)
         return 0
 
@@ -201,7 +201,7 @@ cdef class WritePipeTransport(WritingTransport):
 
 
 cdef int lose_descriptor(Transport transport) except -1:
-    """Our descriptor was closed and its number is in use again, perhaps by the pipe object: leave that open."""
+    """Fail without closing: other code closed our descriptor and the number is in use again, perhaps by the pipe."""
     transport.sock = None
     transport.is_fd_duplicate = False
     return transport.fatal(OSError(errno.EBADF, "the transport's descriptor was closed behind its back"),
@@ -209,7 +209,7 @@ cdef int lose_descriptor(Transport transport) except -1:
 
 
 cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object protocol, object waiter) except -1:
-    """Have transport own pipe and begin. If that raises, pipe is still the caller's."""
+    """Make transport own pipe and begin. On failure, pipe stays the caller's."""
     cdef int number = pipe.fileno()
     cdef int fd = number
     reactor.check_ours()
@@ -250,6 +250,6 @@ def make_write_pipe(Reactor reactor not None, pipe, protocol, waiter=None):
     transport.is_socket = stat.S_ISSOCK(mode)
     transport.is_reader_visible = not stat.S_ISCHR(mode)
     adopt_pipe(transport, reactor, pipe, protocol, waiter)
-    # Mostly a child reads it: a caller that signals the child, or waits for it, must not wait for ever.
+    # Usually a child reads it: a caller that signals the child, or waits for it, must not wait for ever.
     transport.is_prompt = True
     return transport

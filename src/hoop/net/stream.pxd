@@ -6,8 +6,8 @@ from hoop.net.writing cimport WritingTransport
 
 cdef class StreamFilter(Deferred):
     """A compiled protocol that takes a stream's bytes where they are, without an object made of them."""
-    cdef flag is_filter         # it wants to; else it is a protocol like any other
-    cdef flag tells_answers     # what it sends need not be the application's: it tells the guard what is
+    cdef flag is_filter         # it takes bytes that way; else it is a protocol like any other
+    cdef flag tells_answers     # not all that it sends is the application's: it tells the guard what is
 
     cdef int on_bytes(self, char *data, Py_ssize_t size) except -1  # in the reactor's read buffer
     cdef int close_from_below(self) except -1                       # the server wants its connections closed
@@ -16,7 +16,7 @@ cdef class StreamFilter(Deferred):
 cdef class StreamTransport(WritingTransport):
     cdef StreamFilter filter    # the protocol, if it is one
     cdef flag is_buffered_protocol
-    cdef flag is_eof_received   # the peer will send no more, and writing was kept open
+    cdef flag is_eof_received   # the peer has ended its half; the protocol kept ours open
     cdef flag was_read_full     # the latest read filled the buffer: a bulk transfer
 
     cdef int on_readable(self) except -1

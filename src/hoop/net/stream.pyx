@@ -3,8 +3,8 @@
 Writing is WritingTransport's, with sendmsg(2).
 
 Reading. A small read goes to the reactor's shared buffer and leaves as one exact-size bytes object; once a read has
-filled that buffer, the next ones go straight into a large bytes object that is then shrunk. A StreamFilter (TLS) is
-shown the shared buffer itself.
+filled that buffer, the next reads go straight into a large bytes object, which is then shrunk. A StreamFilter (TLS)
+reads the shared buffer itself.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -21,7 +21,7 @@ from libc.errno cimport EAGAIN
 import asyncio
 import sys
 
-# Finalizers ask for it, too: no attribute of this module, which the interpreter's end may have emptied by then.
+# Finalizers use it, too: no attribute of this module, which the interpreter's end may have emptied by then.
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 
 cdef extern from "Python.h":
@@ -83,7 +83,7 @@ cdef class StreamTransport(WritingTransport):
         return result
 
     cdef int on_drained(self) except -1:
-        """Nothing is held: what close() or write_eof() waited for."""
+        """Do what close() or write_eof() left until all held bytes were sent."""
         cdef int result
         if self.state == TRANSPORT_CLOSING:
             return self.lose(None)
@@ -121,7 +121,7 @@ cdef class StreamTransport(WritingTransport):
             interest = HOOP_READABLE
         if self.is_refused or self.lease_waiter is not None:
             interest |= HOOP_WRITABLE
-        # also when it waits for nothing yet: the table of watchers is where its server finds it
+        # also when it waits for nothing yet: its server finds it in the table of watchers
         if self.is_watched or interest != 0 or (self.is_reading_started and self.state == TRANSPORT_OPEN):
             return self.want(interest)
         return 0
@@ -158,7 +158,7 @@ cdef class StreamTransport(WritingTransport):
         return 0
 
     cdef int delivery_failed(self) except -1:
-        """data_received() has raised what is set."""
+        """End the connection: data_received() has raised the exception that is set."""
         try:
             raise_what_is_set()
         except BaseException as error:
@@ -194,7 +194,7 @@ cdef class StreamTransport(WritingTransport):
         return PyBytes_FromStringAndSize(buffer, size)
 
     cdef object receive_bulk(self, Py_ssize_t *result):
-        """Straight into the object that the protocol gets."""
+        """recv(2) straight into the object that the protocol gets."""
         cdef PyObject *data = new_bytes(NULL, BULK_READ_SIZE)
         cdef char *buffer = PyBytes_AS_STRING(<object>data)
         cdef Py_ssize_t size
@@ -271,7 +271,7 @@ cdef int call_data_received(PyObject *protocol, PyObject *data) noexcept:
 
 cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer, socklen_t length, object protocol,
                                    object context, object server):
-    """A transport for a connection that a listener has accepted. If that raises, fd is still the caller's."""
+    """Make the transport of a connection that a listener has accepted. On failure, fd stays the caller's."""
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
     transport.offer_peer(peer, length)
     transport.adopt(reactor, fd, None, protocol, context, server, transport.extra)
@@ -282,7 +282,7 @@ def make_stream(Reactor reactor not None, sock, protocol, waiter=None, peer=None
     """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter.
 
     peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays
-    open, if another transport owns it already; whatever else fails closes it.
+    open, if another transport owns it already; any other failure closes it.
     """
     cdef StreamTransport transport = None
     check_unowned(reactor, sock)

@@ -16,8 +16,8 @@ cdef class Transport(Watcher):
     cdef object protocol
     cdef object context         # the transport's own: callbacks that the loop originates run in it
     cdef object sock            # the socket object handed in, or one made for get_extra_info; else None
-    cdef object server          # who counts this connection, or None
-    cdef Guard guard            # who limits it, or None
+    cdef object server          # counts this connection; None: no server does
+    cdef Guard guard            # limits it; None: it has no limits
     cdef dict extra             # get_extra_info beyond addresses and socket, or None
     cdef RawAddress peer
     cdef RawAddress local
@@ -25,13 +25,13 @@ cdef class Transport(Watcher):
     cdef flag is_sock_borrowed  # sock was made lazily around fd: it must not close it
     cdef flag is_fd_bare        # no socket object has fd
     cdef flag is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
-    cdef flag is_prompt         # what is written is sent at once, not held until the callback has ended
+    cdef flag is_prompt         # send writes at once; do not hold them until the callback has ended
     cdef flag is_reading_started
     cdef flag is_reading_paused
     cdef flag is_protocol_paused
     cdef flag is_protocol_connected
     cdef flag is_loss_due
-    cdef object loss            # what connection_lost will be told, if no memory was found to schedule it
+    cdef object loss            # what to tell connection_lost, if scheduling it failed for lack of memory
     cdef int dropped_writes     # writes after the connection was lost
     cdef Py_ssize_t high_water
     cdef Py_ssize_t low_water

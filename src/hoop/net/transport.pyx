@@ -5,8 +5,8 @@
 
 connection_lost() comes in the next turn. A transport that cannot begin, or that is thrown away, goes to CLOSED at once.
 
-From adopt() on the descriptor is this object's alone. A socket object that was handed in is closed through that object;
-one made for get_extra_info("socket") is detached before the descriptor is closed.
+From adopt() on, the transport alone owns the descriptor. It closes a caller's socket object through that object; one
+made for get_extra_info("socket") it detaches before it closes the descriptor.
 """
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
@@ -72,7 +72,7 @@ cdef class Transport(Watcher):
                    dict extra) except -1:
         """Take over fd (and sock, the object around it, if there is one). It must be non-blocking.
 
-        If that raises, nothing is ours, and the caller has to close what it brought. So what may fail comes first.
+        On failure, the transport owns nothing, and the caller closes what it brought: so what may fail comes first.
         """
         cdef object peer = None
         if context is None:
@@ -104,7 +104,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int offer_peer(self, const sockaddr *address, socklen_t length) except -1:
-        """Before adopt(): what accept(2) has said. Asked later, a socket that was reset no longer knows its peer."""
+        """Before adopt(): keep the address that accept(2) gave. A socket that was reset no longer knows its peer."""
         cdef object name = keep_address(address, length, &self.peer)
         if name is not None:
             self.extra = {"peername": name}
@@ -123,12 +123,11 @@ cdef class Transport(Watcher):
         return 0
 
     cdef Py_ssize_t held_bytes(self) noexcept:
-        """Accepted by write() and not yet taken by the kernel."""
+        """How many bytes write() accepted and the kernel has not taken yet."""
         return 0
 
     cdef int flush_deferred(self) except -1:
-        """Hand the kernel what was only deferred, not refused: of all transports of the loop, in the order of writes.
-        """
+        """Give the kernel what was deferred, not refused: of all transports of the loop, in the order of writes."""
         return 0
 
     cdef int discard_held(self) except -1:
@@ -139,7 +138,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int want(self, unsigned interest) except -1:
-        """Wait for that. A descriptor that the poller refuses ends the transport."""
+        """Wait for interest. If the poller refuses the descriptor, the transport ends."""
         if self.is_watched:
             return self.reactor.set_interest(self, interest)
         try:
@@ -151,7 +150,7 @@ cdef class Transport(Watcher):
     # ---- the protocol's life -------------------------------------------------------------------------------------
 
     cdef int begin_life(self, object waiter) except -1:
-        """For a connection made outside of the I/O phase: connection_made, reading and waiter, in the next turn."""
+        """Schedule connection_made, reading and waiter: for a connection made outside of the I/O phase."""
         cdef Reactor reactor = self.reactor
         reactor.schedule(self._connection_made, NULL, 0, self.context)
         reactor.schedule(self._begin_reading, NULL, 0, self.context)
@@ -160,9 +159,9 @@ cdef class Transport(Watcher):
         return 0
 
     def _connection_made(self):
-        """connection_made, as a callback of its own; an exception is its caller's to report."""
+        """Call connection_made, as a callback of its own. The caller reports an exception."""
         if self.state == TRANSPORT_CLOSED:
-            return  # what was to follow could not be scheduled
+            return  # begin_life() failed on the way
         self.is_protocol_connected = True
         try:
             self.protocol.connection_made(self)
@@ -184,7 +183,7 @@ cdef class Transport(Watcher):
             self.release()
 
     cdef int connection_made_now(self) except -1:
-        """connection_made and the first interest, inside a callback of the loop (an accepted connection)."""
+        """Call connection_made and begin reading, inside a callback of the loop (an accepted connection)."""
         self.reactor.enter_context(self.context)
         try:
             self._connection_made()
@@ -195,7 +194,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int begin_close(self) except -1:
-        """close(): stop reading, deliver what was accepted, then lose the connection."""
+        """Stop reading, deliver what write() accepted, then lose the connection: close()."""
         if self.state != TRANSPORT_OPEN:
             return 0
         self.flush_deferred()
@@ -208,7 +207,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int lose(self, object error) except -1:
-        """The connection is over; connection_lost(error) comes in the next turn. Only the first cause counts."""
+        """End the connection; connection_lost(error) comes in the next turn. Only the first cause counts."""
         if self.state >= TRANSPORT_LOST:
             return 0
         self.enter(TRANSPORT_LOST)
@@ -224,7 +223,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int on_errand(self) except -1:
-        """connection_lost, as a callback of the loop."""
+        """Call connection_lost, as a callback of the loop."""
         cdef object error = self.loss
         if not self.is_loss_due:
             return 0
@@ -238,7 +237,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int fatal(self, object error, str message) except -1:
-        """A failed system call or a protocol that raised: tell, then lose the connection."""
+        """Report a failed system call, or a protocol that raised; then lose the connection."""
         if isinstance(error, OSError):
             if self.reactor.debug:
                 logger.debug("%r: %s", self, message, exc_info=error)
@@ -247,7 +246,7 @@ cdef class Transport(Watcher):
         return self.lose(error)
 
     cdef int callback_failed(self, object error, str message) except -1:
-        """What a call of the protocol's has raised ends the connection, unless it leaves the loop."""
+        """End the connection with what a method of the protocol has raised, unless that leaves the loop."""
         pass_exits_on(error)
         return self.fatal(error, message)
 
@@ -284,7 +283,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int disown(self) except -1:
-        """Give descriptor and socket object back to the caller, as a step after adopt() has failed. Call nothing."""
+        """Give descriptor and socket object back to the caller: a step after adopt() has failed. Call no protocol."""
         if self.reactor is not None:
             self.reactor.unwatch(self)
         self.fd = -1
@@ -315,7 +314,7 @@ cdef class Transport(Watcher):
             return
         try:
             warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-        finally:  # under -W error that raises
+        finally:  # under -W error the warning raises
             if self.reactor is None or self.reactor.closed or self.reactor.may_touch():
                 self.release()
             else:  # the collector runs in a foreign thread
@@ -337,7 +336,7 @@ cdef class Transport(Watcher):
         return self.update_interest()
 
     cdef int stop_reading(self) except -1:
-        """The transport is closing: nothing more is delivered."""
+        """Deliver nothing more: the transport is closing."""
         return self.update_interest()
 
     def is_reading(self):
@@ -401,7 +400,7 @@ cdef class Transport(Watcher):
         return self.protocol
 
     def set_protocol(self, protocol):
-        """Have another protocol called from now on."""
+        """Call another protocol from now on."""
         self.flush_deferred()
         self.bind_protocol(protocol)
 
@@ -426,7 +425,7 @@ cdef class Transport(Watcher):
         self._force_close(None)
 
     def _force_close(self, error):
-        """abort() for a reason that connection_lost is told; asyncio.sslproto and our own TLS call it."""
+        """Abort, and tell connection_lost the reason. asyncio.sslproto and our own TLS call this."""
         if self.state < TRANSPORT_LOST:
             self.flush_deferred()
         self.lose(error)
@@ -551,7 +550,7 @@ cdef int call_resume_writing(Reactor reactor, object transport, object protocol)
 
 
 cdef int count_dropped_write(int *dropped_writes, str warning) except -1:
-    """A write after the end is dropped. Tell a program that goes on writing; once, where asyncio repeats itself."""
+    """Count a write dropped after the end. Warn a program that goes on writing: once, where asyncio repeats itself."""
     if dropped_writes[0] == DROPPED_WRITES_UNTIL_WARNING:
         logger.warning(warning)
     dropped_writes[0] += 1
@@ -560,7 +559,7 @@ cdef int count_dropped_write(int *dropped_writes, str warning) except -1:
 
 cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,
                         Py_ssize_t default_high) except -1:
-    """What set_write_buffer_limits(high, low) means. Of numbers that are not whole only the whole part tells."""
+    """Set both marks as set_write_buffer_limits(high, low) asks. Of a fraction, the whole part counts."""
     if high is None:
         high = default_high if low is None else 4 * low
     if low is None:
@@ -590,7 +589,7 @@ cdef object closed_socket(const RawAddress *local):
     return TransportSocket(sock)
 
 
-# ---- who owns a descriptor -----------------------------------------------------------------------------------------
+# ---- owners of a descriptor ----------------------------------------------------------------------------------------
 
 cdef int descriptor_of(object fileobj) except -1:
     """As selectors does it: an int, or an object with fileno(). ValueError for anything else."""
@@ -607,13 +606,13 @@ cdef int descriptor_of(object fileobj) except -1:
 
 
 cdef object in_use(Watcher watcher):
-    """What to raise where the descriptor that watcher has is wanted for something else."""
+    """The error for a caller that wants the descriptor of watcher for something else."""
     owner = f"used by transport {watcher!r}" if isinstance(watcher, Transport) else f"in use: {watcher!r}"
     return RuntimeError(f"File descriptor {watcher.fd!r} is {owner}")
 
 
 cdef int check_unowned(Reactor reactor, object sock) except -1:
-    """RuntimeError if a transport, say, owns the descriptor of sock; the user's own watcher of it gives way."""
+    """RuntimeError if another watcher (a transport, say) owns sock's descriptor; the application's own gives way."""
     cdef Watcher watcher = reactor.watcher_of(descriptor_of(sock))
     if watcher is not None and not watcher.is_users_fd:
         raise in_use(watcher)

@@ -6,8 +6,8 @@ bytes reach the high-water mark, when a write finds that bytes were held for lon
 set_protocol and get_write_buffer_size, of this transport or of another. pause_writing() is only about bytes that the
 kernel has refused.
 
-A kind of transport that writes says how (transmit), what it waits for (update_interest; for writability while
-is_refused) and what comes when nothing is held any more (on_drained).
+A kind of transport that writes defines how (transmit), what it waits for (update_interest; for writability while
+is_refused), and what follows once all held bytes are sent (on_drained).
 """
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromObject, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
@@ -38,15 +38,15 @@ cdef class WritingTransport(Transport):
     # ---- what kinds of transport define --------------------------------------------------------------------------
 
     cdef Py_ssize_t transmit(self, const iovec *buffers, int count, Py_ssize_t total) except? -2:
-        """One system call with count buffers of total bytes: bytes taken or -errno."""
+        """Make one system call with count buffers of total bytes; return the bytes taken, or -errno."""
         raise NotImplementedError("each kind of transport says how it writes")
 
     cdef str write_failure(self):
-        """What the log says when that fails."""
+        """The message of the log when transmit() fails."""
         return "Fatal write error on socket transport"
 
     cdef int on_drained(self) except -1:
-        """Nothing is held: what close() or write_eof() waited for."""
+        """Do what close() or write_eof() left until all held bytes were sent."""
         return 0
 
     # ---- writing -------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ cdef class WritingTransport(Transport):
         return self.after_write()
 
     cdef int after_write(self) except -1:
-        """Bytes were added: wait for the callback's end, or for the kernel, or send now."""
+        """Hold new bytes until the callback ends or the kernel takes more; else send them now."""
         cdef Reactor reactor = self.reactor
         if self.is_refused:
             return self.note_refused()
@@ -109,7 +109,7 @@ cdef class WritingTransport(Transport):
         return self.send_now()
 
     cdef int send_now(self) except -1:
-        """Send what is held, here or by others that have written before."""
+        """Send what this transport holds, after what others hold that have written before."""
         flush_if_deferred(self.reactor)
         if self.unsent.size > 0 and not self.is_refused:
             self.flush(False)
@@ -129,10 +129,10 @@ cdef class WritingTransport(Transport):
         return 0
 
     cdef int flush_deferred(self) except -1:
-        return 0 if self.state == TRANSPORT_CLOSED else self.send_now()  # also if it never was open, and has no loop
+        return 0 if self.state == TRANSPORT_CLOSED else self.send_now()  # one that never was open has no loop
 
     cdef int flush(self, bint is_loop_calling) except -1:
-        """Give the kernel what is held. What it refuses waits until the socket is writable."""
+        """Give the kernel what is held. What the kernel refuses waits until the descriptor is writable."""
         cdef Py_ssize_t sent
         cdef bint is_all
         while self.unsent.size > 0:
@@ -149,7 +149,7 @@ cdef class WritingTransport(Transport):
             if self.guard is not None:
                 self.guard.on_sent()
             if self.unsent.size > 0 and is_all:
-                break  # it was given everything and took a part: its buffer is full
+                break  # the kernel was given everything and took a part: its buffer is full
         if self.unsent.size == 0:
             return 0
         if not self.is_refused:
@@ -161,13 +161,13 @@ cdef class WritingTransport(Transport):
         return 0
 
     cdef int note_refused(self) except -1:
-        """Bytes wait for the kernel: more than the limits allow, or than the high-water mark?"""
+        """Check what waits for the kernel against the limits and the high-water mark."""
         if self.guard is not None:
             self.guard.on_refused(self.unsent.size)  # may end the connection; then nothing is held
         return self.pause_protocol()
 
     cdef Py_ssize_t send_unsent(self) except? -2:
-        """One system call with the first chunks, as many as it takes: bytes taken or -errno."""
+        """Send the first chunks, as many as one system call takes; return the bytes taken, or -errno."""
         cdef iovec buffers[HOOP_NET_MAX_BUFFERS]
         cdef Py_ssize_t total
         cdef int count = chunk_buffers(&self.unsent, buffers, HOOP_NET_MAX_BUFFERS, &total)
@@ -202,7 +202,7 @@ cdef class WritingTransport(Transport):
     # ---- lending the descriptor to sendfile() ----------------------------------------------------------------------
 
     def _lend(self):
-        """Refuse write() until _take_back(). RuntimeError if that is so already."""
+        """Refuse write() until _take_back(). RuntimeError if the descriptor is lent already."""
         if self.is_lent:
             raise RuntimeError("sendfile is in progress already")
         self.flush_deferred()
@@ -216,13 +216,13 @@ cdef class WritingTransport(Transport):
         return self.fd
 
     def _when_writable(self, waiter):
-        """Have waiter, a future, done when all that write() accepted is sent and the descriptor takes more."""
+        """Set waiter, a future, when the kernel has taken all that write() accepted, and takes more."""
         self._lent_descriptor()
         self.lease_waiter = waiter
         self.update_interest()
 
     def _take_back(self):
-        """Let write() write again."""
+        """Allow write() again."""
         self.is_lent = False
         self.lease_waiter = None
         if self.state < TRANSPORT_LOST:
