@@ -9,7 +9,7 @@ cdef class Admission:
     cdef Reactor reactor
     cdef object limits          # hoop.Limits, or None
     cdef dict hosts             # connections by host, where those are limited; else None
-    cdef list stopped           # listeners that wait for room
+    cdef list stopped           # listeners that wait until a connection ends
     cdef TimeoutQueue idle      # None: no such limit
     cdef TimeoutQueue first_byte
     cdef TimeoutQueue header
@@ -22,7 +22,7 @@ cdef class Admission:
     cdef uint64_t accepted
     cdef uint64_t refused_full
     cdef uint64_t refused_host
-    cdef uint64_t pauses        # how often accepting stopped for want of room
+    cdef uint64_t pauses        # times accepting stopped because the server was full
     cdef uint64_t idle_timeouts
     cdef uint64_t first_byte_timeouts
     cdef uint64_t header_timeouts

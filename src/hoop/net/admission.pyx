@@ -1,8 +1,7 @@
 """Applies hoop.Limits: which clients a server accepts, and the limits it puts on each connection.
 
-An Admission belongs to a server and is asked by its listeners; a ConnectionGuard belongs to a connection and is told by
-its transport what the traffic does. A server without limits still has an Admission, which only counts, and its
-connections have no guard.
+A server owns an Admission, and its listeners ask it; a connection owns a ConnectionGuard, and its transport reports
+traffic to it. A server without limits still has an Admission, which only counts, and its connections have no guard.
 
 A connection that breaks a limit is lost at once: connection_lost() gets the reason, and the server counts it.
 """
@@ -47,7 +46,7 @@ cdef class Admission:
         return self.is_waiting_when_full and 0 < self.max_connections <= self.active
 
     cdef object host_of(self, const sockaddr *peer, socklen_t length):
-        """What tells the peer's host from others: bytes, or None where that does not matter or there is nothing."""
+        """Bytes that identify the peer's host; None if hosts are not limited or the address has no host."""
         cdef uint8_t host[16]
         cdef int size
         if self.hosts is None:
@@ -56,7 +55,7 @@ cdef class Admission:
         return PyBytes_FromStringAndSize(<char *>host, size) if size > 0 else None
 
     cdef bint is_welcome(self, object host) except -1:
-        """Whether there is room for one more from that host; if not, it is counted as refused."""
+        """Whether the limits allow one more connection from that host. Counts it as refused if not."""
         if 0 < self.max_connections <= self.active:
             self.refused_full += 1
             return False
@@ -66,7 +65,7 @@ cdef class Admission:
         return True
 
     cdef int admit(self, StreamTransport transport, object host) except -1:
-        """A connection begins. If that raises, the transport is to be released, which undoes what was done."""
+        """Count a new connection, start its timeouts. On failure, the caller undoes that: it releases the transport."""
         cdef ConnectionGuard guard
         if not self.is_guarding:
             self.accepted += 1
@@ -87,7 +86,7 @@ cdef class Admission:
         return 0
 
     cdef int leave(self, object host) except -1:
-        """A guarded connection has ended."""
+        """Count out a guarded connection that has ended, and resume listeners that waited for room."""
         cdef list stopped
         self.active -= 1
         if host is not None:
@@ -197,7 +196,7 @@ cdef class ConnectionGuard(Guard):
         return 0
 
     cdef int end(self, object error) except -1:
-        """Lose the connection for that reason; what is still unsent is dropped."""
+        """Lose the connection with error as the reason. Drops what is still unsent."""
         cdef StreamTransport transport = <StreamTransport>self.transport
         self.leave_queues()
         return transport.lose(error)
@@ -221,7 +220,7 @@ cdef ConnectionGuard new_guard(StreamTransport transport):
 
 
 cdef int set_quiet_timeout(StreamTransport transport, double timeout_s, object callback) except -1:
-    """Have callback() called when nothing was received or sent for timeout_s; 0: never. Once for each silence."""
+    """Call callback() when no byte was received or sent for timeout_s (0: never), once for each silence."""
     cdef ConnectionGuard guard = <ConnectionGuard>transport.guard
     if transport.state >= TRANSPORT_LOST:
         return 0

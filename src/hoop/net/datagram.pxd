@@ -12,7 +12,7 @@ cdef enum Route:
 cdef class DatagramTransport(Transport):
     cdef object address         # what sendto() is bound to, or None
     cdef int family
-    cdef flag is_connected      # the kernel knows the peer
+    cdef flag is_connected      # the socket is connected: the kernel knows the peer
     cdef flag is_peer_named
     cdef flag is_shared         # others may hold the socket: it came from a caller, or was given out
     cdef flag is_backing_off    # the poller said writable, the kernel still refused: a timer is set
@@ -20,7 +20,7 @@ cdef class DatagramTransport(Transport):
     cdef object queued          # deque of (bytes, address) that the kernel refused; None when nothing is queued
     cdef Py_ssize_t queued_size
     cdef list arrived           # received and not yet delivered: data, address, data, ...; None when there is nothing
-    cdef flag is_deliver_due    # and no memory was found to schedule it
+    cdef flag is_deliver_due    # delivery is due, but scheduling it failed for lack of memory
     cdef Py_ssize_t arrived_next
     cdef list known_tuples      # addresses as tuples, by a hash of their sockaddr; None until the first
     cdef RawAddress *known      # and those sockaddrs

@@ -8,9 +8,8 @@ given out by get_extra_info(), may live on elsewhere, and there everything that 
 from such a socket each datagram is taken by itself.
 
 Sending. sendto() hands each datagram to the kernel at once. Collecting what a callback sends for one sendmmsg(2)
-would save nothing that can be measured (on the loopback the way through the network stack takes all the time), and
-the errors that asyncio tells of inside sendto() would come later, and some not at all. Only what the kernel has
-refused for now is sent in batches.
+would save nothing measurable (on the loopback the network stack takes all the time), and the errors that asyncio
+reports inside sendto() would come later, some never. Only datagrams that the kernel has refused go in batches.
 
 Addresses. Making a tuple from a sockaddr, and a sockaddr from a tuple, takes text and libc; so the tuples of the
 latest senders are kept, and a reply to such a tuple finds the sockaddr by the tuple's identity. The socket object
@@ -63,7 +62,7 @@ cdef class DatagramTransport(Transport):
         return SocketDatagramTransport
 
     cdef int open(self, Reactor reactor, object sock, object protocol, object address, object waiter) except -1:
-        """Own sock. connection_made comes in the next turn, then reading begins, then waiter is done."""
+        """Take over sock. The next turn calls connection_made, begins reading and sets waiter."""
         self.family = sock.family
         self.address = address
         self.is_shared = True
@@ -91,7 +90,7 @@ cdef class DatagramTransport(Transport):
     def _connection_made(self):
         """As asyncio: an endpoint whose connection_made() raises stays open."""
         if self.state == TRANSPORT_CLOSED:
-            return  # what was to follow could not be scheduled
+            return  # begin_life() failed on the way
         self.is_protocol_connected = True
         self.protocol.connection_made(self)
 
@@ -113,7 +112,7 @@ cdef class DatagramTransport(Transport):
         """The datagrams that wait, as asyncio's transports show them: a copy, for looking at."""
         return collections.deque(self.queued or ())
 
-    # ---- what a Transport has and datagrams have not ---------------------------------------------------------------
+    # ---- methods of streams, which datagrams refuse ----------------------------------------------------------------
 
     def can_write_eof(self):
         """Raises NotImplementedError: a datagram endpoint is no stream."""
@@ -177,7 +176,7 @@ cdef class DatagramTransport(Transport):
             self.send_through_socket(data, addr)
 
     cdef int tell_of_sending(self, object addr) except -1:
-        """Audit hooks, as socket.sendto() does; without hooks, one comparison."""
+        """Tell the audit hooks, as socket.sendto() does; without hooks, one comparison."""
         return PySys_Audit("socket.sendto", "OO", <PyObject *>self.sock, <PyObject *>addr)
 
     cdef int send(self, object data, const char *start, Py_ssize_t size, object addr) except? -1:
@@ -197,7 +196,7 @@ cdef class DatagramTransport(Transport):
         return hoop_datagram_send(self.fd, &datagram)
 
     cdef int send_through_socket(self, object data, object addr) except -1:
-        """Whatever the socket object makes of addr. A host name blocks while it is looked up, as with asyncio."""
+        """Let the socket object send, by its own rules for addr. Looking up a host name blocks, as in asyncio."""
         self.reactor.must_poll = True
         try:
             if addr is None and self.is_connected:
@@ -233,7 +232,7 @@ cdef class DatagramTransport(Transport):
         return ROUTE_RAW
 
     cdef int queue_datagram(self, object data, object addr) except -1:
-        """The kernel has no room: keep the datagram until it has."""
+        """Keep the datagram until the kernel has room."""
         if self.state >= TRANSPORT_LOST:
             self.note_dropped_write()
             return 0
@@ -248,7 +247,7 @@ cdef class DatagramTransport(Transport):
         return 0
 
     cdef int send_queued(self) except? -1:
-        """Give the kernel a batch of what is queued: how many it took or failed on, 0 if it has no room."""
+        """Give the kernel a batch of what is queued; return how many it took or failed on, 0 if it has no room."""
         cdef hoop_datagram datagrams[HOOP_DATAGRAMS_MAX]
         cdef RawAddress raws[HOOP_DATAGRAMS_MAX]
         cdef Route route
@@ -364,7 +363,7 @@ cdef class DatagramTransport(Transport):
             interest = HOOP_READABLE
         if self.queued is not None and not self.is_backing_off:
             interest |= HOOP_WRITABLE
-        # also when it waits for nothing yet: whom the table is to own must stand in it
+        # also when it waits for nothing yet: the table can own only what stands in it
         if self.is_watched or interest != 0 or (self.is_kept_idle and self.state == TRANSPORT_OPEN):
             return self.want(interest)
         return 0
@@ -385,7 +384,7 @@ cdef class DatagramTransport(Transport):
         cdef int count, i
         cdef list arrived
         if self.arrived is not None:
-            return self.deliver_arrived()  # what came first goes first
+            return self.deliver_arrived()  # deliver older datagrams first
         if self.family != AF_INET and self.family != AF_INET6 and self.family != AF_UNIX:
             return self.receive_through_socket()
         if reactor.datagram_reader == NULL:
@@ -413,7 +412,7 @@ cdef class DatagramTransport(Transport):
         return self.deliver_arrived()
 
     cdef int receive_singly(self) except -1:
-        """As many as a batch has, but each is taken only when the one before it was delivered and more is wanted."""
+        """Receive up to a batch, but each only once the one before it is delivered and reading goes on."""
         cdef hoop_datagram datagram
         cdef Py_ssize_t largest = LARGEST_OTHER if self.family == AF_UNIX else LARGEST_UDP
         cdef int result, _attempt
@@ -436,7 +435,7 @@ cdef class DatagramTransport(Transport):
         return datagram_error(size) if size < 0 else PyBytes_FromStringAndSize(data, size)
 
     cdef int receive_through_socket(self) except -1:
-        """Other families of addresses: the socket module knows them."""
+        """Let the socket module receive: it knows the other families of addresses."""
         try:
             data, addr = self.sock.recvfrom(LARGEST_OTHER)
         except (BlockingIOError, InterruptedError):
@@ -450,7 +449,7 @@ cdef class DatagramTransport(Transport):
             self.deliver_arrived()
 
     cdef int deliver_arrived(self) except -1:
-        """Hand out what has arrived, one callback each, until there is nothing or it is not wanted any more."""
+        """Deliver what has arrived, one callback each, until none is left or the protocol stops reading."""
         cdef bint is_last = False
         try:
             while self.arrived is not None and self.state == TRANSPORT_OPEN and not self.is_reading_paused:
@@ -484,7 +483,7 @@ cdef class DatagramTransport(Transport):
         return Transport.on_errand(self)
 
     cdef int deliver_one(self, object data, object addr) except -1:
-        """datagram_received, or error_received for an exception. Whatever the protocol raises, the endpoint goes on."""
+        """datagram_received, or error_received for an exception. The endpoint survives what the protocol raises."""
         self.reactor.enter_context(self.context)
         try:
             if PyBytes_CheckExact(data):
@@ -496,7 +495,7 @@ cdef class DatagramTransport(Transport):
         return 0
 
     def _error_received(self, error):
-        """For errors of datagrams that waited: there is no caller to raise to."""
+        """Report the error of a datagram that waited: its sendto() has returned."""
         self.deliver_one(error, None)
 
     cdef object sender(self, const void *address, Py_ssize_t length):
@@ -553,7 +552,7 @@ cdef int slot_of(const char *address, Py_ssize_t length) noexcept:
 def make_datagram(Reactor reactor not None, sock, protocol, address, waiter=None):
     """A transport that owns sock (non-blocking). With an address, sendto() accepts no other.
 
-    If it raises, sock is still the caller's, and open.
+    On failure, sock stays the caller's, and open.
     """
     cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
     check_unowned(reactor, sock)

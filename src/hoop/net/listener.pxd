@@ -10,11 +10,11 @@ cdef class Listener(Watcher):
     cdef object context         # the one that start() was called in: accepted connections begin in a copy
     cdef object server
     cdef Admission admission
-    cdef object retry           # the TimerHandle that resumes after a lack of descriptors, or None
+    cdef object retry           # the TimerHandle that resumes after accept(2) or the poller failed, or None
     cdef flag is_started        # between start() and stop(), also while it waits to be resumed
-    cdef unsigned wanted        # readable; exclusively, where a neighbour can be told of what is not accepted here
+    cdef unsigned wanted        # readable; exclusively, where this process can hand on what it does not accept
     cdef int batch
-    cdef int accepted           # since it last let others in front
+    cdef int accepted           # connections since it last let other processes in front
 
     cdef int accept_one(self, int fd, const sockaddr *peer, socklen_t length) except -1
     cdef int step_back(self) except -1

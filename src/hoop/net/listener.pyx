@@ -1,4 +1,4 @@
-"""Accepting connections: as many as the batch allows for each event, each with its transport and protocol at once."""
+"""Accepts connections: up to a batch for each event, and makes transport and protocol of each at once."""
 from hoop.core.cpython_api cimport PyContext_CopyCurrent
 from hoop.core.csrc cimport HOOP_EXCLUSIVE, HOOP_READABLE, hoop_net_accept, hoop_net_close, hoop_net_hand_on, \
     hoop_net_is_resource_error, hoop_net_is_transient_accept_error, hoop_net_set_nodelay, sockaddr, sockaddr_storage, \
@@ -40,7 +40,7 @@ cdef class Listener(Watcher):
         self.fd = self.sock.fileno()
         self.wanted = HOOP_READABLE
         if hoop_net_hand_on(self.fd) == 0:
-            self.wanted |= HOOP_EXCLUSIVE  # what it does not use, it can hand on
+            self.wanted |= HOOP_EXCLUSIVE  # the process can hand on connections that it does not accept
         self.reactor.watch(self, self.wanted)
         self.is_started = True
 
@@ -59,7 +59,7 @@ cdef class Listener(Watcher):
         return 0
 
     cdef int step_back(self) except -1:
-        """Be told of connections no more. One that this process was told of, and no other, is for a neighbour now."""
+        """Stop watching. Hand on the wake-up that only this process got to a process that shares the socket."""
         if self.is_watched:
             self.reactor.unwatch(self)
             self.hand_on()
@@ -67,14 +67,14 @@ cdef class Listener(Watcher):
 
     cdef int hand_on(self) except -1:
         if self.wanted & HOOP_EXCLUSIVE and self.sock.fileno() == self.fd:
-            hoop_net_hand_on(self.fd)  # it was possible when this began, and else there is nothing to be done
+            hoop_net_hand_on(self.fd)  # it worked in start(); if it fails now, no other way exists
         return 0
 
     cdef int on_loop_closed(self) except -1:
         return self.hand_on()
 
     def _resume(self):
-        """Accept again, after a lack of descriptors or of room."""
+        """Accept again: a timer or a connection that has ended calls this."""
         self.retry = None
         if not self.is_started or self.is_watched or self.sock.fileno() != self.fd:
             return
@@ -108,8 +108,8 @@ cdef class Listener(Watcher):
         return 0
 
     cdef int let_others_in_front(self) except -1:
-        """The kernel wakes the exclusive waiters of a socket in the order in which they came, and a woken one keeps its
-        place: of several idle processes the first would get nearly all connections. So go to the end of the line."""
+        """Go to the end of the kernel's line of exclusive waiters. It wakes them in the order in which they came, and a
+        woken one keeps its place: of several idle processes the first would get nearly all connections."""
         self.accepted = 0
         try:
             self.reactor.rewatch(self, self.wanted)
@@ -119,7 +119,7 @@ cdef class Listener(Watcher):
         return 0
 
     cdef int accept_one(self, int fd, const sockaddr *peer, socklen_t length) except -1:
-        """Make a connection of fd. What fails ends that connection, not the listener."""
+        """Make a connection of fd. A failure ends that connection, not the listener."""
         cdef StreamTransport transport = None
         cdef object host = None
         try:
@@ -143,20 +143,20 @@ cdef class Listener(Watcher):
         return transport.connection_made_now()
 
     cdef int wait_for_room(self) except -1:
-        """The server is full: leave what comes in the kernel's queue until a connection ends, or to a neighbour."""
+        """Stop accepting at the limit: new connections wait in the kernel's queue, or go to another process."""
         self.admission.stopped.append(self)
         self.admission.pauses += 1
         return self.step_back()
 
     cdef int run_short(self, int result) except -1:
-        """accept(2) failed and will again: tell, and try later (at EMFILE the pending connection stays readable)."""
+        """accept(2) failed and would again: report, and retry later (at EMFILE the socket stays readable)."""
         cdef str message = "socket.accept() failed"
         if hoop_net_is_resource_error(result):
             message = "socket.accept() out of system resource"
         return self.try_later(message, os_error(result))
 
     cdef int try_later(self, str message, object error) except -1:
-        """This process cannot accept now. What is wrong may pass; until then the connections are the neighbours'."""
+        """Stop accepting, report, and retry after a delay; until then other processes on the socket accept."""
         cdef int64_t deadline_ns = deadline_after(self.reactor.now_ns(), RETRY_DELAY_S)
         self.retry = self.reactor.schedule_timer(deadline_ns, self._resume, NULL, 0, None)
         if self.is_unreferenced:
@@ -165,12 +165,12 @@ cdef class Listener(Watcher):
         return self.reactor.report({"message": message, "exception": error, "socket": TransportSocket(self.sock)})
 
     cdef int on_watch_failed(self, int error) except -1:
-        """Of an interest that was noted and has only now reached the kernel: after the poller was built anew."""
+        """Handle a refused interest that was noted earlier and reached the kernel only when the poller was rebuilt."""
         self.step_back()
         return self.try_later(WATCH_FAILED, os_error(-error))
 
     cdef int on_failed(self, object error) except -1:
-        """Whatever else went wrong: nothing was accepted for certain, and nothing may be deaf for ever."""
+        """Retry after any other error, so that the listener never stays deaf."""
         if self.is_started and not self.is_watched and self.retry is None:
             return self.try_later("Error while accepting connections", error)
         return Watcher.on_failed(self, error)

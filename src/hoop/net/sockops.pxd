@@ -3,10 +3,10 @@ from hoop.core.reactor cimport Reactor, Watcher
 
 
 cdef class FdWatcher(Watcher):
-    """A descriptor of the user's own: add_reader, add_writer and the sock_* operations that wait on it."""
+    """Watches a descriptor that the application owns: for add_reader, add_writer and waiting sock_* operations."""
     cdef Handle reader
     cdef Handle writer
-    cdef list receiving         # SockOperation, first come first served; None when there was none yet
+    cdef list receiving         # SockOperation, first come first served; None until the first
     cdef list sending
     cdef object fileobj         # what add_reader or add_writer was given
     cdef list returned          # (kind, result) of calls that were cancelled after they had received; None: none were
@@ -24,7 +24,7 @@ cdef class SockOperation:
     cdef FdWatcher watcher
     cdef object sock
     cdef object future
-    cdef str kind               # of results that another call can have, too; None for those that are the caller's alone
+    cdef str kind               # of results that another call may take over; None: no other may
     cdef bint is_keeping        # sock, if it is closed meanwhile, keeps its descriptor until let_go()
 
     cdef object attempt(self)   # the result, or would_block

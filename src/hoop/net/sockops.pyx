@@ -1,12 +1,12 @@
-"""Descriptors that stay the user's: add_reader and add_writer, and the sock_* coroutines.
+"""add_reader, add_writer and the sock_* coroutines: on descriptors that the application keeps.
 
 A sock_* call tries at once and waits only if the kernel says so. Its registration is kept for the next call on the same
 socket object (remembered by a weak reference; another object on the same number is registered anew), and so is the
 interest in reading: recv, send, recv again costs no change in the kernel. The first event that no
 operation waits for takes the descriptor out, so unread data cannot spin the loop.
 
-What a call has received when its task is cancelled before it has gone on, the next one on the same socket object gets:
-wait_for() around sock_recv() would lose it otherwise.
+If a task is cancelled after its call has received and before the task goes on, the next call on the same socket object
+gets the result: wait_for() around sock_recv() would lose it otherwise.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -158,10 +158,10 @@ cdef FdWatcher watcher_at(Reactor reactor, int fd):
 
 
 cdef FdWatcher watcher_of_closed(Reactor reactor, object fileobj):
-    """The watcher that was added with this very object, which no longer tells its number."""
+    """The watcher that was added with this very object, whose fileno() no longer answers."""
     cdef int fd
     if fileobj is None:
-        return None  # what watchers of sock_* calls have
+        return None  # watchers of sock_* calls have none
     for fd in range(reactor.watcher_capacity):
         watcher = reactor.watcher_of(fd)
         if isinstance(watcher, FdWatcher) and (<FdWatcher>watcher).fileobj is fileobj:
@@ -231,7 +231,7 @@ cdef bint remove_callback(Reactor reactor, object fileobj, bint is_writer) excep
 
 cdef class SockOperation:
     def __del__(self):
-        if self.is_keeping:  # the loop is gone, or this is the collector's thread: no more than that
+        if self.is_keeping:  # do nothing else: the loop is gone, or this is the collector's thread
             self.is_keeping = False
             self.sock._decref_socketios()
 
@@ -239,7 +239,7 @@ cdef class SockOperation:
         raise NotImplementedError("each operation says what it tries")
 
     cdef object take_returned(self, FdWatcher watcher):
-        """What was received for another call and serves this one as well, or would_block."""
+        """Take a result that an earlier, cancelled call received and that serves this one; else would_block."""
         return would_block
 
     cdef int keep_open(self) except -1:
@@ -253,7 +253,7 @@ cdef class SockOperation:
         return 0
 
     cdef int let_go(self) except -1:
-        """The operation has ended. Idempotent."""
+        """End the operation: the socket may close its descriptor. Idempotent."""
         cdef FdWatcher watcher = self.watcher
         if not self.is_keeping:
             return 0
@@ -364,7 +364,7 @@ cdef int check_socket(Reactor reactor, object sock) except? -1:
 
 
 cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int fd, bint is_send):
-    """Queue operation behind the others on this socket; the future of its result."""
+    """Queue operation behind the others on this socket; return the future of its result."""
     cdef FdWatcher watcher = watcher_at(reactor, fd)
     cdef bint is_known
     reactor.check_open()
@@ -404,8 +404,7 @@ cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int 
 
 
 cdef int forsake(SockOperation operation) except -1:
-    """The caller goes on. If it has no result, it was cancelled, or its coroutine was closed: then it takes none any
-    more, and the operation, if it is still queued, is taken out."""
+    """Remove an operation without a result from the queue: its caller was cancelled, or the coroutine was closed."""
     cdef FdWatcher watcher = operation.watcher
     if operation.future.done() and not operation.future.cancelled():
         return 0
@@ -416,11 +415,11 @@ cdef int forsake(SockOperation operation) except -1:
     return operation.let_go()
 
 
-# ---- what was received for a call that was cancelled ---------------------------------------------------------------
+# ---- results of cancelled calls ------------------------------------------------------------------------------------
 
 cdef int bequeath(SockOperation operation) except -1:
-    """The caller goes on without a result. What it was to get, if anything came, is for the next call of that kind on
-    the same socket object."""
+    """Keep what a cancelled caller was to get, if anything came, for the next call of its kind on the same socket
+    object."""
     cdef FdWatcher watcher = operation.watcher
     cdef object future = operation.future
     if not future.done() or future.cancelled():
@@ -436,7 +435,7 @@ cdef int bequeath(SockOperation operation) except -1:
 
 
 cdef int serve_returned(FdWatcher watcher) except -1:
-    """Calls that wait on the same socket need no longer."""
+    """Give kept results to the calls that wait on the same socket."""
     cdef SockOperation operation
     for operation in list(watcher.receiving or ()):
         if watcher.returned is None:
@@ -452,7 +451,7 @@ cdef int serve_returned(FdWatcher watcher) except -1:
 
 
 cdef FdWatcher returned_to(Reactor reactor, object sock, int fd):
-    """The watcher that keeps something for calls on sock, or None."""
+    """The watcher that keeps results for calls on sock, or None."""
     cdef Watcher watcher = reactor.watcher_of(fd)
     if type(watcher) is not FdWatcher or (<FdWatcher>watcher).returned is None:
         return None
@@ -463,7 +462,7 @@ cdef FdWatcher returned_to(Reactor reactor, object sock, int fd):
 
 
 cdef object take_returned(FdWatcher watcher, str kind):
-    """The first result of that kind, or would_block."""
+    """Remove and return the first result of that kind; would_block if there is none."""
     cdef Py_ssize_t i
     for i in range(len(watcher.returned)):
         if watcher.returned[i][0] == kind:
@@ -480,7 +479,7 @@ cdef object take_returned_bytes(Reactor reactor, object sock, int fd, Py_ssize_t
 
 
 cdef object cut_returned_bytes(FdWatcher watcher, object sock, Py_ssize_t size):
-    """Up to size bytes. The rest waits on, unless it was a datagram: of that the kernel would have dropped it, too."""
+    """Up to size bytes. Keep the rest, except of a datagram: the kernel would have dropped it, too."""
     result = take_returned(watcher, "recv")
     if result is would_block or len(result) <= size:
         return result
@@ -546,7 +545,7 @@ cdef class SendCoroutine(SockCoroutine):
         cdef SendOperation operation
         cdef Py_ssize_t sent = 0
         if PyBytes_CheckExact(self.data) and PyBytes_GET_SIZE(self.data) > 0:
-            # Mostly the kernel takes all: then there is nothing to keep.
+            # The kernel usually takes all: then keep nothing.
             sent = hoop_net_send(fd, PyBytes_AS_STRING(self.data), <size_t>PyBytes_GET_SIZE(self.data))
             if sent == PyBytes_GET_SIZE(self.data):
                 return STEP_ENDS
@@ -582,8 +581,8 @@ cdef object send_all(Reactor reactor, object sock, object data):
 async def sock_connected(Reactor reactor not None, sock, address):
     """Connect to a resolved address.
 
-    EAGAIN is no connection under way, as EINPROGRESS and EALREADY are, but a refusal: the queue of a UNIX listener is
-    full (connect(2)), and nothing will tell when it is no more.
+    EINPROGRESS and EALREADY are connections under way. EAGAIN is a refusal: the queue of a UNIX listener is full
+    (connect(2)), and no event tells when it has room.
     """
     cdef ConnectOperation operation
     cdef int fd = check_socket(reactor, sock)
@@ -605,8 +604,8 @@ async def sock_connected(Reactor reactor not None, sock, address):
 
 
 async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arguments, str kind=None):
-    """function(*arguments), a method of sock, now or when the socket is ready. kind: of the results that another call
-    of the same kind can have instead, when this one is cancelled."""
+    """Call function(*arguments), a method of sock, now or when the socket is ready. kind names the results that another
+    call may take if the caller is cancelled; None: no other may."""
     cdef CallOperation operation
     cdef FdWatcher watcher
     cdef int fd = check_socket(reactor, sock)
