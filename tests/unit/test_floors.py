@@ -54,7 +54,7 @@ FLOORS_IN: dict[str, Floors] = {
     ),
     "jobs": (("crew",), ("pool",), ("default_executor", "offload")),
     "net": (
-        ("connection_socket", "keepalive", "addresses", "chunks"),
+        ("connection_socket", "keepalive", "addresses", "chunks", "flow_control"),
         ("transport",),
         ("writing", "datagram"),
         ("stream",),

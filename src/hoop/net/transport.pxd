@@ -3,6 +3,7 @@ from hoop.core.flag cimport flag
 from hoop.core.reactor cimport Reactor, Watcher
 from hoop.core.timeouts cimport Guard
 from hoop.net.addresses cimport RawAddress
+from hoop.net.flow_control cimport FlowControl
 
 
 cdef enum TransportState:
@@ -28,13 +29,11 @@ cdef class Transport(Watcher):
     cdef flag is_prompt         # send writes at once; do not hold them until the callback has ended
     cdef flag is_reading_started
     cdef flag is_reading_paused
-    cdef flag is_protocol_paused
     cdef flag is_protocol_connected
     cdef flag is_loss_due
     cdef object loss            # what to tell connection_lost, if scheduling it failed for lack of memory
     cdef int dropped_writes     # writes after the connection was lost
-    cdef Py_ssize_t high_water
-    cdef Py_ssize_t low_water
+    cdef FlowControl flow
     cdef dict __dict__          # test suites patch instances
     cdef object __weakref__
 
@@ -69,12 +68,7 @@ cdef class Transport(Watcher):
 
 cdef int spare_dict(object item) except -1
 
-cdef int call_pause_writing(Reactor reactor, object transport, object protocol) except -1
-cdef int call_resume_writing(Reactor reactor, object transport, object protocol) except -1
 cdef int count_dropped_write(int *dropped_writes, str warning) except -1
-
-cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,
-                        Py_ssize_t default_high) except -1
 
 cdef int descriptor_of(object fileobj) except -1
 cdef object in_use(Watcher watcher)

@@ -17,6 +17,7 @@ from hoop.core.handle cimport new_handle
 from hoop.core.reactor cimport Reactor, Watcher, flush_if_deferred
 from hoop.core.timeouts cimport Guard
 from hoop.net.addresses cimport RawAddress, keep_address, raw_address_of, read_address
+from hoop.net.flow_control cimport pause_above, resume_below, set_watermarks
 from libc.errno cimport EBADF
 
 import asyncio
@@ -30,8 +31,6 @@ from hoop.net.connection_socket import ConnectionSocket
 # Finalizers may run when the interpreter's end has emptied this module, so what they call is no attribute of it.
 cdef object warn = warnings.warn
 
-cdef extern from "Python.h":
-    const Py_ssize_t PY_SSIZE_T_MAX
 
 cdef enum:
     DEFAULT_HIGH_WATER = 64 * 1024
@@ -60,8 +59,8 @@ cdef int spare_dict(object item) except -1:
 cdef class Transport(Watcher):
     def __cinit__(self):
         spare_dict(self)
-        self.high_water = DEFAULT_HIGH_WATER
-        self.low_water = DEFAULT_HIGH_WATER // 4
+        self.flow.high = DEFAULT_HIGH_WATER
+        self.flow.low = DEFAULT_HIGH_WATER // 4
         self.enter(TRANSPORT_CLOSED)
 
     @property
@@ -361,16 +360,10 @@ cdef class Transport(Watcher):
 
     cdef int pause_protocol(self) except -1:
         """The kernel has refused more than the high-water mark. Runs in the current context."""
-        if self.is_protocol_paused or self.held_bytes() <= self.high_water:
-            return 0
-        self.is_protocol_paused = True
-        return call_pause_writing(self.reactor, self, self.protocol)
+        return pause_above(&self.flow, self.held_bytes(), self.reactor, self, self.protocol)
 
     cdef int resume_protocol(self) except -1:
-        if not self.is_protocol_paused or self.held_bytes() > self.low_water:
-            return 0
-        self.is_protocol_paused = False
-        return call_resume_writing(self.reactor, self, self.protocol)
+        return resume_below(&self.flow, self.held_bytes(), self.reactor, self, self.protocol)
 
     cdef int note_dropped_write(self) except -1:
         return count_dropped_write(&self.dropped_writes, "socket.send() raised exception.")
@@ -380,13 +373,13 @@ cdef class Transport(Watcher):
 
         Defaults are asyncio's (64 KiB, and a quarter). ValueError unless high >= low >= 0.
         """
-        set_watermarks(&self.high_water, &self.low_water, high, low, DEFAULT_HIGH_WATER)
+        set_watermarks(&self.flow, high, low, DEFAULT_HIGH_WATER)
         self.flush_deferred()
         self.pause_protocol()
 
     def get_write_buffer_limits(self):
         """(low, high) in bytes."""
-        return (self.low_water, self.high_water)
+        return (self.flow.low, self.flow.high)
 
     def get_write_buffer_size(self):
         """Bytes that the kernel has not taken yet."""
@@ -475,7 +468,7 @@ cdef class Transport(Watcher):
 
     @property
     def _protocol_paused(self):
-        return self.is_protocol_paused
+        return self.flow.is_paused
 
     @property
     def _protocol_connected(self):
@@ -513,11 +506,11 @@ cdef class Transport(Watcher):
 
     @property
     def _high_water(self):
-        return self.high_water
+        return self.flow.high
 
     @property
     def _low_water(self):
-        return self.low_water
+        return self.flow.low
 
     def __repr__(self):
         names = {TRANSPORT_OPEN: "open", TRANSPORT_CLOSING: "closing", TRANSPORT_LOST: "closing",
@@ -533,42 +526,11 @@ cdef class Transport(Watcher):
         return f"<{' '.join(words)}>"
 
 
-cdef int call_pause_writing(Reactor reactor, object transport, object protocol) except -1:
-    try:
-        protocol.pause_writing()
-    except BaseException as error:
-        return reactor.callback_failed(error, "protocol.pause_writing() failed", transport, protocol)
-    return 0
-
-
-cdef int call_resume_writing(Reactor reactor, object transport, object protocol) except -1:
-    try:
-        protocol.resume_writing()
-    except BaseException as error:
-        return reactor.callback_failed(error, "protocol.resume_writing() failed", transport, protocol)
-    return 0
-
-
 cdef int count_dropped_write(int *dropped_writes, str warning) except -1:
     """Count a write dropped after the end. Warn a program that goes on writing: once, where asyncio repeats itself."""
     if dropped_writes[0] == DROPPED_WRITES_UNTIL_WARNING:
         logger.warning(warning)
     dropped_writes[0] += 1
-    return 0
-
-
-cdef int set_watermarks(Py_ssize_t *high_water, Py_ssize_t *low_water, object high, object low,
-                        Py_ssize_t default_high) except -1:
-    """Set both marks as set_write_buffer_limits(high, low) asks. Of a fraction, the whole part counts."""
-    if high is None:
-        high = default_high if low is None else 4 * low
-    if low is None:
-        low = high // 4
-    if not high >= low >= 0:
-        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-    high = int(min(high, PY_SSIZE_T_MAX))
-    low_water[0] = int(min(low, PY_SSIZE_T_MAX))
-    high_water[0] = high
     return 0
 
 

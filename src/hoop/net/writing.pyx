@@ -102,7 +102,7 @@ cdef class WritingTransport(Transport):
         cdef Reactor reactor = self.reactor
         if self.is_refused:
             return self.note_refused()
-        if reactor.in_callback and not self.is_prompt and self.unsent.size < self.high_water and may_hold(reactor):
+        if reactor.in_callback and not self.is_prompt and self.unsent.size < self.flow.high and may_hold(reactor):
             if not self.is_flush_due:
                 reactor.defer_flush(self)
             return 0
@@ -183,7 +183,7 @@ cdef class WritingTransport(Transport):
         if self.unsent.size == 0:
             self.is_refused = False
             self.update_interest()
-        if self.is_protocol_paused:
+        if self.flow.is_paused:
             self.reactor.enter_context(self.context)
             self.resume_protocol()  # may write, close or abort
         if self.unsent.size == 0 and self.state < TRANSPORT_LOST:

@@ -2,7 +2,8 @@
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.core.refuse_instances cimport refuse_instances
 from hoop.net.chunks cimport append_chunk
-from hoop.net.transport cimport TRANSPORT_OPEN, set_watermarks
+from hoop.net.flow_control cimport set_watermarks
+from hoop.net.transport cimport TRANSPORT_OPEN
 from hoop.net.writing cimport owned_chunk, owned_chunks
 from hoop.tls.engine cimport TlsEngine
 from hoop.tls.memory_engine cimport new_memory_engine
@@ -75,7 +76,7 @@ cdef class TlsTransport:
 
     @property
     def _protocol_paused(self):
-        return self.session.is_paused
+        return self.session.flow.is_paused
 
     @property
     def _closed(self):
@@ -83,11 +84,11 @@ cdef class TlsTransport:
 
     @property
     def _high_water(self):
-        return self.session.high_water
+        return self.session.flow.high
 
     @property
     def _low_water(self):
-        return self.session.low_water
+        return self.session.flow.low
 
     cdef int check_caller(self) except -1:
         """In debug mode ending a connection that still lives is for the loop's own thread. RuntimeError for others."""
@@ -226,7 +227,7 @@ cdef class TlsTransport:
         Defaults are asyncio's for TLS (512 KiB, and a quarter). ValueError unless high >= low >= 0.
         """
         cdef TlsSession session = self.session
-        set_watermarks(&session.high_water, &session.low_water, high, low, DEFAULT_TLS_HIGH_WATER)
+        set_watermarks(&session.flow, high, low, DEFAULT_TLS_HIGH_WATER)
         if session.stream is not None:
             session.limit_lower()
             session.flush_queue()
@@ -236,7 +237,7 @@ cdef class TlsTransport:
 
     def get_write_buffer_limits(self):
         """(low, high) in bytes."""
-        return (self.session.low_water, self.session.high_water)
+        return (self.session.flow.low, self.session.flow.high)
 
     def get_write_buffer_size(self):
         """Bytes that have not left: plaintext that waits, and ciphertext that hoop's own stream below holds."""
@@ -253,11 +254,11 @@ cdef class TlsTransport:
 
         ValueError unless high >= low >= 0.
         """
-        set_watermarks(&self.read_high_water, &self.read_low_water, high, low, DEFAULT_READ_HIGH_WATER)
+        set_watermarks(&self.reading, high, low, DEFAULT_READ_HIGH_WATER)
 
     def get_read_buffer_limits(self):
         """(low, high) in bytes."""
-        return (self.read_low_water, self.read_high_water)
+        return (self.reading.low, self.reading.high)
 
     def get_read_buffer_size(self):
         """Bytes of ciphertext that have come and are not decrypted yet: while reading is paused."""

@@ -1,5 +1,6 @@
 from hoop.core.flag cimport flag
 from hoop.net.chunks cimport Chunks
+from hoop.net.flow_control cimport FlowControl
 from hoop.tls.tls_connection cimport TlsConnection
 
 cdef enum:
@@ -8,10 +9,8 @@ cdef enum:
 
 cdef class TlsWriting(TlsConnection):
     cdef Chunks plaintext       # what is not encrypted yet
-    cdef Py_ssize_t high_water
-    cdef Py_ssize_t low_water
+    cdef FlowControl flow
     cdef flag is_prompt         # what is written is encrypted and sent at once, not when the callback has ended
-    cdef flag is_paused         # the protocol was told to pause writing
     cdef flag is_lower_paused   # the transport below wants no more for now
     cdef flag is_blocked        # the engine takes no plaintext before the peer has sent something
     cdef int dropped_writes

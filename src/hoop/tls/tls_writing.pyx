@@ -7,8 +7,9 @@ here, by reference. pause_writing() counts only bytes that have to wait for the 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from hoop.core.reactor cimport flush_if_deferred, may_hold
 from hoop.net.chunks cimport append_chunk, chunk_start, consume_chunks, copy_chunks, drop_chunks
+from hoop.net.flow_control cimport pause_above, resume_below
 from hoop.net.stream cimport StreamTransport
-from hoop.net.transport cimport TRANSPORT_LOST, call_pause_writing, call_resume_writing, count_dropped_write
+from hoop.net.transport cimport TRANSPORT_LOST, count_dropped_write
 from hoop.tls.engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT
 from hoop.tls.tls_connection cimport TLS_FLUSHING, TLS_LOST, TLS_OPEN, TlsConnection
 
@@ -18,8 +19,8 @@ cdef enum:
 
 cdef class TlsWriting(TlsConnection):
     def __cinit__(self):
-        self.high_water = DEFAULT_TLS_HIGH_WATER
-        self.low_water = DEFAULT_TLS_HIGH_WATER // 4
+        self.flow.high = DEFAULT_TLS_HIGH_WATER
+        self.flow.low = DEFAULT_TLS_HIGH_WATER // 4
 
     def __dealloc__(self):
         drop_chunks(&self.plaintext)
@@ -70,7 +71,7 @@ cdef class TlsWriting(TlsConnection):
         self.encrypt_queue()
         if self.state >= TLS_LOST:
             return 0
-        if self.is_paused:
+        if self.flow.is_paused:
             self.resume_protocol()
         else:
             self.note_refused()
@@ -142,19 +143,15 @@ cdef class TlsWriting(TlsConnection):
 
     cdef int pause_protocol(self) except -1:
         # Bytes that are only deferred, here or below, do not count.
-        if self.is_paused or not self.is_connected or not (self.is_lower_paused or self.is_blocked):
+        if not (self.is_lower_paused or self.is_blocked) or not self.is_connected or self.state > TLS_OPEN:
             return 0
-        if self.unsent() <= self.high_water or self.state > TLS_OPEN:
-            return 0
-        self.is_paused = True
-        return call_pause_writing(self.reactor, self.transport, self.protocol)
+        return pause_above(&self.flow, self.unsent(), self.reactor, self.transport, self.protocol)
 
     cdef int resume_protocol(self) except -1:
         # Not paused below means that what it holds is under our low-water mark (limit_lower).
-        if self.is_lower_paused or self.is_blocked or self.plaintext.size > self.low_water:
+        if self.is_lower_paused or self.is_blocked:
             return 0
-        self.is_paused = False
-        return call_resume_writing(self.reactor, self.transport, self.protocol)
+        return resume_below(&self.flow, self.plaintext.size, self.reactor, self.transport, self.protocol)
 
     def pause_writing(self):
         """The transport below is full."""
@@ -169,6 +166,6 @@ cdef class TlsWriting(TlsConnection):
     cdef int limit_lower(self) except -1:
         """Have the stream below call resume_writing() no later than our own low-water mark asks for."""
         cdef StreamTransport stream = self.stream
-        stream.high_water = min(stream.high_water, self.low_water)
-        stream.low_water = min(stream.low_water, stream.high_water // 4)
+        stream.flow.high = min(stream.flow.high, self.flow.low)
+        stream.flow.low = min(stream.flow.low, stream.flow.high // 4)
         return 0
