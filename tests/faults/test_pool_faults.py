@@ -455,7 +455,7 @@ def test_a_pool_that_nobody_holds_ends_its_threads() -> None:
 def test_a_loop_forgets_pools_that_are_over() -> None:
     def crews() -> int:
         """How many there are in the process."""
-        return sum(isinstance(thing, hoop.jobs.crew.Crew) for thing in gc.get_objects())
+        return sum(type(thing) is hoop.jobs.crew.Crew for thing in gc.get_objects())
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
