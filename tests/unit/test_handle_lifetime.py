@@ -216,9 +216,12 @@ def test_an_abandoned_loop_is_collected_with_its_open_handles(loop_factory: Call
         accepted.clear()
         gc.collect()
         gc.collect()
+    told = [str(warning.message) for warning in caught]
+    caught.clear()  # a warning keeps its source, and from Python 3.15 on a weak reference shows that
+    gc.collect()
     assert reference() is None
     assert open_descriptors() == before
-    assert sum("unclosed event loop" in str(warning.message) for warning in caught) == 1
+    assert sum("unclosed event loop" in message for message in told) == 1
 
 
 # ---- what a handle that is not read does when its peer goes (the table in docs/handles.md) ---------------------------
