@@ -21,6 +21,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 C_SERVER = "c"  # stands beside the loops in results: the echo server written in C
+NODE = "node"  # the same: a server written in JavaScript, where Node is installed
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.build import program
-from bench.loops import C_SERVER
+from bench.build import BENCH, program
+from bench.loops import C_SERVER, NODE
 from bench.measure import Cores
 from bench.processes import CRASH_GRACE_S, START_LIMIT_S, Child, ChildFailed, run_client, running
 from bench.progress import Display, Steps, bar
@@ -38,8 +39,16 @@ class Setting:
 
 
 def contenders_of(workload: Workload, loops: Sequence[str]) -> list[str]:
-    """Who is measured on a workload, the C server first."""
-    return [*([C_SERVER] if workload.has_c_server else []), *filter(workload.takes, loops)]
+    """Who is measured on a workload, servers in C and in JavaScript first."""
+    others = [C_SERVER] if workload.has_c_server else []
+    if workload.node_server and has_node():
+        others.append(NODE)
+    return [*others, *filter(workload.takes, loops)]
+
+
+def has_node() -> bool:
+    """Whether Node is installed."""
+    return shutil.which("node") is not None
 
 
 def round_order(contenders: Sequence[str], number: int) -> list[str]:
@@ -51,6 +60,8 @@ def server_command(workload: Workload, contender: str) -> list[str]:
     """The command line of the server program."""
     if contender == C_SERVER:
         return [program("echo_server")]
+    if contender == NODE:
+        return ["node", str(BENCH / "servers" / f"{workload.node_server}.js")]
     return [sys.executable, "-m", f"bench.servers.{workload.server}", "--loop", contender]
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from bench import c10k, file_rounds, idle_memory, micro_rounds, plot
 from bench.build import BENCH, BuildError, build_programs
-from bench.loops import LOOPS, how_to_get
+from bench.loops import LOOPS, NODE, how_to_get
 from bench.measure import Cores, choose_cores, machine
 from bench.progress import Display, Steps
 from bench.report import micro_table, workload_table
 from bench.results import WorkloadResult
-from bench.rounds import Setting, Timing, contenders_of, measure_workload
+from bench.rounds import Setting, Timing, contenders_of, has_node, measure_workload
 from bench.workloads import WORKLOADS, Workload
 
 RESULTS = BENCH / "results"
@@ -163,6 +163,8 @@ def measure(run: Run) -> None:
         result = measure_workload(workload, run.loops, setting)
         run.workloads.append(result)
         missing = {name: reason for name, reason in run.missing.items() if workload.takes(name)}
+        if workload.node_server and not has_node():
+            missing[NODE] = "not installed"
         run.display.say(workload_table(result, missing), to=sys.stdout)
     if with_micro:
         rounds = micro_rounds.MicroRounds(run.whole_loops(), run.preset.micro_seconds, run.display, steps)

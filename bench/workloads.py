@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.build import is_built
 from bench.loops import LOOPS
 
 KIB = 1024
+LINE = 32  # bytes, with its end
+PAGE = "Hello, world!"
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Workload:
     client: str
     client_arguments: tuple[str, ...]
     has_c_server: bool = True  # the C echo server does the same work: the limit
+    node_server: str | None = None  # a program in JavaScript of bench/servers does the same work
     packages: tuple[str, ...] = ()  # of the server, beside the loop
     loops: tuple[str, ...] = ()  # that can run the server; none stands for all
 
@@ -36,6 +39,22 @@ class Workload:
         if self.loops and loop not in self.loops:
             return False
         return LOOPS[loop].servers is None or self.server in LOOPS[loop].servers
+
+
+def http(name: str, title: str, server: str, packages: tuple[str, ...], body: str | None = PAGE) -> Workload:
+    """GETs on 64 kept connections; each answer's body must be `body`, if that is given."""
+    arguments = ("--connections", "64", "--path", "/", *(("--body", body) if body else ()))
+    title = f"{title}, keep-alive, 64 connections"
+    return Workload(name, title, server, "http_client", arguments, has_c_server=False, packages=packages)
+
+
+def lines(server: str, title: str) -> Workload:
+    """Messages of ten short lines, echoed; 50 connections."""
+    arguments = ("--size", str(10 * LINE), "--line", str(LINE), "--connections", "50", "--depth", "1")
+    title = f"10 lines of {LINE} B a message, {title}, 50 connections"
+    return Workload(
+        f"{server.replace('_', '-')}-10", title, f"{server}_echo", "echo_client", arguments, has_c_server=False
+    )
 
 
 def tls_echo(*, size: int, connections: int) -> Workload:
@@ -58,7 +77,7 @@ def echo(server: str, *, size: int, connections: int, depth: int = 1) -> Workloa
 
 
 WORKLOADS: tuple[Workload, ...] = (
-    echo("protocol", size=KIB, connections=10),
+    replace(echo("protocol", size=KIB, connections=10), node_server="net_echo"),
     echo("protocol", size=KIB, connections=200),
     echo("protocol", size=64 * KIB, connections=50),
     echo("protocol", size=KIB, connections=10, depth=16),
@@ -79,9 +98,21 @@ WORKLOADS: tuple[Workload, ...] = (
         "echo_client",
         ("--size", str(KIB), "--connections", "100", "--depth", "1"),
     ),
+    lines("lines", "asyncio's streams, readline"),
+    lines("pieces", "asyncio's streams, readexactly"),
+    lines("own_lines", "readline; hoop with its own compiled streams, the others with asyncio's"),
+    lines("own_pieces", "readexactly; hoop with its own compiled streams, the others with asyncio's"),
     echo("sock", size=KIB, connections=10),
     tls_echo(size=KIB, connections=100),
     tls_echo(size=64 * KIB, connections=50),
+    Workload(
+        "tls-handshake",
+        "connect, TLS 1.3 handshake, close; 16 at a time",
+        "tls_echo",
+        "tls_connect_client",
+        ("--connections", "16"),
+        has_c_server=False,
+    ),
     Workload(
         "udp-512-window32",
         "UDP echo, 512 B, one client with 32 datagrams in flight (sendmmsg, recvmmsg)",
@@ -97,13 +128,16 @@ WORKLOADS: tuple[Workload, ...] = (
         "connect_client",
         ("--size", "64", "--connections", "16"),
     ),
-    Workload(
-        "uvicorn",
-        "uvicorn + httptools, plain text, keep-alive, 64 connections",
-        "uvicorn_plain",
-        "http_client",
-        ("--connections", "64", "--path", "/", "--body", "Hello, world!"),
-        has_c_server=False,
-        packages=("uvicorn", "httptools"),
+    replace(
+        http("uvicorn", "uvicorn + httptools, plain text", "uvicorn_plain", ("uvicorn", "httptools")),
+        node_server="http",
+    ),
+    http("aiohttp", "aiohttp's server with its parser in C, plain text", "aiohttp_plain", ("aiohttp",)),
+    http(
+        "fastapi-10k",
+        "FastAPI by uvicorn + httptools, 10 KiB of JSON",
+        "fastapi_json",
+        ("fastapi", "uvicorn", "httptools"),
+        body=None,
     ),
 )

@@ -234,7 +234,10 @@ int main(int argc, char **argv)
         .options = {.host = "127.0.0.1", .connections = 10, .size = 1024, .depth = 1, .warmup = 0.2, .duration = 1.0},
     };
     load_options_parse(&client.options, argc, argv);
-    pattern_prepare();
+    if (client.options.line > 0)
+        pattern_prepare_lines(client.options.line);
+    else
+        pattern_prepare();
     struct descriptor_limits limits;
     (void)descriptor_limits_raise(&limits); /* if that is too few, connecting says so */
     int result = endpoint_set(&client.endpoint, client.options.host, client.options.port);

@@ -12,7 +12,7 @@ enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60, ANSWER_LIMIT_SECONDS = 3 };
 
 /* clang-format off */
 enum option_code {
-    HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, RATE, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, PATH, BODY
+    HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, RATE, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, LINE, PATH, BODY
 };
 /* clang-format on */
 
@@ -29,6 +29,7 @@ static const struct option long_options[] = {
     {"server-pid", required_argument, NULL, SERVER_PID},
     {"sources", required_argument, NULL, SOURCES},
     {"block", no_argument, NULL, BLOCK},
+    {"line", required_argument, NULL, LINE},
     {"path", required_argument, NULL, PATH},
     {"body", required_argument, NULL, BODY},
     {NULL, 0, NULL, 0},
@@ -61,6 +62,7 @@ static void option_apply(struct load_options *options, int code, const char *tex
     case SERVER_PID: options->server_pid = (pid_t)number(text, 1, 1 << 30); break;
     case SOURCES: options->sources = (unsigned)number(text, 0, 250); break;
     case BLOCK: options->block = true; break;
+    case LINE: options->line = (unsigned)number(text, 2, 1 << 20); break;
     case PATH: options->path = text; break;
     case BODY: options->body = text; break;
     default: exit(2); /* getopt_long has said what is wrong */

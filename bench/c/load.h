@@ -25,6 +25,7 @@ struct load_options {
     pid_t server_pid;   /* whose CPU time to report; 0: of no process */
     unsigned sources;   /* source addresses, see struct endpoint */
     bool block;         /* sleep in epoll_wait instead of spinning: for a machine with one core */
+    unsigned line;      /* bytes of a line: every line-th byte of what is sent is its end; 0: no lines */
     const char *path;   /* of an HTTP request */
     const char *body;   /* that an HTTP response must have; NULL: any */
 };

@@ -16,6 +16,10 @@ enum {
 
 void pattern_prepare(void);
 
+/* The same in lines: every `line`-th byte of a stream is a line feed, and no other byte is one. The period is then the
+ * largest multiple of `line` below the prime, and streams begin where lines do. */
+void pattern_prepare_lines(unsigned line);
+
 /* `stream` is the connection's number, `offset` the position in its stream; PATTERN_MAX_PIECE bytes are readable. */
 const char *pattern_at(uint32_t stream, uint64_t offset);
 

@@ -24,10 +24,10 @@ async def application(
     await send({"type": "http.response.body", "body": BODY})
 
 
-def make_server() -> uvicorn.Server:
+def make_server(served: Any = application) -> uvicorn.Server:
     """A server with uvicorn's defaults, but without a log line for each request."""
     config = uvicorn.Config(
-        application, http="httptools", ws="none", lifespan="off", log_level="warning", access_log=False, backlog=BACKLOG
+        served, http="httptools", ws="none", lifespan="off", log_level="warning", access_log=False, backlog=BACKLOG
     )
     return uvicorn.Server(config)
 
