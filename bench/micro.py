@@ -20,13 +20,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, cast
 
+from bench import micro_asyncio
 from bench.loops import LOOPS, LoopFactory, find_loop
+from bench.micro_asyncio import BATCH, Batch, Loop
 from bench.servers.serving import settle_allocator
 
-Loop = asyncio.AbstractEventLoop
-Batch = Callable[[], Awaitable[int]]  # does some operations and returns how many
-
-BATCH = 1000  # operations
 PENDING_TIMERS = 10_000
 THREAD_BATCH = 100  # operations that wait for another thread
 DIGEST_SIZE = 65_536
@@ -240,18 +238,6 @@ def reader_add_remove(loop: Loop) -> Batch:
     return batch
 
 
-def create_task(loop: Loop) -> Batch:
-    async def empty() -> None:
-        pass
-
-    async def batch() -> int:
-        for task in [loop.create_task(empty()) for _ in range(BATCH)]:
-            await task
-        return BATCH
-
-    return batch
-
-
 class PingPong(asyncio.DatagramProtocol):
     """One end of a UDP exchange: sends back what it receives, and counts down."""
 
@@ -305,7 +291,13 @@ BENCHMARKS: dict[str, Micro] = {
         Micro(call_soon_batch, "call_soon, 1000 at once"),
         Micro(call_soon_chain, "call_soon, one a turn"),
         Micro(sleep_zero, "await sleep(0)"),
-        Micro(create_task, "create_task, await it"),
+        Micro(micro_asyncio.create_task, "create_task, await it"),
+        Micro(micro_asyncio.gather, "gather of 1000, each waits a turn"),
+        Micro(micro_asyncio.wait_for, "wait_for, ends in time"),
+        Micro(micro_asyncio.timeout_cancelled, "asyncio.timeout, ends in time"),
+        Micro(micro_asyncio.timeout_expired, "asyncio.timeout, expires"),
+        Micro(micro_asyncio.queue, "Queue: put and get, two tasks"),
+        Micro(micro_asyncio.lock, "Lock: ten tasks, each keeps it a turn"),
         Micro(call_later_cancel, "call_later + cancel, 10k pending"),
         Micro(call_later_fire_zero, "call_later(0), fires"),
         Micro(call_later_fire, "call_later(1 ms), fires (CPU time)", clock_ns=time.process_time_ns),
@@ -356,6 +348,17 @@ async def _repeat(micro: Micro, batch: Batch, seconds: float) -> list[Spent]:
     return results
 
 
+def summary_of(results: list[Spent]) -> dict[str, object]:
+    """By the benchmark's clock the median and the least of all batches; of the CPU the median."""
+    clock_ns = [spent.clock_ns for spent in results]
+    return {
+        "median_ns": statistics.median(clock_ns),
+        "least_ns": min(clock_ns),
+        "median_cpu_ns": statistics.median(spent.cpu_ns for spent in results),
+        "batches": len(results),
+    }
+
+
 def main() -> None:
     """Run the benchmarks named on the command line."""
     parser = argparse.ArgumentParser()
@@ -372,11 +375,11 @@ def main() -> None:
             os.sched_setaffinity(0, cores if micro.threads else {min(cores)})
         print(json.dumps({"begin": name}), flush=True)
         try:
-            results = [spent.clock_ns for spent in run_benchmark(micro, factory, arguments.seconds)]
+            results = run_benchmark(micro, factory, arguments.seconds)
         except Exception as error:  # whatever a loop raises is its result
             answer: dict[str, object] = {"failure": f"{type(error).__name__} {error}".strip()[:160]}
         else:
-            answer = {"median_ns": statistics.median(results), "least_ns": min(results), "batches": len(results)}
+            answer = summary_of(results)
         print(json.dumps({"end": name} | answer), flush=True)
 
 

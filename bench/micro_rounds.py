@@ -14,7 +14,7 @@ from bench.rounds import round_order
 
 TITLES = {name: micro.title for name, micro in BENCHMARKS.items()}
 
-Answer = dict[str, Any]  # with "median_ns", "least_ns" and "batches", or with "failure"
+Answer = dict[str, Any]  # with "median_ns", "least_ns", "median_cpu_ns" and "batches", or with "failure"
 
 
 class MicroRounds:
@@ -30,7 +30,8 @@ class MicroRounds:
         }  # by benchmark, by loop, one for each round
 
     def measure(self, rounds: int) -> dict[str, dict[str, Any]]:
-        """All rounds. The result has by benchmark, by loop: "median_ns", "least_ns" and "rounds", or "failure"."""
+        """All rounds. The result has by benchmark, by loop: "median_ns", "least_ns", "cpu_ns" and "rounds", or
+        "failure"."""
         for number in range(rounds):
             for loop in round_order(self._loops, number):
                 text = f"micro, round {number + 1}, {loop}"
@@ -81,4 +82,5 @@ def _combine(answers: Sequence[Answer]) -> dict[str, Any]:
         return {"failure": failures[0]}
     medians = [float(answer["median_ns"]) for answer in answers]
     least = min(float(answer["least_ns"]) for answer in answers)
-    return {"median_ns": statistics.median(medians), "least_ns": least, "rounds": medians}
+    cpu_ns = statistics.median(float(answer["median_cpu_ns"]) for answer in answers)
+    return {"median_ns": statistics.median(medians), "least_ns": least, "cpu_ns": cpu_ns, "rounds": medians}
