@@ -73,13 +73,14 @@ def measure_once(workload: Workload, contender: str, timing: Timing, cores: Core
         except ChildFailed as failure:
             raise ChildFailed(f"server: {failure}") from None
         try:
-            return _load(workload, server, port, timing, cores)
+            return load(workload, server, port, timing, cores)
         except ChildFailed as failure:
             ending = server.ending(CRASH_GRACE_S)
             raise ChildFailed(f"server {ending}" if ending else str(failure)) from None
 
 
-def _load(workload: Workload, server: Child, port: int, timing: Timing, cores: Cores) -> Sample:
+def load(workload: Workload, server: Child, port: int, timing: Timing, cores: Cores) -> Sample:
+    """One window of a client. ChildFailed, with the reason, if anything goes wrong."""
     command = [program(workload.client), "--port", str(port), "--server-pid", str(server.pid)]
     command += ["--warmup", str(timing.warmup_s), "--duration", str(timing.seconds), *workload.client_arguments]
     if not cores.are_separate:

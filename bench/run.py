@@ -101,6 +101,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     length.add_argument("--quick", action="store_true", help="short windows: two to three minutes in all")
     length.add_argument("--full", action="store_true", help="long windows and more rounds: half an hour or so")
     parser.add_argument(
+        "--targets",
+        action="store_true",
+        help="what hoop must reach, row by row; has options of its own: `--targets --help`",
+    )
+    parser.add_argument(
         "--only",
         action="append",
         choices=names,
@@ -153,7 +158,7 @@ def start(arguments: argparse.Namespace) -> Run:
 def measure(run: Run) -> None:
     """Everything that was asked for, a table after each part."""
     only = run.arguments.only
-    workloads = [workload for workload in WORKLOADS if not only or workload.name in only]
+    workloads = [one for one in WORKLOADS if (one.name in only if only else not one.only_targets)]
     with_micro = not only or MICRO in only
     with_files = not only or FILES in only
     file_steps = file_rounds.count_steps(run.whole_loops(), run.preset.micro_rounds) if with_files else 0
@@ -235,6 +240,11 @@ def save(run: Run) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--targets" in given:
+        from bench.targets import run as targets_run
+
+        return targets_run.main([argument for argument in given if argument != "--targets"])
     run = start(parse_arguments(arguments))
     try:
         build_programs()

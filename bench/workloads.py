@@ -13,6 +13,23 @@ LINE = 32  # bytes, with its end
 PAGE = "Hello, world!"
 
 
+def size_name(size: int) -> str:
+    """As names have it: 64b, 1k, 1m."""
+    if size < KIB:
+        return f"{size}b"
+    return f"{size // KIB}k" if size < KIB * KIB else f"{size // KIB // KIB}m"
+
+
+def size_title(size: int) -> str:
+    """As titles have it: 64 B, 1 KiB, 1 MiB."""
+    number, unit = size_name(size)[:-1], {"b": "B", "k": "KiB", "m": "MiB"}[size_name(size)[-1]]
+    return f"{number} {unit}"
+
+
+def connections_title(connections: int) -> str:
+    return f"{connections} connection{'s' if connections > 1 else ''}"
+
+
 @dataclass(frozen=True)
 class Workload:
     """One line of work. `server` names a module of bench.servers, `client` a program of bench/c."""
@@ -26,6 +43,7 @@ class Workload:
     node_server: str | None = None  # a program in JavaScript of bench/servers does the same work
     packages: tuple[str, ...] = ()  # of the server, beside the loop
     loops: tuple[str, ...] = ()  # that can run the server; none stands for all
+    only_targets: bool = False  # belongs to `--targets`; elsewhere it is measured where `--only` names it
 
     def missing_packages(self) -> list[str]:
         """What this workload needs and that is not installed."""
@@ -60,15 +78,15 @@ def lines(server: str, title: str) -> Workload:
 def tls_echo(*, size: int, connections: int) -> Workload:
     """As `echo` with protocols, over TLS 1.3."""
     arguments = ("--size", str(size), "--connections", str(connections), "--depth", "1")
-    title = f"protocol echo over TLS 1.3, {size // KIB} KiB, {connections} connections"
-    name = f"tls-{size // KIB}k-{connections}"
+    title = f"protocol echo over TLS 1.3, {size_title(size)}, {connections_title(connections)}"
+    name = f"tls-{size_name(size)}-{connections}"
     return Workload(name, title, "tls_echo", "tls_echo_client", arguments, has_c_server=False)
 
 
 def echo(server: str, *, size: int, connections: int, depth: int = 1) -> Workload:
     """An echo workload; `size` in bytes, `depth` the messages in flight on each connection."""
-    name = f"{server}-{size // KIB}k-{connections}"
-    title = f"{server} echo, {size // KIB} KiB, {connections} connections"
+    name = f"{server}-{size_name(size)}-{connections}"
+    title = f"{server} echo, {size_title(size)}, {connections_title(connections)}"
     if depth > 1:
         name += f"-depth{depth}"
         title += f", {depth} in flight on each"
@@ -103,6 +121,7 @@ WORKLOADS: tuple[Workload, ...] = (
     lines("own_lines", "readline; hoop with its own compiled streams, the others with asyncio's"),
     lines("own_pieces", "readexactly; hoop with its own compiled streams, the others with asyncio's"),
     echo("sock", size=KIB, connections=10),
+    replace(echo("sock", size=KIB, connections=100), only_targets=True),
     tls_echo(size=KIB, connections=100),
     tls_echo(size=64 * KIB, connections=50),
     Workload(

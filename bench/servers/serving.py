@@ -27,9 +27,12 @@ def run_server(serve: Serve, make_socket: Callable[[], socket.socket] | None = N
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", required=True, choices=list(LOOPS))
-    kind = find_loop(parser.parse_known_args()[0].loop)  # a server may have options of its own
+    parser.add_argument("--fresh", action="store_true", help="leave malloc as a new process has it")
+    arguments, _ = parser.parse_known_args()  # a server may have options of its own
+    kind = find_loop(arguments.loop)
     descriptor_limit = raise_descriptor_limit()
-    settle_allocator()
+    if not arguments.fresh:
+        settle_allocator()
     threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
 
     async def main() -> None:

@@ -1,0 +1,138 @@
+"""The parts of the benchmark that hand over figures to `--targets`, in the order in which they run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from bench import file_rounds, idle_memory, imports, micro_rounds
+from bench.build import TLS_FILE
+from bench.loops import LOOPS
+from bench.rounds import Setting, contenders_of, measure_workload
+from bench.targets import sizes
+from bench.targets.figures import Figure, NotMeasured, Part, Session, figure_of_workload, figures_of_micro
+from bench.workloads import WORKLOADS, Workload
+
+NOT_JUDGED = ("limited-1k-10",)  # has no peer
+IMPORT_ROUNDS = 10
+
+
+def whole_loops(session: Session) -> list[str]:
+    """The loops that are measured on more than some kinds of server."""
+    return [name for name in session.loops if LOOPS[name].servers is None]
+
+
+# ---- servers under load ----------------------------------------------------------------------------------------------
+
+
+def _wanted_workloads(only: Sequence[str] | None) -> list[Workload]:
+    return [one for one in WORKLOADS if one.name not in NOT_JUDGED and (only is None or one.name in only)]
+
+
+def _count_servers(session: Session, only: Sequence[str] | None) -> int:
+    contenders = sum(len(contenders_of(one, session.loops)) for one in _wanted_workloads(only))
+    return contenders * session.rounds(session.lengths.timing.rounds)
+
+
+def _measure_servers(session: Session, only: Sequence[str] | None) -> list[Figure]:
+    timing = replace(session.lengths.timing, rounds=session.rounds(session.lengths.timing.rounds))
+    setting = Setting(timing, session.cores, session.display, session.steps)
+    figures = []
+    for workload in _wanted_workloads(only):
+        result = measure_workload(workload, session.loops, setting)
+        if not result.skipped:
+            figures.append(figure_of_workload(result))
+    return figures
+
+
+# ---- what else the benchmark has -------------------------------------------------------------------------------------
+
+
+def _count_micro(session: Session, _only: Sequence[str] | None) -> int:
+    return len(whole_loops(session)) * session.rounds(session.lengths.micro_rounds)
+
+
+def _measure_micro(session: Session, _only: Sequence[str] | None) -> list[Figure]:
+    lengths = session.lengths
+    rounds = micro_rounds.MicroRounds(whole_loops(session), lengths.micro_seconds, session.display, session.steps)
+    return figures_of_micro(rounds.measure(session.rounds(lengths.micro_rounds)), micro_rounds.TITLES)
+
+
+def _count_files(session: Session, _only: Sequence[str] | None) -> int:
+    return file_rounds.count_steps(whole_loops(session), session.rounds(session.lengths.micro_rounds))
+
+
+def _measure_files(session: Session, _only: Sequence[str] | None) -> list[Figure]:
+    lengths = session.lengths
+    outcomes = file_rounds.measure_all(
+        whole_loops(session),
+        session.rounds(lengths.micro_rounds),
+        lengths.micro_seconds,
+        session.display,
+        session.steps,
+    )
+    figures = {name: Figure(f"files/{name}", title) for name, (_, title) in file_rounds.WORKLOADS.items()}
+    for outcome in outcomes:
+        for name, figure in figures.items():
+            if outcome["failure"] is not None:
+                figure.failures[outcome["contender"]] = outcome["failure"]
+            else:
+                figure.add("us", outcome["contender"], outcome["us"][name])
+                figure.add("cpu_us", outcome["contender"], outcome["cpu_us"][name])
+    return list(figures.values())
+
+
+def _count_memory(session: Session, _only: Sequence[str] | None) -> int:
+    return 1
+
+
+def _measure_memory(session: Session, _only: Sequence[str] | None) -> list[Figure]:
+    options = idle_memory.Options(session.lengths.held)
+    outcomes = idle_memory.measure_all(session.loops, options, session.cores, session.display)
+    session.steps.advance()
+    figures = {
+        name: Figure(f"memory/{name}", f"an idle connection: {title}") for name, title in idle_memory.SERVERS.items()
+    }
+    for outcome in outcomes:
+        figure = figures[outcome["server"]]
+        if outcome["failure"] is not None:
+            figure.failures[outcome["loop"]] = outcome["failure"]
+            continue
+        for metric, stage in (("kib", "echoed"), ("opened_kib", "opened"), ("bulk_kib", "bulk")):
+            figure.add(metric, outcome["loop"], outcome[stage] / idle_memory.KIB)
+    return [figure for name, figure in figures.items() if name != "tls_echo" or TLS_FILE.exists()]
+
+
+def _count_imports(_session: Session, _only: Sequence[str] | None) -> int:
+    return 1
+
+
+def _measure_imports(session: Session, _only: Sequence[str] | None) -> list[Figure]:
+    names = [name for name in imports.MODULES if importlib.util.find_spec(name.partition(":")[0]) is not None]
+    if "hoop" not in names:
+        raise NotMeasured("hoop is not installed")
+    figure = Figure("import", f"import, after {imports.BASE}")
+    for name, rounds in imports.measure(names, session.rounds(IMPORT_ROUNDS)).items():
+        for metric, key in (("ms", "ms"), ("cpu_ms", "CPU ms"), ("mb", "MB")):
+            figure.add(metric, name, [float(one[key]) for one in rounds if one.get(key) is not None])
+    session.steps.advance()
+    return [figure]
+
+
+def _has_server(name: str) -> bool:
+    return any(one.name == name for one in WORKLOADS)
+
+
+def _starts_with(prefix: str) -> Callable[[str], bool]:
+    return lambda name: name.startswith(prefix)
+
+
+PARTS: tuple[Part, ...] = (
+    Part("servers", "servers under load", _has_server, _measure_servers, _count_servers, repeats=True),
+    *sizes.PARTS,
+    Part("micro", "single operations", _starts_with("micro/"), _measure_micro, _count_micro),
+    Part("files", "whole files", _starts_with("files/"), _measure_files, _count_files),
+    Part("memory", "memory of idle connections", _starts_with("memory/"), _measure_memory, _count_memory),
+    Part("imports", "importing", _starts_with("import"), _measure_imports, _count_imports),
+)

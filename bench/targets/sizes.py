@@ -1,0 +1,163 @@
+"""The size matrix: echoes of 64 B to 1 MiB at 1 and 50 connections, each in a really fresh process, and again in the
+same process after connections of other sizes have come and gone.
+
+No server here frees a large block first (see servers/serving.py): the first window meets malloc as a new process has
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from bench.build import program
+from bench.measure import Cores
+from bench.processes import CRASH_GRACE_S, START_LIMIT_S, ChildFailed, run_client, running
+from bench.results import Sample
+from bench.rounds import Timing, contenders_of, load, round_order, server_command
+from bench.targets.figures import Figure, Part, Session
+from bench.workloads import KIB, Workload, echo, tls_echo
+
+SIZES = (64, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1024 * KIB)  # bytes
+CONNECTIONS = (1, 50)
+KINDS = ("protocol", "buffered", "streams", "tls")
+STATES = ("fresh", "churned")
+PEERS = {  # those that can be the best; the others are in the rows of other parts
+    "protocol": ("asyncio", "uvloop", "blazio", "zuvloop"),
+    "buffered": ("asyncio", "uvloop", "blazio", "zuvloop"),
+    "streams": ("uvloop", "blazio", "zuvloop"),
+    "tls": ("asyncio", "aiofastnet", "blazio"),
+}
+CHURN = (  # clients that come and go: connections, size, seconds
+    (100, 64, 0.02),
+    (20, 256 * KIB, 0.06),
+    (50, 16 * KIB, 0.03),
+)
+CHURN_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True)
+class SizeCell:
+    """One cell of the matrix: the workload, and whether its server is fresh or has had other connections before."""
+
+    kind: str
+    size: int
+    connections: int
+    state: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.workload.name}/{self.state}"
+
+    @property
+    def workload(self) -> Workload:
+        if self.kind == "tls":
+            return tls_echo(size=self.size, connections=self.connections)
+        workload = echo(self.kind, size=self.size, connections=self.connections)
+        return replace(workload, has_c_server=self.has_limit)
+
+    @property
+    def title(self) -> str:
+        return f"{self.workload.title}, {self.state}"
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether a server in C does the same: streams are a task for each connection, which none in C has."""
+        return self.kind in ("protocol", "buffered")
+
+
+CELLS = tuple(
+    SizeCell(kind, size, connections, state)
+    for kind in KINDS
+    for size in SIZES
+    for connections in CONNECTIONS
+    for state in STATES
+)
+
+
+def _workloads(kind: str, only: Sequence[str] | None) -> Iterator[SizeCell]:
+    """A cell for each process that must be started: both states are measured in it."""
+    wanted = [cell for cell in CELLS if cell.kind == kind and (only is None or cell.name in only)]
+    seen = set()
+    for cell in wanted:
+        if cell.workload.name not in seen:
+            seen.add(cell.workload.name)
+            yield cell
+
+
+def _contenders(cell: SizeCell, session: Session) -> list[str]:
+    loops = [loop for loop in session.loops if loop == "hoop" or loop in PEERS[cell.kind]]
+    return contenders_of(cell.workload, loops)
+
+
+def _measure_once(workload: Workload, contender: str, timing: Timing, cores: Cores) -> list[Sample]:
+    """A window in a fresh process, and one after churn. ChildFailed, with the reason, if anything goes wrong."""
+    command = server_command(workload, contender)
+    if contender != "c":
+        command.append("--fresh")
+    with running(command, cores.server) as server:
+        try:
+            port = int(server.read_json(START_LIMIT_S)["port"])
+            fresh = load(workload, server, port, timing, cores)
+            _churn(workload, port, cores)
+            return [fresh, load(workload, server, port, timing, cores)]
+        except ChildFailed as failure:
+            ending = server.ending(CRASH_GRACE_S)
+            raise ChildFailed(f"server {ending}" if ending else str(failure)) from None
+
+
+def _churn(workload: Workload, port: int, cores: Cores) -> None:
+    for connections, size, seconds in CHURN:
+        command = [program(workload.client), "--port", str(port), "--connections", str(connections)]
+        command += ["--size", str(size), "--warmup", "0", "--duration", str(seconds)]
+        report = run_client(command, cores.client, CHURN_LIMIT_S)
+        if report["errors"]:
+            raise ChildFailed(f"churn: {report['first_error']}")
+
+
+def _measure_kind(kind: str, session: Session, only: Sequence[str] | None) -> list[Figure]:
+    timing = session.lengths.size_timing
+    figures: list[Figure] = []
+    for cell in _workloads(kind, only):
+        by_state = {state: Figure((one := replace(cell, state=state)).name, one.title) for state in STATES}
+        contenders = _contenders(cell, session)
+        for number in range(session.rounds(timing.rounds)):
+            for contender in round_order(contenders, number):
+                _add_round(cell, contender, by_state, session)
+        figures += by_state.values()
+    return figures
+
+
+def _add_round(cell: SizeCell, contender: str, by_state: dict[str, Figure], session: Session) -> None:
+    workload = cell.workload
+    text = f"{workload.name}: {contender}"
+    if contender not in by_state[STATES[0]].failures:
+        try:
+            samples = _measure_once(workload, contender, session.lengths.size_timing, session.cores)
+        except ChildFailed as failure:
+            for figure in by_state.values():
+                figure.failures[contender] = str(failure)
+            text += f" failed: {failure}"
+        else:
+            for figure, sample in zip(by_state.values(), samples, strict=True):
+                for metric in ("cpu_us", "rate", "p50_us", "p99_us"):
+                    figure.add(metric, contender, float(getattr(sample, metric)))
+            text += f" {samples[0].cpu_us:.2f} and {samples[1].cpu_us:.2f} µs CPU/req"
+    session.steps.advance()
+    session.display.show([session.steps.line(text)], summary=f"[{session.steps.finished}/{session.steps.total}] {text}")
+
+
+def _part(kind: str) -> Part:
+    def measure(session: Session, only: Sequence[str] | None) -> list[Figure]:
+        return _measure_kind(kind, session, only)
+
+    def count(session: Session, only: Sequence[str] | None) -> int:
+        rounds = session.rounds(session.lengths.size_timing.rounds)
+        return sum(len(_contenders(cell, session)) for cell in _workloads(kind, only)) * rounds
+
+    title = f"{kind}: messages of 64 B to 1 MiB, in a fresh process and after churn"
+    names = {cell.name for cell in CELLS if cell.kind == kind}
+    return Part(f"sizes-{kind}", title, names.__contains__, measure, count, repeats=True)
+
+
+PARTS = tuple(_part(kind) for kind in KINDS)

@@ -1,0 +1,88 @@
+"""The table of targets: what hoop must reach in each figure, by the server's CPU time where a row says nothing else.
+
+`compared(r)` is at most r times the best peer, `compared(r, NAME)` the same of one contender, `itself(v)` the figure's
+own value. Of a rate these are what it must at least be. A row that is not here is shown in the results, and not judged.
+"""
+
+from __future__ import annotations
+
+from bench.loops import C_SERVER
+from bench.targets.figures import NODE
+from bench.targets.rows import Requirement, Row, compared, itself, row
+from bench.targets.sizes import CELLS, SizeCell
+
+UVLOOP = "uvloop"
+
+SERVERS = (
+    row("protocol-1k-10", compared(1.05, C_SERVER), compared(1.0)),
+    row("protocol-1k-200", compared(1.0), compared(1.08, C_SERVER)),
+    row("protocol-64k-50", compared(1.0), compared(1 / 1.1, UVLOOP)),
+    row("protocol-1k-10-depth16", compared(1.0)),
+    row("buffered-1k-10", compared(1.0)),
+    row("streams-1k-100", compared(0.8, UVLOOP)),
+    row("own-streams-1k-100", compared(1 / 1.4, UVLOOP), compared(1.0)),
+    row("sock-1k-10", compared(0.5, UVLOOP), compared(1.0)),
+    row("sock-1k-100", compared(0.5, UVLOOP), compared(1.0)),
+    row("tls-1k-100", compared(0.95), compared(1 / 2.9, UVLOOP)),
+    row("tls-64k-50", compared(1.0)),
+    row("udp-512-window32", compared(1 / 1.5, UVLOOP), compared(1.0)),
+    row("connect", compared(0.95)),
+    row("connect", compared(0.95, C_SERVER), metric="rate"),
+    row(
+        "uvicorn",
+        compared(1.0),
+        compared(1.15, NODE, before=(3, 14)),
+        compared(1.0, NODE, since=(3, 14)),
+        compared(1 / 1.55, UVLOOP, before=(3, 14)),
+    ),
+)
+
+MICRO = (
+    row("micro/call_soon_batch", compared(0.8), metric="ns"),
+    row("micro/call_soon_chain", compared(1.0), metric="ns"),
+    row("micro/sleep_zero", compared(0.8), metric="ns"),
+    row("micro/create_task", compared(1.0), metric="ns"),
+    row("micro/call_later_cancel", compared(1.0), metric="ns"),
+    row("micro/call_later_fire_zero", compared(1.0), metric="ns"),
+    row("micro/call_later_fire", compared(1.0), metric="ns"),
+    row("micro/call_soon_threadsafe", compared(1.0), metric="ns"),
+    row("micro/threadsafe_round_trip", compared(1.0), metric="ns"),
+    row("micro/executor_one", compared(0.5, UVLOOP), compared(1.0), metric="ns"),
+    row("micro/executor_hundred", itself(4000), compared(1.0), metric="ns"),
+    row("micro/getaddrinfo_localhost", compared(0.8, UVLOOP), compared(1.0), metric="ns"),
+    row("micro/getaddrinfo_literal", itself(2000), compared(1.0), metric="ns"),
+    row("micro/getaddrinfo_literal_any_type", itself(2000), compared(1.0), metric="ns"),
+    row("micro/digest_hundred", compared(1.0), metric="ns"),
+    row("micro/reader_add_remove", compared(1.0), metric="ns"),
+    row("micro/udp_ping_pong", compared(0.7, UVLOOP), compared(1.0), metric="ns"),
+)
+
+FILES = (
+    row("files/read-4k", itself(12), compared(1.0), metric="us", ours="fs on hoop"),
+    row("files/read-4k", compared(0.5, "executor on uvloop"), metric="us", ours="fs-pool on hoop"),
+)
+
+MEMORY = (
+    row("memory/protocol_echo", itself(0.36), compared(1.0), metric="kib"),
+    row("memory/own_streams_echo", itself(1.6), compared(1.0), metric="kib"),
+    row("memory/tls_echo", itself(14), compared(1.0), metric="kib"),
+)
+
+IMPORTS = (
+    row("import", itself(12), metric="cpu_ms"),
+    row("import", itself(2), metric="mb"),
+    row("import", itself(12), metric="cpu_ms", ours="hoop:new_event_loop", title="import, and the first loop"),
+    row("import", itself(2), metric="mb", ours="hoop:new_event_loop", title="import, and the first loop"),
+)
+
+
+def _size_row(cell: SizeCell) -> Row:
+    required: tuple[Requirement, ...] = (compared(1.0),)
+    if cell.has_limit:
+        required += (compared(1.1, C_SERVER),)
+    return row(cell.name, *required)
+
+
+SIZES = tuple(_size_row(cell) for cell in CELLS)
+
+ROWS: tuple[Row, ...] = (*SERVERS, *SIZES, *MICRO, *FILES, *MEMORY, *IMPORTS)
