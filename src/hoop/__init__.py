@@ -19,13 +19,14 @@ if sys.platform == "win32":
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from hoop import compress, crypto, dns, fs, monitor
     from hoop import limits as limits
     from hoop.core.handle import Immediate
     from hoop.core.timer import Timer
+    from hoop.drain import Drain, DrainReport
     from hoop.handles.socket import Socket
     from hoop.handles.udp_socket import UdpSocket
     from hoop.jobs.pool import Pool, PoolFull
@@ -44,6 +45,8 @@ T = TypeVar("T")
 
 __version__ = "0.1.0"
 __all__ = [
+    "Drain",
+    "DrainReport",
     "Immediate",
     "Limits",
     "Loop",
@@ -62,7 +65,9 @@ __all__ = [
     "compress",
     "crypto",
     "dns",
+    "draining",
     "fs",
+    "is_draining",
     "monitor",
     "new_event_loop",
     "open_connection",
@@ -80,13 +85,40 @@ def new_event_loop() -> Loop:
     return hoop.Loop()  # an attribute: __getattr__ loads it for the first loop
 
 
-def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
-    """As asyncio.run(main, debug=debug), on a hoop loop. RuntimeError if a loop is running in this thread."""
+@overload
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, drain: None = None) -> T: ...
+@overload
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, drain: Drain) -> T | None: ...
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, drain: Drain | None = None) -> T | None:
+    """As asyncio.run(main, debug=debug), on a hoop loop. RuntimeError if a loop is running in this thread.
+
+    drain: have SIGTERM and SIGINT end the program gracefully. The first one drains every server of the loop, then
+    cancels main; the call returns what main returns, None if it lets the cancellation pass. The second one aborts what
+    is open and cancels main at once; then the call raises KeyboardInterrupt, or for SIGTERM SystemExit(143). ValueError
+    outside of the main thread, which alone gets signals.
+    """
     if asyncio.events._get_running_loop() is not None:
         # Runner.run() would say so, too, but then make coroutines for close() that no loop can run.
         raise RuntimeError("hoop.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
-        return runner.run(main)
+        if drain is None:
+            return runner.run(main)
+        from hoop.drained_run import run_drained
+
+        return run_drained(runner, main, drain)
+
+
+async def draining() -> None:
+    """Wait until the running loop is told to drain: see Loop.draining."""
+    loop: Any = asyncio.get_running_loop()
+    await loop.draining()
+
+
+def is_draining() -> bool:
+    """Whether the running loop is on its way out: see Loop.is_draining. RuntimeError without a running loop."""
+    loop: Any = asyncio.get_running_loop()
+    draining: bool = loop.is_draining()
+    return draining
 
 
 # A program that imports hoop need not use it, so nothing is loaded before its first use. But the first name brings all
@@ -94,6 +126,8 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
 # chroot(2), and hangs in a child that another thread's fork(2) made in the middle of it.
 MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor"})
 NAMES_ON_DEMAND = {
+    "Drain": "drain",
+    "DrainReport": "drain",
     "Immediate": "core.handle",
     "Limits": "limits",
     "Loop": "loop",

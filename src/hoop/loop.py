@@ -17,6 +17,7 @@ from hoop.jobs.pool import Pool
 from hoop.loop_methods.async_generators import AsyncGenerators
 from hoop.loop_methods.base_loop import BaseLoop, own_methods
 from hoop.loop_methods.connections import Connections
+from hoop.loop_methods.drains import Drains
 from hoop.loop_methods.endpoints import Endpoints
 from hoop.loop_methods.executors import Executors
 from hoop.loop_methods.metrics import Metrics
@@ -36,7 +37,9 @@ TaskFactory = Callable[..., "asyncio.Future[Any]"]
 
 # What a base annotates is the state that it has in a Loop; its _begin_...() sets it.
 slots_of_bases = tuple(
-    name for base in (Executors, NameLookups, AsyncGenerators, Problems, Signals) for name in base.__annotations__
+    name
+    for base in (Executors, NameLookups, AsyncGenerators, Problems, Signals, Drains)
+    for name in base.__annotations__
 )
 
 
@@ -92,6 +95,7 @@ class Loop(
         self._begin_name_lookups()
         self._begin_async_generators()
         self._begin_problems()
+        self._begin_drains()
         self._begin_signals()
         super().__init__(
             poller=poller,

@@ -33,13 +33,14 @@ AREAS: Floors = (
     ("core",),
     ("jobs",),
     ("net",),
-    ("names", "files", "tls", "streams", "limits"),
+    ("names", "files", "tls", "streams", "limits", "drain"),
     ("handles",),
     ("loop_methods",),
     ("loop",),
-    ("policy", "monitor"),
+    ("policy", "monitor", "drained_run"),
     ("fs", "dns", "crypto", "compress"),
     ("__init__",),
+    ("asgi",),
 )
 FLOORS_IN: dict[str, Floors] = {
     "core": (
@@ -58,7 +59,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("transport",),
         ("writing", "datagram"),
         ("stream",),
-        ("admission",),
+        ("admission", "server_streams"),
         ("listener", "sockops", "pipe"),
     ),
     "tls": (
@@ -79,7 +80,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("executors",),
         ("name_lookups",),
         ("signals", "async_generators", "problems", "sendfile", "start_tls", "pipes", "processes", "metrics"),
-        ("connections",),
+        ("connections", "drains"),
         ("servers",),
         ("unix_sockets",),
         ("endpoints", "socket_handles"),

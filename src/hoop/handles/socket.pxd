@@ -20,6 +20,7 @@ cdef class Socket:
     cdef public object on_end
     cdef public object on_drain
     cdef public object on_timeout
+    cdef public object on_drain_requested
     cdef public object on_error
     cdef public object on_close
     cdef readonly object error  # why it was lost, or None

@@ -9,8 +9,8 @@ events of their calls.
 
 A connection has these events, each with the socket as first argument: on_connect (outgoing ones); any number of
 on_data; at most one on_end, when the peer has ended its direction; on_drain, after write() has returned False, unless
-end() was called since; on_timeout, after a silence of set_timeout()'s length; on_error, at most once; and last,
-always, on_close. Microtasks run after each.
+end() was called since; on_timeout, after a silence of set_timeout()'s length; on_drain_requested, at most once, when
+the server drains; on_error, at most once; and last, always, on_close. Microtasks run after each.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -142,6 +142,11 @@ cdef class Socket:
             self.is_drain_due = False
             if self.on_drain is not None:
                 self.on_drain(self)
+
+    def drain_requested(self):
+        """Called when the server begins to drain."""
+        if self.on_drain_requested is not None:
+            self.on_drain_requested(self)
 
     def connection_lost(self, error):
         """The transport, or an attempt to connect that has failed, calls this: on_error if there was one, then

@@ -16,12 +16,14 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from typing import Any, Self
 
+from hoop.drain import Drain, DrainReport
 from hoop.limits import Limits
 from hoop.loop_methods.connections import ProtocolFactory
+from hoop.loop_methods.drains import Drains, ServerDrain
 from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
 from hoop.net.admission import Admission
 from hoop.net.listener import Listener
-from hoop.net.stream import close_streams_of
+from hoop.net.server_streams import close_stream, streams_of
 from hoop.stats import ServerStats
 from hoop.tls.tls_options import TlsOptions, server_options
 from hoop.tls.tls_transport import new_session
@@ -55,6 +57,9 @@ class Server(asyncio.AbstractServer):
         self._serving = False
         self._serving_forever: asyncio.Future[None] | None = None
         self._is_referenced = True
+        self._last_waiter: asyncio.Future[None] | None = None  # of a drain: for the end of the last connection
+        self._is_draining = False
+        loop._servers.add(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} sockets={self.sockets!r}>"
@@ -66,8 +71,12 @@ class Server(asyncio.AbstractServer):
 
     def _detach(self, transport: Any = None) -> None:
         self._active_count -= 1
-        if self._active_count == 0 and self._sockets is None:
-            self._wake_waiters()
+        if self._active_count == 0:
+            if self._sockets is None:
+                self._wake_waiters()
+            waiter = self._last_waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
     def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, None
@@ -152,6 +161,17 @@ class Server(asyncio.AbstractServer):
 
     def close(self) -> None:
         """Stop accepting and close the listening sockets; open connections go on. Idempotent."""
+        was_open = self._sockets is not None
+        self._close_sockets()
+        forever = self._serving_forever
+        if forever is not None and not forever.done():
+            forever.cancel()
+            self._serving_forever = None
+        if was_open and self._active_count == 0:
+            self._wake_waiters()
+
+    def _close_sockets(self) -> None:
+        """Refuse clients from now on. serve_forever() goes on as long as a drain has connections to wait for."""
         sockets = self._sockets
         if sockets is None:
             return
@@ -162,20 +182,58 @@ class Server(asyncio.AbstractServer):
         cleanup, self._cleanup = self._cleanup, None
         if cleanup is not None:
             cleanup()
-        forever = self._serving_forever
-        if forever is not None and not forever.done():
-            forever.cancel()
-            self._serving_forever = None
-        if self._active_count == 0:
-            self._wake_waiters()
 
     def close_clients(self) -> None:
         """close() every connection that this server accepted and that is still open."""
-        close_streams_of(self._loop, self, abort=False)
+        for stream in streams_of(self._loop, self):
+            close_stream(stream)
 
     def abort_clients(self) -> None:
         """abort() every connection that this server accepted and that is still open."""
-        close_streams_of(self._loop, self, abort=True)
+        for stream in streams_of(self._loop, self):
+            stream.abort()
+
+    async def stop_accepting(self) -> None:
+        """Accept the connections that wait in the kernel's queue, then no more. Idempotent.
+
+        The listening sockets stay open, for other processes that share them or for start_serving(). What a limit of
+        connections keeps in the queue stays there.
+        """
+        for listener in self._listeners:
+            listener.finish(self._longest_queue())
+        await asyncio.sleep(0)
+        self._stop_listening()
+
+    def _longest_queue(self) -> int:
+        return min(max(self._backlog, 0), longest_backlog() or self._backlog) + 1  # the kernel takes one more
+
+    async def drain(self, drain: Drain | None = None, *, keep_listening: bool = False) -> DrainReport:
+        """End gracefully: see hoop.Drain, whose defaults hold without an argument. Returns when all has ended.
+
+        keep_listening: leave the listening sockets open, for a process that takes over; close() is then the caller's.
+        RuntimeError when it drains already. (Node: server.close, with a deadline)
+        """
+        if self._is_draining:
+            raise RuntimeError(f"server {self!r} is draining already")
+        self._is_draining = True
+        return await ServerDrain(self, Drain() if drain is None else drain).run(keep_listening)
+
+    def is_draining(self) -> bool:
+        """Whether drain() was called."""
+        return self._is_draining
+
+    async def _wait_for_last(self, timeout_s: float) -> bool:
+        """Wait until no connection is open, or that long. Whether none is open."""
+        if self._active_count == 0:
+            return True
+        waiter = self._last_waiter = self._loop.create_future()
+        timer = self._loop.call_later(timeout_s, wake, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._last_waiter = None
+        return self._active_count == 0
 
     async def start_serving(self) -> None:
         """Start accepting. Idempotent; RuntimeError once closed."""
@@ -215,7 +273,7 @@ class Server(asyncio.AbstractServer):
         await waiter
 
 
-class Servers(NameLookups):
+class Servers(Drains, NameLookups):
     """create_server."""
 
     async def create_server(  # type: ignore[override]
@@ -330,6 +388,11 @@ class Servers(NameLookups):
             raise
         refusal = None  # its traceback holds this frame
         return sockets
+
+
+def wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def set_listen_options(

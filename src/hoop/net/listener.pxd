@@ -16,6 +16,7 @@ cdef class Listener(Watcher):
     cdef int batch
     cdef int accepted           # connections since it last let other processes in front
 
+    cdef int accept_up_to(self, int most) except -1
     cdef int accept_one(self, int fd, const sockaddr *peer, socklen_t length) except -1
     cdef int step_back(self) except -1
     cdef int hand_on(self) except -1

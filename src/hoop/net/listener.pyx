@@ -44,6 +44,19 @@ cdef class Listener(Watcher):
         self.reactor.watch(self, self.wanted)
         self.is_started = True
 
+    def finish(self, int most):
+        """In the next turn accept what waits in the kernel's queue, up to that many, then stop().
+
+        Closing the socket would reset these. At a limit of connections they stay where they are.
+        """
+        self.reactor.schedule_method(self._accept_and_stop, most, self.context)
+
+    def _accept_and_stop(self, most):
+        try:
+            self.accept_up_to(most)
+        finally:
+            self.stop()
+
     def stop(self):
         """Accept no more. Idempotent."""
         self.is_started = False
@@ -84,27 +97,31 @@ cdef class Listener(Watcher):
             self.try_later(WATCH_FAILED, error)
 
     cdef int on_events(self, unsigned events) except -1:
+        self.accept_up_to(self.batch)
+        if self.accepted >= TURN and self.is_watched and self.wanted & HOOP_EXCLUSIVE:
+            return self.let_others_in_front()
+        return 0
+
+    cdef int accept_up_to(self, int most) except -1:
         cdef int _attempt, fd
         cdef sockaddr_storage peer
         cdef socklen_t length
-        for _attempt in range(self.batch):
+        for _attempt in range(most):
+            if not self.is_watched:
+                return 0  # the protocol closed the server
             if self.admission.must_wait():
                 return self.wait_for_room()
             fd = hoop_net_accept(self.fd, &peer, &length)
             if fd < 0:
                 if fd == -EAGAIN:
-                    break
+                    return 0
                 if hoop_net_is_transient_accept_error(fd):
                     continue
                 return self.run_short(fd)
             self.accept_one(fd, <sockaddr *>&peer, length)
-            if not self.is_watched:
-                return 0  # the protocol closed the server
             self.accepted += 1
             if self.reactor.after_is_due:
                 self.reactor.settle()
-        if self.accepted >= TURN and self.is_watched and self.wanted & HOOP_EXCLUSIVE:
-            return self.let_others_in_front()
         return 0
 
     cdef int let_others_in_front(self) except -1:

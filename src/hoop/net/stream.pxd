@@ -11,6 +11,7 @@ cdef class StreamFilter(Deferred):
 
     cdef int on_bytes(self, char *data, Py_ssize_t size) except -1  # in the reactor's read buffer
     cdef int close_from_below(self) except -1                       # the server wants its connections closed
+    cdef object protocol_above(self)                                # the application's, if it knows its connection
 
 
 cdef class StreamTransport(WritingTransport):

@@ -15,7 +15,7 @@ from hoop.core.csrc cimport *
 from hoop.core.errors cimport os_error, raise_what_is_set
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Deferred, Reactor
 from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, check_unowned
-from hoop.net.writing cimport WritingTransport
+from hoop.net.writing cimport AWAITS_ANSWER, WritingTransport
 from libc.errno cimport EAGAIN
 
 import asyncio
@@ -41,6 +41,9 @@ cdef class StreamFilter(Deferred):
 
     cdef int close_from_below(self) except -1:
         raise NotImplementedError("a filter must know how to close")
+
+    cdef object protocol_above(self):
+        return self
 
 
 cdef class StreamTransport(WritingTransport):
@@ -150,6 +153,7 @@ cdef class StreamTransport(WritingTransport):
             if result == -EAGAIN:
                 return 0
             return self.fatal(os_error(result), "Fatal read error on socket transport")
+        self.silence = AWAITS_ANSWER
         if self.guard is not None:
             self.guard.on_received()
         self.reactor.enter_context(self.context)
@@ -175,6 +179,7 @@ cdef class StreamTransport(WritingTransport):
             if size == -EAGAIN:
                 return 0
             return self.fatal(os_error(size), "Fatal read error on socket transport")
+        self.silence = AWAITS_ANSWER
         if self.guard is not None:
             self.guard.on_received()
         self.reactor.enter_context(self.context)
@@ -233,6 +238,7 @@ cdef class StreamTransport(WritingTransport):
             return 0
         if size < 0:
             return self.fatal(os_error(size), "Fatal read error on socket transport")
+        self.silence = AWAITS_ANSWER
         if self.guard is not None:
             self.guard.on_received()
         try:
@@ -299,20 +305,3 @@ def make_stream(Reactor reactor not None, sock, protocol, waiter=None, peer=None
         sock.close()
         raise
     return transport
-
-
-def close_streams_of(Reactor reactor not None, server, bint abort):
-    """close() or abort() every connection that server has accepted."""
-    cdef int fd
-    cdef StreamTransport transport
-    for fd in range(reactor.watcher_capacity):
-        watcher = reactor.watcher_of(fd)
-        if isinstance(watcher, StreamTransport):
-            transport = watcher
-            if transport.server is server:
-                if abort:
-                    transport.abort()
-                elif transport.filter is not None:
-                    transport.filter.close_from_below()
-                else:
-                    transport.close()

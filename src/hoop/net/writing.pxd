@@ -4,7 +4,12 @@ from hoop.net.chunks cimport Chunks
 from hoop.net.transport cimport Transport
 
 
+cdef enum:
+    AWAITS_ANSWER = 255         # silence: the peer has sent something, and nothing was written since
+
+
 cdef class WritingTransport(Transport):
+    cdef unsigned char silence  # looks of a drain since something was received or written (net/server_streams.pyx)
     cdef Chunks unsent          # what write() accepted and the kernel has not taken
     cdef flag is_refused        # the kernel took less than it was given: wait until writable
     cdef flag is_eof_wanted     # write_eof() was called

@@ -100,6 +100,7 @@ cdef class WritingTransport(Transport):
     cdef int after_write(self) except -1:
         """Hold new bytes until the callback ends or the kernel takes more; else send them now."""
         cdef Reactor reactor = self.reactor
+        self.silence = 0
         if self.is_refused:
             return self.note_refused()
         if reactor.in_callback and not self.is_prompt and self.unsent.size < self.flow.high and may_hold(reactor):

@@ -27,6 +27,7 @@ cdef class TlsReading(TlsWriting):
     cdef flag is_eof_told       # eof_received was called
 
     cdef int bind_protocol(self, object protocol) except -1
+    cdef object protocol_above(self)
     cdef int advance(self) except -1
     cdef Py_ssize_t undecrypted(self) except -1
 

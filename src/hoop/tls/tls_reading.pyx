@@ -81,6 +81,9 @@ cdef class TlsReading(TlsWriting):
         self.is_buffered = isinstance(protocol, asyncio.BufferedProtocol)
         return 0
 
+    cdef object protocol_above(self):
+        return self.protocol if self.is_connected else None
+
     # ---- called by the transport below ---------------------------------------------------------------------------
 
     cdef int on_bytes(self, char *data, Py_ssize_t size) except -1:

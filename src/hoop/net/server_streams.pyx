@@ -1,0 +1,76 @@
+"""The connections that a server has accepted and that are open still: to end them, or to see which are silent.
+
+A drain asks again and again who has been silent (silent_streams_of). A transport notes no time, but for each read that
+it received and for each write that it answered; a look counts up where nothing was noted since the last one. A
+connection that received and has not answered is busy, however long that takes.
+"""
+from hoop.core.reactor cimport Reactor
+from hoop.net.stream cimport StreamTransport
+from hoop.net.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN
+from hoop.net.writing cimport AWAITS_ANSWER
+
+
+cdef StreamTransport stream_of(Reactor reactor, int fd, object server):
+    """The open connection with that descriptor if server has accepted it, else None."""
+    cdef object watcher = reactor.watcher_of(fd)
+    if isinstance(watcher, StreamTransport) and (<StreamTransport>watcher).server is server:
+        return <StreamTransport>watcher
+    return None
+
+
+def streams_of(Reactor reactor not None, server):
+    """The transports of server's connections, those below TLS."""
+    cdef int fd
+    cdef StreamTransport transport
+    cdef list found = []
+    for fd in range(reactor.watcher_capacity):
+        transport = stream_of(reactor, fd, server)
+        if transport is not None:
+            found.append(transport)
+    return found
+
+
+def silent_streams_of(Reactor reactor not None, server, int looks):
+    """Those on which nothing has moved for that many looks (1 to 200) before this one, and nothing is under way."""
+    cdef int fd
+    cdef StreamTransport transport
+    cdef list found = []
+    for fd in range(reactor.watcher_capacity):
+        transport = stream_of(reactor, fd, server)
+        if transport is None or transport.state != TRANSPORT_OPEN:
+            continue
+        if transport.silence == AWAITS_ANSWER or transport.held_bytes() > 0 or transport.is_lent:
+            continue
+        if transport.silence >= looks:
+            found.append(transport)
+        else:
+            transport.silence += 1
+    return found
+
+
+def close_stream(StreamTransport transport not None):
+    """As the application would: close(), or what the TLS above it does then."""
+    if transport.state >= TRANSPORT_LOST:
+        return
+    if transport.filter is not None:
+        transport.filter.close_from_below()
+    else:
+        transport.close()
+
+
+def ask_to_drain(StreamTransport transport not None):
+    """In the next turn call drain_requested() of the application's protocol, if it has such a method."""
+    if transport.state == TRANSPORT_OPEN:
+        transport.reactor.schedule_method(request_drain, transport, transport.context)
+
+
+def request_drain(StreamTransport transport not None):
+    """The callback of ask_to_drain()."""
+    cdef object protocol = transport.protocol
+    if transport.state != TRANSPORT_OPEN or not transport.is_protocol_connected:
+        return
+    if transport.filter is not None:
+        protocol = transport.filter.protocol_above()
+    request = getattr(protocol, "drain_requested", None)
+    if request is not None:
+        request()
