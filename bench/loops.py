@@ -29,7 +29,7 @@ class LoopKind:
     """A loop that can be measured. `module` has a `new_event_loop` function; None stands for the standard library.
 
     `transports` names a package whose loop_factory() puts transports of its own on such a loop, and `servers` the
-    modules of bench.servers where they are compared; None stands for all.
+    modules of bench.servers where they are compared; None stands for all. `since`: the oldest Python that it is for.
     """
 
     name: str
@@ -37,6 +37,10 @@ class LoopKind:
     description: str
     transports: str | None = None
     servers: tuple[str, ...] | None = None
+    since: tuple[int, int] = (3, 11)
+
+    def is_for_this_python(self) -> bool:
+        return sys.version_info[:2] >= self.since
 
     def is_installed(self) -> bool:
         """Whether its packages are present. They are not imported: that is left to the process which is measured."""
@@ -74,6 +78,7 @@ LOOPS: dict[str, LoopKind] = {
         LoopKind("uvloop", "uvloop", "Cython over libuv"),
         LoopKind("blazio", "blazio", "Zig over io_uring"),
         LoopKind("zloop", "zloop", "Zig"),
+        LoopKind("zuvloop", "zuvloop", "Zig over libuv", since=(3, 14)),
         LoopKind("rloop", "rloop", "Rust"),
         LoopKind("aiofastnet", "uvloop", "transports in Cython, on uvloop", "aiofastnet", ("tls_echo",)),
     )
@@ -98,9 +103,14 @@ def requirement_of(package: str) -> tuple[str, str]:
     return package, ""
 
 
+def loops_here() -> list[str]:
+    """The loops that this Python is new enough for, installed or not."""
+    return [kind.name for kind in LOOPS.values() if kind.is_for_this_python()]
+
+
 def peers() -> list[LoopKind]:
-    """The loops that come in packages of their own."""
-    return [kind for kind in LOOPS.values() if kind.module not in (None, "hoop")]
+    """Those of them that come in packages of their own."""
+    return [LOOPS[name] for name in loops_here() if LOOPS[name].module not in (None, "hoop")]
 
 
 def how_to_get(kind: LoopKind) -> str:

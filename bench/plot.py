@@ -25,6 +25,7 @@ COLOURS = {
     "uvloop": "#3d6fb4",
     "blazio": "#edae49",
     "zloop": "#5a9367",
+    "zuvloop": "#2a9d8f",
     "rloop": "#8e6c8a",
 }
 OTHER_COLOUR = "#bbbbbb"

@@ -12,13 +12,13 @@ from typing import Any
 
 from bench import c10k, file_rounds, idle_memory, micro_rounds, plot
 from bench.build import BENCH, BuildError, build_programs
-from bench.loops import LOOPS, NODE, how_to_get
+from bench.loops import LOOPS, NODE, how_to_get, loops_here
 from bench.measure import Cores, choose_cores, machine
 from bench.progress import Display, Steps
 from bench.report import micro_table, workload_table
 from bench.results import WorkloadResult
 from bench.rounds import Setting, Timing, contenders_of, has_node, measure_workload
-from bench.workloads import WORKLOADS, Workload
+from bench.workloads import USUAL, WORKLOADS, Workload
 
 RESULTS = BENCH / "results"
 FORMAT_VERSION = 1
@@ -149,7 +149,7 @@ def start(arguments: argparse.Namespace) -> Run:
         warmup_s=preset.timing.warmup_s,
     )
     preset = replace(preset, timing=timing)
-    wanted = arguments.loops or list(LOOPS)
+    wanted = arguments.loops or loops_here()
     loops = [name for name in wanted if LOOPS[name].is_installed()]
     missing = {name: "not installed" for name in wanted if name not in loops}
     return Run(arguments, preset, loops, missing, choose_cores())
@@ -158,7 +158,7 @@ def start(arguments: argparse.Namespace) -> Run:
 def measure(run: Run) -> None:
     """Everything that was asked for, a table after each part."""
     only = run.arguments.only
-    workloads = [one for one in WORKLOADS if (one.name in only if only else not one.only_targets)]
+    workloads = [workload for workload in WORKLOADS if workload.name in only] if only else list(USUAL)
     with_micro = not only or MICRO in only
     with_files = not only or FILES in only
     file_steps = file_rounds.count_steps(run.whole_loops(), run.preset.micro_rounds) if with_files else 0

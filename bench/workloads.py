@@ -43,7 +43,6 @@ class Workload:
     node_server: str | None = None  # a program in JavaScript of bench/servers does the same work
     packages: tuple[str, ...] = ()  # of the server, beside the loop
     loops: tuple[str, ...] = ()  # that can run the server; none stands for all
-    only_targets: bool = False  # belongs to `--targets`; elsewhere it is measured where `--only` names it
 
     def missing_packages(self) -> list[str]:
         """What this workload needs and that is not installed."""
@@ -94,7 +93,7 @@ def echo(server: str, *, size: int, connections: int, depth: int = 1) -> Workloa
     return Workload(name, title, f"{server}_echo", "echo_client", arguments)
 
 
-WORKLOADS: tuple[Workload, ...] = (
+USUAL: tuple[Workload, ...] = (
     replace(echo("protocol", size=KIB, connections=10), node_server="net_echo"),
     echo("protocol", size=KIB, connections=200),
     echo("protocol", size=64 * KIB, connections=50),
@@ -116,22 +115,9 @@ WORKLOADS: tuple[Workload, ...] = (
         "echo_client",
         ("--size", str(KIB), "--connections", "100", "--depth", "1"),
     ),
-    lines("lines", "asyncio's streams, readline"),
-    lines("pieces", "asyncio's streams, readexactly"),
-    lines("own_lines", "readline; hoop with its own compiled streams, the others with asyncio's"),
-    lines("own_pieces", "readexactly; hoop with its own compiled streams, the others with asyncio's"),
     echo("sock", size=KIB, connections=10),
-    replace(echo("sock", size=KIB, connections=100), only_targets=True),
     tls_echo(size=KIB, connections=100),
     tls_echo(size=64 * KIB, connections=50),
-    Workload(
-        "tls-handshake",
-        "connect, TLS 1.3 handshake, close; 16 at a time",
-        "tls_echo",
-        "tls_connect_client",
-        ("--connections", "16"),
-        has_c_server=False,
-    ),
     Workload(
         "udp-512-window32",
         "UDP echo, 512 B, one client with 32 datagrams in flight (sendmmsg, recvmmsg)",
@@ -151,6 +137,23 @@ WORKLOADS: tuple[Workload, ...] = (
         http("uvicorn", "uvicorn + httptools, plain text", "uvicorn_plain", ("uvicorn", "httptools")),
         node_server="http",
     ),
+)
+
+# Rows of `--targets`; elsewhere they are measured where `--only` names them.
+FURTHER: tuple[Workload, ...] = (
+    lines("lines", "asyncio's streams, readline"),
+    lines("pieces", "asyncio's streams, readexactly"),
+    lines("own_lines", "readline; hoop with its own compiled streams, the others with asyncio's"),
+    lines("own_pieces", "readexactly; hoop with its own compiled streams, the others with asyncio's"),
+    echo("sock", size=KIB, connections=100),
+    Workload(
+        "tls-handshake",
+        "connect, TLS 1.3 handshake, close; 16 at a time",
+        "tls_echo",
+        "tls_connect_client",
+        ("--connections", "16"),
+        has_c_server=False,
+    ),
     http("aiohttp", "aiohttp's server with its parser in C, plain text", "aiohttp_plain", ("aiohttp",)),
     http(
         "fastapi-10k",
@@ -160,3 +163,5 @@ WORKLOADS: tuple[Workload, ...] = (
         body=None,
     ),
 )
+
+WORKLOADS = (*USUAL, *FURTHER)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.build import BENCH, BuildError, build_programs
-from bench.loops import LOOPS, how_to_get
+from bench.loops import LOOPS, how_to_get, loops_here
 from bench.measure import choose_cores, machine
 from bench.processes import ChildFailed
 from bench.progress import Display, Steps
@@ -85,7 +85,7 @@ def start(options: argparse.Namespace) -> Run:
         timing = replace(timing, rounds=options.rounds or timing.rounds, seconds=options.seconds or timing.seconds)
         lengths = replace(lengths, **{name: timing})
     lengths = replace(lengths, micro_rounds=options.rounds or lengths.micro_rounds)
-    wanted = options.loops.split(",") if options.loops else list(LOOPS)
+    wanted = options.loops.split(",") if options.loops else loops_here()
     loops = tuple(name for name in wanted if LOOPS[name].is_installed())
     missing = {name: how_to_get(LOOPS[name]) for name in wanted if name not in loops}
     session = Session(lengths, loops, choose_cores(), Display(), Steps(0))

@@ -20,8 +20,18 @@ def test_every_peer_is_in_the_extra(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setattr(sys, "argv", ["bench.loops"])
     loops.main()
     said = capsys.readouterr().out.split()
-    assert len(said) == len(loops.LOOPS) - 2  # hoop and the standard library's
+    assert len(said) == len(loops.loops_here()) - 2  # hoop and the standard library's
     assert all(">=" in requirement for requirement in said)
+
+
+@pytest.mark.parametrize(("version", "is_asked_for"), [((3, 13), False), ((3, 14), True), ((3, 15), True)])
+def test_a_loop_for_newer_pythons_is_no_lack_of_an_older_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], is_asked_for: bool
+) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setattr(sys, "argv", ["bench.loops"])
+    loops.main()
+    assert ("zuvloop>=" in capsys.readouterr().out) == is_asked_for
 
 
 def test_what_is_missing_is_told_by_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
