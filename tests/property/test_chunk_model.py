@@ -25,6 +25,7 @@ READER_STEPS = st.one_of(
     st.tuples(st.just("read"), st.integers(0, 20)),
     st.tuples(st.just("readexactly"), st.integers(0, 20)),
     st.tuples(st.just("readuntil"), st.sampled_from([b"\n", b"ab", b"a\nb"])),
+    st.tuples(st.just("readuntil"), st.just(b"\n")),
     st.tuples(st.just("look"), st.none()),
 )
 SIZES = st.one_of(st.integers(0, 100), st.integers(4000, 20_000))
@@ -52,21 +53,36 @@ def expected(unread: bytes, name: str, argument: Any) -> bytes | None:
     return unread[: found + len(argument)] if found >= 0 else None
 
 
+async def started(reader: hoop.StreamReader, name: str, argument: Any) -> bytes:
+    data: bytes = await getattr(reader, name)(argument)
+    return data
+
+
 async def drive_reader(steps: list[tuple[str, Any]]) -> None:
     reader = hoop.StreamReader()
     unread = b""
+    waiting: tuple[str, Any, asyncio.Task[bytes]] | None = None  # a read that had to wait
     for name, argument in steps:
         if name == "feed":
             reader.feed_data(argument)
             unread += argument
+            await turns(2)
         elif name == "look":
             assert bytes(reader._buffer) == unread  # type: ignore[attr-defined]
-        else:
-            answer = expected(unread, name, argument)
+        elif waiting is None:
+            waiting = (name, argument, asyncio.create_task(started(reader, name, argument)))
+            await turns(1)
+        if waiting is not None:
+            answer = expected(unread, *waiting[:2])
+            assert waiting[2].done() == (answer is not None)
             if answer is not None:
-                taken = await getattr(reader, name)(argument)
+                taken = await waiting[2]
                 assert type(taken) is bytes and taken == answer
                 unread = unread[len(answer) :]
+                waiting = None
+    if waiting is not None:
+        waiting[2].cancel()
+        await turns(2)
     reader.feed_eof()
     assert reader.at_eof() == (not unread)
     assert await reader.read() == unread

@@ -1,4 +1,4 @@
-"""read() and drain() of the compiled streams: coroutines made by hand must behave as those that the compiler makes."""
+"""What the reads and drain() of the compiled streams return: it must behave as the coroutines of the compiler."""
 
 from __future__ import annotations
 
@@ -43,6 +43,77 @@ def test_it_is_a_coroutine_for_whoever_asks(reader: hoop.StreamReader) -> None:
     assert one_step(coroutine) == b"ab"
     reader.feed_eof()
     assert one_step(reader.read(5)) == b"c"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "answer"),
+    [
+        ("read", (2,), b"ab"),
+        ("readexactly", (3,), b"abc"),
+        ("readuntil", (b";",), b"abc;"),
+        ("readline", (), b"abc;\n"),
+        ("__anext__", (), b"abc;\n"),
+    ],
+)
+def test_every_read_is_such_a_coroutine(
+    reader: hoop.StreamReader, name: str, arguments: tuple[Any, ...], answer: bytes
+) -> None:
+    waiting = getattr(reader, name)(*arguments)
+    assert asyncio.iscoroutine(waiting) and waiting.__qualname__ == f"StreamReader.{name}"
+    waiting.send(None)
+    reader.feed_data(b"abc;\nabc")
+    assert one_step(waiting) == answer
+
+
+def test_lines_one_by_one(reader: hoop.StreamReader) -> None:
+    reader.feed_data(b"one\ntwo\nth")
+    reader.feed_data(b"ree\n")
+    lines = aiter(reader)
+    assert [one_step(anext(lines)) for _ in range(3)] == [b"one\n", b"two\n", b"three\n"]
+    reader.feed_data(b"no end")
+    reader.feed_eof()
+    assert one_step(anext(lines)) == b"no end"
+    with pytest.raises(StopAsyncIteration):
+        anext(lines).__await__().__next__()
+
+
+def test_readexactly_waits_once_and_pauses_nothing(reader: hoop.StreamReader) -> None:
+    """It knows how much it needs: neither the coroutine nor the transport hears of the pieces."""
+    transport: Any = PausingTransport()
+    reader.set_transport(transport)
+    coroutine = reader.readexactly(1000)  # ten times the limit
+    future = coroutine.send(None)
+    for _ in range(9):
+        reader.feed_data(b"x" * 100)
+        assert not future.done()
+    assert transport.calls == []
+    reader.feed_data(b"x" * 350)
+    assert future.done() and transport.calls == ["pause"]
+    assert one_step(coroutine) == b"x" * 1000 and transport.calls == ["pause"]
+    assert one_step(reader.read(200)) == b"x" * 200 and transport.calls == ["pause", "resume"]
+
+
+def test_an_error_that_follows_data_ends_a_read_that_needs_more(reader: hoop.StreamReader) -> None:
+    """asyncio's reader would wait for ever."""
+    coroutine = reader.readline()
+    coroutine.send(None)
+    reader.feed_data(b"half a line")
+    reader.set_exception(ConnectionResetError("on purpose"))
+    with pytest.raises(ConnectionResetError, match="on purpose"):
+        coroutine.send(None)
+
+
+class PausingTransport:
+    """Notes what a reader asks of its transport."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def pause_reading(self) -> None:
+        self.calls.append("pause")
+
+    def resume_reading(self) -> None:
+        self.calls.append("resume")
 
 
 def test_it_runs_once(reader: hoop.StreamReader) -> None:

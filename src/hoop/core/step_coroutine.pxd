@@ -10,7 +10,8 @@ cdef enum StepOutcome:
 cdef class StepCoroutine:
     """An awaitable that costs one small object. Its subclasses do the work, in begin() and wake()."""
     cdef object subject         # the reader or writer that it works on
-    cdef Py_ssize_t size        # an argument
+    cdef Py_ssize_t size        # an argument, as is
+    cdef object argument
     cdef object target          # what it waits for, or goes on with
     cdef object result
     cdef flag is_started

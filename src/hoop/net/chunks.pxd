@@ -7,7 +7,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.core.csrc cimport hoop_ring, hoop_ring_free, hoop_ring_pop, hoop_ring_size, iovec
 from hoop.core.rings cimport drain, push
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 
 cdef struct Chunks:             # all zero: empty
     PyObject *head              # the first chunk, owned; NULL when there is none
@@ -102,6 +102,28 @@ cdef inline int copy_chunks(const Chunks *chunks, char *target, Py_ssize_t count
         i += 1
     memcpy(target, start, <size_t>count)
     return 0
+
+
+cdef inline Py_ssize_t find_byte(const Chunks *chunks, char byte, Py_ssize_t offset) noexcept:
+    """Where byte stands first, from offset on; -1 if nowhere."""
+    cdef Py_ssize_t size, base = 0
+    cdef const char *found
+    cdef const char *start
+    cdef size_t i = chunks.rest.head
+    if chunks.head == NULL:
+        return -1
+    start = chunk_start(chunks.head, &size) + chunks.head_used
+    size -= chunks.head_used
+    while True:
+        if offset < base + size:
+            found = <const char *>memchr(start + max(offset - base, 0), byte, <size_t>(size - max(offset - base, 0)))
+            if found != NULL:
+                return base + (found - start)
+        if i == chunks.rest.tail:
+            return -1
+        base += size
+        start = chunk_start(<PyObject *>chunks.rest.items[i & (chunks.rest.capacity - 1)], &size)
+        i += 1
 
 
 cdef inline object take_chunks(Chunks *chunks, Py_ssize_t count):

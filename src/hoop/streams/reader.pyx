@@ -1,21 +1,24 @@
 """Compiled StreamReader with the API and the semantics of asyncio's (see Lib/asyncio/streams.py). It works on any loop.
 
 The reader keeps what arrived as it arrived: a read that takes a whole chunk hands out the very bytes object that came
-from the transport. A read that needs more than one chunk copies them once. Only a search across chunks joins them for
-good.
+from the transport. A read that needs more than one chunk copies them once. Only a search for several bytes across
+chunks joins them for good.
 """
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromObject, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from hoop.core.csrc cimport hoop_ring_size
 from hoop.core.refuse_instances cimport refuse_instances
 from hoop.core.step_coroutine cimport STEP_ENDS, STEP_GOES_ON, STEP_WAITS, StepCoroutine, StepOutcome
-from hoop.net.chunks cimport append_chunk, copy_chunks, drop_chunks, take_chunks
+from hoop.net.chunks cimport append_chunk, chunk_start, copy_chunks, drop_chunks, find_byte, take_chunks
 from hoop.net.transport cimport spare_dict
 
 import asyncio
 import sys
 from asyncio import format_helpers
+
+cdef extern from "<string.h>" nogil:
+    void *memmem(const void *haystack, size_t size, const void *needle, size_t needle_size)
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
@@ -23,6 +26,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     DEFAULT_LIMIT = 64 * 1024
+
+cdef bytes NEWLINE = b"\n"
 
 TAKES_SEPARATOR_TUPLES = sys.version_info >= (3, 13)
 
@@ -94,15 +99,25 @@ cdef class StreamReader:
 
     cdef Py_ssize_t find_unread(self, bytes separator, Py_ssize_t offset) except -2:
         """Where separator begins in what is unread, from offset on; -1 if nowhere."""
-        cdef Py_ssize_t found
-        if self.joined is None:
-            if self.unread.head == NULL:
-                return -1
-            if hoop_ring_size(&self.unread.rest) == 0:
-                found = (<bytes>self.unread.head).find(separator, offset + self.unread.head_used)
-                return found - self.unread.head_used if found >= 0 else -1
+        cdef const char *start
+        cdef const char *found
+        cdef Py_ssize_t size
+        if self.joined is None and hoop_ring_size(&self.unread.rest) > 0:
+            if PyBytes_GET_SIZE(separator) == 1:
+                return find_byte(&self.unread, PyBytes_AS_STRING(separator)[0], offset)
             self.join_unread()
-        return self.joined.find(separator, offset)
+        if self.joined is not None:
+            start = PyByteArray_AS_STRING(self.joined)
+        elif self.unread.head != NULL:
+            start = chunk_start(self.unread.head, &size) + self.unread.head_used
+        else:
+            return -1
+        size = self.available() - offset
+        if size <= 0:
+            return -1
+        found = <const char *>memmem(start + offset, <size_t>size, PyBytes_AS_STRING(separator),
+                                     <size_t>PyBytes_GET_SIZE(separator))
+        return found - start if found != NULL else -1
 
     cdef int join_unread(self) except -1:
         """Join all unread bytes in one bytearray. feed() adds to it until the application has read everything."""
@@ -161,7 +176,10 @@ cdef class StreamReader:
             append_chunk(&self.unread, data, PyBytes_GET_SIZE(data))
         else:
             self.joined += data
-        self.wake_reader()
+        if self.waiter is not None:
+            if self.available() < self.wanted:
+                return 0
+            self.wake_reader()
         # not 2 * _limit: sys.maxsize is a limit
         if self.transport is not None and not self.is_paused and self.available() - self._limit > self._limit:
             try:
@@ -186,19 +204,22 @@ cdef class StreamReader:
             self.transport.resume_reading()
         return 0
 
-    cdef object begin_wait(self, str caller):
-        """Return the future of more data. One coroutine at a time may wait."""
+    cdef object begin_wait(self, str caller, Py_ssize_t wanted):
+        """Return the future of more data, of wanted unread bytes in all. One coroutine at a time may wait."""
         if self.waiter is not None:
             raise RuntimeError(f"{caller}() called while another coroutine is already waiting for incoming data")
+        if self.error is not None:  # it came after the data that woke the caller, and nothing comes after it
+            raise self.error
         assert not self._eof, "_wait_for_data after EOF"
         if self.is_paused:  # else a separator beyond the limit would never come
             self.is_paused = False
             self.transport.resume_reading()
+        self.wanted = wanted
         self.waiter = self.loop.create_future()
         return self.waiter
 
     async def _wait_for_data(self, func_name):
-        waiter = self.begin_wait(func_name)
+        waiter = self.begin_wait(func_name, 0)
         try:
             await waiter
         finally:
@@ -220,83 +241,42 @@ cdef class StreamReader:
             blocks.append(block)
         return b"".join(blocks)
 
-    async def readexactly(self, n):
-        """Exactly n bytes. asyncio.IncompleteReadError, with what came, if the end comes first."""
-        cdef Py_ssize_t size = PyNumber_AsSsize_t(n, NULL)
-        if size < 0:
-            raise ValueError("readexactly size can not be less than zero")
-        if self.error is not None:
-            raise self.error
-        if size == 0:
-            return b""
-        while self.available() < size:
-            if self._eof:
-                raise asyncio.IncompleteReadError(self.take_unread(self.available()), n)
-            waiter = self.begin_wait("readexactly")
-            try:
-                await waiter
-            finally:
-                self.waiter = None
-        data = self.take_unread(size)
-        self.resume_if_low()
-        return data
+    def readexactly(self, n):
+        """A coroutine: exactly n bytes. asyncio.IncompleteReadError, with what came, if the end comes first."""
+        cdef Py_ssize_t size = PyNumber_AsSsize_t(n, NULL)  # before there is a coroutine, which no caller would await
+        cdef ReadExactlyCoroutine reading = ReadExactlyCoroutine.__new__(ReadExactlyCoroutine)
+        reading.size = size
+        reading.argument = n
+        reading.subject = self
+        return reading
 
-    async def readline(self):
-        """A line with its b"\\n"; what there is if the end comes first. ValueError if the line exceeds the limit."""
-        try:
-            return await self.readuntil(b"\n")
-        except asyncio.IncompleteReadError as error:
-            return error.partial
-        except asyncio.LimitOverrunError as error:
-            if self.find_unread(b"\n", error.consumed) == error.consumed:
-                self.take_unread(error.consumed + 1)
-            else:
-                self.take_unread(self.available())
-            self.resume_if_low()
-            raise ValueError(error.args[0])
-
-    async def readuntil(self, separator=b"\n"):
-        """Everything up to and with separator (Python 3.13+: or the first of a tuple of separators to end).
+    def readuntil(self, separator=b"\n"):
+        """A coroutine: all up to and with separator (Python 3.13+: or the first of a tuple of separators to end).
 
         asyncio.LimitOverrunError, leaving the data, if that is longer than the limit; asyncio.IncompleteReadError if
         the end comes first; ValueError for an empty separator.
         """
-        cdef Py_ssize_t offset = 0, start, end
-        cdef Py_ssize_t shortest, longest
-        separators = checked_separators(separator)
-        shortest = len(separators[0])
-        longest = len(separators[len(separators) - 1])
-        if self.error is not None:
-            raise self.error
-        while True:
-            if self.available() - offset >= shortest:
-                start, end = first_match(self, separators, offset)
-                if start >= 0:
-                    break
-                offset = max(0, self.available() + 1 - longest)  # a separator may have begun before the end
-                if offset > self._limit:
-                    raise asyncio.LimitOverrunError("Separator is not found, and chunk exceed the limit", offset)
-            if self._eof:
-                raise asyncio.IncompleteReadError(self.take_unread(self.available()), None)
-            waiter = self.begin_wait("readuntil")
-            try:
-                await waiter
-            finally:
-                self.waiter = None
-        if start > self._limit:
-            raise asyncio.LimitOverrunError("Separator is found, but chunk is longer than limit", start)
-        data = self.take_unread(end)
-        self.resume_if_low()
-        return data
+        cdef ReadUntilCoroutine reading = ReadUntilCoroutine.__new__(ReadUntilCoroutine)
+        reading.argument = separator
+        reading.subject = self
+        return reading
+
+    def readline(self):
+        """A coroutine: a line with its b"\n"; what there is if the end comes first. ValueError, and the line is gone,
+        if it exceeds the limit."""
+        cdef ReadLineCoroutine reading = ReadLineCoroutine.__new__(ReadLineCoroutine)
+        reading.argument = NEWLINE
+        reading.subject = self
+        return reading
 
     def __aiter__(self):
         return self
 
-    async def __anext__(self):
-        line = await self.readline()
-        if line == b"":
-            raise StopAsyncIteration
-        return line
+    def __anext__(self):
+        cdef NextLineCoroutine reading = NextLineCoroutine.__new__(NextLineCoroutine)
+        reading.argument = NEWLINE
+        reading.subject = self
+        return reading
 
     def __repr__(self):
         words = ["StreamReader"]
@@ -317,36 +297,36 @@ cdef class StreamReader:
         return f"<{' '.join(words)}>"
 
 
-cdef class ReadCoroutine(StepCoroutine):
-    """StreamReader.read()."""
+# ---- the coroutines ------------------------------------------------------------------------------------------------
 
-    cdef str name(self):
-        return "StreamReader.read"
+cdef class ReadingCoroutine(StepCoroutine):
+    """A read: attempts to take what it wants, and again whenever more has come."""
 
     cdef StepOutcome begin(self) except *:
         cdef StreamReader reader = <StreamReader>self.subject
         if reader.error is not None:
             raise reader.error
-        if self.size == 0:
-            self.result = b""
-            return STEP_ENDS
-        if self.size < 0:
-            self.target = reader._read_all().__await__()
-            return STEP_GOES_ON
-        if reader.available() == 0 and not reader._eof:
-            self.target = reader.begin_wait("read")
-            return STEP_WAITS
-        return self.take(reader)
+        return self.attempt(reader)
 
     cdef StepOutcome wake(self, object future) except *:
         cdef StreamReader reader = <StreamReader>self.subject
         reader.waiter = None
-        future.result()
-        return self.take(reader)
+        if reader.error is not None:
+            future.result()  # raises it, unless data had come before
+        return self.attempt(reader)
 
-    cdef StepOutcome take(self, StreamReader reader) except *:
-        self.result = reader.take_unread(self.size)
-        reader.resume_if_low()
+    cdef StepOutcome attempt(self, StreamReader reader) except *:
+        raise NotImplementedError("each read says what it takes")
+
+    cdef StepOutcome wait(self, StreamReader reader, str caller, Py_ssize_t wanted) except *:
+        self.target = reader.begin_wait(caller, wanted)
+        return STEP_WAITS
+
+    cdef StepOutcome take(self, StreamReader reader, Py_ssize_t size) except *:
+        """End with the first size bytes, or with all if there are fewer."""
+        self.result = reader.take_unread(size)
+        if reader.is_paused:
+            reader.resume_if_low()
         return STEP_ENDS
 
     cdef int forget(self, object future) except -1:
@@ -356,30 +336,141 @@ cdef class ReadCoroutine(StepCoroutine):
         return 0
 
 
-cdef tuple checked_separators(object separator):
-    """Separators as bytes, the shortest first."""
-    if type(separator) is bytes:
-        separators = (separator,)
-    elif isinstance(separator, tuple) and TAKES_SEPARATOR_TUPLES:
+cdef class ReadCoroutine(ReadingCoroutine):
+    """StreamReader.read()."""
+
+    cdef str name(self):
+        return "StreamReader.read"
+
+    cdef StepOutcome attempt(self, StreamReader reader) except *:
+        if self.size < 0:
+            self.target = reader._read_all().__await__()
+            return STEP_GOES_ON
+        if self.size > 0 and reader.available() == 0 and not reader._eof:
+            return self.wait(reader, "read", 0)
+        return self.take(reader, self.size)
+
+
+cdef class ReadExactlyCoroutine(ReadingCoroutine):
+    """StreamReader.readexactly(). The reader wakes it when all has come."""
+
+    cdef str name(self):
+        return "StreamReader.readexactly"
+
+    cdef StepOutcome begin(self) except *:
+        if self.size < 0:
+            raise ValueError("readexactly size can not be less than zero")
+        return ReadingCoroutine.begin(self)
+
+    cdef StepOutcome attempt(self, StreamReader reader) except *:
+        if reader.available() >= self.size:
+            return self.take(reader, self.size)
+        if reader._eof:
+            raise asyncio.IncompleteReadError(reader.take_unread(reader.available()), self.argument)
+        return self.wait(reader, "readexactly", self.size)
+
+
+cdef class ReadUntilCoroutine(ReadingCoroutine):
+    """StreamReader.readuntil(): `argument` is the separator, `size` the unread bytes in which none begins."""
+
+    cdef str name(self):
+        return "StreamReader.readuntil"
+
+    cdef StepOutcome begin(self) except *:
+        if type(self.argument) is not bytes or PyBytes_GET_SIZE(self.argument) == 0:
+            self.argument = checked_separators(self.argument)
+        return ReadingCoroutine.begin(self)
+
+    cdef StepOutcome attempt(self, StreamReader reader) except *:
+        cdef Py_ssize_t start, end, longest
+        longest = find_separator(reader, self.argument, self.size, &start, &end)
+        if start > reader._limit:
+            return self.overrun(reader, "Separator is found, but chunk is longer than limit", start)
+        if start >= 0:
+            return self.take(reader, end)
+        self.size = max(0, reader.available() + 1 - longest)  # a separator may have begun before the end
+        if self.size > reader._limit:
+            return self.overrun(reader, "Separator is not found, and chunk exceed the limit", self.size)
+        if reader._eof:
+            return self.cut_short(reader, reader.take_unread(reader.available()))
+        return self.wait(reader, "readuntil", 0)
+
+    cdef StepOutcome cut_short(self, StreamReader reader, bytes partial) except *:
+        """End, since the stream has ended before a separator came."""
+        raise asyncio.IncompleteReadError(partial, None)
+
+    cdef StepOutcome overrun(self, StreamReader reader, str message, Py_ssize_t consumed) except *:
+        """End, since no separator begins within the limit, nor in the first consumed bytes."""
+        raise asyncio.LimitOverrunError(message, consumed)
+
+
+cdef class ReadLineCoroutine(ReadUntilCoroutine):
+    """StreamReader.readline()."""
+
+    cdef str name(self):
+        return "StreamReader.readline"
+
+    cdef StepOutcome cut_short(self, StreamReader reader, bytes partial) except *:
+        self.result = partial
+        return STEP_ENDS
+
+    cdef StepOutcome overrun(self, StreamReader reader, str message, Py_ssize_t consumed) except *:
+        if reader.find_unread(NEWLINE, consumed) == consumed:
+            reader.take_unread(consumed + 1)
+        else:
+            reader.take_unread(reader.available())
+        reader.resume_if_low()
+        raise ValueError(message)
+
+
+cdef class NextLineCoroutine(ReadLineCoroutine):
+    """StreamReader.__anext__()."""
+
+    cdef str name(self):
+        return "StreamReader.__anext__"
+
+    cdef StepOutcome cut_short(self, StreamReader reader, bytes partial) except *:
+        if len(partial) == 0:
+            raise StopAsyncIteration
+        return ReadLineCoroutine.cut_short(self, reader, partial)
+
+
+cdef object checked_separators(object separator):
+    """One separator, or several, as bytes, the shortest first."""
+    if isinstance(separator, tuple) and TAKES_SEPARATOR_TUPLES:
         separators = tuple(sorted((PyBytes_FromObject(item) for item in separator), key=len))
         if not separators:
             raise ValueError("Separator should contain at least one element")
+        shortest = separators[0]
     else:
-        separators = (bytes(memoryview(separator)),)
-    if len(separators[0]) == 0:
+        shortest = separators = bytes(memoryview(separator))
+    if len(shortest) == 0:
         raise ValueError("Separator should be at least one-byte string")
     return separators
 
 
-cdef tuple first_match(StreamReader reader, tuple separators, Py_ssize_t offset):
-    """(start, end) of the separator that ends first, or (-1, -1)."""
-    cdef Py_ssize_t start = -1, end = -1, found
+cdef Py_ssize_t find_separator(StreamReader reader, object separators, Py_ssize_t offset, Py_ssize_t *start,
+                               Py_ssize_t *end) except -1:
+    """Set start and end of the separator that ends first, from offset on; start is -1 if there is none. Returns the
+    length of the longest separator."""
+    cdef Py_ssize_t found, longest = 0
+    cdef bytes separator
+    if type(separators) is bytes:
+        start[0] = reader.find_unread(<bytes>separators, offset)
+        end[0] = start[0] + PyBytes_GET_SIZE(separators)
+        return PyBytes_GET_SIZE(separators)
+    start[0] = -1
     for separator in separators:
+        longest = max(longest, PyBytes_GET_SIZE(separator))
         found = reader.find_unread(separator, offset)
-        if found >= 0 and (end < 0 or found + len(separator) < end):
-            start = found
-            end = found + len(separator)
-    return start, end
+        if found >= 0 and (start[0] < 0 or found + PyBytes_GET_SIZE(separator) < end[0]):
+            start[0] = found
+            end[0] = found + PyBytes_GET_SIZE(separator)
+    return longest
 
 
 refuse_instances(ReadCoroutine)
+refuse_instances(ReadExactlyCoroutine)
+refuse_instances(ReadUntilCoroutine)
+refuse_instances(ReadLineCoroutine)
+refuse_instances(NextLineCoroutine)
