@@ -178,6 +178,9 @@ cdef class ConnectionGuard(Guard):
         if node == &self.quiet:
             return self.tell_quiet(transport)
         limits = self.admission.limits
+        transport.flush_deferred()  # another callback of this phase may have written
+        if transport.state >= TRANSPORT_LOST:
+            return 0
         if node == &self.first_byte:
             self.admission.first_byte_timeouts += 1
             return self.end(TimeoutError(f"no byte was received within {limits.first_byte_timeout:g} s"))

@@ -166,6 +166,7 @@ cdef class Transport(Watcher):
             self.protocol.connection_made(self)
         except BaseException as error:
             if not isinstance(error, (SystemExit, KeyboardInterrupt)):
+                self.flush_deferred()
                 self.lose(error)
             raise
 
@@ -245,8 +246,11 @@ cdef class Transport(Watcher):
         return self.lose(error)
 
     cdef int callback_failed(self, object error, str message) except -1:
-        """End the connection with what a method of the protocol has raised, unless that leaves the loop."""
+        """End the connection with what a method of the protocol has raised, unless that leaves the loop. What was
+        written before is sent, as in asyncio."""
         pass_exits_on(error)
+        if self.state < TRANSPORT_LOST:
+            self.flush_deferred()
         return self.fatal(error, message)
 
     cdef int release(self) except -1:

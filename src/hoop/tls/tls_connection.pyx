@@ -6,7 +6,7 @@
     HANDSHAKE, OPEN, FLUSHING, SHUTDOWN --the transport below is lost--> CLOSED
 """
 from hoop.core.errors cimport pass_exits_on
-from hoop.core.reactor cimport Reactor
+from hoop.core.reactor cimport Reactor, flush_if_deferred
 from hoop.net.stream cimport StreamFilter
 from hoop.tls.engine cimport TlsEngine
 
@@ -71,6 +71,7 @@ cdef class TlsConnection(StreamFilter):
         return 0
 
     cdef int callback_failed(self, object error, str message) except -1:
-        """What user code has raised ends the connection."""
+        """What user code has raised ends the connection. What was written before is sent, as in asyncio."""
         pass_exits_on(error)
+        flush_if_deferred(self.reactor)
         return self.fatal(error, message)
