@@ -69,8 +69,8 @@ class Loop(
     numbers; pool: a hoop.Pool to use instead, which the loop does not close (see docs/pool.md).
     cached_reads: whether hoop.fs may read small files that the page cache holds on the loop's own thread (default: yes,
     unless HOOP_CACHED_READS is 0; see docs/files.md).
-    defer_writes: whether what a callback writes to a transport may be held until it has ended (default: yes, unless
-    HOOP_DEFER_WRITES is 0; see docs/writes.md).
+    defer_writes: whether what callbacks write to a transport may be held until their phase of the turn has ended
+    (default: yes, unless HOOP_DEFER_WRITES is 0; see docs/writes.md).
     """
 
     # In slots, so that Python does not make the instance's __dict__ before a user sets an attribute: until then the

@@ -7,14 +7,19 @@ from libc.stdint cimport int64_t
 
 cdef enum:
     READ_BUFFER_SIZE = 65536
-    LONGEST_HOLD_NS = 250000    # a write that finds bytes held for longer sends
+
+    # A phase of the turn ends with what its callbacks have written, unless one of these sends it earlier.
+    LONGEST_HOLD_NS = 250000    # since the first held write
+    MOST_HELD = 64              # objects with held writes
+    MOST_HELD_BYTES = 256 * 1024
 
 
 cdef class Deferred(Errand):
-    """An object whose writes the reactor flushes when the running callback has ended. (docs/writes.md)"""
+    """An object whose writes the reactor flushes when the running phase of the turn has ended. (docs/writes.md)"""
     cdef flag is_flush_due      # it stands in the reactor's queue of flushes
 
     cdef int on_flush(self, bint is_loop_calling) except -1  # send what was deferred; the loop calls between callbacks
+    cdef int on_flush_failed(self, object error) except -1   # its on_flush() has raised this
 
 
 cdef class Watcher(Deferred):
@@ -42,7 +47,7 @@ cdef class Watcher(Deferred):
 
 
 cdef class Reactor(Scheduler):
-    cdef hoop_ring flushes      # Deferred: writes of the callback that is running
+    cdef hoop_ring flushes      # Deferred: writes of the phase that is running
     cdef hoop_poller poller
     cdef PyObject **watchers    # Watcher by descriptor number, or NULL
     cdef int watcher_capacity
@@ -52,7 +57,9 @@ cdef class Reactor(Scheduler):
     cdef bint in_callback       # the loop's thread is running callbacks: writes may be deferred
     cdef bint defers_writes     # the default of a new transport
     cdef int64_t noted_ns       # a recent reading of the monotonic clock, also where the loop has a clock of its own
-    cdef int64_t held_since_ns  # the first watcher in `flushes` came there then or later
+    cdef int64_t held_since_ns  # the first in `flushes` came there then or later
+    cdef Py_ssize_t held_bytes  # at least what those in `flushes` hold
+    cdef bint has_held          # the running callback has added to them
     cdef bint forked            # we are in a child: the kernel's poller belongs to the parent
     cdef bint must_poll         # the next turn polls: the loop changed an interest, wrote to or closed a descriptor
     cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
@@ -91,6 +98,8 @@ cdef class Reactor(Scheduler):
     cdef int run_handle_timed(self, Handle handle) except -1
     cdef int handle_failed(self, Handle handle, object error) except -1
     cdef int settle(self) except -1
+    cdef int end_phase(self) except -1
+    cdef bint may_go_on_holding(self) noexcept
     cdef int defer_flush(self, Deferred deferred) except -1
     cdef int flush_deferred(self) except -1
     cdef int flush_writes(self, bint is_loop_calling) except -1
@@ -125,13 +134,20 @@ cdef inline double seconds_since(int64_t began_ns) noexcept:
 
 # ---- deferred writes (docs/writes.md) ------------------------------------------------------------------------------
 
-cdef inline bint may_hold(Reactor reactor) noexcept:
-    """Whether the latest write may wait for the callback's end. If not, this or another transport has held bytes for
-    too long: send all. The first write takes noted_ns for its time, which saves a look at the clock: that cannot be too
-    late, and if it is much too early, the second write is sent for nothing, and the third finds it fresh."""
+cdef inline bint may_hold(Reactor reactor, Py_ssize_t size) noexcept:
+    """Whether the latest write, of size bytes, may wait for the end of the phase. If not, this or another transport has
+    held bytes for too long: send all. The first write takes noted_ns for its time, which saves a look at the clock:
+    that cannot be too late, and if it is much too early, the second write is sent for nothing, and the third finds it
+    fresh. The first write of a later callback takes the look that settle() had at the end of the one before."""
     cdef int64_t now_ns
     if hoop_ring_size(&reactor.flushes) == 0:
         reactor.held_since_ns = reactor.noted_ns
+        reactor.held_bytes = size
+        reactor.has_held = True
+        return True
+    reactor.held_bytes += size
+    if not reactor.has_held:
+        reactor.has_held = True
         return True
     now_ns = hoop_clock_ns()
     reactor.noted_ns = now_ns

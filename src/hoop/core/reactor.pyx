@@ -1,7 +1,8 @@
 """The reactor: which watcher has which descriptor, how a callback runs, and what follows it. It knows no transport.
 
 A callback runs in its context. After each, of any kind, comes settle(): microtasks (all next_ticks, then all
-microtasks, until both are empty), then deferred writes. The turn decides when callbacks run (turns.pyx).
+microtasks, until both are empty); after a phase of the turn, end_phase(): deferred writes. The turn decides when
+callbacks run (turns.pyx).
 
 Ownership: like the scheduler's queues, the ring of flushes and the table of watchers own one reference to each entry.
 The garbage collector sees all of them (garbage.pyx), so it collects an abandoned loop with everything that it holds.
@@ -17,7 +18,7 @@ from hoop.core.poller_choice cimport open_poller
 from hoop.core.rings cimport drain, push
 from hoop.core.scheduler cimport Errand, Scheduler
 from libc.errno cimport ENOENT
-from libc.stdint cimport int64_t
+from libc.stdint cimport INT64_MAX, int64_t
 from libc.string cimport memset
 
 from asyncio.log import logger
@@ -27,6 +28,9 @@ cdef class Deferred(Errand):
     cdef int on_flush(self, bint is_loop_calling) except -1:
         raise NotImplementedError("who defers must say what is flushed")
 
+    cdef int on_flush_failed(self, object error) except -1:
+        raise error
+
 
 cdef class Watcher(Deferred):
     def __cinit__(self):
@@ -34,6 +38,9 @@ cdef class Watcher(Deferred):
 
     cdef int on_events(self, unsigned events) except -1:
         raise NotImplementedError("a watcher must handle its events")
+
+    cdef int on_flush_failed(self, object error) except -1:
+        return self.on_failed(error)
 
     cdef int on_watch_failed(self, int error) except -1:
         return self.on_failed(os_error(-error))
@@ -279,7 +286,8 @@ cdef class Reactor(Scheduler):
         return self.report(context)
 
     cdef int settle(self) except -1:
-        """After every callback: run microtasks until none is left, then flush writes; again if that made more."""
+        """After every callback: run microtasks until none is left. Then flush the writes of this phase, if they must
+        not wait for its end; again if that made microtasks."""
         while True:
             while hoop_ring_size(&self.next_ticks) > 0 or hoop_ring_size(&self.microtasks) > 0:
                 while hoop_ring_size(&self.next_ticks) > 0:
@@ -288,14 +296,24 @@ cdef class Reactor(Scheduler):
                     run_queued(self, &self.microtasks)
             if hoop_ring_size(&self.flushes) == 0:
                 break
+            if self.may_go_on_holding():
+                return 0  # after_is_due stays: the next callback is followed by a look at the bounds, too
             self.flush_writes(True)
         self.after_is_due = False
+        return 0
+
+    cdef int end_phase(self) except -1:
+        """After the last callback of a phase, and before the loop may block: nothing stays held. Again if that made
+        protocols write or queue microtasks."""
+        while self.after_is_due:
+            self.settle()
+            self.flush_writes(True)
         return 0
 
     # ---- deferred writes ------------------------------------------------------------------------------------------
 
     cdef int defer_flush(self, Deferred deferred) except -1:
-        """Have deferred.on_flush() called when the running callback and its microtasks have ended."""
+        """Have deferred.on_flush() called when the running phase has ended, or earlier where a bound is reached."""
         if deferred.is_flush_due:
             return 0
         push(&self.flushes, deferred)
@@ -304,20 +322,39 @@ cdef class Reactor(Scheduler):
         return 0
 
     cdef int flush_deferred(self) except -1:
-        """Send what the running callback has written, in the order of the first writes. Callers that are about to do
+        """Send what the running phase has written, in the order of the first writes. Callers that are about to do
         something that others can see call this first, whichever transport holds the bytes. Does nothing outside of the
         loop's thread: another thread may look at a socket object."""
         return self.flush_writes(False) if self.may_touch() else 0
 
+    cdef bint may_go_on_holding(self) noexcept:
+        """Between two callbacks of a phase: whether what is held may wait for the next one. Reads the clock each time,
+        since the callback that has ended may have been slow."""
+        cdef int64_t now_ns
+        self.has_held = False
+        if hoop_ring_size(&self.flushes) >= MOST_HELD or self.held_bytes >= MOST_HELD_BYTES:
+            return False
+        now_ns = hoop_clock_ns()
+        self.noted_ns = now_ns
+        return now_ns - self.held_since_ns <= LONGEST_HOLD_NS
+
     cdef int flush_writes(self, bint is_loop_calling) except -1:
-        cdef Deferred deferred
-        cdef PyObject *entry = <PyObject *>hoop_ring_pop(&self.flushes)
-        while entry != NULL:
-            deferred = <Deferred>entry
-            Py_DECREF(deferred)
-            deferred.is_flush_due = False
-            deferred.on_flush(is_loop_calling)
-            entry = <PyObject *>hoop_ring_pop(&self.flushes)
+        """Flush each object in the queue. What fails is its own affair, and the next one has its turn. (One try block
+        for all: one for each would cost each.)"""
+        cdef Deferred deferred = None
+        cdef PyObject *entry
+        self.held_since_ns = INT64_MAX  # what TLS encrypts now goes behind it in this queue, however long that takes
+        while hoop_ring_size(&self.flushes) > 0:
+            try:
+                while hoop_ring_size(&self.flushes) > 0:
+                    entry = <PyObject *>hoop_ring_pop(&self.flushes)
+                    deferred = <Deferred>entry
+                    Py_DECREF(deferred)
+                    deferred.is_flush_due = False
+                    deferred.on_flush(is_loop_calling)
+            except BaseException as error:
+                pass_exits_on(error)
+                deferred.on_flush_failed(error)
         return 0
 
     # ---- the end --------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ One turn, in asyncio's order (docs/architecture.md says why):
 
     poll -> callbacks ready by then -> polled I/O, straight into watchers -> timers due by then -> immediates
 
-and after each callback of any kind, settle() (reactor.pyx). What callbacks of a turn schedule runs in the next turn.
+and after each callback of any kind, settle() (reactor.pyx); after each of the four phases, end_phase(). What callbacks
+of a turn schedule runs in the next turn.
 """
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -42,8 +43,7 @@ cdef class Turns(Reactor):
         self.in_callback = True
         try:
             hoop_meter_start(&self.meter, self.now_ns())
-            if self.after_is_due:
-                self.settle()
+            self.end_phase()
             while True:
                 try:
                     while not until_idle or self.is_alive():
@@ -97,14 +97,22 @@ cdef class Turns(Reactor):
                 self.take_due_timers(self.now_ns())
         self.last_batch = batch
         self.run_ready(batch)
+        if self.after_is_due:
+            self.end_phase()
         if count > 0:
             self.dispatch(count)
+            if self.after_is_due:
+                self.end_phase()
         batch = hoop_ring_size(&self.due)
         if batch > 0:
             self.run_due(batch)
+            if self.after_is_due:
+                self.end_phase()
         batch = hoop_ring_size(&self.immediates)
         if batch > 0:
             self.run_immediates(batch)
+            if self.after_is_due:
+                self.end_phase()
         if self.entered is not None:
             self.leave_context()
         return 0
@@ -134,9 +142,7 @@ cdef class Turns(Reactor):
         """Run Python's own signal handlers where no Python code runs, which would do so: else a signal that came during
         compiled code would wait until the loop has slept."""
         PyErr_CheckSignals()
-        if self.after_is_due:
-            self.settle()
-        return 0
+        return self.end_phase()
 
     cdef int sleep(self) except -1:
         """As poll, but block until something happens or is due; may return -EINTR. The meter counts the wait for the

@@ -393,7 +393,7 @@ cdef class Socket:
             self.on_timeout(self)
 
     def set_write_deferral(self, enabled):
-        """Whether write() may hold bytes until the running callback has ended (docs/writes.md). If not, write() sends
+        """Whether write() may hold bytes until the running phase has ended (docs/writes.md). If not, write() sends
         at once, and held bytes go now. The default is the loop's.
         """
         if self.state == SOCKET_OPEN:

@@ -170,7 +170,7 @@ cdef class BaseLoop(Turns):
         hoop_waker_close(&self.waker)
 
     def _flush_deferred(self):
-        """Send what the running callback has written. Call it before anything that peers or other processes can see.
+        """Send what the running phase has written. Call it before anything that peers or other processes can see.
         Cheap when there is nothing to send; does nothing in another thread."""
         flush_if_deferred(self)
 

@@ -26,7 +26,7 @@ cdef class Transport(Watcher):
     cdef flag is_sock_borrowed  # sock was made lazily around fd: it must not close it
     cdef flag is_fd_bare        # no socket object has fd
     cdef flag is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
-    cdef flag is_prompt         # send writes at once; do not hold them until the callback has ended
+    cdef flag is_prompt         # send writes at once; do not hold them until the phase has ended
     cdef flag is_reading_started
     cdef flag is_reading_paused
     cdef flag is_protocol_connected

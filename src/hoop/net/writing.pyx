@@ -1,10 +1,10 @@
 """The writing half of a byte-stream transport: the chunks that write() was given and the kernel has not taken.
 
-A transport holds what one callback writes until the callback and its microtasks have ended, then sends it in one system
-call. It sends at once where a peer could notice the wait (docs/writes.md): outside of the loop's callbacks, when held
-bytes reach the high-water mark, when a write finds that bytes were held for long, and before close, abort, write_eof,
-set_protocol and get_write_buffer_size, of this transport or of another. pause_writing() is only about bytes that the
-kernel has refused.
+A transport holds what the callbacks of a phase write until the phase has ended, or until a bound is reached between two
+of them (Reactor.settle), then sends it in one system call. It sends at once where a peer could notice the wait
+(docs/writes.md): outside of the loop's callbacks, when held bytes reach the high-water mark, when a write finds that
+bytes were held for long, and before close, abort, write_eof, set_protocol and get_write_buffer_size, of this transport
+or of another. pause_writing() is only about bytes that the kernel has refused.
 
 A kind of transport that writes defines how (transmit), what it waits for (update_interest; for writability while
 is_refused), and what follows once all held bytes are sent (on_drained).
@@ -77,7 +77,7 @@ cdef class WritingTransport(Transport):
                 self.note_dropped_write()
         self.check_writable(METHOD_NAMED_FOR_LINES)
         if self.unsent.size > 0:
-            self.after_write()
+            self.after_write(self.unsent.size)
 
     cdef int check_writable(self, str method) except -1:
         """RuntimeError, in asyncio's words, after write_eof() and while sendfile() has the descriptor."""
@@ -95,15 +95,15 @@ cdef class WritingTransport(Transport):
         if self.state != TRANSPORT_OPEN:
             return self.note_dropped_write()
         append_chunk(&self.unsent, chunk, size)
-        return self.after_write()
+        return self.after_write(size)
 
-    cdef int after_write(self) except -1:
-        """Hold new bytes until the callback ends or the kernel takes more; else send them now."""
+    cdef int after_write(self, Py_ssize_t size) except -1:
+        """Hold size new bytes until the phase ends or the kernel takes more; else send them now."""
         cdef Reactor reactor = self.reactor
         self.silence = 0
         if self.is_refused:
             return self.note_refused()
-        if reactor.in_callback and not self.is_prompt and self.unsent.size < self.flow.high and may_hold(reactor):
+        if reactor.in_callback and not self.is_prompt and self.unsent.size < self.flow.high and may_hold(reactor, size):
             if not self.is_flush_due:
                 reactor.defer_flush(self)
             return 0
@@ -117,7 +117,7 @@ cdef class WritingTransport(Transport):
         return 0
 
     def set_write_deferral(self, enabled):
-        """Let write() hold bytes until the running callback has ended (docs/writes.md), or not: then it sends at once,
+        """Let write() hold bytes until the running phase has ended (docs/writes.md), or not: then it sends at once,
         as asyncio's does; what is held is sent now. The default is the loop's; pipes have it switched off.
         """
         self.is_prompt = not enabled

@@ -184,7 +184,7 @@ cdef class TlsTransport:
             self.session.write_chunk(chunk, len(chunk))
 
     def set_write_deferral(self, enabled):
-        """Whether write() may hold bytes until the callback that runs has ended, and encrypt them together then
+        """Whether write() may hold bytes until the phase that runs has ended, and encrypt them together then
         (docs/writes.md). If not, it encrypts and sends at once; what is held is sent now. The default is the loop's.
         """
         self.session.set_prompt(not enabled)

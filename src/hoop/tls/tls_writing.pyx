@@ -1,8 +1,8 @@
 """The outgoing half of a TLS session: plaintext that write() was given, encrypted and handed to the transport below.
 
-What one callback writes is held as plaintext until the callback and its microtasks have ended, then encrypted record by
-record and given to the transport below, which sends it with one system call. When that one is full, plaintext waits
-here, by reference. pause_writing() counts only bytes that have to wait for the peer, here and below.
+What the callbacks of a phase write is held as plaintext until the phase has ended, then encrypted record by record and
+given to the transport below, which sends it with one system call. When that one is full, plaintext waits here, by
+reference. pause_writing() counts only bytes that have to wait for the peer, here and below.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from hoop.core.reactor cimport flush_if_deferred, may_hold
@@ -39,7 +39,7 @@ cdef class TlsWriting(TlsConnection):
         if self.state != TLS_OPEN or self.is_lower_paused or self.is_blocked:
             return self.note_refused()
         if self.reactor.in_callback and not is_prompt and self.plaintext.size < DEFER_BELOW:
-            if may_hold(self.reactor):
+            if may_hold(self.reactor, self.plaintext.size):
                 if not self.is_flush_due:
                     self.reactor.defer_flush(self)
                 return 0
