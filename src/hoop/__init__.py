@@ -22,7 +22,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
-    from hoop import compress, crypto, dns, fs, monitor
+    from hoop import compress, crypto, dns, fs, monitor, systemd
     from hoop import limits as limits
     from hoop.core.handle import Immediate
     from hoop.core.timer import Timer
@@ -75,6 +75,7 @@ __all__ = [
     "run",
     "start_server",
     "start_unix_server",
+    "systemd",
 ]
 
 
@@ -124,7 +125,7 @@ def is_draining() -> bool:
 # A program that imports hoop need not use it, so nothing is loaded before its first use. But the first name brings all
 # names, and with Loop all that a loop's methods need: an import later on fails when we are out of descriptors and after
 # chroot(2), and hangs in a child that another thread's fork(2) made in the middle of it.
-MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor"})
+MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor", "systemd"})
 NAMES_ON_DEMAND = {
     "Drain": "drain",
     "DrainReport": "drain",

@@ -29,7 +29,7 @@ CSRC_FLOORS: Floors = (
     ("jobs_fs", "jobs_dns", "poller_epoll", "poller_kqueue", "poller_poll"),
 )
 AREAS: Floors = (
-    ("stats",),
+    ("stats", "systemd"),
     ("core",),
     ("jobs",),
     ("net",),
