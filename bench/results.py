@@ -21,6 +21,8 @@ class Sample:
     seconds: float
     server_busy: float  # share of a core: 1.0 is one core all the time
     client_busy: float
+    p999_us: float = 0.0
+    late_p99_us: float = 0.0  # of an open loop: how late the generator itself was
     unclosed: int = 0  # connections that the server left open after the end of the client's stream
 
     @staticmethod
@@ -40,6 +42,8 @@ class Sample:
             seconds=seconds,
             server_busy=cpu_s / seconds,
             client_busy=float(report["client_cpu_seconds"]) / seconds,
+            p999_us=float(report["p999_us"]),
+            late_p99_us=float(report.get("late_p99_us", 0.0)),
             unclosed=int(report.get("unclosed", 0)),
         )
 

@@ -136,9 +136,11 @@ int measurement_print(const struct measurement *measurement)
     const struct histogram *latency = &measurement->latency;
     printf("{\"requests\": %llu, \"seconds\": %.6f, \"rate\": %.1f", (unsigned long long)measurement->requests, seconds,
            seconds > 0 ? (double)measurement->requests / seconds : 0.0);
-    printf(", \"p50_us\": %.2f, \"p99_us\": %.2f, \"max_us\": %.2f",
+    printf(", \"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, \"max_us\": %.2f",
            (double)histogram_percentile_ns(latency, 0.50) / 1e3, (double)histogram_percentile_ns(latency, 0.99) / 1e3,
-           (double)latency->max_ns / 1e3);
+           (double)histogram_percentile_ns(latency, 0.999) / 1e3, (double)latency->max_ns / 1e3);
+    if (measurement->lateness)
+        printf(", \"late_p99_us\": %.2f", (double)histogram_percentile_ns(measurement->lateness, 0.99) / 1e3);
     printf(", \"client_cpu_seconds\": %.6f", (double)measurement->client_cpu_ns / 1e9);
     if (measurement->server_cpu_ns >= 0)
         printf(", \"server_cpu_seconds\": %.6f", (double)measurement->server_cpu_ns / 1e9);

@@ -47,6 +47,7 @@ struct measurement {
     int64_t client_cpu_ns;
     uint64_t requests;
     struct histogram latency;
+    const struct histogram *lateness; /* of an open loop: how long after it was due each message was sent; NULL: none */
     struct failures failures;
     unsigned unclosed; /* connections that the server left open after the end of our stream: remarked, not a failure */
 };

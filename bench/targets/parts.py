@@ -6,9 +6,10 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bench import file_rounds, idle_memory, imports, micro_rounds
+from bench import file_rounds, idle_memory, imports, latency, micro_rounds
 from bench.build import TLS_FILE
 from bench.loops import LOOPS
+from bench.processes import ChildFailed
 from bench.rounds import Setting, contenders_of, measure_workload
 from bench.targets import sizes
 from bench.targets.figures import Figure, NotMeasured, Part, Session, figure_of_workload, figures_of_micro
@@ -83,6 +84,27 @@ def _measure_files(session: Session, _only: Sequence[str] | None) -> list[Figure
     return list(figures.values())
 
 
+def _latency_view(session: Session) -> latency.View:
+    timing = replace(session.lengths.timing, rounds=session.rounds(session.lengths.timing.rounds))
+    loops = [name for name in session.loops if name in latency.LOOPS_COMPARED]
+    return latency.View(loops, timing, session.cores, session.display, session.steps)
+
+
+def _count_latency(session: Session, only: Sequence[str] | None) -> int:
+    view = _latency_view(session)
+    return latency.count_steps(latency.all_names() if only is None else only, view.loops, view.timing.rounds)
+
+
+def _measure_latency(session: Session, only: Sequence[str] | None) -> list[Figure]:
+    if not session.cores.are_separate:
+        raise NotMeasured("the generator needs a core of its own")
+    try:
+        found = latency.measure_all(_latency_view(session), latency.all_names() if only is None else only)
+    except ChildFailed as failure:
+        raise NotMeasured(f"saturation: {failure}") from None
+    return [Figure(one.name, one.title, one.metrics, one.failures) for one in found]
+
+
 def _count_memory(session: Session, _only: Sequence[str] | None) -> int:
     return 1
 
@@ -133,6 +155,14 @@ PARTS: tuple[Part, ...] = (
     *sizes.PARTS,
     Part("micro", "single operations", _starts_with("micro/"), _measure_micro, _count_micro),
     Part("files", "whole files", _starts_with("files/"), _measure_files, _count_files),
+    Part(
+        "latency",
+        "latency under an open loop",
+        _starts_with("latency/"),
+        _measure_latency,
+        _count_latency,
+        repeats=True,
+    ),
     Part("memory", "memory of idle connections", _starts_with("memory/"), _measure_memory, _count_memory),
     Part("imports", "importing", _starts_with("import"), _measure_imports, _count_imports),
 )

@@ -6,6 +6,7 @@ own value. Of a rate these are what it must at least be. A row that is not here 
 
 from __future__ import annotations
 
+from bench import latency
 from bench.loops import C_SERVER
 from bench.micro import BENCHMARKS
 from bench.targets.figures import NODE
@@ -30,6 +31,7 @@ SERVERS = (
     row("sock-1k-100", compared(0.5, UVLOOP), compared(1.0)),
     row("tls-1k-100", compared(0.95), compared(1 / 2.9, UVLOOP)),
     row("tls-64k-50", compared(1.0)),
+    row("tls-handshake", compared(1.0)),
     row("tls-handshake", compared(1.0, "asyncio"), metric="rate"),
     row("udp-512-window32", compared(1 / 1.5, UVLOOP), compared(1.0)),
     row("connect", compared(0.95)),
@@ -88,6 +90,8 @@ def _size_row(cell: SizeCell) -> Row:
     return row(cell.name, *required)
 
 
+LATENCY = tuple(row(name, compared(1.0), metric="p99_us") for name in latency.all_names())
+
 SIZES = tuple(_size_row(cell) for cell in CELLS)
 
-ROWS: tuple[Row, ...] = (*SERVERS, *SIZES, *MICRO, *FILES, *MEMORY, *IMPORTS)
+ROWS: tuple[Row, ...] = (*SERVERS, *SIZES, *LATENCY, *MICRO, *FILES, *MEMORY, *IMPORTS)

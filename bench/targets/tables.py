@@ -17,6 +17,7 @@ UNITS = {  # of metrics: what a figure is shown in, and how many digits
     "rate": ("req/s", 0),
     "ns": ("ns", 0),
     "us": ("µs", 1),
+    "p99_us": ("µs", 0),
     "kib": ("KiB", 2),
     "ms": ("ms", 1),
     "cpu_ms": ("ms CPU", 1),

@@ -55,7 +55,7 @@ def test_an_echo_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize(
     "name",
-    ["tls-1k-100", "tls-handshake", "udp-512-window32", "lines-10", "pieces-10", "uvicorn", "aiohttp", "fastapi-10k"],
+    ["tls-1k-100", "tls-handshake", "udp-512-window32", "lines-10", "aiohttp", "fastapi-10k"],
 )
 def test_rounds_of_other_protocols(tmp_path: Path, name: str) -> None:
     results = results_of(tmp_path, "--only", name, "--loops", "asyncio")
