@@ -60,8 +60,10 @@ def row(figure: str, *requirements: Requirement, metric: str = "cpu_us", ours: s
     return Row(figure, requirements, title, metric, ours)
 
 
-def judge(entry: Row, figures: Mapping[str, Figure], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What became of each requirement of a row, for the tables and the results file."""
+def judge(entry: Row, figures: Mapping[str, Figure], reason: str | None = None) -> list[dict[str, Any]]:
+    """What became of each requirement of a row, for the tables and the results file. `reason` says why there is no such
+    figure, if there is none.
+    """
     figure = figures.get(entry.figure)
     version = sys.version_info[:2]
     verdicts = []
@@ -69,7 +71,7 @@ def judge(entry: Row, figures: Mapping[str, Figure], reasons: Mapping[str, str])
         if requirement.applies(version):
             verdict = _judge(entry, requirement, figure)
             if figure is None:
-                verdict["why"] = reasons.get(entry.figure, "no part handed over this figure")
+                verdict["why"] = reason or "its part did not hand over this figure"
             verdicts.append(verdict)
     return verdicts
 

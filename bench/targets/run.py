@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,18 +18,20 @@ from bench.measure import choose_cores, machine
 from bench.processes import ChildFailed
 from bench.progress import Display, Steps
 from bench.rounds import Timing
+from bench.targets import report
 from bench.targets.figures import Figure, Lengths, NotMeasured, Part, Session
 from bench.targets.parts import PARTS
-from bench.targets.results import as_json, revision
-from bench.targets.rows import MISSED, NOT_MEASURED, TOLERANCE, judge
+from bench.targets.report import recorded_path
+from bench.targets.results import as_json, dump, figures_of, revision
+from bench.targets.rows import MISSED, NOT_MEASURED, TOLERANCE, Row, judge
 from bench.targets.table import ROWS
 from bench.targets.tables import summary, target_table
 
 USUAL = Lengths(Timing(3, 0.35, 0.1), Timing(3, 0.15, 0.05), 3, 0.08, 1000)
 FULL = Lengths(Timing(5, 2.0, 0.3), Timing(5, 0.8, 0.2), 5, 0.3, 4000)
+RESULTS = BENCH / "results" / "targets.json"
 SECOND_LOOK = 1.15  # a row that misses by less is measured again, ...
 AGAIN = 4  # ... in so many further rounds, which count beside the first ones
-SLOW_LOOPS = ("zloop",)  # never the best with a server: only in the micro benchmarks, unless --loops names them
 
 
 @dataclass
@@ -46,7 +49,16 @@ class Run:
     def verdicts(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """What became of the rows; only of those figures, if names are given."""
         rows = [one for one in ROWS if names is None or one.figure in names]
-        return [verdict for one in rows for verdict in judge(one, self.figures, {})]
+        return [verdict | {"part": part_of(one.figure)} for one in rows for verdict in self._judge(one)]
+
+    def _judge(self, one: Row) -> list[dict[str, Any]]:
+        reason = self.parts.get(part_of(one.figure), {}).get("reason")
+        return judge(one, self.figures, reason)
+
+
+def part_of(figure: str) -> str:
+    """The name of the part that hands over a figure."""
+    return next((part.name for part in PARTS if part.has(figure)), "")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -64,16 +76,17 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="interleaved rounds of each row")
     parser.add_argument("--seconds", type=float, help="length of a measured window")
     parser.add_argument("--once", action="store_true", help="no second look at rows that miss by little")
-    parser.add_argument("--json", type=Path, default=BENCH / "results" / "targets.json", metavar="FILE")
-    parser.add_argument(
-        "--keep", action="store_true", help="keep what FILE has of parts that this run does not measure"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"results; default: {RESULTS}")
+    parser.add_argument("--record", action="store_true", help="to bench/results-3.x.json, and what is made from it")
+    parser.add_argument("--keep", action="store_true", help="keep what the file has and this run does not measure")
     options = parser.parse_args(list(arguments))
     unknown = [name for name in options.only or () if name not in names and not any(part.has(name) for part in PARTS)]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; parts are {', '.join(names)}")
     if options.loops and (wrong := [name for name in options.loops.split(",") if name not in LOOPS]):
         parser.error(f"unknown loops {', '.join(wrong)}; known are {', '.join(LOOPS)}")
+    if options.json is None:
+        options.json = recorded_path() if options.record else RESULTS
     return options
 
 
@@ -89,7 +102,12 @@ def start(options: argparse.Namespace) -> Run:
     loops = tuple(name for name in wanted if LOOPS[name].is_installed())
     missing = {name: how_to_get(LOOPS[name]) for name in wanted if name not in loops}
     session = Session(lengths, loops, choose_cores(), Display(), Steps(0))
-    return Run(options, session, missing)
+    run = Run(options, session, missing)
+    if options.keep and options.json.exists():
+        kept = json.loads(options.json.read_text())
+        run.figures = figures_of(kept)
+        run.parts = kept["parts"]
+    return run
 
 
 def _wanted(part: Part, only: Sequence[str] | None) -> tuple[bool, list[str] | None]:
@@ -119,7 +137,12 @@ def measure(run: Run) -> None:
 def measure_part(run: Run, part: Part, names: Sequence[str] | None) -> list[str]:
     """One part, and its second look; returns the names of its figures."""
     began = time.monotonic()
-    about: dict[str, Any] = {"revision": revision(), "began": time.strftime("%Y-%m-%d %H:%M:%S")}
+    about: dict[str, Any] = {
+        "title": part.title,
+        "revision": revision(),
+        "date": time.strftime("%Y-%m-%d"),
+        "load": round(os.getloadavg()[0], 2),
+    }
     run.parts[part.name] = about
     found: list[str] = []
     try:
@@ -173,13 +196,13 @@ def heading(run: Run, about: Mapping[str, Any]) -> list[str]:
 
 
 def save(run: Run, about: Mapping[str, Any]) -> None:
-    """Write the results file."""
+    """Write the results file, and what is made from it if it is the one that is kept."""
     path: Path = run.options.json
-    kept = json.loads(path.read_text()) if run.options.keep and path.exists() else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = as_json(run.figures, run.verdicts(), run.parts, about, run.session, run.missing, kept)
-    path.write_text(text)
+    path.write_text(dump(as_json(run.figures, run.verdicts(), run.parts, about, run.session, run.missing)))
     run.session.display.say([f"results: {path}"], to=sys.stdout)
+    if run.options.record:
+        run.session.display.say(report.write_all(), to=sys.stdout)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -199,6 +222,6 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     finally:
         save(run, about)
-    verdicts = [verdict for verdict in run.verdicts() if verdict["verdict"] != NOT_MEASURED or run.options.only is None]
+    verdicts = [one for one in run.verdicts() if one["verdict"] != NOT_MEASURED or run.options.only is None]
     run.session.display.say(summary(verdicts), to=sys.stdout)
     return 1 if any(verdict["verdict"] == MISSED for verdict in verdicts) else 0

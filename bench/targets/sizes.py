@@ -140,7 +140,7 @@ def _add_round(cell: SizeCell, contender: str, by_state: dict[str, Figure], sess
             text += f" failed: {failure}"
         else:
             for figure, sample in zip(by_state.values(), samples, strict=True):
-                for metric in ("cpu_us", "rate", "p50_us", "p99_us"):
+                for metric in ("cpu_us", "rate"):
                     figure.add(metric, contender, float(getattr(sample, metric)))
             text += f" {samples[0].cpu_us:.2f} and {samples[1].cpu_us:.2f} µs CPU/req"
     session.steps.advance()

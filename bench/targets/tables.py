@@ -73,16 +73,22 @@ def target_row(verdict: Mapping[str, Any], figure: Figure | None) -> list[str]:
     return [verdict["title"], *others, ours, requirement(verdict), ratio, outcome(verdict)]
 
 
+def without_repeats(rows: Sequence[list[str]]) -> list[list[str]]:
+    """The rows with the first cells of a further requirement of the same row left empty."""
+    found: list[list[str]] = []
+    before: list[str] = []
+    for whole in rows:
+        is_same = len(whole) > SAME and whole[:SAME] == before[:SAME]
+        found.append([*[""] * SAME, *whole[SAME:]] if is_same else whole)
+        before = whole
+    return found
+
+
 def target_table(verdicts: Sequence[Mapping[str, Any]], figures: Mapping[str, Figure], title: str) -> list[str]:
     """The table of one part."""
     if not verdicts:
         return [f"{title}: nothing is required", ""]
-    rows: list[list[str]] = []
-    before: list[str] = []
-    for verdict in verdicts:
-        whole = target_row(verdict, figures.get(verdict["figure"]))
-        rows.append([*[""] * SAME, *whole[SAME:]] if len(whole) > SAME and whole[:SAME] == before[:SAME] else whole)
-        before = whole
+    rows = without_repeats([target_row(verdict, figures.get(verdict["figure"])) for verdict in verdicts])
     header = ["row", "peers", "limit", "hoop", "target", "ratio", "met"]
     return [title, *(f"  {line}" for line in render_table(header, rows)), ""]
 

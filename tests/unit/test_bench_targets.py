@@ -22,7 +22,7 @@ def figure(name: str = "echo", metric: str = "cpu_us", failures: dict[str, str] 
 
 
 def verdict_of(entry: Row, made: Figure | None) -> dict[str, Any]:
-    (verdict,) = judge(entry, {made.name: made} if made else {}, {})
+    (verdict,) = judge(entry, {made.name: made} if made else {})
     return verdict
 
 
@@ -66,7 +66,7 @@ def test_hoop_in_another_guise_is_no_peer() -> None:
 
 def test_requirements_of_other_pythons_are_left_out() -> None:
     entry = row("echo", compared(1.0, before=(3, 1)), compared(2.0, since=sys.version_info[:2]))
-    assert [verdict["required"] for verdict in judge(entry, {}, {})] == [2.0]
+    assert [verdict["required"] for verdict in judge(entry, {})] == [2.0]
 
 
 def test_rounds_of_a_second_look_count_beside_the_first() -> None:
@@ -89,7 +89,7 @@ def test_every_row_is_of_a_figure_that_a_part_has() -> None:
 def test_the_table_of_a_part() -> None:
     made = figure(hoop=[5.0], uvloop=[6.0], c=[4.0])
     made.add("rate", "hoop", [100_000])
-    verdicts = judge(row("echo", compared(1.0), compared(1.05, "c")), {"echo": made}, {})
+    verdicts = judge(row("echo", compared(1.0), compared(1.05, "c")), {"echo": made})
     lines = tables.target_table(verdicts, {"echo": made}, "servers")
     assert "uvloop 6.00" in lines[3] and "C epoll 4.00" in lines[3] and "5.00 µs CPU/req, 100,000/s" in lines[3]
     assert lines[4].split() == ["≤", "1.05", "×", "C", "epoll", "1.250", "missed"]
@@ -99,7 +99,7 @@ def test_the_table_of_a_part() -> None:
 def test_a_figure_survives_the_results_file() -> None:
     made = figure(hoop=[5.0, 6.0], uvloop=[6.123456789], failures={"blazio": "crashed"})
     entry = json.loads(json.dumps(results.figure_as_json(made)))
-    assert entry["metrics"]["cpu_us"] == {"hoop": [5.0, 6.0], "uvloop": [6.1235]}
+    assert entry["metrics"]["cpu_us"] == {"hoop": [5.0, 6.0], "uvloop": [6.123]}
     again = results.figure_from_json("echo", entry)
     assert again.values("cpu_us", "hoop") == {0: 5.0, 1: 6.0} and again.failures == made.failures
 
