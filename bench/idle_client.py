@@ -1,7 +1,7 @@
 """Holds connections to an echo server, plain or TLS, and lets them echo when told to. Blocking sockets, one at a time.
 
-It prints a line of JSON when all are open, then takes lines on stdin: "echo BYTES" (on each connection, in pieces), and
-"quit" or the end of stdin.
+It prints a line of JSON when all are open, then takes lines on stdin: "echo BYTES" (on each connection, in pieces, and
+then a small message), and "quit" or the end of stdin.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 
 LIMIT_S = 20.0
 PIECE = 64 * 1024  # bytes in flight: below what the kernel holds, so that neither end waits for the other to read
+LAST = 1  # byte: what a handler read last stays in its variable, and is not the memory of the loop
 CONNECTIONS_PER_SOURCE = 10_000
 
 
@@ -67,6 +68,7 @@ def main() -> None:
             break
         for sock in held:
             echo(sock, int(words[1]))
+            echo(sock, LAST)
         tell(event="echoed", held=len(held))
 
 

@@ -10,10 +10,9 @@ cdef enum StepOutcome:
 cdef class StepCoroutine:
     """An awaitable that costs one small object. Its subclasses do the work, in begin() and wake()."""
     cdef object subject         # the reader or writer that it works on
-    cdef Py_ssize_t size        # an argument, as is
-    cdef object argument
+    cdef Py_ssize_t size        # an argument
     cdef object target          # what it waits for, or goes on with
-    cdef object result
+    cdef object result          # until it ends, an argument
     cdef flag is_started
     cdef flag is_delegating     # target is the iterator of another coroutine
     cdef flag is_over

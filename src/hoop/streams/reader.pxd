@@ -14,7 +14,6 @@ cdef class StreamReader:
     cdef readonly Py_ssize_t _limit
     cdef readonly flag _eof
     cdef flag is_paused
-    cdef object source_traceback
     cdef dict __dict__
     cdef object __weakref__
 

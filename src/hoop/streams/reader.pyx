@@ -47,7 +47,7 @@ cdef class StreamReader:
         self._limit = int(min(limit, <Py_ssize_t>PY_SSIZE_T_MAX))  # as for asyncio, infinity is a limit
         self.loop = asyncio.get_event_loop() if loop is None else loop
         if self.loop.get_debug():
-            self.source_traceback = format_helpers.extract_stack(sys._getframe(0))
+            vars(self)["_source_traceback"] = format_helpers.extract_stack(sys._getframe(0))
 
     @property
     def __class__(self):
@@ -77,7 +77,7 @@ cdef class StreamReader:
 
     @property
     def _source_traceback(self):
-        return self.source_traceback
+        return vars(self).get("_source_traceback")
 
     # ---- what arrived --------------------------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ cdef class StreamReader:
         cdef Py_ssize_t size = PyNumber_AsSsize_t(n, NULL)  # before there is a coroutine, which no caller would await
         cdef ReadExactlyCoroutine reading = ReadExactlyCoroutine.__new__(ReadExactlyCoroutine)
         reading.size = size
-        reading.argument = n
+        reading.result = n
         reading.subject = self
         return reading
 
@@ -257,7 +257,7 @@ cdef class StreamReader:
         the end comes first; ValueError for an empty separator.
         """
         cdef ReadUntilCoroutine reading = ReadUntilCoroutine.__new__(ReadUntilCoroutine)
-        reading.argument = separator
+        reading.result = separator
         reading.subject = self
         return reading
 
@@ -265,7 +265,7 @@ cdef class StreamReader:
         """A coroutine: a line with its b"\n"; what there is if the end comes first. ValueError, and the line is gone,
         if it exceeds the limit."""
         cdef ReadLineCoroutine reading = ReadLineCoroutine.__new__(ReadLineCoroutine)
-        reading.argument = NEWLINE
+        reading.result = NEWLINE
         reading.subject = self
         return reading
 
@@ -274,7 +274,7 @@ cdef class StreamReader:
 
     def __anext__(self):
         cdef NextLineCoroutine reading = NextLineCoroutine.__new__(NextLineCoroutine)
-        reading.argument = NEWLINE
+        reading.result = NEWLINE
         reading.subject = self
         return reading
 
@@ -366,24 +366,24 @@ cdef class ReadExactlyCoroutine(ReadingCoroutine):
         if reader.available() >= self.size:
             return self.take(reader, self.size)
         if reader._eof:
-            raise asyncio.IncompleteReadError(reader.take_unread(reader.available()), self.argument)
+            raise asyncio.IncompleteReadError(reader.take_unread(reader.available()), self.result)
         return self.wait(reader, "readexactly", self.size)
 
 
 cdef class ReadUntilCoroutine(ReadingCoroutine):
-    """StreamReader.readuntil(): `argument` is the separator, `size` the unread bytes in which none begins."""
+    """StreamReader.readuntil(): `result` is the separator until it ends, `size` the bytes in which none begins."""
 
     cdef str name(self):
         return "StreamReader.readuntil"
 
     cdef StepOutcome begin(self) except *:
-        if type(self.argument) is not bytes or PyBytes_GET_SIZE(self.argument) == 0:
-            self.argument = checked_separators(self.argument)
+        if type(self.result) is not bytes or PyBytes_GET_SIZE(self.result) == 0:
+            self.result = checked_separators(self.result)
         return ReadingCoroutine.begin(self)
 
     cdef StepOutcome attempt(self, StreamReader reader) except *:
         cdef Py_ssize_t start, end, longest
-        longest = find_separator(reader, self.argument, self.size, &start, &end)
+        longest = find_separator(reader, self.result, self.size, &start, &end)
         if start > reader._limit:
             return self.overrun(reader, "Separator is found, but chunk is longer than limit", start)
         if start >= 0:

@@ -22,15 +22,12 @@ cdef class StreamReaderProtocol(StreamFilter):
 
 cdef class StreamWriter:
     cdef object stream_transport
-    cdef StreamTransport stream  # the same, if it is hoop's own
     cdef StreamReaderProtocol protocol
     cdef StreamReader reader
-    cdef readonly object _loop
     cdef dict __dict__
     cdef object __weakref__
 
-    cdef int bind_transport(self, object transport) except -1
-    cdef bint is_stream_plain(self) except -1
+    cdef StreamTransport plain_stream(self)
     cdef bint is_closing_now(self) except -1
 
 

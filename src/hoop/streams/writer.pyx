@@ -9,7 +9,7 @@ from hoop.core.cpython_api cimport instance_dict
 from hoop.core.refuse_instances cimport refuse_instances
 from hoop.core.step_coroutine cimport STEP_ENDS, STEP_GOES_ON, StepCoroutine, StepOutcome
 from hoop.net.stream cimport StreamTransport
-from hoop.net.transport cimport TRANSPORT_OPEN, spare_dict
+from hoop.net.transport cimport TRANSPORT_OPEN, Transport, spare_dict
 from hoop.streams.reader cimport StreamReader
 
 import asyncio
@@ -64,10 +64,14 @@ cdef class StreamReaderProtocol:
             return
         if asyncio.iscoroutine(result):
             self.task = self._loop.create_task(result)
-            self.task.add_done_callback(self._client_done)
+            if isinstance(transport, Transport):
+                self.task.add_done_callback(self, context=(<Transport>transport).context)
+            else:
+                self.task.add_done_callback(self)
 
-    def _client_done(self, task):
-        """Close the connection of a server's handler that was cancelled or has failed; report a failure."""
+    def __call__(self, task):
+        """The task of a server's handler is done: close the connection if it was cancelled or has failed; report a
+        failure. (Each connection has this callback: the protocol itself, which costs no bound method.)"""
         transport = self.transport
         if task.cancelled():
             if transport is not None:
@@ -168,10 +172,9 @@ cdef class StreamWriter:
         spare_dict(self)
 
     def __init__(self, transport, protocol, reader, loop):
-        self.bind_transport(transport)
         self.protocol = protocol
         self.reader = reader
-        self._loop = loop
+        self.stream_transport = transport
 
     @property
     def __class__(self):
@@ -187,6 +190,10 @@ cdef class StreamWriter:
         return self.stream_transport
 
     @property
+    def _loop(self):
+        return self.protocol._loop
+
+    @property
     def _reader(self):
         return self.reader
 
@@ -194,23 +201,21 @@ cdef class StreamWriter:
     def _protocol(self):
         return self.protocol
 
-    cdef int bind_transport(self, object transport) except -1:
-        self.stream_transport = transport
-        self.stream = <StreamTransport>transport if type(transport) is StreamTransport else None
-        return 0
-
-    cdef bint is_stream_plain(self) except -1:
-        """Whether the transport is hoop's own stream, and the user has not patched this one."""
+    cdef StreamTransport plain_stream(self):
+        """The transport, if it is hoop's own stream, and the user has not patched this one; else None."""
         cdef PyObject *attributes
-        if self.stream is None:
-            return False
-        attributes = instance_dict(self.stream)[0]
-        return attributes == NULL or len(<dict>attributes) == 0
+        if type(self.stream_transport) is not StreamTransport:
+            return None
+        attributes = instance_dict(self.stream_transport)[0]
+        if attributes != NULL and len(<dict>attributes) > 0:
+            return None
+        return <StreamTransport>self.stream_transport
 
     def write(self, data):
         """Send data; drain() tells when to go on."""
-        if type(data) is bytes and self.is_stream_plain():
-            self.stream.write_chunk(data, PyBytes_GET_SIZE(data))
+        cdef StreamTransport stream = self.plain_stream() if type(data) is bytes else None
+        if stream is not None:
+            stream.write_chunk(data, PyBytes_GET_SIZE(data))
         else:
             self.stream_transport.write(data)
 
@@ -249,8 +254,9 @@ cdef class StreamWriter:
         return draining
 
     cdef bint is_closing_now(self) except -1:
-        if self.is_stream_plain():
-            return self.stream.state != TRANSPORT_OPEN
+        cdef StreamTransport stream = self.plain_stream()
+        if stream is not None:
+            return stream.state != TRANSPORT_OPEN
         return self.stream_transport.is_closing()
 
     async def _drain_slowly(self):
@@ -263,10 +269,10 @@ cdef class StreamWriter:
         """Switch the connection to TLS, as loop.start_tls() does."""
         server_side = self.protocol.client_connected_cb is not None
         await self.drain()
-        transport = await self._loop.start_tls(
+        transport = await self.protocol._loop.start_tls(
             self.stream_transport, self.protocol, sslcontext, server_side=server_side, server_hostname=server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
-        self.bind_transport(transport)
+        self.stream_transport = transport
         self.reader.transport = transport
         self.protocol._replace_transport(transport)
 
@@ -276,7 +282,7 @@ cdef class StreamWriter:
     def __del__(self):
         if self.stream_transport is None or self.stream_transport.is_closing():
             return
-        if self._loop.is_closed():
+        if self.protocol._loop.is_closed():
             warn("loop is closed", ResourceWarning)
         else:
             self.close()
