@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -125,6 +126,14 @@ ssize_t hoop_net_recv(int fd, void *buffer, size_t size)
     ssize_t moved;
     HOOP_RETRY(moved, recv(fd, buffer, hoop_transfer_size(size), 0));
     return moved < 0 ? hoop_net_negative_errno() : moved;
+}
+
+ssize_t hoop_net_pending(int fd)
+{
+    int pending = 0;
+    if (ioctl(fd, FIONREAD, &pending) < 0)
+        return hoop_net_negative_errno();
+    return pending;
 }
 
 ssize_t hoop_net_send(int fd, const void *buffer, size_t size)

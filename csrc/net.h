@@ -34,6 +34,7 @@ int hoop_net_hand_on(int listener_fd);
 /* recv(2), send(2), sendmsg(2): bytes moved, 0 at end of file, or -errno (-EAGAIN for "not now"; never -EWOULDBLOCK
  * under another number). One call moves at most about 2 GiB (XNU refuses more than an int, Linux cuts). hoop_net_sendv
  * looks at the first HOOP_NET_MAX_BUFFERS buffers; a count of 0 sends nothing and returns 0. */
+ssize_t hoop_net_pending(int fd); /* FIONREAD: bytes that have arrived and recv(2) would find */
 ssize_t hoop_net_recv(int fd, void *buffer, size_t size);
 ssize_t hoop_net_send(int fd, const void *buffer, size_t size);
 ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count);

@@ -208,6 +208,25 @@ TEST(pipes_are_read_and_written)
     CHECK_EQ(hoop_net_set_nonblocking(pipe_fds[0]), -EBADF);
 }
 
+TEST(what_has_arrived_is_counted)
+{
+    int fds[2];
+    char got[8];
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    CHECK_EQ(hoop_net_pending(fds[0]), 0);
+    CHECK_EQ(hoop_net_send(fds[1], "abc", 3), 3);
+    CHECK_EQ(hoop_net_send(fds[1], "de", 2), 2);
+    CHECK_EQ(hoop_net_pending(fds[0]), 5);
+    CHECK_EQ(hoop_net_recv(fds[0], got, 4), 4);
+    CHECK_EQ(hoop_net_pending(fds[0]), 1);
+    CHECK_EQ(hoop_net_close(fds[1]), 0);
+    CHECK_EQ(hoop_net_pending(fds[0]), 1);
+    CHECK_EQ(hoop_net_recv(fds[0], got, 4), 1);
+    CHECK_EQ(hoop_net_pending(fds[0]), 0);
+    CHECK_EQ(hoop_net_close(fds[0]), 0);
+    CHECK_EQ(hoop_net_pending(fds[0]), -EBADF);
+}
+
 TEST(nodelay_is_for_tcp_and_harmless_elsewhere)
 {
     struct sockaddr_in address;
@@ -554,6 +573,7 @@ int main(void)
     RUN(too_much_for_one_call_is_cut);
     RUN(a_full_socket_says_again);
     RUN(pipes_are_read_and_written);
+    RUN(what_has_arrived_is_counted);
     RUN(nodelay_is_for_tcp_and_harmless_elsewhere);
     RUN(shutdown_ends_the_peer_s_reading);
     RUN(a_socket_error_is_told_once);

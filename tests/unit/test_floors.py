@@ -21,7 +21,7 @@ Floors = tuple[tuple[str, ...], ...]
 # Lowest first.
 CSRC_FLOORS: Floors = (
     ("base", "platform"),
-    ("clock",),
+    ("clock", "allocator"),
     ("ring", "timers", "inbox", "waker", "poller", "net", "expiry", "histogram", "spin", "local_names"),
     ("spin_for_inbox", "datagrams"),
     ("pool", "meter"),

@@ -35,6 +35,9 @@ cdef extern from "<netdb.h>" nogil:
 
 ctypedef int (*hoop_visit_fn)(void *item, void *arg) noexcept
 
+cdef extern from "allocator.h" nogil:
+    void hoop_allocator_expect_large_blocks() noexcept
+
 cdef extern from "clock.h" nogil:
     int64_t hoop_clock_ns() noexcept
 
@@ -150,6 +153,7 @@ cdef extern from "net.h" nogil:
     int hoop_net_hand_on(int listener_fd) noexcept
     bint hoop_net_is_transient_accept_error(int result) noexcept
     bint hoop_net_is_resource_error(int result) noexcept
+    Py_ssize_t hoop_net_pending(int fd) noexcept
     Py_ssize_t hoop_net_recv(int fd, void *buffer, size_t size) noexcept
     Py_ssize_t hoop_net_send(int fd, const void *buffer, size_t size) noexcept
     Py_ssize_t hoop_net_sendv(int fd, const iovec *buffers, int count) noexcept

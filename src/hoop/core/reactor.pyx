@@ -89,6 +89,7 @@ cdef class Reactor(Scheduler):
         self.look_at_time()
         self.defers_writes = defer_writes
         self.reads_cached_files = cached_reads
+        hoop_allocator_expect_large_blocks()
         self.read_buffer = <char *>PyMem_Malloc(READ_BUFFER_SIZE)
         if self.read_buffer == NULL:
             raise MemoryError()

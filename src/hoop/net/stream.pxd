@@ -18,7 +18,7 @@ cdef class StreamTransport(WritingTransport):
     cdef StreamFilter filter    # the protocol, if it is one
     cdef flag is_buffered_protocol
     cdef flag is_eof_received   # the peer has ended its half; the protocol kept ours open
-    cdef flag was_read_full     # the latest read filled the buffer: a bulk transfer
+    cdef flag is_bulk           # the latest read was large: ask how much there is, and read into an object of that size
 
     cdef int on_readable(self) except -1
     cdef int delivery_failed(self) except -1

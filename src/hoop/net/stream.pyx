@@ -2,9 +2,9 @@
 
 Writing is WritingTransport's, with sendmsg(2).
 
-Reading. A small read goes to the reactor's shared buffer and leaves as one exact-size bytes object; once a read has
-filled that buffer, the next reads go straight into a large bytes object, which is then shrunk. A StreamFilter (TLS)
-reads the shared buffer itself.
+Reading. A small read goes to the reactor's shared buffer and leaves as one exact-size bytes object; once a read was
+large, the next ones ask how much there is, and go straight into a bytes object of that size. A StreamFilter (TLS) reads
+the shared buffer itself.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -31,7 +31,9 @@ cdef extern from "Python.h":
 cdef object DATA_RECEIVED = sys.intern("data_received")
 
 cdef enum:
-    BULK_READ_SIZE = 256 * 1024
+    BULK_FROM = 32 * 1024       # bytes: from a read of that size on, copying costs more than asking how much there is
+    BULK_WHILE = 16 * 1024      # bytes that must be there for the transfer to count as bulk still
+    LARGEST_READ = 256 * 1024   # bytes: reading less at once costs more, reading more leaves the processor's cache
     WITHOUT_GIL_FROM = 64 * 1024  # bytes: below, giving the GIL away costs more than the copy
 
 
@@ -146,7 +148,7 @@ cdef class StreamTransport(WritingTransport):
             return self.receive_filtered()
         if self.is_buffered_protocol:
             return self.receive_buffered()
-        data = self.receive_bulk(&result) if self.was_read_full else self.receive(&result)
+        data = self.receive_bulk(&result) if self.is_bulk else self.receive(&result)
         if result <= 0:
             if result == 0:
                 return self.on_eof()
@@ -195,20 +197,23 @@ cdef class StreamTransport(WritingTransport):
         result[0] = size
         if size <= 0:
             return None
-        self.was_read_full = size == READ_BUFFER_SIZE
+        self.is_bulk = size >= BULK_FROM
         return PyBytes_FromStringAndSize(buffer, size)
 
     cdef object receive_bulk(self, Py_ssize_t *result):
-        """recv(2) straight into the object that the protocol gets."""
-        cdef PyObject *data = new_bytes(NULL, BULK_READ_SIZE)
-        cdef char *buffer = PyBytes_AS_STRING(<object>data)
+        """recv(2) straight into the object that the protocol gets, made as large as what is there: a larger one, which
+        malloc(3) may have to map, would be shrunk and unmapped again, a page fault for each 4 KiB of it."""
+        cdef Py_ssize_t capacity = hoop_net_pending(self.fd)
         cdef Py_ssize_t size
-        cdef int fd = self.fd
-        with nogil:
-            size = hoop_net_recv(fd, buffer, BULK_READ_SIZE)
+        cdef PyObject *data
+        if capacity < BULK_WHILE:  # or the kernel does not say, or the end has come
+            return self.receive(result)
+        capacity = min(capacity, LARGEST_READ)
+        data = new_bytes(NULL, capacity)
+        size = receive_into(self.fd, PyBytes_AS_STRING(<object>data), capacity)
         result[0] = size
-        self.was_read_full = size >= READ_BUFFER_SIZE
-        _PyBytes_Resize(&data, size if size > 0 else 0)
+        if size < capacity:
+            _PyBytes_Resize(&data, max(size, 0))  # another reader of the socket has been faster
         owned = <object>data
         Py_DECREF(owned)
         return owned
@@ -257,6 +262,15 @@ cdef class StreamTransport(WritingTransport):
             return self.begin_close()
         self.is_eof_received = True
         return self.update_interest()
+
+
+cdef Py_ssize_t receive_into(int fd, char *buffer, Py_ssize_t size) noexcept:
+    cdef Py_ssize_t result
+    if size < WITHOUT_GIL_FROM:
+        return hoop_net_recv(fd, buffer, <size_t>size)
+    with nogil:
+        result = hoop_net_recv(fd, buffer, <size_t>size)
+    return result
 
 
 cdef int call_data_received(PyObject *protocol, PyObject *data) noexcept:
