@@ -136,6 +136,13 @@ ssize_t hoop_net_pending(int fd)
     return pending;
 }
 
+ssize_t hoop_net_peek(int fd, void *buffer, size_t size)
+{
+    ssize_t seen;
+    HOOP_RETRY(seen, recv(fd, buffer, hoop_transfer_size(size), MSG_PEEK));
+    return seen < 0 ? hoop_net_negative_errno() : seen;
+}
+
 ssize_t hoop_net_send(int fd, const void *buffer, size_t size)
 {
     ssize_t moved;
@@ -295,6 +302,14 @@ int hoop_net_host(const struct sockaddr *address, socklen_t length, uint8_t host
     }
     memcpy(host, &ipv6.sin6_addr, 16);
     return 16;
+}
+
+bool hoop_net_contains(const hoop_network *network, const uint8_t *host, int size)
+{
+    int bytes = network->bits / 8, rest = network->bits % 8;
+    if (size != network->size || memcmp(network->host, host, (size_t)bytes) != 0)
+        return false;
+    return rest == 0 || (network->host[bytes] ^ host[bytes]) >> (8 - rest) == 0;
 }
 
 ssize_t hoop_net_unix_name(const struct sockaddr *address, socklen_t length, const char **name)

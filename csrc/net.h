@@ -36,6 +36,7 @@ int hoop_net_hand_on(int listener_fd);
  * looks at the first HOOP_NET_MAX_BUFFERS buffers; a count of 0 sends nothing and returns 0. */
 ssize_t hoop_net_pending(int fd); /* FIONREAD: bytes that have arrived and recv(2) would find */
 ssize_t hoop_net_recv(int fd, void *buffer, size_t size);
+ssize_t hoop_net_peek(int fd, void *buffer, size_t size); /* recv(2) with MSG_PEEK: the bytes stay */
 ssize_t hoop_net_send(int fd, const void *buffer, size_t size);
 ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count);
 /* The same for what is not a socket, with read(2) and writev(2): pipes, terminals. */
@@ -65,6 +66,13 @@ int hoop_net_format_address(const struct sockaddr *address, socklen_t length, ho
 /* The host in an address, to tell hosts apart: 4 bytes for IPv4, also for an IPv4-mapped IPv6 address, or 16. How many
  * were written; 0 for other families and for a short length. */
 int hoop_net_host(const struct sockaddr *address, socklen_t length, uint8_t host[16]);
+/* Whether such a host is one of a network's: the first bits of both are the same, and they are of one family. */
+typedef struct hoop_network {
+    uint8_t host[16];
+    int size; /* bytes of host: 4 or 16 */
+    int bits;
+} hoop_network;
+bool hoop_net_contains(const hoop_network *network, const uint8_t *host, int size);
 /* The name of an AF_UNIX address, as it lies inside `address`: its size, or -EAFNOSUPPORT for another family. A path is
  * as long as its text (a final NUL does not count); an abstract name (Linux) begins with a NUL and keeps every byte; a
  * socket without a name has size 0. */

@@ -22,7 +22,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
-    from hoop import compress, crypto, dns, fs, monitor, systemd
+    from hoop import compress, crypto, dns, fs, monitor, proxy_protocol, systemd
     from hoop import limits as limits
     from hoop.core.handle import Immediate
     from hoop.core.timer import Timer
@@ -34,8 +34,12 @@ if TYPE_CHECKING:
     from hoop.loop import Loop
     from hoop.loop_methods.servers import Server
     from hoop.loop_methods.socket_handles import SocketServer
+    from hoop.net.proxy_header import ProxyHeader
+    from hoop.net.proxy_ssl import ProxySsl
     from hoop.policy import EventLoopPolicy as EventLoopPolicy
     from hoop.policy import install as install
+    from hoop.proxy_protocol import ProxyProtocol
+    from hoop.server_defaults import ServerDefaults
     from hoop.stats import ServerStats
     from hoop.streams.reader import StreamReader
     from hoop.streams.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
@@ -52,7 +56,11 @@ __all__ = [
     "Loop",
     "Pool",
     "PoolFull",
+    "ProxyHeader",
+    "ProxyProtocol",
+    "ProxySsl",
     "Server",
+    "ServerDefaults",
     "ServerStats",
     "Socket",
     "SocketServer",
@@ -72,6 +80,7 @@ __all__ = [
     "new_event_loop",
     "open_connection",
     "open_unix_connection",
+    "proxy_protocol",
     "run",
     "start_server",
     "start_unix_server",
@@ -125,7 +134,7 @@ def is_draining() -> bool:
 # A program that imports hoop need not use it, so nothing is loaded before its first use. But the first name brings all
 # names, and with Loop all that a loop's methods need: an import later on fails when we are out of descriptors and after
 # chroot(2), and hangs in a child that another thread's fork(2) made in the middle of it.
-MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor", "systemd"})
+MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor", "proxy_protocol", "systemd"})
 NAMES_ON_DEMAND = {
     "Drain": "drain",
     "DrainReport": "drain",
@@ -134,7 +143,11 @@ NAMES_ON_DEMAND = {
     "Loop": "loop",
     "Pool": "jobs.pool",
     "PoolFull": "jobs.pool",
+    "ProxyHeader": "net.proxy_header",
+    "ProxyProtocol": "proxy_protocol",
+    "ProxySsl": "net.proxy_ssl",
     "Server": "loop_methods.servers",
+    "ServerDefaults": "server_defaults",
     "ServerStats": "stats",
     "Socket": "handles.socket",
     "SocketServer": "loop_methods.socket_handles",

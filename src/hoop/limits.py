@@ -62,16 +62,20 @@ class Limits:
         if self.user_timeout is not None and not hasattr(socket, "TCP_USER_TIMEOUT"):
             raise ValueError(f"user_timeout={self.user_timeout!r}: this system has no TCP_USER_TIMEOUT")
 
-    def apply_to(self, sock: socket.socket) -> None:
+    def apply_to(self, sock: socket.socket, *, is_proxied: bool = False) -> None:
         """Set the TCP options on a listening socket: the connections that it accepts inherit them.
 
-        ValueError if one of them, or a limit per host, is asked for on a UNIX socket.
+        ValueError if one of them is asked for on a UNIX socket, or a limit per host on one whose connections do not
+        come with PROXY headers.
         """
         given = [name for name in TCP_ONLY if getattr(self, name) is not None]
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            given = [name for name in given if not (is_proxied and name == "max_connections_per_host")]
+            if given:
+                raise ValueError(f"{given[0]} is for TCP; this is {sock!r}")
+            return
         if not given:
             return
-        if sock.family not in (socket.AF_INET, socket.AF_INET6):
-            raise ValueError(f"{given[0]} is for TCP; this is {sock!r}")
         set_keepalive(sock, self.keepalive_idle, self.keepalive_interval, self.keepalive_count)
         if self.user_timeout is not None:
             milliseconds = max(1, math.ceil(self.user_timeout * 1000))

@@ -38,7 +38,7 @@ TaskFactory = Callable[..., "asyncio.Future[Any]"]
 # What a base annotates is the state that it has in a Loop; its _begin_...() sets it.
 slots_of_bases = tuple(
     name
-    for base in (Executors, NameLookups, AsyncGenerators, Problems, Signals, Drains)
+    for base in (Executors, NameLookups, AsyncGenerators, Problems, Signals, Drains, Servers)
     for name in base.__annotations__
 )
 
@@ -97,6 +97,7 @@ class Loop(
         self._begin_problems()
         self._begin_drains()
         self._begin_signals()
+        self._begin_servers()
         super().__init__(
             poller=poller,
             clock=clock,

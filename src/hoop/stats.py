@@ -168,3 +168,9 @@ class ServerStats(Value):
     """header_timeout;"""
     write_buffer_overflows: int
     """max_write_buffer."""
+    refused_untrusted: int
+    """Connections closed on arrival: their source is none of the networks that hoop.ProxyProtocol trusts."""
+    invalid_proxy_headers: int
+    """Connections closed for what they began with: no PROXY header, or one that breaks the rules."""
+    proxy_header_timeouts: int
+    """Connections closed because their PROXY header did not come in time."""

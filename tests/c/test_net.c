@@ -528,6 +528,40 @@ TEST(a_peer_s_host_is_its_address)
     CHECK_EQ(hoop_net_host((const struct sockaddr *)&address, sizeof(address) - 1, host), 0);
 }
 
+TEST(a_network_has_the_hosts_that_begin_as_it_does)
+{
+    const hoop_network all = {.size = 4, .bits = 0}, odd = {.host = {10, 1, 0xa0}, .size = 4, .bits = 19};
+    const hoop_network one = {.host = {10, 1, 2, 3}, .size = 4, .bits = 32},
+                       ipv6 = {.host = {0xfe, 0x80}, .size = 16, .bits = 10};
+    const uint8_t long_host[16] = {0xfe, 0xbf, 1};
+    CHECK(hoop_net_contains(&all, (const uint8_t *)"\1\2\3\4", 4));
+    CHECK(!hoop_net_contains(&all, long_host, 16));
+    CHECK(hoop_net_contains(&odd, (const uint8_t *)"\12\1\xbf\4", 4));
+    CHECK(!hoop_net_contains(&odd, (const uint8_t *)"\12\1\xc0\4", 4));
+    CHECK(!hoop_net_contains(&odd, (const uint8_t *)"\12\2\xa0\4", 4));
+    CHECK(hoop_net_contains(&one, (const uint8_t *)"\12\1\2\3", 4));
+    CHECK(!hoop_net_contains(&one, (const uint8_t *)"\12\1\2\4", 4));
+    CHECK(hoop_net_contains(&ipv6, long_host, 16));
+    CHECK(!hoop_net_contains(&ipv6, (const uint8_t *)"\xfe\x7f\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16));
+    CHECK(!hoop_net_contains(&ipv6, (const uint8_t *)"\xfe\x80\0\0", 4));
+}
+
+TEST(a_peek_leaves_the_bytes)
+{
+    char buffer[8];
+    int pair[2];
+    open_pair(pair);
+    CHECK_EQ(hoop_net_set_nonblocking(pair[1]), 0);
+    CHECK_EQ(hoop_net_peek(pair[1], buffer, sizeof(buffer)), -EAGAIN);
+    CHECK_EQ(hoop_net_send(pair[0], "abc", 3), 3);
+    CHECK_EQ(hoop_net_peek(pair[1], buffer, 2), 2);
+    CHECK_EQ(hoop_net_recv(pair[1], buffer, sizeof(buffer)), 3);
+    CHECK(memcmp(buffer, "abc", 3) == 0);
+    CHECK_EQ(close(pair[0]), 0);
+    CHECK_EQ(hoop_net_peek(pair[1], buffer, sizeof(buffer)), 0);
+    CHECK_EQ(close(pair[1]), 0);
+}
+
 TEST(an_ipv6_peer_s_host_is_16_bytes_unless_it_is_ipv4)
 {
     uint8_t host[16];
@@ -582,6 +616,8 @@ int main(void)
     RUN(an_ipv6_address_is_text_without_a_zone);
     RUN(a_unix_name_is_a_path_or_abstract_or_nothing);
     RUN(a_peer_s_host_is_its_address);
+    RUN(a_network_has_the_hosts_that_begin_as_it_does);
+    RUN(a_peek_leaves_the_bytes);
     RUN(an_ipv6_peer_s_host_is_16_bytes_unless_it_is_ipv4);
     RUN(literals_are_taken);
     RUN(everything_else_is_left_to_getaddrinfo);

@@ -113,6 +113,8 @@ class Materials:
             "stdin stdout stderr": lambda: choose([None, subprocess.PIPE, subprocess.DEVNULL]),
             "executor": lambda: choose([None, world.thing("Pool")]),
             "limits": self.limits,
+            "proxy_protocol": lambda: choose([None, False, hoop.ProxyProtocol(trusted=["127.0.0.0/8"])]),
+            "proxy_header": lambda: choose([None, b"PROXY UNKNOWN\r\n", b"PROXY"]),
             "context": lambda: choose([None, world.context]),
             "encoding": lambda: choose([None, "utf-8", "ascii", "no such"]),
             "errors": lambda: choose(["strict", "ignore", "no such"]),

@@ -17,7 +17,7 @@ LOCAL = re.compile(r"\bSYS_(\w+)\b")
 
 WORDS = {*"if while for switch return sizeof defined do else void int ssize_t offsetof abandon move run visit".split()}
 CANNOT_FAIL = set(
-    """abort free freeaddrinfo fprintf snprintf htonl htons ntohl ntohs memcmp memcpy memmove memset strchr
+    """abort free freeaddrinfo fprintf snprintf htonl htons ntohl ntohs memchr memcmp memcpy memmove memset strchr
     strcmp strcspn strspn strlen strncasecmp strnlen strrchr strtok_r pthread_equal pthread_self syscall
     fclose dirfd""".split()
 )

@@ -155,6 +155,7 @@ cdef extern from "net.h" nogil:
     bint hoop_net_is_resource_error(int result) noexcept
     Py_ssize_t hoop_net_pending(int fd) noexcept
     Py_ssize_t hoop_net_recv(int fd, void *buffer, size_t size) noexcept
+    Py_ssize_t hoop_net_peek(int fd, void *buffer, size_t size) noexcept
     Py_ssize_t hoop_net_send(int fd, const void *buffer, size_t size) noexcept
     Py_ssize_t hoop_net_sendv(int fd, const iovec *buffers, int count) noexcept
     Py_ssize_t hoop_net_read(int fd, void *buffer, size_t size) noexcept
@@ -166,8 +167,37 @@ cdef extern from "net.h" nogil:
     int hoop_net_close(int fd) noexcept
     int hoop_net_format_address(const sockaddr *address, socklen_t length, hoop_address *text) noexcept
     int hoop_net_host(const sockaddr *address, socklen_t length, uint8_t *host) noexcept
+    ctypedef struct hoop_network:
+        uint8_t host[16]
+        int size
+        int bits
+    bint hoop_net_contains(const hoop_network *network, const uint8_t *host, int size) noexcept
     Py_ssize_t hoop_net_unix_name(const sockaddr *address, socklen_t length, const char **name) noexcept
     int hoop_net_parse_literal(const char *host, uint16_t port, sockaddr_storage *address) noexcept
+
+cdef extern from "proxy_header.h" nogil:
+    enum:
+        HOOP_PROXY_V1
+        HOOP_PROXY_V2
+        HOOP_PROXY_TLV_SSL
+        HOOP_PROXY_SSL_FIXED
+    ctypedef struct hoop_proxy_header:
+        unsigned version
+        bint is_local
+        socklen_t source_length
+        socklen_t destination_length
+        sockaddr_storage source
+        sockaddr_storage destination
+        const uint8_t *tlvs
+        size_t tlvs_size
+    ctypedef struct hoop_proxy_tlv:
+        int type
+        const uint8_t *value
+        size_t size
+    Py_ssize_t hoop_proxy_header_size(const uint8_t *data, size_t size, unsigned versions) noexcept
+    int hoop_proxy_header_parse(const uint8_t *data, size_t size, hoop_proxy_header *header) noexcept
+    int hoop_proxy_tlv_next(const uint8_t **rest, size_t *size, hoop_proxy_tlv *tlv) noexcept
+    uint32_t hoop_proxy_crc32c(uint32_t before, const uint8_t *data, size_t size) noexcept
 
 cdef extern from "datagrams.h" nogil:
     enum:

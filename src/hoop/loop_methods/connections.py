@@ -16,6 +16,7 @@ from hoop.core.checks import require_protocol
 from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
 from hoop.loop_methods.race import first_to_succeed
 from hoop.net.stream import make_stream
+from hoop.proxy_protocol import check_header
 from hoop.tls.tls_options import TlsOptions, accepted_options, host_options
 from hoop.tls.tls_transport import new_session
 
@@ -53,12 +54,15 @@ class Connections(NameLookups):
         happy_eyeballs_delay: float | None = None,
         interleave: int | None = None,
         all_errors: bool = False,
+        proxy_header: bytes | None = None,
     ) -> tuple[asyncio.Transport, ProtocolT]:
         """Connect to host and port over TCP, or adopt sock (connected); (transport, protocol).
 
-        Addresses are tried in turn, or raced happy_eyeballs_delay seconds apart (RFC 8305). Raises OSError when none
-        answers (with all_errors an ExceptionGroup of all), ValueError for arguments that do not go together.
+        Addresses are tried in turn, or raced happy_eyeballs_delay seconds apart (RFC 8305). proxy_header, made by
+        hoop.proxy_protocol.encode(), goes before all else, TLS too, with the first bytes (hoop's own). Raises OSError
+        when no address answers (with all_errors an ExceptionGroup of all), ValueError for arguments that do not fit.
         """
+        check_header(proxy_header)
         peer = None
         tls = host_options(host, ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(sock, ssl_module.SSLSocket):
@@ -84,7 +88,7 @@ class Connections(NameLookups):
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
         try:
-            adopting = self._adopt_connection(sock, protocol_factory, tls, peer)
+            adopting = self._adopt_connection(sock, protocol_factory, tls, peer, proxy_header)
         except BaseException:  # no memory for a coroutine that would close it
             sock.close()
             raise
@@ -116,11 +120,12 @@ class Connections(NameLookups):
         protocol_factory: Callable[[], ProtocolT],
         tls: TlsOptions | None,
         peer: Any = None,
+        head: bytes | None = None,
     ) -> tuple[asyncio.Transport, ProtocolT]:
         """A transport for sock; returns once connection_made (and the TLS handshake) is done.
 
-        peer is the address that sock was connected to, if that is known. The socket is closed if anything fails, unless
-        it turns out to be another transport's.
+        peer is the address that sock was connected to, if that is known; head goes before the first bytes. The socket
+        is closed if anything fails, unless it turns out to be another transport's.
         """
         transport: asyncio.Transport
         session = None
@@ -139,9 +144,9 @@ class Connections(NameLookups):
             raise
         if session is not None:
             transport = session.app_transport
-            make_stream(self, sock, session, peer=peer)
+            make_stream(self, sock, session, peer=peer, head=head)
         else:
-            transport = make_stream(self, sock, protocol, waiter, peer=peer)
+            transport = make_stream(self, sock, protocol, waiter, peer=peer, head=head)
         try:
             await waiter
             return transport, protocol

@@ -14,7 +14,7 @@ import sys
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from hoop.drain import Drain, DrainReport
 from hoop.limits import Limits
@@ -23,11 +23,17 @@ from hoop.loop_methods.drains import Drains, ServerDrain
 from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
 from hoop.net.admission import Admission
 from hoop.net.listener import Listener
+from hoop.net.proxy_listener import ProxyGate, ProxyListener, end_arrivals_of
 from hoop.net.server_streams import close_stream, streams_of
+from hoop.proxy_protocol import ProxyProtocol
+from hoop.server_defaults import ServerDefaults
 from hoop.stats import ServerStats
 from hoop.tls.tls_options import TlsOptions, server_options
 from hoop.tls.tls_transport import new_session
 
+WithProxyProtocol = ProxyProtocol | Literal[False] | None  # None: what loop.server_defaults has
+
+PROXY_COUNTS = ("refused_untrusted", "invalid_proxy_headers", "proxy_header_timeouts")
 SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"  # Linux: listen(2) silently cuts a longer backlog
 
 
@@ -43,6 +49,7 @@ class Server(asyncio.AbstractServer):
         cleanup: Callable[[], None] | None = None,  # called once, when the listening sockets are closed
         limits: Limits | None = None,
         ssl_context: ssl_module.SSLContext | None = None,
+        proxy_protocol: ProxyProtocol | None = None,
     ) -> None:
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets
@@ -51,6 +58,7 @@ class Server(asyncio.AbstractServer):
         self._ssl_context = ssl_context  # where asyncio's servers have it: programs look there
         self._cleanup = cleanup
         self._admission = Admission(loop, limits)
+        self._proxy_gate = None if proxy_protocol is None else gate_of(loop, proxy_protocol)
         self._listeners: list[Listener] = []
         self._active_count = 0
         self._waiters: list[asyncio.Future[None]] | None = []
@@ -94,13 +102,21 @@ class Server(asyncio.AbstractServer):
             warn_of_backlog(self._backlog)
             for sock in self._sockets:
                 sock.listen(self._backlog)
-                listener = Listener(self._loop, sock, self._protocol_factory, self, self._backlog, self._admission)
+                listener = self._listener_on(sock)
                 self._listeners.append(listener)  # first: what has started must be stopped if anything fails
                 listener.start()
             self._set_referenced(self._is_referenced)
         except BaseException:
             self._stop_listening()
             raise
+
+    def _listener_on(self, sock: socket.socket) -> Listener:
+        gate = self._proxy_gate
+        kind = Listener if gate is None else ProxyListener
+        listener = kind(self._loop, sock, self._protocol_factory, self, self._backlog, self._admission)
+        if gate is not None and isinstance(listener, ProxyListener):
+            listener.obey(gate)
+        return listener
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
@@ -137,7 +153,8 @@ class Server(asyncio.AbstractServer):
 
     def stats(self) -> ServerStats:
         """How many connections came, were refused, and were ended by a limit."""
-        return ServerStats(**{**self._admission.counts(), "active": self._active_count})
+        of_proxies = dict.fromkeys(PROXY_COUNTS, 0) if self._proxy_gate is None else self._proxy_gate.counts()
+        return ServerStats(**{**self._admission.counts(), **of_proxies, "active": self._active_count})
 
     def ref(self) -> Self:
         """Have loop.run() wait for this server again, as it does by default. Returns self. (Node: server.ref)"""
@@ -185,11 +202,13 @@ class Server(asyncio.AbstractServer):
 
     def close_clients(self) -> None:
         """close() every connection that this server accepted and that is still open."""
+        self._end_arrivals()
         for stream in streams_of(self._loop, self):
             close_stream(stream)
 
     def abort_clients(self) -> None:
         """abort() every connection that this server accepted and that is still open."""
+        self._end_arrivals()
         for stream in streams_of(self._loop, self):
             stream.abort()
 
@@ -235,6 +254,11 @@ class Server(asyncio.AbstractServer):
             self._last_waiter = None
         return self._active_count == 0
 
+    def _end_arrivals(self) -> None:
+        """Close the connections that no protocol knows yet: their PROXY headers have not come."""
+        if self._proxy_gate is not None:
+            end_arrivals_of(self._loop, self)
+
     async def start_serving(self) -> None:
         """Start accepting. Idempotent; RuntimeError once closed."""
         self._start_serving()
@@ -274,7 +298,17 @@ class Server(asyncio.AbstractServer):
 
 
 class Servers(Drains, NameLookups):
-    """create_server."""
+    """create_server, and the defaults of every server."""
+
+    _server_defaults: ServerDefaults
+
+    def _begin_servers(self) -> None:
+        self._server_defaults = ServerDefaults()
+
+    @property
+    def server_defaults(self) -> ServerDefaults:
+        """What servers of this loop get if their maker does not say: a hoop.ServerDefaults. Set its attributes."""
+        return self._server_defaults
 
     async def create_server(  # type: ignore[override]
         self,
@@ -294,12 +328,17 @@ class Servers(Drains, NameLookups):
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
         limits: Limits | None = None,
+        proxy_protocol: WithProxyProtocol = None,
     ) -> Server:
         """Listen on host (a name, several, or None for all interfaces) and port, or on sock.
 
-        limits are those that the server puts on its clients, and Server.stats() counts how often one was met (hoop's
-        own). Raises OSError when an address cannot be bound, ValueError for arguments that do not go together.
+        limits are those that the server puts on its clients, and Server.stats() counts how often one was met;
+        proxy_protocol is what it expects of balancers in front of it. Both are hoop's own; without them the loop's
+        server_defaults apply. Raises OSError when an address cannot be bound, ValueError for arguments that do not go
+        together.
         """
+        limits = self._server_defaults.limits_for(limits)
+        proxied = self._server_defaults.proxy_protocol_for(proxy_protocol)
         tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if isinstance(sock, ssl_module.SSLSocket):
             raise TypeError("Socket cannot be of type SSLSocket")
@@ -315,10 +354,12 @@ class Servers(Drains, NameLookups):
                 raise ValueError(f"A Stream Socket was expected, got {sock!r}")
             sockets = [sock]
         try:
-            prepare(sockets, limits)
+            prepare(sockets, limits, proxied is not None)
             if tls is not None:
                 protocol_factory = self._tls_factory(protocol_factory, tls)
-            server = Server(self, sockets, protocol_factory, backlog, limits=limits, ssl_context=ssl)
+            server = Server(
+                self, sockets, protocol_factory, backlog, limits=limits, ssl_context=ssl, proxy_protocol=proxied
+            )
         except BaseException:
             if sock is None:
                 for listening in sockets:
@@ -413,14 +454,22 @@ def set_listen_options(
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
-def prepare(sockets: list[socket.socket], limits: Limits | None) -> None:
-    """Set sockets up for these limits. TypeError, ValueError or OSError for limits that they do not take."""
-    if limits is not None and not isinstance(limits, Limits):
-        raise TypeError(f"limits must be a hoop.Limits, not {limits!r}")
+def prepare(sockets: list[socket.socket], limits: Limits | None, is_proxied: bool) -> None:
+    """Set sockets up for these limits. ValueError or OSError for limits that they do not take."""
     for sock in sockets:
         sock.setblocking(False)
         if limits is not None:
-            limits.apply_to(sock)
+            limits.apply_to(sock, is_proxied=is_proxied)
+
+
+def gate_of(loop: Servers, proxy_protocol: ProxyProtocol) -> ProxyGate:
+    return ProxyGate(
+        loop,
+        proxy_protocol.networks(),
+        proxy_protocol.versions,
+        proxy_protocol.header_timeout,
+        proxy_protocol.untrusted == "ignore",
+    )
 
 
 def warn_of_backlog(backlog: int) -> None:

@@ -18,9 +18,10 @@ from hoop.handles.socket import Socket, new_client_socket
 from hoop.handles.udp_socket import UdpSocket
 from hoop.limits import Limits
 from hoop.loop_methods.connections import Connections
-from hoop.loop_methods.servers import Server, Servers, prepare, set_listen_options
+from hoop.loop_methods.servers import Server, Servers, WithProxyProtocol, prepare, set_listen_options
 from hoop.loop_methods.unix_sockets import CLEANS_UP, Path, UnixSockets, bound_to, file_remover
 from hoop.names.address_info import literal_family
+from hoop.proxy_protocol import check_header
 from hoop.tls.tls_options import TlsOptions, client_options, host_options, server_options
 
 LOCALHOST = "127.0.0.1"
@@ -67,6 +68,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
         backlog: int = DEFAULT_BACKLOG,
         reuse_port: bool = False,
         limits: Limits | None = None,
+        proxy_protocol: WithProxyProtocol = None,
         allow_half_open: bool = False,
         ssl: ssl_module.SSLContext | None = None,
         ssl_handshake_timeout: float | None = None,
@@ -77,7 +79,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
         host is a numeric address, "localhost" for 127.0.0.1, or None for all interfaces, of both families where the
         system has sockets for both. sock, bound, takes their place. allow_half_open: when the peer ends its direction
         the socket stays open for writing until end(). With ssl the callback comes after the handshake. limits: see
-        hoop.Limits.
+        hoop.Limits; proxy_protocol: see hoop.ProxyProtocol; without them the loop's server_defaults apply.
 
         Raises OSError when the address cannot be bound; ValueError for a host that is a name (resolve it first, a
         listening address should not depend on DNS), a port out of range, and for arguments that do not go together.
@@ -85,7 +87,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
         """
         tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         listening = bound_tcp(host, port, reuse_port) if sock is None else stream_socket(sock)
-        return self._listen(on_connection, listening, backlog, limits, allow_half_open, tls, None)
+        return self._listen(on_connection, listening, backlog, limits, proxy_protocol, allow_half_open, tls, None)
 
     def listen_unix(
         self,
@@ -94,6 +96,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
         *,
         backlog: int = DEFAULT_BACKLOG,
         limits: Limits | None = None,
+        proxy_protocol: WithProxyProtocol = None,
         allow_half_open: bool = False,
         ssl: ssl_module.SSLContext | None = None,
         ssl_handshake_timeout: float | None = None,
@@ -104,7 +107,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
         tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         listening = bound_to(os.fspath(path))
         cleanup = file_remover(listening) if cleanup_socket else None
-        return self._listen(on_connection, listening, backlog, limits, allow_half_open, tls, cleanup)
+        return self._listen(on_connection, listening, backlog, limits, proxy_protocol, allow_half_open, tls, cleanup)
 
     def _listen(
         self,
@@ -112,6 +115,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
         listening: socket.socket,
         backlog: int,
         limits: Limits | None,
+        proxy_protocol: WithProxyProtocol,
         allow_half_open: bool,
         tls: TlsOptions | None,
         cleanup: Callable[[], None] | None,
@@ -120,13 +124,15 @@ class SocketHandles(UnixSockets, Connections, Servers):
         try:
             if not callable(on_connection):
                 raise TypeError(f"on_connection must be callable, not {on_connection!r}")
-            prepare([listening], limits)
+            limits = self._server_defaults.limits_for(limits)
+            proxied = self._server_defaults.proxy_protocol_for(proxy_protocol)
+            prepare([listening], limits, proxied is not None)
             factory: Any = functools.partial(Socket, self, on_connection, allow_half_open=allow_half_open)
             context: Any = None
             if tls is not None:
                 context = tls.context
                 factory = self._tls_factory(factory, tls)
-            server = SocketServer(self, [listening], factory, backlog, cleanup, limits, context)
+            server = SocketServer(self, [listening], factory, backlog, cleanup, limits, context, proxied)
             server._start_serving()
         except BaseException:
             listening.close()
@@ -143,14 +149,17 @@ class SocketHandles(UnixSockets, Connections, Servers):
         local_addr: tuple[str, int] | None = None,
         ssl: ssl_module.SSLContext | bool | None = None,
         server_hostname: str | None = None,
+        proxy_header: bytes | None = None,
     ) -> Socket:
         """A Socket that connects to host and port, and calls on_connect(socket) then (with ssl: after the handshake).
 
-        It can be written to at once. Addresses are tried as create_connection does, staggered by 250 ms (RFC 8305).
+        It can be written to at once. Addresses are tried as create_connection does, staggered by 250 ms (RFC 8305);
+        proxy_header is sent as it does.
         What goes wrong comes to on_error(socket, error). ValueError for arguments that do not go together.
         (Node: net.connect; uv_tcp_connect)
         """
         tls = host_options(host, ssl, server_hostname, None, None)
+        check_header(proxy_header)
         handle = self._new_client(on_connect, allow_half_open)
 
         def protocol() -> Any:
@@ -159,7 +168,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
         async def connect() -> None:
             sock, peer = await self._connect_any(host, port, local_addr=local_addr, delay_s=RACE_DELAY_S, interleave=1)
             try:
-                adopting = self._adopt_connection(sock, protocol, tls, peer)
+                adopting = self._adopt_connection(sock, protocol, tls, peer, proxy_header)
             except BaseException:  # no memory for a coroutine that would close it
                 sock.close()
                 raise
@@ -175,9 +184,11 @@ class SocketHandles(UnixSockets, Connections, Servers):
         allow_half_open: bool = False,
         ssl: ssl_module.SSLContext | bool | None = None,
         server_hostname: str | None = None,
+        proxy_header: bytes | None = None,
     ) -> Socket:
         """As connect_tcp, to the UNIX socket path (Linux: an abstract name begins with a NUL)."""
         tls = client_options(ssl, server_hostname, None, None)
+        check_header(proxy_header)
         name = os.fspath(path)
         handle = self._new_client(on_connect, allow_half_open)
 
@@ -189,7 +200,7 @@ class SocketHandles(UnixSockets, Connections, Servers):
             try:
                 sock.setblocking(False)
                 await self.sock_connect(sock, name)
-                adopting = self._adopt_connection(sock, protocol, tls)
+                adopting = self._adopt_connection(sock, protocol, tls, head=proxy_header)
             except BaseException:
                 sock.close()
                 raise

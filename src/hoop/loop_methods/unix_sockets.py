@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from hoop.limits import Limits
 from hoop.loop_methods.connections import Connections, ProtocolFactory
-from hoop.loop_methods.servers import Server, Servers, prepare
+from hoop.loop_methods.servers import Server, Servers, WithProxyProtocol, prepare
+from hoop.proxy_protocol import check_header
 from hoop.tls.tls_options import client_options, server_options
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
@@ -39,13 +40,15 @@ class UnixSockets(Connections, Servers):
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
+        proxy_header: bytes | None = None,
     ) -> tuple[asyncio.Transport, ProtocolT]:
         """Connect to the UNIX socket at path (Linux: an abstract name begins with a NUL), or adopt sock (connected).
 
-        Returns (transport, protocol). Raises OSError when no server listens there, ValueError for arguments that do not
-        go together.
+        proxy_header is as in create_connection. Returns (transport, protocol). Raises OSError when no server listens
+        there, ValueError for arguments that do not go together.
         """
         tls = client_options(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        check_header(proxy_header)
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
@@ -62,7 +65,7 @@ class UnixSockets(Connections, Servers):
         else:
             check_unix_stream(sock)
         try:
-            adopting = self._adopt_connection(sock, protocol_factory, tls)
+            adopting = self._adopt_connection(sock, protocol_factory, tls, head=proxy_header)
         except BaseException:  # no memory for a coroutine that would close it
             sock.close()
             raise
@@ -81,14 +84,17 @@ class UnixSockets(Connections, Servers):
         start_serving: bool = True,
         cleanup_socket: bool = CLEANS_UP,
         limits: Limits | None = None,
+        proxy_protocol: WithProxyProtocol = None,
     ) -> Server:
         """Listen on the UNIX socket path (Linux: an abstract name begins with a NUL), or on sock.
 
         A socket file that stands at path is replaced, whether or not another server still listens on it. With
         cleanup_socket (the default since Python 3.13, as in asyncio) closing the server removes the file, unless
-        another socket has taken its place. limits is as in create_server. Raises OSError when path cannot be bound,
-        ValueError for arguments that do not go together.
+        another socket has taken its place. limits and proxy_protocol are as in create_server. Raises OSError when path
+        cannot be bound, ValueError for arguments that do not go together.
         """
+        limits = self._server_defaults.limits_for(limits)
+        proxied = self._server_defaults.proxy_protocol_for(proxy_protocol)
         tls = server_options(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
             if sock is not None:
@@ -99,11 +105,11 @@ class UnixSockets(Connections, Servers):
         else:
             check_unix_stream(sock)
         try:
-            prepare([sock], limits)
+            prepare([sock], limits, proxied is not None)
             if tls is not None:
                 protocol_factory = self._tls_factory(protocol_factory, tls)
             cleanup = file_remover(sock) if cleanup_socket else None
-            server = Server(self, [sock], protocol_factory, backlog, cleanup, limits, ssl)
+            server = Server(self, [sock], protocol_factory, backlog, cleanup, limits, ssl, proxied)
         except BaseException:
             if path is not None:
                 sock.close()

@@ -33,6 +33,7 @@ cdef class Admission:
     cdef bint is_welcome(self, object host) except -1
     cdef int admit(self, StreamTransport transport, object host) except -1
     cdef int leave(self, object host) except -1
+    cdef int resume_stopped(self) except -1
 
 
 cdef class ConnectionGuard(Guard):

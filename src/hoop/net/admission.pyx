@@ -87,13 +87,16 @@ cdef class Admission:
 
     cdef int leave(self, object host) except -1:
         """Count out a guarded connection that has ended, and resume listeners that waited for room."""
-        cdef list stopped
         self.active -= 1
         if host is not None:
             if self.hosts[host] > 1:
                 self.hosts[host] -= 1
             else:
                 del self.hosts[host]
+        return self.resume_stopped()
+
+    cdef int resume_stopped(self) except -1:
+        cdef list stopped
         if self.stopped and not self.must_wait() and not self.reactor.closed:
             stopped, self.stopped = self.stopped, []
             for listener in stopped:

@@ -51,3 +51,23 @@ class ConnectionSocket(TransportSocket):
         """As socket.setsockopt(); earlier writes go out under the former setting."""
         self._loop._flush_deferred()
         super().setsockopt(*args, **kwargs)
+
+
+class ProxiedSocket(ConnectionSocket):
+    """The same for a connection that a balancer has passed on: shows the addresses of its PROXY header, since programs
+    (uvicorn) ask here for them. A dup() is the bare socket, with the balancer at its other end."""
+
+    __slots__ = ("_peername", "_sockname")
+
+    def __init__(self, sock: socket.socket, loop: Flushing, peername: Any, sockname: Any) -> None:
+        super().__init__(sock, loop)
+        self._peername = peername
+        self._sockname = sockname
+
+    def getpeername(self) -> Any:
+        """The client's address; it stays known after the connection's end."""
+        return self._peername
+
+    def getsockname(self) -> Any:
+        """The address that the client connected to."""
+        return self._sockname

@@ -2,6 +2,7 @@ from hoop.core.csrc cimport sockaddr, socklen_t
 from hoop.core.flag cimport flag
 from hoop.core.reactor cimport Reactor, Watcher
 from hoop.net.admission cimport Admission
+from hoop.net.proxy_header cimport ProxyHeader
 
 
 cdef class Listener(Watcher):
@@ -18,6 +19,7 @@ cdef class Listener(Watcher):
 
     cdef int accept_up_to(self, int most) except -1
     cdef int accept_one(self, int fd, const sockaddr *peer, socklen_t length) except -1
+    cdef int begin_connection(self, int fd, const sockaddr *peer, socklen_t length, ProxyHeader header) except -1
     cdef int step_back(self) except -1
     cdef int hand_on(self) except -1
     cdef int try_later(self, str message, object error) except -1

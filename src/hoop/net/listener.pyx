@@ -7,6 +7,7 @@ from hoop.core.errors cimport os_error
 from hoop.core.reactor cimport Reactor, Watcher
 from hoop.core.scheduler cimport deadline_after
 from hoop.net.admission cimport Admission
+from hoop.net.proxy_header cimport ProxyHeader
 from hoop.net.stream cimport StreamTransport, accept_stream
 from libc.errno cimport EAGAIN, EBADF
 from libc.stdint cimport int64_t
@@ -136,7 +137,11 @@ cdef class Listener(Watcher):
         return 0
 
     cdef int accept_one(self, int fd, const sockaddr *peer, socklen_t length) except -1:
-        """Make a connection of fd. A failure ends that connection, not the listener."""
+        """Go on with a connection that came from peer: it owns fd from now on."""
+        return self.begin_connection(fd, peer, length, None)
+
+    cdef int begin_connection(self, int fd, const sockaddr *peer, socklen_t length, ProxyHeader header) except -1:
+        """Make a connection of fd, with peer at its far end. A failure ends that connection, not the listener."""
         cdef StreamTransport transport = None
         cdef object host = None
         try:
@@ -149,6 +154,8 @@ cdef class Listener(Watcher):
             self.reactor.enter_context(self.context)
             protocol = self.protocol_factory()
             transport = accept_stream(self.reactor, fd, peer, length, protocol, PyContext_CopyCurrent(), self.server)
+            if header is not None:
+                header.show_on(transport)
             self.admission.admit(transport, host)
         except BaseException as error:
             if transport is None:

@@ -12,4 +12,5 @@ def make_stream(
     protocol: asyncio.BaseProtocol,
     waiter: asyncio.Future[None] | None = None,
     peer: Any = None,
+    head: bytes | None = None,
 ) -> asyncio.Transport: ...

@@ -298,10 +298,11 @@ cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer
     return transport
 
 
-def make_stream(Reactor reactor not None, sock, protocol, waiter=None, peer=None):
+def make_stream(Reactor reactor not None, sock, protocol, waiter=None, peer=None, bytes head=None):
     """A transport that owns sock (connected, non-blocking). connection_made comes in the next turn, then waiter.
 
-    peer is the address that was connected to, for when the kernel no longer knows it. RuntimeError, and sock stays
+    peer is the address that was connected to, for when the kernel no longer knows it; head is what goes before the
+    first bytes. RuntimeError, and sock stays
     open, if another transport owns it already; any other failure closes it.
     """
     cdef StreamTransport transport = None
@@ -312,6 +313,8 @@ def make_stream(Reactor reactor not None, sock, protocol, waiter=None, peer=None
         transport.adopt(reactor, sock.fileno(), sock, protocol, None, None, None)
         if peer is not None:
             transport.know_peer(peer)
+        if head is not None:
+            transport.send_with_first(head)
         transport.begin_life(waiter)
     except BaseException:
         if transport is not None:

@@ -42,6 +42,8 @@ cdef class Transport(Watcher):
     cdef int enter(self, TransportState state) except -1
     cdef int offer_peer(self, const sockaddr *address, socklen_t length) except -1
     cdef int know_peer(self, object address) except -1
+    cdef int show_proxied(self, const sockaddr *source, socklen_t source_length, const sockaddr *destination,
+                          socklen_t destination_length, dict extra) except -1
     cdef int bind_protocol(self, object protocol) except -1
     cdef Py_ssize_t held_bytes(self) noexcept
     cdef int flush_deferred(self) except -1

@@ -26,7 +26,7 @@ import warnings
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 
-from hoop.net.connection_socket import ConnectionSocket
+from hoop.net.connection_socket import ConnectionSocket, ProxiedSocket
 
 # Finalizers may run when the interpreter's end has emptied this module, so what they call is no attribute of it.
 cdef object warn = warnings.warn
@@ -113,6 +113,22 @@ cdef class Transport(Watcher):
         """After adopt(): the address that was connected to, for a connection that was reset before any caller asked."""
         if self.peer.length == 0 and (self.extra is None or self.extra.get("peername") is None):
             self.extra = {**(self.extra or {}), "peername": address}
+        return 0
+
+    cdef int show_proxied(self, const sockaddr *source, socklen_t source_length, const sockaddr *destination,
+                          socklen_t destination_length, dict extra) except -1:
+        """After adopt(): the addresses at the far ends of a proxied connection, if they have a length, and what else
+        get_extra_info() is to show."""
+        if source_length > 0:
+            extra["peername"] = keep_address(source, source_length, &self.peer)
+            extra["sockname"] = keep_address(destination, destination_length, &self.local)
+            if self.peer.length > 0:
+                del extra["peername"]
+            if self.local.length > 0:
+                del extra["sockname"]
+        elif self.extra is not None:
+            extra.update(self.extra)
+        self.extra = extra
         return 0
 
     # ---- what kinds of transport define --------------------------------------------------------------------------
@@ -458,6 +474,9 @@ cdef class Transport(Watcher):
             self.is_sock_borrowed = True
             self.is_fd_bare = False
             sock.setblocking(False)  # else dup() would set the blocking mode of the open file, which both share
+        if self.extra is not None and "proxy_peername" in self.extra:
+            return ProxiedSocket(
+                self.sock, self.reactor, self.get_extra_info("peername"), self.get_extra_info("sockname"))
         return ConnectionSocket(self.sock, self.reactor)
 
     # Names of asyncio's that programs read although asyncio never promised them. For looking at, not for changing.

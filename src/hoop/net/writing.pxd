@@ -24,6 +24,7 @@ cdef class WritingTransport(Transport):
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1
     cdef int after_write(self, Py_ssize_t size) except -1
     cdef int send_now(self) except -1
+    cdef int send_with_first(self, bytes head) except -1
     cdef int flush(self, bint is_loop_calling) except -1
     cdef int note_refused(self) except -1
     cdef Py_ssize_t send_unsent(self) except? -2

@@ -124,6 +124,16 @@ cdef class WritingTransport(Transport):
         if self.is_prompt and self.state < TRANSPORT_LOST:
             self.flush_deferred()
 
+    cdef int send_with_first(self, bytes head) except -1:
+        """Before begin_life(): send head before everything else, in one system call with what comes in the first turns.
+
+        It waits as bytes that the kernel has refused do: until the descriptor is found writable, which is looked for
+        from begin_reading() on, and so after the caller of create_connection() has written.
+        """
+        append_chunk(&self.unsent, head, len(head))
+        self.is_refused = True
+        return 0
+
     cdef int on_flush(self, bint is_loop_calling) except -1:
         if self.unsent.size > 0 and not self.is_refused:
             self.flush(is_loop_calling)

@@ -1,0 +1,59 @@
+"""hoop.ServerDefaults: what a loop's servers get if their maker does not say."""
+
+from __future__ import annotations
+
+from hoop.limits import Limits
+from hoop.proxy_protocol import ProxyProtocol
+
+
+class ServerDefaults:
+    """loop.server_defaults: for servers that a framework makes, which has no parameter for what hoop adds.
+
+    Set its attributes before the server is made; each may be None. A server whose maker gives limits= or
+    proxy_protocol= gets those instead: hoop.Limits() for none, proxy_protocol=False for none.
+    """
+
+    __slots__ = ("_limits", "_proxy_protocol")
+
+    def __init__(self) -> None:
+        self._limits: Limits | None = None
+        self._proxy_protocol: ProxyProtocol | None = None
+
+    def __repr__(self) -> str:
+        return f"ServerDefaults(limits={self._limits!r}, proxy_protocol={self._proxy_protocol!r})"
+
+    @property
+    def limits(self) -> Limits | None:
+        """hoop.Limits of every server of the loop. TypeError for anything else but None."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits | None) -> None:
+        self._limits = None if limits is None else self.limits_for(limits)
+
+    @property
+    def proxy_protocol(self) -> ProxyProtocol | None:
+        """hoop.ProxyProtocol of every server of the loop. TypeError for anything else but None."""
+        return self._proxy_protocol
+
+    @proxy_protocol.setter
+    def proxy_protocol(self, proxy_protocol: ProxyProtocol | None) -> None:
+        if proxy_protocol is not None and not isinstance(proxy_protocol, ProxyProtocol):
+            raise TypeError(f"proxy_protocol must be a hoop.ProxyProtocol or None, not {proxy_protocol!r}")
+        self._proxy_protocol = proxy_protocol
+
+    def limits_for(self, limits: Limits | None) -> Limits | None:
+        """What a server gets whose maker has given limits."""
+        if limits is not None and not isinstance(limits, Limits):
+            raise TypeError(f"limits must be a hoop.Limits, not {limits!r}")
+        return self._limits if limits is None else limits
+
+    def proxy_protocol_for(self, proxy_protocol: ProxyProtocol | bool | None) -> ProxyProtocol | None:
+        """What a server gets whose maker has given proxy_protocol."""
+        if proxy_protocol is None:
+            return self._proxy_protocol
+        if proxy_protocol is False:
+            return None
+        if not isinstance(proxy_protocol, ProxyProtocol):
+            raise TypeError(f"proxy_protocol must be a hoop.ProxyProtocol, not {proxy_protocol!r}")
+        return proxy_protocol
