@@ -32,6 +32,7 @@ NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
     "test_aioquic.py": ("aioquic", "trustme"),
     "test_asyncpg.py": ("asyncpg", "trustme"),
     "test_asyncssh.py": ("asyncssh",),
+    "test_balancers.py": ("uvicorn", "httptools"),
     "test_grpc.py": ("grpc",),
     "test_hypercorn.py": ("hypercorn", "httpx", "h2", "trustme"),
     "test_nginx.py": ("aiohttp", "httpx", "h2", "trustme"),
