@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.build import BENCH, program
 from bench.loops import C_SERVER, NODE
@@ -16,6 +16,7 @@ from bench.report import name_of
 from bench.results import Sample, Series, WorkloadResult, median
 from bench.workloads import Workload
 
+NODE_WARMUP_S = 1.0  # until its compiler has seen what is hot
 CLIENT_EXTRA_LIMIT_S = 20.0  # for connecting and draining, beyond warm-up and window
 
 
@@ -67,6 +68,8 @@ def server_command(workload: Workload, contender: str) -> list[str]:
 
 def measure_once(workload: Workload, contender: str, timing: Timing, cores: Cores) -> Sample:
     """Start the server, load it, stop it. ChildFailed, with the reason, if anything goes wrong."""
+    if contender == NODE:
+        timing = replace(timing, warmup_s=max(timing.warmup_s, NODE_WARMUP_S))
     with running(server_command(workload, contender), cores.server) as server:
         try:
             port = int(server.read_json(START_LIMIT_S)["port"])
@@ -87,7 +90,8 @@ def load(workload: Workload, server: Child, port: int, timing: Timing, cores: Co
         command.append("--block")
     report = run_client(command, cores.client, timing.warmup_s + timing.seconds + CLIENT_EXTRA_LIMIT_S)
     if report["errors"]:
-        raise ChildFailed(f"{report['errors']} errors, the first: {report['first_error']}")
+        first = " ".join(str(report["first_error"]).split())  # a response has lines
+        raise ChildFailed(f"{report['errors']} errors, the first: {first}")
     try:
         return Sample.from_report(report)
     except (KeyError, ValueError) as error:

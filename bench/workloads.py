@@ -146,6 +146,19 @@ FURTHER: tuple[Workload, ...] = (
     lines("own_lines", "readline; hoop with its own compiled streams, the others with asyncio's"),
     lines("own_pieces", "readexactly; hoop with its own compiled streams, the others with asyncio's"),
     echo("sock", size=KIB, connections=100),
+    replace(
+        echo("busy", size=KIB, connections=10),
+        title="protocol echo, 1 KiB, 10 connections, beside a thread that computes",
+        has_c_server=False,
+    ),
+    Workload(
+        "sendfile-1m-10",
+        "loop.sendfile() of 1 MiB, 10 connections",
+        "sendfile_http",
+        "http_client",
+        ("--connections", "10", "--path", "/"),
+        has_c_server=False,
+    ),
     Workload(
         "tls-handshake",
         "connect, TLS 1.3 handshake, close; 16 at a time",

@@ -10,7 +10,7 @@
 
 #include "load.h"
 
-enum { MAX_RESPONSE = 64 * 1024, DRAIN_LIMIT_SECONDS = 3 };
+enum { MAX_RESPONSE = (1 << 20) + 4096, DRAIN_LIMIT_SECONDS = 3 };
 
 struct connection {
     int fd; /* -1: failed */

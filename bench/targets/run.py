@@ -118,8 +118,8 @@ def _wanted(part: Part, only: Sequence[str] | None) -> tuple[bool, list[str] | N
     return bool(figures), figures
 
 
-def measure(run: Run) -> None:
-    """Every part that was asked for, a table after each."""
+def measure(run: Run, about: Mapping[str, Any]) -> None:
+    """Every part that was asked for; after each its table is shown and the results file is written."""
     planned = []
     total = 0
     for part in PARTS:
@@ -132,6 +132,7 @@ def measure(run: Run) -> None:
     for part, names in planned:
         found = measure_part(run, part, names)
         run.session.display.say(target_table(run.verdicts(found), run.figures, part.title), to=sys.stdout)
+        save(run, about)
 
 
 def measure_part(run: Run, part: Part, names: Sequence[str] | None) -> list[str]:
@@ -196,13 +197,10 @@ def heading(run: Run, about: Mapping[str, Any]) -> list[str]:
 
 
 def save(run: Run, about: Mapping[str, Any]) -> None:
-    """Write the results file, and what is made from it if it is the one that is kept."""
+    """Write the results file."""
     path: Path = run.options.json
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(dump(as_json(run.figures, run.verdicts(), run.parts, about, run.session, run.missing)))
-    run.session.display.say([f"results: {path}"], to=sys.stdout)
-    if run.options.record:
-        run.session.display.say(report.write_all(), to=sys.stdout)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -216,12 +214,13 @@ def main(arguments: Sequence[str]) -> int:
     about = machine()
     run.session.display.say(heading(run, about), to=sys.stdout)
     try:
-        measure(run)
+        measure(run, about)
     except KeyboardInterrupt:
         run.session.display.say(["interrupted; finished parts are kept"])
         return 130
-    finally:
-        save(run, about)
+    run.session.display.say([f"results: {run.options.json}"], to=sys.stdout)
+    if run.options.record:
+        run.session.display.say(report.write_all(), to=sys.stdout)
     verdicts = [one for one in run.verdicts() if one["verdict"] != NOT_MEASURED or run.options.only is None]
     run.session.display.say(summary(verdicts), to=sys.stdout)
     return 1 if any(verdict["verdict"] == MISSED for verdict in verdicts) else 0

@@ -26,7 +26,7 @@ PEERS = {  # those that can be the best; the others are in the rows of other par
     "protocol": ("asyncio", "uvloop", "blazio", "zuvloop"),
     "buffered": ("asyncio", "uvloop", "blazio", "zuvloop"),
     "streams": ("uvloop", "blazio", "zuvloop"),
-    "tls": ("asyncio", "aiofastnet", "blazio"),
+    "tls": ("asyncio", "uvloop", "aiofastnet"),
 }
 CHURN = (  # clients that come and go: connections, size, seconds
     (100, 64, 0.02),

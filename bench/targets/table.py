@@ -29,7 +29,9 @@ SERVERS = (
     row("own-pieces-10", compared(1 / 1.4, UVLOOP), compared(1.0)),
     row("sock-1k-10", compared(0.5, UVLOOP), compared(1.0)),
     row("sock-1k-100", compared(0.5, UVLOOP), compared(1.0)),
-    row("tls-1k-100", compared(0.95), compared(1 / 2.9, UVLOOP)),
+    row("busy-1k-10", compared(1.5, UVLOOP), metric="rate"),
+    row("sendfile-1m-10", compared(1.0)),
+    row("tls-1k-100", compared(0.95)),
     row("tls-64k-50", compared(1.0)),
     row("tls-handshake", compared(1.0)),
     row("tls-handshake", compared(1.0, "asyncio"), metric="rate"),
@@ -83,8 +85,13 @@ IMPORTS = (
 )
 
 
+TLS_IN_FRESH = "tls-1k-50/fresh"  # uvloop's TLS allocates 256 KiB for each read, which shows in a fresh process
+
+
 def _size_row(cell: SizeCell) -> Row:
     required: tuple[Requirement, ...] = (compared(1.0),)
+    if cell.name == TLS_IN_FRESH:
+        required += (compared(1 / 2.9, UVLOOP),)
     if cell.has_limit:
         required += (compared(1.1, C_SERVER),)
     return row(cell.name, *required)
