@@ -160,6 +160,31 @@ TEST(buffers_leave_in_order)
     close_pair(pair);
 }
 
+/* Few bytes are joined into one buffer on the way, more are not: nobody can tell. */
+TEST(small_and_large_buffers_leave_alike)
+{
+    static const size_t sizes[][3] = {{1, 0, 1},       {0, 0, 0},    {700, 700, 648},
+                                      {700, 700, 649}, {1, 4096, 1}, {4096, 1, 1}};
+    static char bytes[3 * 4096], got[sizeof(bytes)];
+    int pair[2];
+    open_pair(pair);
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (char)(i % 251);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct iovec buffers[3];
+        size_t total = 0;
+        for (int part = 0; part < 3; part++) {
+            buffers[part] = (struct iovec){bytes + total, sizes[i][part]};
+            total += sizes[i][part];
+        }
+        CHECK_EQ(hoop_net_sendv(pair[0], buffers, 3), (ssize_t)total);
+        if (total > 0)
+            CHECK_EQ(hoop_net_recv(pair[1], got, sizeof(got)), (ssize_t)total);
+        CHECK(memcmp(got, bytes, total) == 0);
+    }
+    close_pair(pair);
+}
+
 /* No memory of that size is touched: the lengths only have to be too much for one call. */
 TEST(too_much_for_one_call_is_cut)
 {
@@ -604,6 +629,7 @@ int main(void)
     RUN(accept_errors_fall_in_three_classes);
     RUN(sending_without_a_peer_is_an_error_and_no_signal);
     RUN(buffers_leave_in_order);
+    RUN(small_and_large_buffers_leave_alike);
     RUN(too_much_for_one_call_is_cut);
     RUN(a_full_socket_says_again);
     RUN(pipes_are_read_and_written);

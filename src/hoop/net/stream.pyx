@@ -1,6 +1,6 @@
 """The byte-stream transport: how bytes come in and go out of a connected stream socket.
 
-Writing is WritingTransport's, with sendmsg(2).
+Writing is WritingTransport's, with send(2) or sendmsg(2).
 
 Reading. A small read goes to the reactor's shared buffer and leaves as one exact-size bytes object; once a read was
 large, the next ones ask how much there is, and go straight into a bytes object of that size. A StreamFilter (TLS) reads
