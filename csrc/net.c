@@ -277,6 +277,28 @@ int hoop_net_close(int fd)
     return close(fd) < 0 && errno != EINTR ? -errno : 0;
 }
 
+static char *write_octet(char *text, unsigned octet)
+{
+    if (octet >= 100)
+        *text++ = (char)('0' + octet / 100);
+    if (octet >= 10)
+        *text++ = (char)('0' + octet / 10 % 10);
+    *text++ = (char)('0' + octet % 10);
+    return text;
+}
+
+/* As inet_ntop(3), which takes ten times as long: C libraries format by sprintf(3). */
+static void format_ipv4(const struct in_addr *address, char *text)
+{
+    const unsigned char *octets = (const unsigned char *)address;
+    for (int i = 0; i < 4; i++) {
+        if (i > 0)
+            *text++ = '.';
+        text = write_octet(text, octets[i]);
+    }
+    *text = '\0';
+}
+
 int hoop_net_format_address(const struct sockaddr *address, socklen_t length, hoop_address *text)
 {
     /* Copied before use: the caller's bytes need not be aligned. */
@@ -291,7 +313,8 @@ int hoop_net_format_address(const struct sockaddr *address, socklen_t length, ho
         memcpy(&ipv4, address, sizeof(ipv4));
         text->family = AF_INET;
         text->port = ntohs(ipv4.sin_port);
-        return inet_ntop(AF_INET, &ipv4.sin_addr, text->host, sizeof(text->host)) == NULL ? -errno : 0;
+        format_ipv4(&ipv4.sin_addr, text->host);
+        return 0;
     }
     if (family == AF_INET6 && (size_t)length >= sizeof(ipv6)) {
         memcpy(&ipv6, address, sizeof(ipv6));

@@ -385,6 +385,21 @@ TEST(an_ipv4_address_is_text)
     CHECK_EQ(hoop_net_format_address((struct sockaddr *)&address, 0, &text), -EAFNOSUPPORT);
 }
 
+TEST(every_octet_of_ipv4_is_text_as_inet_ntop_has_it)
+{
+    struct sockaddr_in address;
+    hoop_address text;
+    char expected[INET_ADDRSTRLEN];
+    memset(&address, 0, sizeof(address));
+    address.sin_family = AF_INET;
+    for (uint32_t octet = 0; octet < 256; octet++) {
+        address.sin_addr.s_addr = htonl(octet << 24 | (255 - octet) << 16 | (octet ^ 0x55) << 8 | octet);
+        CHECK_EQ(hoop_net_format_address((struct sockaddr *)&address, sizeof(address), &text), 0);
+        CHECK(inet_ntop(AF_INET, &address.sin_addr, expected, sizeof(expected)) != NULL);
+        CHECK(strcmp(text.host, expected) == 0);
+    }
+}
+
 TEST(an_ipv6_address_is_text_without_a_zone)
 {
     struct sockaddr_in6 address;
@@ -639,6 +654,7 @@ int main(void)
     RUN(a_socket_error_is_told_once);
     RUN(a_signal_does_not_end_a_blocking_call);
     RUN(an_ipv4_address_is_text);
+    RUN(every_octet_of_ipv4_is_text_as_inet_ntop_has_it);
     RUN(an_ipv6_address_is_text_without_a_zone);
     RUN(a_unix_name_is_a_path_or_abstract_or_nothing);
     RUN(a_peer_s_host_is_its_address);
