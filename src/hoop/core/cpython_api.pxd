@@ -17,7 +17,6 @@ cdef extern from "Python.h":
     PyObject **raw_tuple_items "&PyTuple_GET_ITEM" (PyObject *items, Py_ssize_t index) noexcept
     Py_ssize_t raw_tuple_size "PyTuple_GET_SIZE" (PyObject *items) noexcept
     int raw_compare "PyUnicode_Compare" (PyObject *text, PyObject *other) noexcept
-    bint raw_is_callable "PyCallable_Check" (PyObject *candidate) noexcept
     int raw_context_enter "PyContext_Enter" (PyObject *context) noexcept
     int raw_context_exit "PyContext_Exit" (PyObject *context) noexcept
     void raw_incref "Py_INCREF" (PyObject *item) noexcept
@@ -58,6 +57,7 @@ cdef extern from "Python.h":
     ctypedef PyObject *(*new_fn "newfunc")(PyTypeObject *kind, PyObject *arguments, PyObject *keywords) except NULL
     ctypedef struct type_slots "PyTypeObject":
         new_fn tp_new
+        void *tp_call
         void *tp_vectorcall
         gc_traverse_fn tp_traverse
         gc_clear_fn tp_clear

@@ -1,4 +1,5 @@
 from cpython.object cimport PyObject
+from hoop.core.cpython_api cimport PyContext_CheckExact, PyContext_CopyCurrent
 from hoop.core.csrc cimport hoop_inbox_node, hoop_timer, hoop_timers
 from hoop.core.flag cimport flag
 from libc.stdint cimport int64_t
@@ -8,18 +9,22 @@ cdef class Handle:
     cdef object loop            # strong: a pending callback keeps its loop alive, as in asyncio
     cdef object callback        # None once cancelled
     cdef object context         # contextvars.Context
-    cdef object first           # the arguments: up to two inline, else all of them in `rest`
+    cdef object first           # the arguments: up to two inline, else a tuple of all of them in `first`
     cdef object second
-    cdef tuple rest
     cdef object source_traceback
     cdef int argument_count
     cdef flag is_cancelled
     cdef flag is_guarded        # a ThreadSafeHandle: to be run between begin() and end()
-    cdef hoop_inbox_node node   # while it travels through the inbox
     cdef object __weakref__
+    # With 80 bytes a compiler clears a new one in a few stores, with more by a loop that takes four times as long.
 
 
-cdef class ThreadSafeHandle(Handle):
+cdef class PostedHandle(Handle):
+    """A handle that can travel through the inbox."""
+    cdef hoop_inbox_node node
+
+
+cdef class ThreadSafeHandle(PostedHandle):
     """A handle whose cancel() and cancelled() wait, in other threads, for a callback that is running."""
     cdef unsigned long runner   # the thread that runs the callback just now, else 0
     cdef list waiting           # locks that end() releases: one for each thread that waits; or None
@@ -50,14 +55,36 @@ cdef class Immediate(Handle):
 
 
 cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
-cdef Handle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef PostedHandle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count,
+                                    object context)
+cdef Handle new_handle_posted_here(object loop, object callback, PyObject **arguments, Py_ssize_t count,
+                                   object context)
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef int withdraw(ScheduledHandle handle) except -1  # what cancel() does
 cdef Immediate new_immediate(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef tuple new_tuple(PyObject **items, Py_ssize_t count)
-cdef int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
-              object context) except -1
+cdef int refuse_context(object context) except -1
 cdef object callback_source(Handle handle)
 cdef str described(Handle handle)
 cdef int invoke(Handle handle) noexcept
 cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept
+
+
+cdef inline int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
+                     object context) except -1:
+    if context is None:
+        handle.context = PyContext_CopyCurrent()
+    elif PyContext_CheckExact(context):
+        handle.context = context
+    else:
+        refuse_context(context)
+    handle.loop = loop
+    handle.callback = callback
+    handle.argument_count = <int>count
+    if count > 2:
+        handle.first = new_tuple(arguments, count)
+    elif count > 0:
+        handle.first = <object>arguments[0]
+        if count > 1:
+            handle.second = <object>arguments[1]
+    return 0

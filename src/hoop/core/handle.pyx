@@ -8,8 +8,8 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
-from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyContext_CheckExact, PyContext_CopyCurrent, \
-    PyThread_get_thread_ident, raw_decref, raw_incref, raw_tuple_items, raw_vectorcall
+from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyThread_get_thread_ident, raw_decref, \
+    raw_incref, raw_tuple_items, raw_vectorcall
 from hoop.core.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
     hoop_timers_set_referenced
 
@@ -23,6 +23,7 @@ cdef bint HAS_THREAD_SAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")  # since
 cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
 
 
+@cython.auto_pickle(False)
 @cython.freelist(1024)
 cdef class Handle:
     """A callback scheduled with call_soon or another call of the loop. Only the loop makes these."""
@@ -72,7 +73,11 @@ cdef class Handle:
         return f"<{' '.join(description(self))}>"
 
 
-cdef class ThreadSafeHandle(Handle):
+cdef class PostedHandle(Handle):
+    """A callback scheduled with call_soon_threadsafe, up to Python 3.13."""
+
+
+cdef class ThreadSafeHandle(PostedHandle):
     """A callback scheduled with call_soon_threadsafe, from Python 3.14 on.
 
     As asyncio's, but without a lock in each handle: nothing is allocated unless a thread has to wait. All of it happens
@@ -206,6 +211,7 @@ cdef class TimerHandle(ScheduledHandle):
         return self.when_s > (<TimerHandle>other).when_s or self == other
 
 
+@cython.auto_pickle(False)
 cdef class Immediate(Handle):
     """A callback scheduled with set_immediate: hoop's counterpart of Node's Immediate."""
 
@@ -248,25 +254,8 @@ cdef tuple new_tuple(PyObject **items, Py_ssize_t count):
     return made
 
 
-cdef int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,
-              object context) except -1:
-    if context is None:
-        handle.context = PyContext_CopyCurrent()
-    elif PyContext_CheckExact(context):
-        handle.context = context
-    else:
-        raise TypeError(f"context must be a contextvars.Context, not {context!r}")
-    handle.loop = loop
-    handle.callback = callback
-    handle.argument_count = <int>count
-    if count > 2:
-        handle.rest = new_tuple(arguments, count)
-        return 0
-    if count > 0:
-        handle.first = <object>arguments[0]
-        if count > 1:
-            handle.second = <object>arguments[1]
-    return 0
+cdef int refuse_context(object context) except -1:
+    raise TypeError(f"context must be a contextvars.Context, not {context!r}")
 
 
 cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context):
@@ -276,15 +265,25 @@ cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ss
     return handle
 
 
-cdef Handle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context):
+cdef PostedHandle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count,
+                                    object context):
     """As new_handle, for call_soon_threadsafe: of the kind that this Python's asyncio gives."""
-    cdef Handle handle
-    if not HAS_THREAD_SAFE_HANDLE:
-        return new_handle(loop, callback, arguments, count, context)
-    handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
+    cdef PostedHandle handle
+    if HAS_THREAD_SAFE_HANDLE:
+        handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
+        handle.is_guarded = True
+    else:
+        handle = PostedHandle.__new__(PostedHandle)
     fill(handle, loop, callback, arguments, count, context)
-    handle.is_guarded = True
     return handle
+
+
+cdef Handle new_handle_posted_here(object loop, object callback, PyObject **arguments, Py_ssize_t count,
+                                   object context):
+    """As new_posted_handle, in the loop's own thread: it need not travel."""
+    if HAS_THREAD_SAFE_HANDLE:
+        return new_posted_handle(loop, callback, arguments, count, context)
+    return new_handle(loop, callback, arguments, count, context)
 
 
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count,
@@ -306,28 +305,25 @@ cdef int invoke(Handle handle) noexcept:
     callback may cancel its own handle."""
     cdef PyObject *stack[3]
     cdef PyObject *result
-    cdef PyObject *rest
     cdef PyObject *callback = <PyObject *>handle.callback
+    cdef PyObject *first = <PyObject *>handle.first
+    cdef PyObject *second = <PyObject *>handle.second
     cdef size_t count = <size_t>handle.argument_count
     raw_incref(callback)
-    if count > 2:
-        rest = <PyObject *>handle.rest
-        raw_incref(rest)
-        result = raw_vectorcall(callback, raw_tuple_items(rest, 0), count, NULL)
-        raw_decref(rest)
+    if count == 0:
+        result = raw_vectorcall(callback, stack + 1, PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
     else:
+        raw_incref(first)
+        raw_incref(second)
         stack[0] = NULL
-        stack[1] = <PyObject *>handle.first
-        stack[2] = <PyObject *>handle.second
-        if count > 0:
-            raw_incref(stack[1])
-        if count > 1:
-            raw_incref(stack[2])
-        result = raw_vectorcall(callback, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-        if count > 0:
-            raw_decref(stack[1])
-        if count > 1:
-            raw_decref(stack[2])
+        stack[1] = first
+        stack[2] = second
+        if count > 2:
+            result = raw_vectorcall(callback, raw_tuple_items(first, 0), count, NULL)
+        else:
+            result = raw_vectorcall(callback, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        raw_decref(second)
+        raw_decref(first)
     raw_decref(callback)
     if result == NULL:
         return -1
@@ -354,7 +350,6 @@ cdef int discard(Handle handle) except -1:
     handle.callback = None
     handle.first = None
     handle.second = label
-    handle.rest = None
     return 0
 
 
@@ -365,7 +360,7 @@ cdef tuple arguments_of(Handle handle):
         return (handle.first,)
     if handle.argument_count == 2:
         return (handle.first, handle.second)
-    return handle.rest
+    return handle.first
 
 
 cdef object callback_source(Handle handle):
@@ -391,7 +386,7 @@ cdef object source_without_arguments(object callback):
 
 cdef list description(Handle handle):
     """The words of a repr, as asyncio puts them."""
-    words = [type(handle).__name__]
+    words = ["Handle" if type(handle) is PostedHandle else type(handle).__name__]
     if handle.is_cancelled:
         words.append("cancelled")
         if handle.second is not None:
@@ -414,7 +409,7 @@ cdef str described(Handle handle):
     return str(handle)
 
 
-cdef Py_ssize_t node_offset  # of Handle.node
+cdef Py_ssize_t node_offset  # of PostedHandle.node
 
 
 cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept:
@@ -424,7 +419,7 @@ cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept:
 
 cdef int measure_node_offset() except -1:
     global node_offset
-    cdef Handle sample = Handle.__new__(Handle)
+    cdef PostedHandle sample = PostedHandle.__new__(PostedHandle)
     node_offset = <char *>&sample.node - <char *><void *>sample
     return 0
 

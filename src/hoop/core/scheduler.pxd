@@ -1,7 +1,9 @@
 from cpython.object cimport PyObject
-from hoop.core.csrc cimport hoop_inbox, hoop_inbox_node, hoop_meter, hoop_ring, hoop_timers, hoop_waker
+from hoop.core.csrc cimport hoop_inbox, hoop_inbox_is_empty, hoop_inbox_node, hoop_meter, hoop_ring, hoop_timers, \
+    hoop_waker
 from hoop.core.flag cimport flag
-from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle
+from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle, new_handle
+from hoop.core.rings cimport push
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
@@ -62,7 +64,14 @@ cdef class Scheduler:
     cdef int check_ours(self) except -1
     cdef int check_thread(self) except -1
     cdef bint may_touch(self) noexcept
-    cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
+    cdef inline Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
+        """A callback for the next turn."""
+        if self.thread_id == 0 and not hoop_inbox_is_empty(&self.inbox):
+            self.take_inbox()  # what was posted before runs before
+        cdef Handle handle = new_handle(self, callback, arguments, count, context)
+        push(&self.ready, handle)
+        return handle
+
     cdef Handle schedule_method(self, object callback, object argument, object context)
     cdef Immediate immediate(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
     # The handle's when() is the deadline, or when_s: a deadline in seconds, as the caller has it.

@@ -9,8 +9,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.core.cpython_api cimport PyObject_Call, PyThread_get_thread_ident
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check
-from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle, handle_of_node, new_handle, \
-    new_immediate, new_posted_handle, new_timer_handle
+from hoop.core.handle cimport Handle, Immediate, PostedHandle, ScheduledHandle, TimerHandle, handle_of_node, \
+    new_handle, new_handle_posted_here, new_immediate, new_posted_handle, new_timer_handle
 from hoop.core.rings cimport drain, make_room, push, push_owned
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
@@ -109,14 +109,6 @@ cdef class Scheduler:
 
     # ---- scheduling -----------------------------------------------------------------------------------------------
 
-    cdef Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
-        """A callback for the next turn."""
-        if self.thread_id == 0 and not hoop_inbox_is_empty(&self.inbox):
-            self.take_inbox()  # what was posted before runs before
-        cdef Handle handle = new_handle(self, callback, arguments, count, context)
-        push(&self.ready, handle)
-        return handle
-
     cdef Handle schedule_method(self, object callback, object argument, object context):
         cdef PyObject *arguments[1]
         arguments[0] = <PyObject *>argument
@@ -159,14 +151,17 @@ cdef class Scheduler:
 
     cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
         """A callback from any thread."""
-        cdef Handle handle = new_posted_handle(self, callback, arguments, count, context)
+        cdef Handle handle
+        cdef PostedHandle posted
         if self.thread_id == PyThread_get_thread_ident():
+            handle = new_handle_posted_here(self, callback, arguments, count, context)
             push(&self.ready, handle)
             return handle
-        Py_INCREF(handle)
-        if hoop_inbox_push(&self.inbox, &handle.node):
+        posted = new_posted_handle(self, callback, arguments, count, context)
+        Py_INCREF(posted)
+        if hoop_inbox_push(&self.inbox, &posted.node):
             check(hoop_waker_wake(&self.waker))
-        return handle
+        return posted
 
     cdef object new_future(self):
         """What create_future() returns."""

@@ -76,6 +76,7 @@ cdef class Turns(Reactor):
         cdef size_t batch
         self.meter.turns += 1
         if self.errands is not None:
+            self.leave_context()
             self.run_errands()
         if not hoop_inbox_is_empty(&self.inbox) or self.arrived != NULL:
             self.take_inbox()
@@ -113,8 +114,6 @@ cdef class Turns(Reactor):
             self.run_immediates(batch)
             if self.after_is_due:
                 self.end_phase()
-        if self.entered is not None:
-            self.leave_context()
         return 0
 
     cdef int poll(self, bint may_block) except -1:
@@ -123,6 +122,8 @@ cdef class Turns(Reactor):
         cdef int count
         cdef int64_t now_ns
         self.meter.polls += 1
+        if self.entered is not None:
+            self.leave_context()
         if not may_block:  # ready callbacks may be compiled code; sleep() hears them itself; events end in Python code
             self.hear_signals()  # before taking events: it may raise
         count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
@@ -179,21 +180,21 @@ cdef class Turns(Reactor):
         return count
 
     cdef int run_ready(self, size_t count) except -1:
-        cdef Handle handle
         cdef PyObject *entry
         while count > 0:
             count -= 1
             entry = <PyObject *>hoop_ring_pop(&self.ready)
             if entry == NULL:
                 break  # a callback has closed the loop
-            handle = <Handle>entry
-            Py_DECREF(handle)  # the ring's reference; `handle` has its own
-            if handle.is_cancelled:
-                continue
-            if handle.is_guarded:
-                run_guarded(self, handle)
-            else:
-                run_one(self, handle)
+            try:
+                if (<Handle>entry).is_cancelled:
+                    pass
+                elif (<Handle>entry).is_guarded:
+                    run_guarded(self, <ThreadSafeHandle>entry)
+                else:
+                    run_one(self, <Handle>entry)
+            finally:
+                Py_DECREF(<object>entry)  # the ring's reference
         return 0
 
     cdef int run_due(self, size_t count) except -1:

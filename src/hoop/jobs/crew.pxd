@@ -1,10 +1,10 @@
 from hoop.core.csrc cimport hoop_job, hoop_pool
-from hoop.core.handle cimport Handle
+from hoop.core.handle cimport PostedHandle
 from hoop.core.reactor cimport Reactor
 from libc.stdint cimport int64_t
 
 
-cdef class Job(Handle):
+cdef class Job(PostedHandle):
     """What a pool runs. A subclass for each kind holds the C structure with the hoop_job in it, and points to it."""
     cdef hoop_job *job          # set by the subclass's __cinit__, after hoop_job_init()
     cdef object future          # while it is in flight

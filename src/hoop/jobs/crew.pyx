@@ -14,7 +14,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.core.cpython_api cimport PyContext_New, PyErr_CheckSignals
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, os_error
-from hoop.core.handle cimport Handle, handle_of_node
+from hoop.core.handle cimport PostedHandle, handle_of_node
 from hoop.core.reactor cimport Reactor, flush_if_deferred
 from libc.errno cimport ENOBUFS, ESHUTDOWN
 
@@ -37,7 +37,7 @@ cdef str NO_THREADS = "can't start new thread"  # as Python says it
 
 # ---- jobs ---------------------------------------------------------------------------------------------------------
 
-cdef class Job(Handle):
+cdef class Job(PostedHandle):
     cdef object result(self):
         raise NotImplementedError("a job must have a result")
 

@@ -5,10 +5,9 @@ arguments for each call. add_calls() makes them methods of a type derived from R
 """
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
-from cpython.object cimport PyCallable_Check, PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF
+from cpython.object cimport PyCallable_Check, PyObject, PyTypeObject, Py_TYPE
 from hoop.core.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PY_VECTORCALL_ARGUMENTS_OFFSET, PyCFunction, \
-    PyDescr_NewMethod, PyMethodDef, PyObject_Call, PyObject_Vectorcall, PyType_Modified, raw_compare, raw_is_callable, \
+    PyDescr_NewMethod, PyMethodDef, PyObject_Call, PyObject_Vectorcall, PyType_Modified, raw_compare, \
     raw_tuple_items, raw_tuple_size, type_slots
 from hoop.core.csrc cimport hoop_ring
 from hoop.core.handle cimport Handle, new_tuple
@@ -23,7 +22,12 @@ import inspect
 import sys
 from asyncio import format_helpers
 
-ctypedef PyObject *(*Entry)(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL
+try:
+    import _asyncio
+except ImportError:  # a Python without asyncio's accelerator
+    _asyncio = None
+
+ctypedef object (*Entry)(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names)
 
 # Since this release asyncio passes every keyword of create_task, the name among them, to the task factory.
 cdef bint FACTORY_TAKES_NAME = sys.version_info >= (3, 13, 3)
@@ -33,6 +37,11 @@ cdef object CONTEXT = sys.intern("context")
 cdef object NAME = sys.intern("name")
 cdef object EAGER_START = sys.intern("eager_start")
 cdef tuple LOOP_ALONE = ("loop",)
+
+# The compiled Task asks this same function for its loop; one written in Python, or that a program has put in its
+# place, may ask another.
+cdef object COMPILED_TASK = getattr(_asyncio, "Task", NotImplemented)
+cdef object get_running_loop_or_none = asyncio._get_running_loop
 
 
 cdef struct Call:               # the arguments of a caller, sorted
@@ -119,7 +128,7 @@ cdef int refuse_keywords(str method, tuple names) except -1:
 
 
 cdef inline int check_callback(Reactor loop, PyObject *callback, str method) except -1:
-    if loop.closed or loop.debug or not raw_is_callable(callback):
+    if loop.closed or loop.debug or (<type_slots *>Py_TYPE(<object>callback)).tp_call == NULL:
         return check_schedulable(loop, <object>callback, method)
     return 0
 
@@ -142,14 +151,18 @@ cdef inline object context_of(Call *call):
     return None if call.context == NULL else <object>call.context
 
 
-cdef PyObject *finish(Reactor loop, Handle handle) except NULL:
+cdef inline Handle finish(Reactor loop, Handle handle):
     if loop.debug:
-        handle.source_traceback = format_helpers.extract_stack(sys._getframe(0))
-    Py_INCREF(handle)
-    return <PyObject *>handle
+        note_source(handle)
+    return handle
 
 
-cdef PyObject *enter_call_soon(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+cdef int note_source(Handle handle) except -1:
+    handle.source_traceback = format_helpers.extract_stack(sys._getframe(0))
+    return 0
+
+
+cdef object enter_call_soon(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     cdef Call call
     cdef Reactor loop = <Reactor>self
     sort_arguments(&call, "call_soon", arguments, count, names, None)
@@ -157,8 +170,7 @@ cdef PyObject *enter_call_soon(PyObject *self, PyObject **arguments, Py_ssize_t 
     return finish(loop, loop.schedule(<object>call.callback, call.arguments, call.count, context_of(&call)))
 
 
-cdef PyObject *enter_call_soon_threadsafe(PyObject *self, PyObject **arguments, Py_ssize_t count,
-                                          PyObject *names) except NULL:
+cdef object enter_call_soon_threadsafe(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     cdef Call call
     cdef Reactor loop = <Reactor>self
     sort_arguments(&call, "call_soon_threadsafe", arguments, count, names, None)
@@ -182,7 +194,7 @@ cdef bint are_task_keywords(PyObject *names) noexcept:
     return True
 
 
-cdef PyObject *enter_create_task(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+cdef object enter_create_task(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     """Return asyncio.Task(coro, **keywords, loop=self), in the common case."""
     cdef PyObject *stack[MOST_TASK_KEYWORDS + 3]
     cdef Reactor loop = <Reactor>self
@@ -190,9 +202,10 @@ cdef PyObject *enter_create_task(PyObject *self, PyObject **arguments, Py_ssize_
     cdef tuple task_names = LOOP_ALONE
     if (count != 1 or loop.closed or loop.debug or loop._task_factory is not None
             or (names != NULL and not are_task_keywords(names))):
-        task = create_uncommon_task(loop, arguments, count, names)
-        Py_INCREF(task)
-        return <PyObject *>task
+        return create_uncommon_task(loop, arguments, count, names)
+    if asyncio.Task is COMPILED_TASK and get_running_loop_or_none() is loop:
+        # It finds this loop by itself. Passing the loop would cost a dictionary, where no other keyword is given.
+        return PyObject_Vectorcall(COMPILED_TASK, arguments, 1, names)
     if names != NULL:
         keywords = raw_tuple_size(names)
         task_names = <tuple>names + LOOP_ALONE
@@ -200,9 +213,7 @@ cdef PyObject *enter_create_task(PyObject *self, PyObject **arguments, Py_ssize_
     for i in range(1 + keywords):
         stack[1 + i] = arguments[i]
     stack[2 + keywords] = self
-    task = PyObject_Vectorcall(asyncio.Task, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, <PyObject *>task_names)
-    Py_INCREF(task)
-    return <PyObject *>task
+    return PyObject_Vectorcall(asyncio.Task, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, <PyObject *>task_names)
 
 
 cdef object create_uncommon_task(Reactor loop, PyObject **arguments, Py_ssize_t count, PyObject *names):
@@ -232,8 +243,8 @@ def create_task(Reactor loop not None, /, coro, **kwargs):
     return task
 
 
-cdef PyObject *enter_queue(PyObject *self, hoop_ring *queue, str method, PyObject **arguments, Py_ssize_t count,
-                           PyObject *names) except NULL:
+cdef object enter_queue(PyObject *self, hoop_ring *queue, str method, PyObject **arguments, Py_ssize_t count,
+                        PyObject *names):
     """Add a callback to one of the queues that asyncio does not have."""
     cdef Call call
     cdef Reactor loop = <Reactor>self
@@ -244,21 +255,19 @@ cdef PyObject *enter_queue(PyObject *self, hoop_ring *queue, str method, PyObjec
     return finish(loop, loop.defer(queue, <object>call.callback, call.arguments, call.count, context_of(&call)))
 
 
-cdef PyObject *enter_next_tick(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+cdef object enter_next_tick(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     return enter_queue(self, &(<Reactor>self).next_ticks, "next_tick", arguments, count, names)
 
 
-cdef PyObject *enter_queue_microtask(PyObject *self, PyObject **arguments, Py_ssize_t count,
-                                     PyObject *names) except NULL:
+cdef object enter_queue_microtask(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     return enter_queue(self, &(<Reactor>self).microtasks, "queue_microtask", arguments, count, names)
 
 
-cdef PyObject *enter_set_immediate(PyObject *self, PyObject **arguments, Py_ssize_t count,
-                                   PyObject *names) except NULL:
+cdef object enter_set_immediate(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     return enter_queue(self, &(<Reactor>self).immediates, "set_immediate", arguments, count, names)
 
 
-cdef PyObject *enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+cdef object enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     cdef Call call
     cdef Reactor loop = <Reactor>self
     cdef double delay_s, when_s
@@ -275,7 +284,7 @@ cdef PyObject *enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t
                                                <object>call.callback, call.arguments, call.count, context_of(&call)))
 
 
-cdef PyObject *enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+cdef object enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     cdef Call call
     cdef Reactor loop = <Reactor>self
     cdef double when_s
@@ -286,8 +295,8 @@ cdef PyObject *enter_call_at(PyObject *self, PyObject **arguments, Py_ssize_t co
                                                call.count, context_of(&call)))
 
 
-cdef PyObject *enter_timer(PyObject *self, bint repeats, str method, PyObject **arguments, Py_ssize_t count,
-                           PyObject *names) except NULL:
+cdef object enter_timer(PyObject *self, bint repeats, str method, PyObject **arguments, Py_ssize_t count,
+                        PyObject *names):
     """Sort (callback, delay, *args): as in Node, the callback comes first."""
     cdef Call call
     cdef Reactor loop = <Reactor>self
@@ -308,11 +317,11 @@ cdef PyObject *enter_timer(PyObject *self, bint repeats, str method, PyObject **
                                     context_of(&call)))
 
 
-cdef PyObject *enter_set_timeout(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+cdef object enter_set_timeout(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     return enter_timer(self, False, "set_timeout", arguments, count, names)
 
 
-cdef PyObject *enter_set_interval(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names) except NULL:
+cdef object enter_set_interval(PyObject *self, PyObject **arguments, Py_ssize_t count, PyObject *names):
     return enter_timer(self, True, "set_interval", arguments, count, names)
 
 
