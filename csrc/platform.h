@@ -77,6 +77,12 @@
 #define HOOP_HAVE_ABSTRACT_NAMES HOOP_ON_LINUX
 #endif
 
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+#ifndef HOOP_HAVE_PROCESS_VM_READV /* process_vm_readv(2): a read that fails where a plain one would fault */
+#define HOOP_HAVE_PROCESS_VM_READV HOOP_ON_LINUX
+#endif
+
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
 #ifndef HOOP_HAVE_COPY_IN_KERNEL /* copy_file_range(2), and sendfile(2) from file to file */

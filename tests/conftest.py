@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 from loop_factories import LoopFactory, loop_factory_named
 
+# HOOP_TEST_LOOPS=asyncio,hoop,uvloop compares with uvloop, too; the suite itself is about the first two.
+TESTED_LOOPS = os.environ.get("HOOP_TEST_LOOPS", "asyncio,hoop").split(",")
+TLS_ENGINES = ["direct", "safe"]
+
 
 def pytest_sessionstart() -> None:
     """In the background or under nohup(1) this process ignores signals that tests send, and so would its children."""
@@ -31,6 +35,23 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "once: a long net of random faults; with HOOP_TEST_ONCE=0 it is left to the run on another Python or back end",
     )
+    config.addinivalue_line("markers", "each_tls_engine: on hoop the test runs once with each engine of TLS")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What has a loop runs on each loop, what is marked each_tls_engine on hoop with each engine."""
+    is_each = metafunc.definition.get_closest_marker("each_tls_engine") is not None
+    engines = TLS_ENGINES if is_each and "HOOP_TLS_ENGINE" not in os.environ else [""]  # "": whichever is in use
+    marks = metafunc.definition.iter_markers("parametrize")
+    if any(mark.args[0] == "loop_name" for mark in marks):
+        return  # it says itself on which
+    if "loop_name" in metafunc.fixturenames:
+        cases = [(name, engine) for name in TESTED_LOOPS for engine in (engines if name == "hoop" else [""])]
+        ids = [f"{name}-{engine}" if engine else name for name, engine in cases]
+        metafunc.parametrize("loop_name", cases, ids=ids, indirect=True)
+    elif engines != [""]:
+        metafunc.fixturenames.append("tls_engine")
+        metafunc.parametrize("tls_engine", engines, indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,10 +68,20 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-# HOOP_TEST_LOOPS=asyncio,hoop,uvloop compares with uvloop, too; the suite itself is about the first two.
-@pytest.fixture(params=os.environ.get("HOOP_TEST_LOOPS", "asyncio,hoop").split(","))
-def loop_name(request: pytest.FixtureRequest) -> str:
+@pytest.fixture
+def tls_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which engine of TLS hoop uses in a test that is marked each_tls_engine; child processes do, too."""
+    monkeypatch.setenv("HOOP_TLS_ENGINE", request.param)
     return request.param
+
+
+@pytest.fixture
+def loop_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name, engine = request.param
+    assert isinstance(name, str)
+    if engine:
+        monkeypatch.setenv("HOOP_TLS_ENGINE", engine)
+    return name
 
 
 @pytest.fixture

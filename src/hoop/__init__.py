@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from hoop.streams.reader import StreamReader
     from hoop.streams.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
     from hoop.streams.writer import StreamReaderProtocol, StreamWriter
+    from hoop.tls.engine_choice import tls_engine
 
 T = TypeVar("T")
 
@@ -85,6 +86,7 @@ __all__ = [
     "start_server",
     "start_unix_server",
     "systemd",
+    "tls_engine",
 ]
 
 
@@ -160,6 +162,7 @@ NAMES_ON_DEMAND = {
     "open_unix_connection": "streams.stream_api",
     "start_server": "streams.stream_api",
     "start_unix_server": "streams.stream_api",
+    "tls_engine": "tls.engine_choice",
 }
 POLICY_ON_DEMAND: tuple[str, ...] = ()
 if hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):

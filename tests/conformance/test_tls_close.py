@@ -41,6 +41,8 @@ from conformance.tls_peers import (
     tls_server,
 )
 
+pytestmark = pytest.mark.each_tls_engine
+
 
 def read_to_close_notify(peer: ssl.SSLSocket) -> tuple[bytes, bool]:
     """Blocking: what comes up to the end, and whether the end was close_notify rather than the stream's."""

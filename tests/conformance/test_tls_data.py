@@ -39,6 +39,8 @@ from conformance.tls_peers import (
     tls_server,
 )
 
+pytestmark = pytest.mark.each_tls_engine
+
 
 async def end(protocol: Any, peer: Any) -> None:
     protocol.transport.abort()
@@ -529,5 +531,52 @@ def test_trap_23_idle_connections_cost_little(run: Any, loop_name: str) -> None:
         for peer in peers:
             peer.close()
         server.close()
+
+    run(main())
+
+
+def is_data(direction: str, content_type: int, when: str) -> bool:
+    """Whether a message callback is about a record of application data."""
+    return direction == when and int(content_type) == 0x100  # the header of any record
+
+
+@pytest.mark.parametrize("when", ["read", "write"])
+@pytest.mark.parametrize("ending", ["", "close", "abort"])
+def test_a_message_callback_that_uses_the_transport(run: Any, loop_name: str, when: str, ending: str) -> None:
+    """It runs inside the engine. What it writes follows what is being written, once; what it ends, ends."""
+    if loop_name == "asyncio":
+        pytest.skip("asyncio.sslproto encrypts what is being encrypted once more")
+
+    async def main() -> None:
+        context = client_context()
+        is_armed = False
+
+        def on_message(_: Any, direction: str, version: Any, content_type: Any, *others: Any) -> None:
+            nonlocal is_armed
+            if is_armed and is_data(direction, content_type, when):
+                is_armed = False
+                transport.write(b"inside")
+                assert transport.get_write_buffer_size() >= 6
+                if ending:
+                    getattr(transport, ending)()
+
+        context._msg_callback = on_message  # type: ignore[attr-defined]
+        protocol = Recorder()
+        transport, peer = await tls_connected(protocol, context=context)
+        large = pattern(100_000)
+        is_armed = True
+        if when == "read":
+            await off_loop(peer.sendall, b"go")
+            large = b""
+        else:
+            transport.write(large)
+        if ending != "abort":
+            expected = large + b"inside"
+            assert await off_loop(read_tls_exactly, peer, len(expected)) == expected
+        if ending:
+            await protocol.until_lost()
+        peer.close()
+        transport.close()
+        await protocol.until_lost()
 
     run(main())

@@ -48,6 +48,8 @@ from conformance.tls_peers import (
     wrap_server,
 )
 
+pytestmark = pytest.mark.each_tls_engine
+
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 

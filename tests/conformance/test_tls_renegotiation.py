@@ -18,7 +18,10 @@ import pytest
 from conformance.peers import DEADLINE_S, LOCALHOST, Clients, HandlerLog, Recorder, address_of, off_loop, soon
 from conformance.tls_peers import NAME, certificate, client_context, server_context
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+pytestmark = [
+    pytest.mark.each_tls_engine,
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program"),
+]
 
 TLS_1_2 = ssl.TLSVersion.TLSv1_2
 ALLOW_CLIENT_RENEGOTIATION = 1 << 8  # SSL_OP_ALLOW_CLIENT_RENEGOTIATION of OpenSSL 3; before, it was always allowed

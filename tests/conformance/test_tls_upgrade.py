@@ -43,6 +43,8 @@ from conformance.tls_peers import (
     wrap_server,
 )
 
+pytestmark = pytest.mark.each_tls_engine
+
 
 @pytest.mark.parametrize("server_side", [False, True])
 def test_start_tls(run: Any, server_side: bool) -> None:

@@ -22,7 +22,7 @@ Floors = tuple[tuple[str, ...], ...]
 CSRC_FLOORS: Floors = (
     ("base", "platform"),
     ("clock", "allocator"),
-    ("ring", "timers", "inbox", "waker", "poller", "net", "expiry", "histogram", "spin", "local_names"),
+    ("ring", "timers", "inbox", "waker", "poller", "net", "expiry", "histogram", "spin", "local_names", "openssl"),
     ("spin_for_inbox", "datagrams", "proxy_header"),
     ("pool", "meter"),
     ("fs_contents", "fs_directory", "fs_cached"),
@@ -64,8 +64,9 @@ FLOORS_IN: dict[str, Floors] = {
         ("proxy_listener",),
     ),
     "tls": (
-        ("engine", "tls_options"),
-        ("memory_engine", "tls_connection"),
+        ("engine", "tls_options", "ssl_layouts"),
+        ("memory_engine", "direct_engine", "tls_connection"),
+        ("engine_choice",),
         ("tls_writing",),
         ("tls_reading",),
         ("session",),

@@ -460,3 +460,28 @@ cdef extern from "meter.h" nogil:
     void hoop_meter_asleep(hoop_meter *meter, int64_t now_ns) noexcept
     void hoop_meter_woke(hoop_meter *meter, int64_t now_ns) noexcept
     void hoop_meter_timers_due(hoop_meter *meter, int64_t deadline_ns, int64_t now_ns) noexcept
+
+cdef extern from "openssl.h" nogil:
+    ctypedef enum hoop_openssl_state:
+        HOOP_OPENSSL_READY, HOOP_OPENSSL_NOT_SHARED, HOOP_OPENSSL_STATIC, HOOP_OPENSSL_INCOMPLETE
+        HOOP_OPENSSL_DIVIDED, HOOP_OPENSSL_OUT_OF_MEMORY
+    ctypedef struct hoop_tls_channel:
+        const char *in_ "in"
+        size_t in_size
+        char *room
+        size_t room_size
+        size_t room_used
+        char *spill
+        size_t spill_size
+        size_t spill_capacity
+        bint is_out_of_memory
+    hoop_openssl_state hoop_openssl_find(const char *module_path) noexcept
+    unsigned long hoop_openssl_version() noexcept
+    bint hoop_openssl_is_connection(void *ssl, const void *owner, const void *context, const void *incoming,
+                                    const void *outgoing) noexcept
+    void *hoop_tls_attach(void *ssl, hoop_tls_channel *channel) noexcept
+    void hoop_tls_detach(void *bio, hoop_tls_channel *channel) noexcept
+    Py_ssize_t hoop_tls_read(void *ssl, hoop_tls_channel *channel, char *buffer, size_t size) noexcept
+    Py_ssize_t hoop_tls_write(void *ssl, hoop_tls_channel *channel, const char *data, size_t size) noexcept
+    bint hoop_tls_is_within_record(void *ssl) noexcept
+    size_t hoop_tls_decrypted(const void *ssl) noexcept

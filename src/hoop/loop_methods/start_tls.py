@@ -9,7 +9,7 @@ from typing import Any
 from hoop.handles.socket import Socket
 from hoop.loop_methods.base_loop import BaseLoop
 from hoop.net.stream import StreamTransport  # type: ignore[attr-defined]
-from hoop.tls.tls_options import TlsOptions
+from hoop.tls.tls_options import TlsOptions, wants_safe_engine
 from hoop.tls.tls_transport import TlsTransport, new_session  # type: ignore[attr-defined]
 
 
@@ -40,7 +40,14 @@ class StartTls(BaseLoop, asyncio.AbstractEventLoop):
         if transport.is_closing():
             raise ConnectionResetError(f"start_tls() on a transport that is closing: {transport!r}")
         waiter = self.create_future()
-        options = TlsOptions(sslcontext, server_side, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        options = TlsOptions(
+            sslcontext,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            wants_safe_engine(),
+        )
         session = new_session(self, protocol, options, waiter, is_upgrade=True)
         upgraded = session.app_transport
         try:

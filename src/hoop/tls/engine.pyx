@@ -4,11 +4,15 @@ cimport cython
 
 @cython.auto_pickle(False)
 cdef class TlsEngine:
-    cdef bint handshake(self) except -1:
-        raise NotImplementedError("an engine must shake hands")
+    cdef int note_callbacks(self) except -1:
+        cdef object context = getattr(self.ssl_object, "context", None)
+        if (getattr(context, "_msg_callback", None) is not None
+                or getattr(context, "keylog_filename", None) is not None):
+            self.runs_python = True
+        return 0
 
-    cdef Py_ssize_t feed(self, const char *data, Py_ssize_t size) except -1:
-        raise NotImplementedError("an engine must take ciphertext")
+    cdef bint handshake(self, Ciphertext *input) except -1:
+        raise NotImplementedError("an engine must shake hands")
 
     cdef Py_ssize_t pending(self) except -1:
         raise NotImplementedError("an engine must know what it holds")
@@ -16,10 +20,10 @@ cdef class TlsEngine:
     cdef bint has_record(self) except -1:
         raise NotImplementedError("an engine must know whether to decrypt")
 
-    cdef Py_ssize_t decrypt(self, char *buffer, Py_ssize_t size) except -2:
+    cdef Py_ssize_t decrypt(self, Ciphertext *input, char *buffer, Py_ssize_t size) except -2:
         raise NotImplementedError("an engine must decrypt")
 
-    cdef Py_ssize_t encrypt(self, object data) except -2:
+    cdef Py_ssize_t encrypt(self, const char *data, Py_ssize_t size) except -2:
         raise NotImplementedError("an engine must encrypt")
 
     cdef object take_output(self):

@@ -1,4 +1,4 @@
-from hoop.tls.engine cimport TlsEngine
+from hoop.tls.engine cimport Ciphertext, TlsEngine
 
 
 cdef class MemoryEngine(TlsEngine):
@@ -12,7 +12,8 @@ cdef class MemoryEngine(TlsEngine):
     cdef bint is_record_new     # a record was completed after the last decrypt()
     cdef bint may_hold_plaintext  # the last decrypt() filled its buffer
 
+    cdef int feed(self, Ciphertext *input) except -1
     cdef int find_records(self, const unsigned char *data, Py_ssize_t size) noexcept
 
 
-cdef TlsEngine new_memory_engine(object context, bint is_server, object server_hostname)
+cdef TlsEngine new_memory_engine(object ssl_object, object incoming, object outgoing)

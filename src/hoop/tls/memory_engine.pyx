@@ -3,7 +3,7 @@
 So SNI callbacks, key logs, sessions and a context's own sslobject_class work as they do everywhere.
 
 A MemoryBIO keeps the memory of the most it ever held. This engine therefore takes little more than one record at a
-time, and relies on its caller to encrypt no more than one at a time and to take the output after each step.
+time, encrypts no more than one at a time, and relies on its caller to take the output after each step.
 
 To ask OpenSSL for plaintext when no record is complete costs an exception, more than decrypting a small record does.
 feed() therefore reads the records' lengths (RFC 8446, 5.1), and has_record() knows.
@@ -12,7 +12,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from hoop.core.refuse_instances cimport refuse_instances
-from hoop.tls.engine cimport TLS_ENDED, TLS_WANTS_INPUT, TlsEngine
+from hoop.tls.engine cimport TLS_ENDED, TLS_RECORD_SIZE, TLS_WANTS_INPUT, Ciphertext, TlsEngine
 
 import ssl
 
@@ -29,18 +29,27 @@ cdef object PlainSSLObject = ssl.SSLObject
 
 @cython.auto_pickle(False)
 cdef class MemoryEngine(TlsEngine):
-    cdef bint handshake(self) except -1:
-        try:
-            self.native.do_handshake()
-        except WANTS_MORE:
-            return False
-        return True
+    cdef bint handshake(self, Ciphertext *input) except -1:
+        while True:
+            if input.size > 0:
+                self.feed(input)
+            try:
+                self.native.do_handshake()
+            except WANTS_MORE:
+                if input.size > 0:
+                    continue
+                return False
+            self.note_callbacks()
+            return True
 
-    cdef Py_ssize_t feed(self, const char *data, Py_ssize_t size) except -1:
-        size = min(size, max(MOST_HELD - self.pending(), LEAST_FEED))
-        self.incoming.write(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
-        self.find_records(<const unsigned char *>data, size)
-        return size
+    cdef int feed(self, Ciphertext *input) except -1:
+        """Take from input as much as is to be held."""
+        cdef Py_ssize_t size = min(input.size, max(MOST_HELD - <Py_ssize_t>self.incoming.pending, LEAST_FEED))
+        self.incoming.write(PyMemoryView_FromMemory(<char *>input.data, size, PyBUF_READ))
+        self.find_records(<const unsigned char *>input.data, size)
+        input.data += size
+        input.size -= size
+        return 0
 
     cdef int find_records(self, const unsigned char *data, Py_ssize_t size) noexcept:
         """Follow the records through the bytes fed."""
@@ -65,7 +74,7 @@ cdef class MemoryEngine(TlsEngine):
         return 0
 
     cdef Py_ssize_t pending(self) except -1:
-        return self.incoming.pending
+        return self.incoming.pending + (self.native.pending() if self.may_hold_plaintext else 0)
 
     cdef bint has_record(self) except -1:
         # What OpenSSL has already taken of the tail is no longer pending: that can only make this say no, rightly.
@@ -73,24 +82,33 @@ cdef class MemoryEngine(TlsEngine):
             return True
         return self.incoming.pending > self.tail
 
-    cdef Py_ssize_t decrypt(self, char *buffer, Py_ssize_t size) except -2:
+    cdef Py_ssize_t decrypt(self, Ciphertext *input, char *buffer, Py_ssize_t size) except -2:
         cdef Py_ssize_t count
-        self.is_record_new = self.may_hold_plaintext = False
-        try:
-            count = self.native.read(size, PyMemoryView_FromMemory(buffer, size, PyBUF_WRITE))
-            self.may_hold_plaintext = count == size
-            return count
-        except WANTS_MORE:
-            return TLS_WANTS_INPUT
-        except ZeroReturnError:
-            return TLS_ENDED
-        except BaseException:
-            self.is_broken = True  # OpenSSL fails again when asked again
-            raise
+        while True:
+            if not self.has_record():
+                if input.size == 0:
+                    return TLS_WANTS_INPUT
+                self.feed(input)
+                continue
+            self.is_record_new = self.may_hold_plaintext = False
+            try:
+                count = self.native.read(size, PyMemoryView_FromMemory(buffer, size, PyBUF_WRITE))
+                self.may_hold_plaintext = count == size
+                return count
+            except WANTS_MORE:
+                if input.size == 0:
+                    return TLS_WANTS_INPUT
+                self.feed(input)
+            except ZeroReturnError:
+                return TLS_ENDED
+            except BaseException:
+                self.is_broken = True  # OpenSSL fails again when asked again
+                raise
 
-    cdef Py_ssize_t encrypt(self, object data) except -2:
+    cdef Py_ssize_t encrypt(self, const char *data, Py_ssize_t size) except -2:
+        size = min(size, TLS_RECORD_SIZE)
         try:
-            return self.native.write(data)
+            return self.native.write(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
         except WANTS_MORE:
             return TLS_WANTS_INPUT  # the peer has asked to negotiate anew
 
@@ -107,19 +125,17 @@ cdef class MemoryEngine(TlsEngine):
         return 0
 
 
-cdef TlsEngine new_memory_engine(object context, bint is_server, object server_hostname):
-    """An engine for one connection. ValueError and TypeError for names that no certificate can have."""
+cdef TlsEngine new_memory_engine(object ssl_object, object incoming, object outgoing):
+    """An engine for ssl_object, which has these two ssl.MemoryBIO."""
     cdef MemoryEngine engine = MemoryEngine.__new__(MemoryEngine)
-    if not is_server and not server_hostname and getattr(context, "check_hostname", False):
-        raise ValueError("check_hostname requires server_hostname")  # cpython#156793: else no name is checked at all
-    engine.incoming = ssl.MemoryBIO()
-    engine.outgoing = ssl.MemoryBIO()
-    engine.ssl_object = context.wrap_bio(engine.incoming, engine.outgoing, server_side=is_server,
-                                         server_hostname=server_hostname)
-    engine.native = engine.ssl_object
-    if type(engine.ssl_object) is PlainSSLObject:
+    engine.name = "safe"
+    engine.incoming = incoming
+    engine.outgoing = outgoing
+    engine.ssl_object = engine.native = ssl_object
+    if type(ssl_object) is PlainSSLObject:
         # its methods only pass on to this object; a subclass may do more in them
-        engine.native = getattr(engine.ssl_object, "_sslobj", engine.ssl_object)
+        engine.native = getattr(ssl_object, "_sslobj", ssl_object)
+    engine.note_callbacks()
     return engine
 
 

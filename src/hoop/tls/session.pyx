@@ -130,14 +130,11 @@ cdef class TlsSession(TlsReading):
     # ---- handshake -----------------------------------------------------------------------------------------------
 
     cdef int advance(self) except -1:
-        while self.state == TLS_HANDSHAKE:
+        if self.state == TLS_HANDSHAKE:
             self.inbound.keep()  # a context may have callbacks
             self.handshake()
-            if self.state == TLS_OPEN:
-                # What came with the handshake waits until the caller who awaited it has gone on.
-                return self.schedule_reading() if self.undecrypted() > 0 else 0
-            if self.state == TLS_HANDSHAKE and not self.inbound.feed_more(self.engine):
-                return 0
+            # What came with the handshake waits until the caller who awaited it has gone on.
+            return self.schedule_reading() if self.state == TLS_OPEN and self.undecrypted() > 0 else 0
         if self.state == TLS_OPEN:
             return self.read_plaintext()
         if self.state == TLS_FLUSHING or self.state == TLS_SHUTDOWN:
@@ -146,11 +143,14 @@ cdef class TlsSession(TlsReading):
 
     cdef int handshake(self) except -1:
         cdef bint is_complete
+        self.is_engine_busy = True
         try:
-            is_complete = self.engine.handshake()
+            is_complete = self.engine.handshake(self.inbound.next_piece())
         except BaseException as error:
+            self.is_engine_busy = False
             pass_exits_on(error)
             return self.handshake_failed(error)
+        self.is_engine_busy = False
         self.send_output_now()
         if is_complete and self.state == TLS_HANDSHAKE:
             self.handshake_done()
@@ -222,10 +222,13 @@ cdef class TlsSession(TlsReading):
         self.enter(TLS_SHUTDOWN)
         if self.is_eof and not self.has_peer_ended:
             return self.finish()  # a peer that spared itself the goodbye expects none, as in asyncio
+        self.is_engine_busy = True
         try:
             self.engine.end()
         except BaseException as error:
             pass_exits_on(error)  # else the peer's data is in the way or its end is known: the output is good
+        finally:
+            self.is_engine_busy = False
         self.send_output_now()
         if self.state != TLS_SHUTDOWN:
             return 0

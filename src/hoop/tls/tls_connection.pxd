@@ -22,6 +22,7 @@ cdef class TlsConnection(StreamFilter):
     cdef StreamTransport stream  # the same, if it is hoop's own
     cdef TlsState state
     cdef flag is_connected      # the protocol's connection_made was called
+    cdef flag is_engine_busy    # a callback of the context that runs now must not call the engine
 
     cdef int enter(self, TlsState state) except -1
     cdef int start_close(self) except -1

@@ -5,8 +5,9 @@ The words of the errors are asyncio's.
 
 from __future__ import annotations
 
+import os
 import ssl
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class TlsOptions(NamedTuple):
@@ -17,6 +18,22 @@ class TlsOptions(NamedTuple):
     server_hostname: str | bytes | None = None  # in the server's certificate; None or empty: any
     handshake_timeout: float | None = None  # in seconds; None: asyncio's
     shutdown_timeout: float | None = None  # likewise
+    is_safe: bool = False  # whether the safe engine is wanted, although there may be the direct one
+
+
+class TlsEngineInUse(NamedTuple):
+    """What hoop.tls_engine() tells."""
+
+    name: Literal["direct", "safe"]
+    reason: str  # for people to read
+
+
+def wants_safe_engine() -> bool:
+    """What HOOP_TLS_ENGINE says. ValueError for what is neither "direct" nor "safe" nor empty."""
+    wanted = os.environ.get("HOOP_TLS_ENGINE", "")
+    if wanted not in ("", "direct", "safe"):
+        raise ValueError(f"HOOP_TLS_ENGINE must be 'direct' or 'safe', not {wanted!r}")
+    return wanted == "safe"
 
 
 def client_options(
@@ -31,7 +48,7 @@ def client_options(
         return None
     if server_hostname is None:
         raise ValueError("you have to pass server_hostname when using ssl")
-    return TlsOptions(context, False, server_hostname, handshake_timeout, shutdown_timeout)
+    return TlsOptions(context, False, server_hostname, handshake_timeout, shutdown_timeout, wants_safe_engine())
 
 
 def host_options(
@@ -57,7 +74,7 @@ def accepted_options(
     if context is None:
         refuse_without_tls(None, handshake_timeout, shutdown_timeout)
         return None
-    return TlsOptions(context, True, None, handshake_timeout, shutdown_timeout)
+    return TlsOptions(context, True, None, handshake_timeout, shutdown_timeout, wants_safe_engine())
 
 
 def server_options(

@@ -1,20 +1,19 @@
 from hoop.core.flag cimport flag
-from hoop.tls.engine cimport TlsEngine
+from hoop.tls.engine cimport Ciphertext
 from hoop.tls.tls_writing cimport TlsWriting
 
 
 cdef class Inbound:
-    """Ciphertext that has come and is not fed to the engine yet."""
-    cdef char *offered          # where it was received
-    cdef Py_ssize_t offered_size
+    """Ciphertext that has come and the engine has not taken yet: two pieces, in this order."""
     cdef bytes kept             # what had to be copied, or None
-    cdef Py_ssize_t kept_at     # how much of it has been fed
+    cdef Ciphertext rest        # of kept
+    cdef Ciphertext offered     # where it was received
 
     cdef int offer(self, char *data, Py_ssize_t size) except -1
     cdef int keep(self) except -1
     cdef int drop(self) except -1
-    cdef Py_ssize_t unfed(self) noexcept
-    cdef bint feed_more(self, TlsEngine engine) except -1
+    cdef Py_ssize_t untaken(self) noexcept
+    cdef Ciphertext *next_piece(self) noexcept
 
 
 cdef class TlsReading(TlsWriting):
@@ -33,9 +32,9 @@ cdef class TlsReading(TlsWriting):
 
     cdef int schedule_reading(self) except -1
     cdef int read_plaintext(self) except -1
-    cdef Py_ssize_t fill(self, char *buffer, Py_ssize_t capacity, bint *is_dry) except -2
+    cdef bint has_more(self) except -1
+    cdef Py_ssize_t fill(self, char *buffer, Py_ssize_t capacity, bint *is_dry) except -1
     cdef bint deliver_bytes(self) except -1
-    cdef bint deliver_bulk(self) except -1
     cdef bint deliver_buffered(self) except -1
     cdef bint delivery_failed(self, object error) except -1
     cdef int discard_input(self) except -1

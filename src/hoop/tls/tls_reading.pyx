@@ -1,9 +1,8 @@
 """The incoming half of a TLS session: ciphertext from the transport below, decrypted and handed to the protocol.
 
-hoop's own stream shows the ciphertext in the reactor's buffer; the engine takes it, and decrypts into the same buffer,
-which leaves as one exact-size bytes object (or into the buffer of a BufferedProtocol). When more has come than the
-engine takes at once, it decrypts straight into the object that the protocol gets. Pausing pauses the transport below,
-at once.
+hoop's own stream shows the ciphertext in the reactor's buffer; the engine takes it from there, and decrypts straight
+into the object that the protocol gets (or into the buffer of a BufferedProtocol): no record is longer in the clear, so
+it is known how large the object must be at most. Pausing pauses the transport below, at once.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -11,10 +10,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromObject, PyBytes_FromSt
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from hoop.core.errors cimport pass_exits_on
-from hoop.core.reactor cimport READ_BUFFER_SIZE
-from hoop.tls.engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT, TlsEngine
+from hoop.tls.engine cimport TLS_WANTS_INPUT, Ciphertext
 from hoop.tls.tls_connection cimport TLS_LOST, TLS_OPEN, TLS_SHUTDOWN
 from hoop.tls.tls_writing cimport TlsWriting
+from libc.string cimport memcpy
 
 import asyncio
 from asyncio.log import logger
@@ -23,53 +22,51 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **bytes_object, Py_ssize_t size) except -1
     PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *text, Py_ssize_t size) except NULL
 
+cdef enum:
+    MOST_DELIVERED = 96 * 1024  # bytes in one data_received(): below the size from which malloc(3) maps memory
+    DISCARDED_AT_ONCE = 4096
+
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Inbound:
     cdef int offer(self, char *data, Py_ssize_t size) except -1:
         """Stage data, which must stay where it is until keep()."""
-        self.offered = data
-        self.offered_size = size
-        return self.keep() if self.kept is not None else 0
+        self.offered.data = data
+        self.offered.size = size
+        return 0
 
     cdef int keep(self) except -1:
-        """Copy what was offered and is not fed, before anything else may use the memory where it stands."""
-        cdef bytes rest
-        if self.offered_size == 0:
+        """Copy what was offered and is not taken, before anything else may use the memory where it stands."""
+        cdef bytes copy
+        cdef Py_ssize_t size = self.untaken()
+        if self.offered.size == 0:
             return 0
-        rest = PyBytes_FromStringAndSize(self.offered, self.offered_size)
-        self.offered_size = 0
-        self.kept = rest if self.kept is None else self.kept[self.kept_at:] + rest
-        self.kept_at = 0
+        copy = PyBytes_FromStringAndSize(NULL, size)
+        memcpy(PyBytes_AS_STRING(copy), self.rest.data, <size_t>self.rest.size)
+        memcpy(PyBytes_AS_STRING(copy) + self.rest.size, self.offered.data, <size_t>self.offered.size)
+        self.offered.size = 0
+        self.kept = copy
+        self.rest.data = PyBytes_AS_STRING(copy)
+        self.rest.size = size
         return 0
 
     cdef int drop(self) except -1:
-        self.offered_size = self.kept_at = 0
+        self.offered.size = self.rest.size = 0
         self.kept = None
         return 0
 
-    cdef Py_ssize_t unfed(self) noexcept:
+    cdef Py_ssize_t untaken(self) noexcept:
         """How many bytes wait."""
-        return self.offered_size + (0 if self.kept is None else PyBytes_GET_SIZE(self.kept) - self.kept_at)
+        return self.rest.size + self.offered.size
 
-    cdef bint feed_more(self, TlsEngine engine) except -1:
-        """Feed the engine as much as it takes; whether there was anything."""
-        cdef bytes kept = self.kept
-        cdef Py_ssize_t count
-        if kept is not None:  # that came before what is offered now
-            count = engine.feed(PyBytes_AS_STRING(kept) + self.kept_at, PyBytes_GET_SIZE(kept) - self.kept_at)
-            self.kept_at += count
-            if self.kept_at == PyBytes_GET_SIZE(kept):
-                self.kept = None
-                self.kept_at = 0
-            return True
-        if self.offered_size == 0:
-            return False
-        count = engine.feed(self.offered, self.offered_size)
-        self.offered += count
-        self.offered_size -= count
-        return True
+    cdef Ciphertext *next_piece(self) noexcept:
+        """What the engine is to have next; empty if nothing waits."""
+        if self.rest.size > 0:
+            return &self.rest
+        if self.kept is not None:
+            self.kept = None
+        return &self.offered
 
 
 cdef class TlsReading(TlsWriting):
@@ -91,14 +88,13 @@ cdef class TlsReading(TlsWriting):
             return 0
         self.inbound.offer(data, size)
         try:
-            self.inbound.feed_more(self.engine)
             self.advance()
         finally:
             self.inbound.keep()
         return 0
 
     cdef int advance(self) except -1:
-        """Do what the bytes fed last allow."""
+        """Do what the bytes that have come allow."""
         raise NotImplementedError("a session must know what it waits for")
 
     def data_received(self, data):
@@ -108,7 +104,7 @@ cdef class TlsReading(TlsWriting):
 
     cdef Py_ssize_t undecrypted(self) except -1:
         """Bytes of ciphertext that have come and wait."""
-        return self.inbound.unfed() + self.engine.pending()
+        return self.inbound.untaken() + self.engine.pending()
 
     # ---- delivering ------------------------------------------------------------------------------------------------
 
@@ -127,16 +123,11 @@ cdef class TlsReading(TlsWriting):
         """Deliver what can be decrypted, then the end if it has come."""
         cdef bint goes_on = True
         while goes_on and self.state == TLS_OPEN and not self.is_reading_paused:
-            if self.is_buffered:
-                goes_on = self.deliver_buffered()
-            elif self.inbound.offered_size > 0:
-                goes_on = self.deliver_bulk()
-            else:
-                goes_on = self.deliver_bytes()
+            goes_on = self.deliver_buffered() if self.is_buffered else self.deliver_bytes()
         if self.state >= TLS_LOST:
             return 0
         self.send_output_now()  # answers of the protocol itself: key updates, tickets, alerts
-        if self.is_blocked:
+        if self.is_blocked or self.is_flush_owed:
             self.is_blocked = False
             self.flush_queue()
         if self.state == TLS_OPEN and not self.is_reading_paused and (self.has_peer_ended or self.is_eof):
@@ -144,66 +135,58 @@ cdef class TlsReading(TlsWriting):
             self.start_close()
         return 0
 
-    cdef Py_ssize_t fill(self, char *buffer, Py_ssize_t capacity, bint *is_dry) except -2:
-        """Decrypt into buffer until it may not take another record, or everything fed is used up."""
+    cdef bint has_more(self) except -1:
+        """Whether there may be something to decrypt."""
+        return not self.has_peer_ended and (self.inbound.untaken() > 0 or self.engine.has_record())
+
+    cdef Py_ssize_t fill(self, char *buffer, Py_ssize_t capacity, bint *is_dry) except -1:
+        """Decrypt until buffer is full or everything that has come is used up (is_dry); the number of bytes."""
         cdef Py_ssize_t size = 0
         cdef Py_ssize_t count
-        is_dry[0] = False
-        while not is_dry[0] and (size == 0 or capacity - size >= TLS_RECORD_SIZE):
-            if not self.engine.has_record():
-                is_dry[0] = not self.inbound.feed_more(self.engine)
-                continue
+        is_dry[0] = not self.has_more()
+        while size < capacity and not is_dry[0]:
+            if self.engine.runs_python:
+                self.inbound.keep()
+            self.is_engine_busy = True
             try:
-                count = self.engine.decrypt(buffer + size, capacity - size)
+                count = self.engine.decrypt(self.inbound.next_piece(), buffer + size, capacity - size)
             except BaseException as error:
                 pass_exits_on(error)
                 if size == 0:
                     raise
                 break  # deliver what came before; the engine fails again when asked again
+            finally:
+                self.is_engine_busy = False
             if count > 0:
                 size += count
+                is_dry[0] = not self.has_more()
             elif count == TLS_WANTS_INPUT:
-                is_dry[0] = not self.inbound.feed_more(self.engine)
+                is_dry[0] = self.inbound.untaken() == 0
             else:
-                self.has_peer_ended = True
-                is_dry[0] = True
-        if not is_dry[0]:
-            is_dry[0] = not self.engine.has_record() and self.inbound.unfed() == 0
+                self.has_peer_ended = is_dry[0] = True
         return size
 
     cdef bint deliver_bytes(self) except -1:
         """One data_received; whether there may be more."""
-        cdef char *buffer = self.reactor.read_buffer
-        cdef bint is_dry = False
-        cdef Py_ssize_t size
-        try:
-            size = self.fill(buffer, READ_BUFFER_SIZE, &is_dry)
-            if size > 0:
-                self.protocol.data_received(PyBytes_FromStringAndSize(buffer, size))
-        except BaseException as error:
-            return self.delivery_failed(error)
-        return not is_dry
-
-    cdef bint deliver_bulk(self) except -1:
-        """As deliver_bytes(), when the reactor's buffer is still in use: straight into the object for the protocol."""
-        # No record is longer in the clear.
-        cdef Py_ssize_t capacity = self.undecrypted()
+        cdef Py_ssize_t capacity
         cdef PyObject *data = NULL
         cdef bint is_dry = False
         cdef Py_ssize_t size
+        if not self.has_more():
+            return False
         try:
-            capacity = max(capacity, TLS_RECORD_SIZE)
+            capacity = min(max(self.undecrypted(), 1), MOST_DELIVERED)
             data = new_bytes(NULL, capacity)
             try:
                 size = self.fill(PyBytes_AS_STRING(<object>data), capacity, &is_dry)
             except BaseException:
                 Py_DECREF(<object>data)
                 raise
-            self.inbound.keep()
             _PyBytes_Resize(&data, size)
             owned = <object>data
             Py_DECREF(owned)
             if size > 0:
+                self.inbound.keep()
                 self.protocol.data_received(owned)
         except BaseException as error:
             return self.delivery_failed(error)
@@ -214,6 +197,8 @@ cdef class TlsReading(TlsWriting):
         cdef Py_buffer view
         cdef bint is_dry = False
         cdef Py_ssize_t size = 0
+        if not self.has_more():
+            return False
         self.inbound.keep()
         try:
             PyObject_GetBuffer(self.protocol.get_buffer(-1), &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -239,11 +224,11 @@ cdef class TlsReading(TlsWriting):
 
     cdef int discard_input(self) except -1:
         """While closing: only the peer's close_notify is of interest."""
+        cdef char discarded[DISCARDED_AT_ONCE]
         cdef bint is_dry = False
-        self.inbound.keep()
         while not is_dry and not self.has_peer_ended:
             try:
-                self.fill(self.reactor.read_buffer, READ_BUFFER_SIZE, &is_dry)
+                self.fill(discarded, DISCARDED_AT_ONCE, &is_dry)
             except BaseException as error:
                 pass_exits_on(error)
                 self.has_peer_ended = True  # nothing that could be understood comes any more

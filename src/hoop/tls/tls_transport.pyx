@@ -6,7 +6,7 @@ from hoop.net.flow_control cimport set_watermarks
 from hoop.net.transport cimport TRANSPORT_OPEN
 from hoop.net.writing cimport owned_chunk, owned_chunks
 from hoop.tls.engine cimport TlsEngine
-from hoop.tls.memory_engine cimport new_memory_engine
+from hoop.tls.engine_choice cimport new_engine
 from hoop.tls.session cimport TlsSession
 from hoop.tls.tls_connection cimport TLS_CLOSED, TLS_FLUSHING, TLS_HANDSHAKE, TLS_LOST, TLS_OPEN, TLS_SHUTDOWN
 from hoop.tls.tls_writing cimport DEFAULT_TLS_HIGH_WATER
@@ -29,7 +29,7 @@ def new_session(loop, protocol, options, waiter=None, is_upgrade=False):
     """
     cdef object context = default_context(options) if isinstance(options.context, bool) else options.context
     cdef object name = None if options.is_server else options.server_hostname or None
-    cdef TlsEngine engine = new_memory_engine(context, bool(options.is_server), name)
+    cdef TlsEngine engine = new_engine(context, bool(options.is_server), name, bool(options.is_safe))
     # Positional: Cython mishandles a lack of memory in calls with keywords.
     cdef TlsSession session = TlsSession(loop, protocol, engine, options, waiter, is_upgrade)
     cdef TlsTransport transport = TlsTransport.__new__(TlsTransport)
@@ -97,10 +97,13 @@ cdef class TlsTransport:
         return 0
 
     def get_extra_info(self, name, default=None):
-        """"ssl_object", "sslcontext", "peercert", "cipher", "compression", or what the transport below knows."""
+        """"ssl_object", "sslcontext", "peercert", "cipher", "compression", "tls_engine" ("direct" or "safe", see
+        docs/tls.md), or what the transport below knows."""
         cdef TlsSession session = self.session
         if name == "sslcontext":
             return self.sslcontext
+        if name == "tls_engine":
+            return session.engine.name
         if session.is_handshaken:
             if name == "ssl_object":
                 return session.engine.ssl_object

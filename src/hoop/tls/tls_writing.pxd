@@ -12,6 +12,7 @@ cdef class TlsWriting(TlsConnection):
     cdef FlowControl flow
     cdef flag is_prompt         # what is written is encrypted and sent at once, not when the callback has ended
     cdef flag is_lower_paused   # the transport below wants no more for now
+    cdef flag is_flush_owed     # the queue was to be flushed while the engine was busy
     cdef flag is_blocked        # the engine takes no plaintext before the peer has sent something
     cdef int dropped_writes
 
@@ -21,7 +22,7 @@ cdef class TlsWriting(TlsConnection):
 
     cdef int flush_queue(self) except -1
     cdef int encrypt_queue(self) except -1
-    cdef object next_record(self)
+    cdef object next_piece(self, const char **start, Py_ssize_t *size)
     cdef int send_output(self) except -1
     cdef int send_output_now(self) except -1
 

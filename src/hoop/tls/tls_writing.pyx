@@ -10,7 +10,7 @@ from hoop.net.chunks cimport append_chunk, chunk_start, consume_chunks, copy_chu
 from hoop.net.flow_control cimport pause_above, resume_below
 from hoop.net.stream cimport StreamTransport
 from hoop.net.transport cimport TRANSPORT_LOST, count_dropped_write
-from hoop.tls.engine cimport TLS_RECORD_SIZE, TLS_WANTS_INPUT
+from hoop.tls.engine cimport TLS_ENCRYPT_SIZE, TLS_RECORD_SIZE, TLS_WANTS_INPUT
 from hoop.tls.tls_connection cimport TLS_FLUSHING, TLS_LOST, TLS_OPEN, TlsConnection
 
 cdef enum:
@@ -68,6 +68,10 @@ cdef class TlsWriting(TlsConnection):
         """Encrypt until nothing is left or the transport below is full; then whatever that allows."""
         if self.state != TLS_OPEN and self.state != TLS_FLUSHING:
             return 0
+        if self.is_engine_busy:
+            self.is_flush_owed = True  # who called the engine goes on with that
+            return 0
+        self.is_flush_owed = False
         self.encrypt_queue()
         if self.state >= TLS_LOST:
             return 0
@@ -80,11 +84,18 @@ cdef class TlsWriting(TlsConnection):
         return 0
 
     cdef int encrypt_queue(self) except -1:
-        cdef Py_ssize_t count
+        cdef object _owner  # keeps the bytes also if a callback of the context drops the queue
+        cdef const char *start
+        cdef Py_ssize_t size, count
         while (self.plaintext.size > 0 and not self.is_lower_paused and not self.is_blocked
                 and self.state < TLS_LOST):
             try:
-                count = self.engine.encrypt(self.next_record())
+                _owner = self.next_piece(&start, &size)
+                self.is_engine_busy = True
+                try:
+                    count = self.engine.encrypt(start, size)
+                finally:
+                    self.is_engine_busy = False
             except BaseException as error:
                 return self.callback_failed(error, "Fatal error on SSL protocol")
             if count == TLS_WANTS_INPUT:
@@ -96,20 +107,23 @@ cdef class TlsWriting(TlsConnection):
             self.send_output()
         return 0
 
-    cdef object next_record(self):
-        """The plaintext of one record, if there is so much: little chunks joined, or a part of a large one."""
+    cdef object next_piece(self, const char **start, Py_ssize_t *size):
+        """What to encrypt next: whole records, if there is so much, in place or joined from little chunks. Returns the
+        object that has the bytes."""
         cdef object head = <object>self.plaintext.head
-        cdef Py_ssize_t used = self.plaintext.head_used
-        cdef Py_ssize_t size, total
+        cdef Py_ssize_t total = min(self.plaintext.size, TLS_RECORD_SIZE)
         cdef bytes joined
-        chunk_start(self.plaintext.head, &size)
-        if used == 0 and size == self.plaintext.size and size <= TLS_RECORD_SIZE:
+        start[0] = chunk_start(self.plaintext.head, size) + self.plaintext.head_used
+        size[0] -= self.plaintext.head_used
+        if size[0] >= TLS_RECORD_SIZE:
+            size[0] = min(size[0] - size[0] % TLS_RECORD_SIZE, TLS_ENCRYPT_SIZE)
             return head
-        if size - used >= TLS_RECORD_SIZE or size - used == self.plaintext.size:
-            return memoryview(head)[used:used + TLS_RECORD_SIZE]
-        total = min(self.plaintext.size, TLS_RECORD_SIZE)
+        if size[0] == total:
+            return head
         joined = PyBytes_FromStringAndSize(NULL, total)
         copy_chunks(&self.plaintext, PyBytes_AS_STRING(joined), total)
+        start[0] = PyBytes_AS_STRING(joined)
+        size[0] = total
         return joined
 
     cdef int send_output(self) except -1:
