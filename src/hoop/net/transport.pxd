@@ -14,28 +14,31 @@ cdef enum TransportState:
 
 
 cdef class Transport(Watcher):
-    cdef object protocol
-    cdef object context         # the transport's own: callbacks that the loop originates run in it
+    # In the order of use: what a message does not touch comes first, what it does comes last, beside the fields that
+    # subclasses add for each message. So a message touches few cache lines of a connection.
+    cdef object __weakref__
     cdef object sock            # the socket object handed in, or one made for get_extra_info; else None
     cdef object server          # counts this connection; None: no server does
-    cdef Guard guard            # limits it; None: it has no limits
     cdef dict extra             # get_extra_info beyond addresses and socket, or None
     cdef RawAddress peer
     cdef RawAddress local
-    cdef TransportState state
+    cdef object loss            # what to tell connection_lost, if scheduling it failed for lack of memory
+    cdef int dropped_writes     # writes after the connection was lost
     cdef flag is_sock_borrowed  # sock was made lazily around fd: it must not close it
     cdef flag is_fd_bare        # no socket object has fd
     cdef flag is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
+    cdef flag is_loss_due
+
+    cdef dict __dict__          # test suites patch instances
+    cdef object protocol
+    cdef object context         # the transport's own: callbacks that the loop originates run in it
+    cdef Guard guard            # limits it; None: it has no limits
+    cdef TransportState state
     cdef flag is_prompt         # send writes at once; do not hold them until the phase has ended
     cdef flag is_reading_started
     cdef flag is_reading_paused
     cdef flag is_protocol_connected
-    cdef flag is_loss_due
-    cdef object loss            # what to tell connection_lost, if scheduling it failed for lack of memory
-    cdef int dropped_writes     # writes after the connection was lost
     cdef FlowControl flow
-    cdef dict __dict__          # test suites patch instances
-    cdef object __weakref__
 
     cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
                    dict extra) except -1
