@@ -13,6 +13,11 @@ cdef enum:
     MOST_HELD = 64              # objects with held writes
     MOST_HELD_BYTES = 256 * 1024
 
+    # A callback that has kept others' writes waiting for so long may not be the last one: for a while, nothing is held
+    # from one callback to the next.
+    SLOW_NS = 1000000
+    WARY_NS = 100000000
+
 
 cdef class Deferred(Errand):
     """An object whose writes the reactor flushes when the running phase of the turn has ended. (docs/writes.md)"""
@@ -59,6 +64,7 @@ cdef class Reactor(Scheduler):
     cdef int64_t noted_ns       # a recent reading of the monotonic clock, also where the loop has a clock of its own
     cdef int64_t held_since_ns  # the first in `flushes` came there then or later
     cdef Py_ssize_t held_bytes  # at least what those in `flushes` hold
+    cdef int64_t wary_until_ns  # until then, each callback's writes leave when it has ended
     cdef bint has_held          # the running callback has added to them
     cdef bint forked            # we are in a child: the kernel's poller belongs to the parent
     cdef bint must_poll         # the next turn polls: the loop changed an interest, wrote to or closed a descriptor

@@ -337,7 +337,9 @@ cdef class Reactor(Scheduler):
             return False
         now_ns = hoop_clock_ns()
         self.noted_ns = now_ns
-        return now_ns - self.held_since_ns <= LONGEST_HOLD_NS
+        if now_ns - self.held_since_ns > SLOW_NS:
+            self.wary_until_ns = now_ns + WARY_NS
+        return now_ns - self.held_since_ns <= LONGEST_HOLD_NS and now_ns >= self.wary_until_ns
 
     cdef int flush_writes(self, bint is_loop_calling) except -1:
         """Flush each object in the queue. What fails is its own affair, and the next one has its turn. (One try block
