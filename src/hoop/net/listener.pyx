@@ -153,9 +153,8 @@ cdef class Listener(Watcher):
             hoop_net_set_nodelay(fd, True)
             self.reactor.enter_context(self.context)
             protocol = self.protocol_factory()
-            transport = accept_stream(self.reactor, fd, peer, length, protocol, PyContext_CopyCurrent(), self.server)
-            if header is not None:
-                header.show_on(transport)
+            transport = accept_stream(
+                self.reactor, fd, peer, length, protocol, PyContext_CopyCurrent(), self.server, header)
             self.admission.admit(transport, host)
         except BaseException as error:
             if transport is None:

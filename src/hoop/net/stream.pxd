@@ -1,6 +1,7 @@
 from hoop.core.csrc cimport sockaddr, socklen_t
 from hoop.core.flag cimport flag
 from hoop.core.reactor cimport Deferred, Reactor
+from hoop.net.proxy_header cimport ProxyHeader
 from hoop.net.writing cimport WritingTransport
 
 
@@ -30,4 +31,4 @@ cdef class StreamTransport(WritingTransport):
 
 
 cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer, socklen_t length, object protocol,
-                                   object context, object server)
+                                   object context, object server, ProxyHeader header)

@@ -14,6 +14,7 @@ from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, raw_decref, r
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport os_error, raise_what_is_set
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Deferred, Reactor
+from hoop.net.proxy_header cimport ProxyHeader
 from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, check_unowned
 from hoop.net.writing cimport AWAITS_ANSWER, WritingTransport
 from libc.errno cimport EAGAIN
@@ -290,10 +291,13 @@ cdef int call_data_received(PyObject *protocol, PyObject *data) noexcept:
 
 
 cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer, socklen_t length, object protocol,
-                                   object context, object server):
-    """Make the transport of a connection that a listener has accepted. On failure, fd stays the caller's."""
+                                   object context, object server, ProxyHeader header):
+    """Make the transport of a connection that a listener has accepted, behind a balancer if there is a header. On
+    failure, fd stays the caller's."""
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
     transport.offer_peer(peer, length)
+    if header is not None:
+        header.show_on(transport)
     transport.adopt(reactor, fd, None, protocol, context, server, transport.extra)
     return transport
 

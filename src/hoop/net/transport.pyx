@@ -74,11 +74,13 @@ cdef class Transport(Watcher):
         On failure, the transport owns nothing, and the caller closes what it brought: so what may fail comes first.
         """
         cdef object peer = None
+        cdef object local = None
         if context is None:
             context = PyContext_CopyCurrent()
         if self.peer.length == 0 and (extra is None or "peername" not in extra):
             peer = read_address(getpeername, fd, &self.peer)
-        local = read_address(getsockname, fd, &self.local)
+        if self.local.length == 0 and (extra is None or "sockname" not in extra):
+            local = read_address(getsockname, fd, &self.local)
         if peer is not None or local is not None:
             extra = {"peername": peer, "sockname": local, **(extra or {})}
         self.bind_protocol(protocol)  # isinstance() asks it
@@ -117,7 +119,7 @@ cdef class Transport(Watcher):
 
     cdef int show_proxied(self, const sockaddr *source, socklen_t source_length, const sockaddr *destination,
                           socklen_t destination_length, dict extra) except -1:
-        """After adopt(): the addresses at the far ends of a proxied connection, if they have a length, and what else
+        """Before adopt(): the addresses at the far ends of a proxied connection, if they have a length, and what else
         get_extra_info() is to show."""
         if source_length > 0:
             extra["peername"] = keep_address(source, source_length, &self.peer)
