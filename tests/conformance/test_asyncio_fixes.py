@@ -178,6 +178,7 @@ def test_a_transport_that_cannot_be_made_closes_the_socket(run: Any, loop_name: 
     run(main())
 
 
+@pytest.mark.each_tls_engine
 @pytest.mark.parametrize("way", ["create_connection", "start_tls"])
 def test_a_certificate_is_never_checked_against_no_name(run: Any, loop_name: str, way: str) -> None:
     """cpython#156793: a context with check_hostname, but no name to check, let every valid certificate pass."""
@@ -361,6 +362,7 @@ def test_an_abandoned_stream_is_collected(run: Any, loop_name: str) -> None:
     run(main())
 
 
+@pytest.mark.each_tls_engine
 def test_closing_tls_is_bounded_though_the_peer_has_ended_and_does_not_read(run: Any, loop_name: str) -> None:
     """cpython#160520: ssl_shutdown_timeout was given up as soon as the peer's end had come."""
     skip_before(loop_name, 3, 15, 2)

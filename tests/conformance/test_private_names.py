@@ -67,6 +67,7 @@ def test_the_buffer_of_a_stream_transport(run: Any) -> None:
     run(main())
 
 
+@pytest.mark.each_tls_engine
 def test_names_of_a_tls_transport(run: Any) -> None:
     async def main() -> None:
         protocol = Recorder()

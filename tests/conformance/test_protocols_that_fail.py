@@ -62,6 +62,7 @@ async def connect(kind: str, folder: Any, factory: Any, server: Any) -> Any:
     return await soon(loop.create_connection(factory, *address_of(server), **tls))
 
 
+@pytest.mark.each_tls_engine
 @pytest.mark.parametrize("how", ENDS)
 @pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,6 +105,7 @@ def test_ending_it_inside_connection_made(
     run(main())
 
 
+@pytest.mark.each_tls_engine
 @pytest.mark.parametrize("end", ["abort", "close"])
 @pytest.mark.parametrize("peer", ["silent", "shakes hands"])
 def test_start_tls_whose_transport_is_ended_meanwhile(run: Any, loop_name: str, peer: str, end: str) -> None:
@@ -181,6 +183,7 @@ async def tls_talking(protocol: Any) -> tuple[Any, socket.socket]:
     return transport, peer
 
 
+@pytest.mark.each_tls_engine
 @pytest.mark.parametrize("fault", BUFFER_FAULTS)
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 def test_a_buffered_protocol_that_fails(run: Any, loop_name: str, kind: str, fault: str) -> None:

@@ -371,6 +371,7 @@ def test_fallback_and_a_peer_that_resets(run: Any) -> None:
     run(main())
 
 
+@pytest.mark.each_tls_engine
 def test_over_tls(run: Any, file: Any) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

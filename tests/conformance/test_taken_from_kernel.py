@@ -142,6 +142,7 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+@pytest.mark.each_tls_engine
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 def test_bytes_go_to_the_protocol_that_is_there_when_they_are_shown(run: Any, tls: bool) -> None:
     async def main() -> None:
@@ -176,6 +177,7 @@ async def exchange(first: Any, tls: bool, last: Any, count: int) -> Any:
     return transport
 
 
+@pytest.mark.each_tls_engine
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 def test_paused_in_data_received_nothing_is_shown_and_nothing_lost(run: Any, tls: bool) -> None:
     async def main() -> None:
@@ -254,6 +256,7 @@ def test_what_threads_have_finished_while_the_loop_stood_still_comes_when_it_run
     loop.run_until_complete(loop.shutdown_default_executor())
 
 
+@pytest.mark.each_tls_engine
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("kind", ["plain", "TLS", "TLS, a small buffer"])
 def test_an_interrupt_in_data_received_loses_nothing(loop: Any, loop_name: str, kind: str, interrupt: Any) -> None:

@@ -554,6 +554,7 @@ def test_credentials_of_the_peer(run: Any, path: str) -> None:
 # TLS
 
 
+@pytest.mark.each_tls_engine
 def test_tls_over_a_path(run: Any, path: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

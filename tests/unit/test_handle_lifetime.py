@@ -106,6 +106,7 @@ def test_an_open_connection_is_not_collected(loop: Any, log: Log, make_idle: Cal
     server.close()
 
 
+@pytest.mark.each_tls_engine
 @pytest.mark.parametrize("end", ["server", "client"])
 def test_an_open_tls_connection_is_not_collected(loop: Any, log: Log, end: str) -> None:
     seen: dict[str, Any] = {}
@@ -419,6 +420,7 @@ def test_an_interrupt_in_on_data_loses_nothing_that_is_unread(loop: Any, log: Lo
     assert log.of("server") == [("data", b"one"), ("data", b"two"), ("data", b"three"), END, CLOSE]
 
 
+@pytest.mark.each_tls_engine
 def test_an_unread_tls_connection_sees_its_end_but_not_before_its_data(loop: Any, log: Log) -> None:
     """As without TLS. What is said between the ends of TLS (tickets, close_notify) is nothing unread."""
     for sent in (b"", b"data"):
@@ -442,6 +444,7 @@ def test_an_unread_tls_connection_sees_its_end_but_not_before_its_data(loop: Any
         loop.run()
 
 
+@pytest.mark.each_tls_engine
 def test_an_unread_tls_connection_sees_a_reset(loop: Any, log: Log) -> None:
     seen: list[hoop.Socket] = []
     server = loop.listen_tcp(
@@ -457,6 +460,7 @@ def test_an_unread_tls_connection_sees_a_reset(loop: Any, log: Log) -> None:
     server.close()
 
 
+@pytest.mark.each_tls_engine
 def test_what_is_unread_goes_to_the_handshake_of_start_tls(loop: Any) -> None:
     """A client that speaks TLS at once: what it said while nobody read is its part of the handshake."""
     seen: list[hoop.Socket] = []
