@@ -4,6 +4,8 @@ from hoop.core.csrc cimport hoop_inbox_node, hoop_timer, hoop_timers
 from hoop.core.flag cimport flag
 from libc.stdint cimport int64_t
 
+cdef bint HAS_THREAD_SAFE_HANDLE  # asyncio's class of call_soon_threadsafe, since Python 3.14
+
 
 cdef class Handle:
     cdef object loop            # strong: a pending callback keeps its loop alive, as in asyncio
@@ -57,8 +59,6 @@ cdef class Immediate(Handle):
 cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef PostedHandle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count,
                                     object context)
-cdef Handle new_handle_posted_here(object loop, object callback, PyObject **arguments, Py_ssize_t count,
-                                   object context)
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef int withdraw(ScheduledHandle handle) except -1  # what cancel() does
 cdef Immediate new_immediate(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)

@@ -19,7 +19,7 @@ import inspect
 from _thread import allocate_lock
 from asyncio import events, format_helpers
 
-cdef bint HAS_THREAD_SAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")  # since Python 3.14
+HAS_THREAD_SAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")
 cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
 
 
@@ -276,14 +276,6 @@ cdef PostedHandle new_posted_handle(object loop, object callback, PyObject **arg
         handle = PostedHandle.__new__(PostedHandle)
     fill(handle, loop, callback, arguments, count, context)
     return handle
-
-
-cdef Handle new_handle_posted_here(object loop, object callback, PyObject **arguments, Py_ssize_t count,
-                                   object context):
-    """As new_posted_handle, in the loop's own thread: it need not travel."""
-    if HAS_THREAD_SAFE_HANDLE:
-        return new_posted_handle(loop, callback, arguments, count, context)
-    return new_handle(loop, callback, arguments, count, context)
 
 
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count,

@@ -1,8 +1,10 @@
 from cpython.object cimport PyObject
+from hoop.core.cpython_api cimport PyThread_get_thread_ident
 from hoop.core.csrc cimport hoop_inbox, hoop_inbox_is_empty, hoop_inbox_node, hoop_meter, hoop_ring, hoop_timers, \
     hoop_waker
 from hoop.core.flag cimport flag
-from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, TimerHandle, new_handle
+from hoop.core.handle cimport HAS_THREAD_SAFE_HANDLE, Handle, Immediate, ScheduledHandle, TimerHandle, new_handle, \
+    new_posted_handle
 from hoop.core.rings cimport push
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
@@ -80,7 +82,19 @@ cdef class Scheduler:
     cdef TimerHandle schedule_timer_at(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
                                        Py_ssize_t count, object context)
     cdef int arm(self, ScheduledHandle handle, int64_t deadline_ns) except -1
-    cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
+    cdef inline Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
+        """A callback from any thread."""
+        cdef Handle handle
+        if self.thread_id != PyThread_get_thread_ident():
+            return self.post_from_elsewhere(callback, arguments, count, context)
+        if HAS_THREAD_SAFE_HANDLE:
+            handle = new_posted_handle(self, callback, arguments, count, context)
+        else:
+            handle = new_handle(self, callback, arguments, count, context)
+        push(&self.ready, handle)
+        return handle
+
+    cdef Handle post_from_elsewhere(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
     cdef Handle defer(self, hoop_ring *queue, object callback, PyObject **arguments, Py_ssize_t count, object context)
 
     cdef int take_inbox(self) except -1

@@ -10,7 +10,7 @@ from hoop.core.cpython_api cimport PyObject_Call, PyThread_get_thread_ident
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check
 from hoop.core.handle cimport Handle, Immediate, PostedHandle, ScheduledHandle, TimerHandle, handle_of_node, \
-    new_handle, new_handle_posted_here, new_immediate, new_posted_handle, new_timer_handle
+    new_handle, new_immediate, new_posted_handle, new_timer_handle
 from hoop.core.rings cimport drain, make_room, push, push_owned
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
@@ -149,19 +149,12 @@ cdef class Scheduler:
         handle.is_scheduled = True
         return 0
 
-    cdef Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
-        """A callback from any thread."""
-        cdef Handle handle
-        cdef PostedHandle posted
-        if self.thread_id == PyThread_get_thread_ident():
-            handle = new_handle_posted_here(self, callback, arguments, count, context)
-            push(&self.ready, handle)
-            return handle
-        posted = new_posted_handle(self, callback, arguments, count, context)
-        Py_INCREF(posted)
-        if hoop_inbox_push(&self.inbox, &posted.node):
+    cdef Handle post_from_elsewhere(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
+        cdef PostedHandle handle = new_posted_handle(self, callback, arguments, count, context)
+        Py_INCREF(handle)
+        if hoop_inbox_push(&self.inbox, &handle.node):
             check(hoop_waker_wake(&self.waker))
-        return posted
+        return handle
 
     cdef object new_future(self):
         """What create_future() returns."""
