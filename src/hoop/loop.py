@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import operator
 import os
 import sys
 import warnings
@@ -33,6 +34,9 @@ from hoop.loop_methods.start_tls import StartTls
 from hoop.loop_methods.unix_sockets import UnixSockets
 
 T = TypeVar("T")
+DEFAULT_SPIN_US = 20
+MOST_SPIN_US = 1000
+
 TaskFactory = Callable[..., "asyncio.Future[Any]"]
 
 # What a base annotates is the state that it has in a Loop; its _begin_...() sets it.
@@ -69,6 +73,8 @@ class Loop(
     numbers; pool: a hoop.Pool to use instead, which the loop does not close (see docs/pool.md).
     cached_reads: whether hoop.fs may read small files that the page cache holds on the loop's own thread (default: yes,
     unless HOOP_CACHED_READS is 0; see docs/files.md).
+    spin_us: how many microseconds at most it looks for events before it sleeps, while looking has paid lately (default:
+    HOOP_SPIN_US, else 20; 0 to 1000; 0 on one CPU); see docs/architecture.md.
     defer_writes: whether what callbacks write to a transport may be held until their phase of the turn has ended
     (default: yes, unless HOOP_DEFER_WRITES is 0; see docs/writes.md).
     """
@@ -88,6 +94,7 @@ class Loop(
         pool: Pool | None = None,
         cached_reads: bool | None = None,
         defer_writes: bool | None = None,
+        spin_us: int | None = None,
     ) -> None:
         self._is_abandoned = False
         self._former_origin_depth: int | None = None
@@ -104,6 +111,7 @@ class Loop(
             poll_every_turn=poll_every_turn,
             cached_reads=reads_cached_files(cached_reads),
             defer_writes=may_defer_writes(defer_writes),
+            spin_us=time_of_looking(spin_us),
         )
         self._set_debug_flag(coroutines._is_debug_mode())  # type: ignore[attr-defined]
         loops_of_this_process.add(self)
@@ -245,6 +253,20 @@ def reads_cached_files(wanted: bool | None) -> bool:
 def may_defer_writes(wanted: bool | None) -> bool:
     """The keyword, else the environment variable, else yes."""
     return os.environ.get("HOOP_DEFER_WRITES") != "0" if wanted is None else bool(wanted)
+
+
+def time_of_looking(spin_us: int | None) -> int:
+    """The keyword, else the environment variable, else what pays on most machines; nothing on one CPU, where a loop
+    that looks keeps off the process that it waits for. ValueError for a number out of range.
+    """
+    name = "spin_us"
+    if spin_us is None:
+        name, text = "HOOP_SPIN_US", os.environ.get("HOOP_SPIN_US") or str(DEFAULT_SPIN_US)
+        spin_us = int(text) if text.isdecimal() else -1
+    if not 0 <= operator.index(spin_us) <= MOST_SPIN_US:
+        raise ValueError(f"{name} must be a number from 0 to {MOST_SPIN_US}")
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return spin_us if cpus > 1 else 0
 
 
 # For the children of fork(2): they must leave the poller of the parent's loops alone.

@@ -1,6 +1,6 @@
 #include "check.h"
 #include "clock.h"
-#include "spin_for_inbox.h"
+#include "spin_before_sleep.h"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -55,6 +55,7 @@ typedef struct place {
     hoop_poller poller;
     hoop_event events[CAPACITY];
     int64_t left_ns; /* of the latest timeout */
+    bool pays_for_events;
     int pipe[2];
 } place;
 
@@ -70,7 +71,8 @@ static void open_place(place *place)
 static int spin_in(place *place, int64_t timeout_ns)
 {
     int64_t left_ns = timeout_ns;
-    int count = hoop_spin_for_inbox(&place->spin, &place->inbox, &place->poller, place->events, CAPACITY, &left_ns);
+    int count = hoop_spin_before_sleep(&place->spin, &place->inbox, &place->poller, place->events, CAPACITY, &left_ns,
+                                       place->pays_for_events);
     CHECK(timeout_ns > 0 ? left_ns >= 0 && left_ns <= timeout_ns : left_ns == timeout_ns);
     place->left_ns = left_ns;
     return count;
@@ -116,6 +118,18 @@ TEST(an_event_ends_it_and_says_nothing)
     close_place(&place);
 }
 
+TEST(an_event_pays_where_events_are_waited_for)
+{
+    place place;
+    open_place(&place);
+    place.pays_for_events = true;
+    place.spin.futile = 3;
+    REQUIRE(write(place.pipe[1], "x", 1) == 1);
+    CHECK_EQ(spin_in(&place, -1), 1);
+    CHECK_EQ(place.spin.futile, 0);
+    close_place(&place);
+}
+
 TEST(it_ends_by_the_timeout_or_by_its_own_limit)
 {
     place place;
@@ -140,6 +154,7 @@ int main(void)
     RUN(success_makes_it_frequent_again);
     RUN(a_node_ends_it);
     RUN(an_event_ends_it_and_says_nothing);
+    RUN(an_event_pays_where_events_are_waited_for);
     RUN(it_ends_by_the_timeout_or_by_its_own_limit);
     return check_finish();
 }

@@ -23,7 +23,7 @@ CSRC_FLOORS: Floors = (
     ("base", "platform"),
     ("clock", "allocator"),
     ("ring", "timers", "inbox", "waker", "poller", "net", "expiry", "histogram", "spin", "local_names", "openssl"),
-    ("spin_for_inbox", "datagrams", "proxy_header"),
+    ("spin_before_sleep", "datagrams", "proxy_header"),
     ("pool", "meter"),
     ("fs_contents", "fs_directory", "fs_cached"),
     ("jobs_fs", "jobs_dns", "poller_epoll", "poller_kqueue", "poller_poll"),

@@ -231,9 +231,9 @@ cdef extern from "spin.h" nogil:
         int64_t limit_ns
     bint hoop_spin_may(hoop_spin *spin) noexcept
 
-cdef extern from "spin_for_inbox.h" nogil:
-    int hoop_spin_for_inbox(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
-                            int64_t *timeout_ns) noexcept
+cdef extern from "spin_before_sleep.h" nogil:
+    int hoop_spin_before_sleep(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events,
+                               int capacity, int64_t *timeout_ns, bint pays_for_events) noexcept
 
 cdef extern from "pool.h" nogil:
     ctypedef enum hoop_lane:

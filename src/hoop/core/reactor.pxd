@@ -68,7 +68,8 @@ cdef class Reactor(Scheduler):
     cdef bint has_held          # the running callback has added to them
     cdef bint forked            # we are in a child: the kernel's poller belongs to the parent
     cdef bint must_poll         # the next turn polls: the loop changed an interest, wrote to or closed a descriptor
-    cdef hoop_spin spin         # for the results of jobs in flight; the pool sets its limit
+    cdef hoop_spin event_spin   # whether to wait for events with open eyes
+    cdef hoop_spin job_spin     # the same for the results of jobs in flight; the pool sets its limit
     cdef public double slow_callback_duration
     cdef public object _current_handle
     cdef public object _task_factory  # kept for create_task (calls.pyx): None, or what set_task_factory() was given

@@ -10,6 +10,7 @@ cdef class Turns(Reactor):
     cdef hoop_event[EVENT_CAPACITY] events  # of the latest look
     cdef bint poll_every_turn
     cdef int skipped_polls
+    cdef int vain_probes        # looks without blocking, in a row, that a sleep had to follow
     cdef size_t last_batch      # callbacks run by the latest turn
     cdef bint is_telling        # we are telling a watcher of its event: what is raised now is its error
     cdef bint has_stale         # an event of this wait was of a registration that no watcher has
@@ -20,7 +21,7 @@ cdef class Turns(Reactor):
     cdef int turn_failed(self, object error) except -1
     cdef int poll(self, bint may_block) except -1
     cdef int hear_signals(self) except -1
-    cdef int sleep(self) except -1
+    cdef int sleep(self, bint has_probed) except -1
     cdef int run_ready(self, size_t count) except -1
     cdef int run_due(self, size_t count) except -1
     cdef int run_immediates(self, size_t count) except -1

@@ -23,13 +23,17 @@ cdef enum:
     MOST_SKIPPED_POLLS = 1      # turns in a row without a poll, while callbacks are ready
     MOST_SKIPPED_UNWATCHED = 7  # the same while no descriptor is watched but the waker: a poll could find nothing
     SHORT_BATCH = 2             # a poll is skipped only after a turn of at most this many callbacks
+    VAIN_PROBES = 16            # looks in a row that found nothing: from then on the loop sleeps without one
+    PROMPT_NS = 2000            # a sleep that ends sooner had nothing to wait for: a look would have found it
     STALE_WAITS_ALLOWED = 8     # after so many the kernel's set has a registration that we cannot remove: rebuild it
 
 
 cdef class Turns(Reactor):
-    def __init__(self, *, poller=None, clock=None, poll_every_turn=False, cached_reads=True, defer_writes=True):
+    def __init__(self, *, poller=None, clock=None, poll_every_turn=False, cached_reads=True, defer_writes=True,
+                 int spin_us=0):
         Reactor.__init__(self, poller, clock, cached_reads, defer_writes)
         self.poll_every_turn = poll_every_turn
+        self.event_spin.limit_ns = spin_us * 1000
 
     cdef int run_turns(self, bint until_idle) except -1:
         """Turn until stop(), or until nothing is left to wait for.
@@ -118,18 +122,27 @@ cdef class Turns(Reactor):
 
     cdef int poll(self, bint may_block) except -1:
         """Fill self.events, and return their number. Ask without blocking first, under the GIL: releasing the GIL and
-        getting it back from a busy thread costs up to a switch interval, and under load there always is an event."""
-        cdef int count
+        getting it back from a busy thread costs up to a switch interval, and under load there always is an event. A
+        loop that has asked in vain for a while does not ask, until sleep() has found an event that was there already.
+        """
+        cdef int count = 0
         cdef int64_t now_ns
         self.meter.polls += 1
         if self.entered is not None:
             self.leave_context()
         if not may_block:  # ready callbacks may be compiled code; sleep() hears them itself; events end in Python code
             self.hear_signals()  # before taking events: it may raise
-        count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
-        if count == 0 and may_block:
-            count = self.sleep()
+        if may_block and self.vain_probes >= VAIN_PROBES:
+            count = self.sleep(False)
         else:
+            count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
+            may_block = may_block and count == 0
+            if may_block:
+                self.vain_probes += 1
+                count = self.sleep(True)
+            else:
+                self.vain_probes = 0
+        if not may_block:
             now_ns = self.now_ns()
             hoop_meter_looked(&self.meter, now_ns)
             self.noted_ns = now_ns if self.clock is None else hoop_clock_ns()
@@ -145,25 +158,28 @@ cdef class Turns(Reactor):
         PyErr_CheckSignals()
         return self.end_phase()
 
-    cdef int sleep(self) except -1:
-        """As poll, but block until something happens or is due; may return -EINTR. The meter counts the wait for the
-        GIL as busy."""
+    cdef int sleep(self, bint has_probed) except -1:
+        """As poll, but wait until something happens or is due; may return -EINTR. Events that come at short intervals
+        are waited for with open eyes, which costs less than to sleep and to be woken. The meter counts the wait for
+        the GIL as busy."""
         cdef int count = 0
         cdef bint has_own_clock = self.clock is not None
         cdef int64_t now_ns, limit_ns
+        cdef hoop_spin *spin
         self.hear_signals()
         now_ns = self.now_ns()
         self.noted_ns = hoop_clock_ns() if has_own_clock else now_ns
         limit_ns = self.sleep_limit_ns(now_ns)
         if limit_ns == 0 or hoop_ring_size(&self.ready) > 0:
             hoop_meter_looked(&self.meter, now_ns)
-            return 0
+            return 0 if has_probed else hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         hoop_meter_asleep(&self.meter, now_ns)
         self.in_callback = False
-        if self.jobs_in_flight > 0 and hoop_spin_may(&self.spin):
+        spin = &self.job_spin if self.jobs_in_flight > 0 else &self.event_spin
+        if hoop_spin_may(spin):
             with nogil:
-                count = hoop_spin_for_inbox(&self.spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
-                                            &limit_ns)
+                count = hoop_spin_before_sleep(spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
+                                               &limit_ns, spin == &self.event_spin)
                 now_ns = hoop_clock_ns()
             if count == 0:
                 self.hear_signals()
@@ -173,6 +189,8 @@ cdef class Turns(Reactor):
                 count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)
                 now_ns = hoop_clock_ns()
             hoop_inbox_awake(&self.inbox)
+        if count > 0 and now_ns - self.noted_ns < PROMPT_NS:
+            self.vain_probes = 0
         self.in_callback = not self.forked  # a child that goes on from here may end before its callback does
         if not has_own_clock:
             self.noted_ns = now_ns

@@ -199,7 +199,7 @@ cdef class Crew:
         job.job.waker = &reactor.waker
         future.add_done_callback(job)  # for the same reason it is the job that takes itself back: Job.__call__()
         reactor.jobs_in_flight += 1
-        reactor.spin.limit_ns = self.spin_ns
+        reactor.job_spin.limit_ns = self.spin_ns
         try:
             self.start(job)
         except BaseException:

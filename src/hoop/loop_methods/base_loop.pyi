@@ -32,6 +32,7 @@ class BaseLoop:
         poll_every_turn: bool = False,
         cached_reads: bool = True,
         defer_writes: bool = True,
+        spin_us: int = 0,
     ) -> None: ...
     def call_soon(
         self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None

@@ -1,9 +1,9 @@
-#include "spin_for_inbox.h"
+#include "spin_before_sleep.h"
 
 #include "clock.h"
 
-int hoop_spin_for_inbox(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
-                        int64_t *timeout_ns)
+int hoop_spin_before_sleep(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
+                           int64_t *timeout_ns, bool pays_for_events)
 {
     bool is_short = *timeout_ns >= 0 && *timeout_ns < spin->limit_ns;
     int64_t limit_ns = is_short ? *timeout_ns : spin->limit_ns;
@@ -17,7 +17,9 @@ int hoop_spin_for_inbox(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller,
         has_arrived = !hoop_inbox_is_empty(inbox);
         now_ns = hoop_clock_ns();
     }
-    if (has_arrived || count == 0)
+    if (pays_for_events)
+        hoop_spin_ended(spin, has_arrived || count != 0);
+    else if (has_arrived || count == 0)
         hoop_spin_ended(spin, has_arrived);
     if (*timeout_ns > 0)
         *timeout_ns = *timeout_ns > now_ns - began_ns ? *timeout_ns - (now_ns - began_ns) : 0;

@@ -1,0 +1,16 @@
+/* spin_before_sleep.h: looks for what other threads post, and for events, before a loop sleeps. */
+#ifndef HOOP_SPIN_BEFORE_SLEEP_H
+#define HOOP_SPIN_BEFORE_SLEEP_H
+
+#include "inbox.h"
+#include "poller.h"
+#include "spin.h"
+
+/* After hoop_spin_may: look for a node in inbox, and for events, for at most *timeout_ns (below 0: for ever), which is
+ * then set to what is left of it. As hoop_poller_wait: the number of events, 0, or -errno; also 0 when there is a node.
+ * Calls hoop_spin_ended: an event pays only with pays_for_events; without, where nodes are what the loop waits for, the
+ * look that ends with an event says nothing about them, and is not counted. */
+int hoop_spin_before_sleep(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
+                           int64_t *timeout_ns, bool pays_for_events);
+
+#endif
