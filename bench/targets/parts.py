@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bench import file_rounds, idle_memory, imports, latency, micro_rounds
+from bench import file_rounds, idle_memory, imports, latency, micro_rounds, scaling
 from bench.build import TLS_FILE
 from bench.loops import LOOPS
 from bench.processes import ChildFailed
@@ -163,6 +163,7 @@ PARTS: tuple[Part, ...] = (
         _count_latency,
         repeats=True,
     ),
+    *scaling.PARTS,
     Part("memory", "memory of idle connections", _starts_with("memory/"), _measure_memory, _count_memory),
     Part("imports", "importing", _starts_with("import"), _measure_imports, _count_imports),
 )

@@ -75,6 +75,14 @@ MEMORY = (
     row("memory/protocol_echo", itself(0.36), compared(1.0), metric="kib"),
     row("memory/own_streams_echo", itself(1.6), compared(1.0), metric="kib"),
     row("memory/tls_echo", itself(14), compared(1.0), metric="kib"),
+    row("memory/sleeping_task", compared(1.0), metric="kib"),
+)
+
+SCALING = (
+    row("growth/timers", itself(1.2), metric="ns growth"),
+    row("growth/tasks", itself(1.2), metric="ns growth"),
+    row("growth/connections", itself(1.2), metric="cpu_us growth"),
+    row("growth/connections", itself(1.1), metric="user_us growth"),
 )
 
 IMPORTS = (
@@ -101,4 +109,4 @@ LATENCY = tuple(row(name, compared(1.0), metric="p99_us") for name in latency.al
 
 SIZES = tuple(_size_row(cell) for cell in CELLS)
 
-ROWS: tuple[Row, ...] = (*SERVERS, *SIZES, *LATENCY, *MICRO, *FILES, *MEMORY, *IMPORTS)
+ROWS: tuple[Row, ...] = (*SERVERS, *SIZES, *LATENCY, *MICRO, *FILES, *MEMORY, *SCALING, *IMPORTS)

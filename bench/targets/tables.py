@@ -19,6 +19,7 @@ UNITS = {  # of metrics: what a figure is shown in, and how many digits
     "us": ("µs", 1),
     "p99_us": ("µs", 0),
     "kib": ("KiB", 2),
+    "user_us": ("µs user CPU/req", 2),
     "ms": ("ms", 1),
     "cpu_ms": ("ms CPU", 1),
     "mb": ("MB", 2),

@@ -1,0 +1,112 @@
+"""What an operation costs while many timers or tasks are pending: python -m bench.scaled SUBJECT --loop LOOP ...
+
+Prints a line of JSON for each number of pending ones. A batch of the same operations in turn; the median batch counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+
+from bench.loops import LOOPS, find_loop
+from bench.measure import usage_of
+
+OPERATIONS = 200  # in a batch
+LEAST_BATCHES = 5
+FIRST_S, SPAN_S = 1000.0, 10_000.0  # no pending timer is due while this runs
+KIB = 1024
+
+Batch = Callable[[], Awaitable[None]]
+Add = Callable[[int], Awaitable[None]]
+
+
+def nothing() -> None:
+    """The callback of timers that are never due."""
+
+
+def timers(loop: asyncio.AbstractEventLoop) -> tuple[Add, Batch]:
+    """A timer is set and cancelled, in no order, between the deadlines of those that are pending."""
+    choice = random.Random(7)
+    pending = []
+
+    async def add(count: int) -> None:
+        for number in range(count):
+            pending.append(loop.call_later(FIRST_S + choice.random() * SPAN_S, nothing))
+            if number % 10_000 == 0:
+                await asyncio.sleep(0)
+
+    async def batch() -> None:
+        for _ in range(OPERATIONS):
+            loop.call_later(FIRST_S + choice.random() * SPAN_S, nothing).cancel()
+        await asyncio.sleep(0)  # a loop that removes cancelled timers later does it here
+
+    return add, batch
+
+
+def tasks(loop: asyncio.AbstractEventLoop) -> tuple[Add, Batch]:
+    """A task is made, takes two steps and ends, beside others that sleep."""
+    sleeping = set()
+
+    async def add(count: int) -> None:
+        for number in range(count):
+            sleeping.add(loop.create_task(asyncio.sleep(FIRST_S)))
+            if number % 10_000 == 0:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    async def two_steps() -> None:
+        await asyncio.sleep(0)
+
+    async def batch() -> None:
+        for _ in range(OPERATIONS):
+            await loop.create_task(two_steps())
+
+    return add, batch
+
+
+SUBJECTS = {"timers": timers, "tasks": tasks}
+
+
+async def measured(batch: Batch, seconds: float) -> float:
+    """Nanoseconds of CPU time of one operation."""
+    costs: list[float] = []
+    end_s = time.monotonic() + seconds
+    await batch()
+    while time.monotonic() < end_s or len(costs) < LEAST_BATCHES:
+        began_ns = time.process_time_ns()
+        await batch()
+        costs.append((time.process_time_ns() - began_ns) / OPERATIONS)
+    return statistics.median(costs)
+
+
+async def main(subject: str, counts: list[int], seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    add, batch = SUBJECTS[subject](loop)
+    await batch()
+    there = 0
+    before = usage_of(os.getpid()).rss_bytes
+    gc.disable()  # a collection walks all that is pending, whatever the loop: that is Python's cost
+    for count in counts:
+        await add(count - there)
+        there = count
+        kib = (usage_of(os.getpid()).rss_bytes - before) / count / KIB
+        print(json.dumps({"pending": count, "ns": await measured(batch, seconds), "kib": kib}), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("subject", choices=list(SUBJECTS))
+    parser.add_argument("--loop", required=True, choices=list(LOOPS))
+    parser.add_argument("--counts", required=True, help="of pending ones, rising, separated by commas")
+    parser.add_argument("--seconds", type=float, required=True, help="of each measurement")
+    arguments = parser.parse_args()
+    with asyncio.Runner(loop_factory=find_loop(arguments.loop).factory()) as runner:
+        runner.run(main(arguments.subject, [*map(int, arguments.counts.split(","))], arguments.seconds))
+        os._exit(0)  # a million tasks need not be cancelled
