@@ -60,7 +60,7 @@ def round_order(contenders: Sequence[str], number: int) -> list[str]:
 def server_command(workload: Workload, contender: str) -> list[str]:
     """The command line of the server program."""
     if contender == C_SERVER:
-        return [program("echo_server")]
+        return [program("echo_server"), *(["--copy"] if workload.server == "buffered_echo" else [])]
     if contender == NODE:
         return ["node", str(BENCH / "servers" / f"{workload.node_server}.js")]
     return [sys.executable, "-m", f"bench.servers.{workload.server}", "--loop", contender]

@@ -1,6 +1,6 @@
 /* The limit: a single-threaded echo server on level-triggered epoll that does nothing but the system calls. It answers
- * from the buffer that it received into; only what the kernel refuses to take is copied and kept. Prints its port as
- * JSON and exits when its standard input ends. */
+ * from the buffer that it received into; only what the kernel refuses to take is copied and kept. With --copy it answers
+ * from a new block, as a BufferedProtocol must. Prints its port as JSON and exits when its standard input ends. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -24,6 +24,7 @@ struct connection {
 };
 
 static char buffer[BUFFER_SIZE];
+static bool copies;
 static int epoll_fd;
 static int listen_fd;
 
@@ -75,6 +76,21 @@ static void connection_flush(struct connection *connection)
     watch(EPOLL_CTL_MOD, connection->fd, EPOLLIN, connection);
 }
 
+static ssize_t answer(const struct connection *connection, size_t size)
+{
+    if (!copies)
+        return send(connection->fd, buffer, size, MSG_NOSIGNAL);
+    char *copy = malloc(size);
+    if (!copy)
+        fail("malloc");
+    memcpy(copy, buffer, size);
+    ssize_t sent = send(connection->fd, copy, size, MSG_NOSIGNAL);
+    int error = errno;
+    free(copy);
+    errno = error;
+    return sent;
+}
+
 static void connection_echo(struct connection *connection)
 {
     ssize_t size = recv(connection->fd, buffer, sizeof(buffer), 0);
@@ -84,7 +100,7 @@ static void connection_echo(struct connection *connection)
         connection_close(connection);
         return;
     }
-    ssize_t sent = send(connection->fd, buffer, (size_t)size, MSG_NOSIGNAL);
+    ssize_t sent = answer(connection, (size_t)size);
     if (sent == size)
         return;
     if (sent < 0 && errno != EAGAIN && errno != EINTR) {
@@ -124,9 +140,10 @@ static unsigned listen_on_loopback(void)
     return ntohs(address.sin_port);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS_AT_ONCE];
+    copies = argc > 1 && strcmp(argv[1], "--copy") == 0;
     struct descriptor_limits limits = {0};
     (void)descriptor_limits_raise(&limits);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -27,11 +27,11 @@ from bench.targets.rows import MISSED, NOT_MEASURED, TOLERANCE, Row, judge
 from bench.targets.table import ROWS
 from bench.targets.tables import summary, target_table
 
-USUAL = Lengths(Timing(3, 0.35, 0.1), Timing(3, 0.15, 0.05), 3, 0.08, 1000)
+USUAL = Lengths(Timing(3, 0.25, 0.1), Timing(3, 0.12, 0.04), 3, 0.08, 1000)
 FULL = Lengths(Timing(5, 2.0, 0.3), Timing(5, 0.8, 0.2), 5, 0.3, 4000)
 RESULTS = BENCH / "results" / "targets.json"
 SECOND_LOOK = 1.15  # a row that misses by less is measured again, ...
-AGAIN = 4  # ... in so many further rounds, which count beside the first ones
+AGAIN = 3  # ... in so many further rounds, which count beside the first ones
 
 
 @dataclass
