@@ -290,11 +290,7 @@ cdef class Reactor(Scheduler):
         """After every callback: run microtasks until none is left. Then flush the writes of this phase, if they must
         not wait for its end; again if that made microtasks."""
         while True:
-            while hoop_ring_size(&self.next_ticks) > 0 or hoop_ring_size(&self.microtasks) > 0:
-                while hoop_ring_size(&self.next_ticks) > 0:
-                    run_queued(self, &self.next_ticks)
-                while hoop_ring_size(&self.microtasks) > 0:
-                    run_queued(self, &self.microtasks)
+            run_microtasks(self)
             if hoop_ring_size(&self.flushes) == 0:
                 break
             if self.may_go_on_holding():
@@ -306,9 +302,12 @@ cdef class Reactor(Scheduler):
     cdef int end_phase(self) except -1:
         """After the last callback of a phase, and before the loop may block: nothing stays held. Again if that made
         protocols write or queue microtasks."""
-        while self.after_is_due:
-            self.settle()
+        while True:
+            run_microtasks(self)
+            if hoop_ring_size(&self.flushes) == 0:
+                break
             self.flush_writes(True)
+        self.after_is_due = False
         return 0
 
     # ---- deferred writes ------------------------------------------------------------------------------------------
@@ -412,6 +411,15 @@ cdef int call_failed(Reactor reactor, Handle handle) except -1:
         raise_what_is_set()
     except BaseException as error:
         return reactor.handle_failed(handle, error)
+
+
+cdef int run_microtasks(Reactor reactor) except -1:
+    while hoop_ring_size(&reactor.next_ticks) > 0 or hoop_ring_size(&reactor.microtasks) > 0:
+        while hoop_ring_size(&reactor.next_ticks) > 0:
+            run_queued(reactor, &reactor.next_ticks)
+        while hoop_ring_size(&reactor.microtasks) > 0:
+            run_queued(reactor, &reactor.microtasks)
+    return 0
 
 
 cdef int run_queued(Reactor reactor, hoop_ring *queue) except -1:

@@ -317,7 +317,7 @@ cdef class Turns(Reactor):
                 else:
                     watcher.on_events(events)
             self.is_telling = False
-            if self.after_is_due:
+            if self.after_is_due and done[0] < count:  # end_phase() follows the last one
                 self.settle()
         return 0
 
