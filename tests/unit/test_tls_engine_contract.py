@@ -11,6 +11,7 @@ import importlib.util
 import ssl
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -233,30 +234,44 @@ def words_of(error: ssl.SSLError) -> tuple[Any, ...]:
     return type(error), error.args[0], str(error).partition(" (_ssl.c:")[0], error.library, error.reason
 
 
+def raised_by_ssl(version: ssl.TLSVersion, damage: Callable[[bytes], bytes]) -> ssl.SSLError:
+    """What an SSLObject raises by itself for a record that was damaged."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = server_context().wrap_bio(to_server, to_client, server_side=True)
+    client = client_context(version=version).wrap_bio(to_client, to_server, server_hostname=NAME)
+    for _ in range(3):
+        for end in (client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    client.write(b"damaged")
+    to_server.write(damage(to_server.read()))
+    return raised_by(server.read, 100)
+
+
+def with_another_end(record: bytes) -> bytes:
+    return record[:-1] + bytes([record[-1] ^ 1])
+
+
+def no_tls(record: bytes) -> bytes:
+    return b"GET / HTTP/1.1\r\n\r\n" * 1000
+
+
 def test_a_damaged_record(pair: Pair, version: ssl.TLSVersion) -> None:
     first = pair.sent_by_client(b"whole")
-    damaged = bytearray(pair.sent_by_client(b"damaged"))
-    damaged[-1] ^= 1
+    damaged = with_another_end(pair.sent_by_client(b"damaged"))
     part, rest = pair.engine.decrypt(first + damaged, 100)
     assert part == b"whole"
     error = raised_by(pair.engine.decrypt, rest, 100)
-    assert words_of(error) == (
-        ssl.SSLError,
-        1,
-        "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] decryption failed or bad record mac",
-        "SSL",
-        "DECRYPTION_FAILED_OR_BAD_RECORD_MAC",
-    )
+    assert words_of(error) == words_of(raised_by_ssl(version, with_another_end))
     assert pair.engine.has_record()
     raised_by(pair.engine.decrypt, b"", 100)
     pair.incoming.write(pair.engine.take_output())  # the alert
     assert "BAD_RECORD_MAC" in raised_by(pair.client.read, 100).reason
 
 
-def test_what_is_no_tls(pair: Pair) -> None:
-    error = raised_by(pair.engine.decrypt, b"GET / HTTP/1.1\r\n\r\n" * 1000, 100)
-    assert error.library == "SSL"
-    assert error.reason in ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "BAD_RECORD_TYPE")
+def test_what_is_no_tls(pair: Pair, version: ssl.TLSVersion) -> None:
+    error = raised_by(pair.engine.decrypt, no_tls(b""), 100)
+    assert words_of(error) == words_of(raised_by_ssl(version, no_tls))
 
 
 def test_an_alert_from_the_peer(pair: Pair) -> None:
