@@ -469,6 +469,7 @@ cdef Py_ssize_t find_separator(StreamReader reader, object separators, Py_ssize_
     return longest
 
 
+refuse_instances(ReadingCoroutine)
 refuse_instances(ReadCoroutine)
 refuse_instances(ReadExactlyCoroutine)
 refuse_instances(ReadUntilCoroutine)
