@@ -35,7 +35,7 @@ ROWS: dict[str, tuple[tuple[str, ...], str]] = {
     "test_uvicorn": (("uvicorn", "httptools"), "httptools, slow and rude clients, shutdown, command line"),
     "test_websockets": (("websockets",), "a thousand clients, backpressure, lost connections"),
 }
-NO_ROW = {"test_recipes", "test_matrix"}  # these have no loop to choose
+NO_ROW = {"test_recipes", "test_matrix", "test_balancers", "test_drained_uvicorn"}  # these have no loop to choose
 
 HEAD = """\
 # Applications on hoop

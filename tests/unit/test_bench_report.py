@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def sample(rate: float, cpu_us: float, *, client_busy: float = 1.0, unclosed: int = 0) -> Sample:
-    return Sample(rate, cpu_us, 50.0, 90.0, 100.0, 1000, 1.0, 0.99, client_busy, unclosed)
+    return Sample(rate, cpu_us, 50.0, 90.0, 100.0, 1000, 1.0, 0.99, client_busy, unclosed=unclosed)
 
 
 def result_of(*series: Series) -> WorkloadResult:
@@ -36,11 +36,13 @@ def test_sample_from_what_a_client_prints() -> None:
         "seconds": 0.5,
         "p50_us": 1,
         "p99_us": 2,
+        "p999_us": 2.5,
         "max_us": 3,
         "server_cpu_seconds": 0.01,
         "client_cpu_seconds": 0.25,
     }
     made = Sample.from_report(report)
+    assert (made.p99_us, made.p999_us, made.max_us) == (2.0, 2.5, 3.0)
     assert (made.rate, made.cpu_us, made.server_busy, made.client_busy) == (4000.0, 5.0, 0.02, 0.5)
     with pytest.raises(ValueError, match="no request was answered"):
         Sample.from_report(report | {"requests": 0})
