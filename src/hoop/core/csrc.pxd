@@ -230,6 +230,7 @@ cdef extern from "spin.h" nogil:
     ctypedef struct hoop_spin:
         int64_t limit_ns
     bint hoop_spin_may(hoop_spin *spin) noexcept
+    void hoop_spin_ended(hoop_spin *spin, bint has_paid) noexcept
 
 cdef extern from "spin_before_sleep.h" nogil:
     int hoop_spin_before_sleep(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events,

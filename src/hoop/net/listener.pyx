@@ -1,8 +1,8 @@
 """Accepts connections: up to a batch for each event, and makes transport and protocol of each at once."""
 from hoop.core.cpython_api cimport PyContext_CopyCurrent
 from hoop.core.csrc cimport HOOP_EXCLUSIVE, HOOP_READABLE, hoop_net_accept, hoop_net_close, hoop_net_hand_on, \
-    hoop_net_is_resource_error, hoop_net_is_transient_accept_error, hoop_net_set_nodelay, sockaddr, sockaddr_storage, \
-    socklen_t
+    hoop_net_is_resource_error, hoop_net_is_transient_accept_error, hoop_net_set_nodelay, hoop_spin_ended, sockaddr, \
+    sockaddr_storage, socklen_t
 from hoop.core.errors cimport os_error
 from hoop.core.reactor cimport Reactor, Watcher
 from hoop.core.scheduler cimport deadline_after
@@ -98,6 +98,8 @@ cdef class Listener(Watcher):
             self.try_later(WATCH_FAILED, error)
 
     cdef int on_events(self, unsigned events) except -1:
+        if self.wanted & HOOP_EXCLUSIVE:  # a loop that looks for events before it sleeps would get every connection
+            hoop_spin_ended(&self.reactor.event_spin, False)
         self.accept_up_to(self.batch)
         if self.accepted >= TURN and self.is_watched and self.wanted & HOOP_EXCLUSIVE:
             return self.let_others_in_front()

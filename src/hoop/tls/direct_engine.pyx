@@ -174,7 +174,8 @@ cdef class DirectEngine(TlsEngine):
         cdef bytes output = None
         if channel.spill_size > 0:
             output = PyBytes_FromStringAndSize(NULL, in_room + <Py_ssize_t>channel.spill_size)
-            memcpy(PyBytes_AS_STRING(output), channel.room, channel.room_used)
+            if in_room > 0:  # else there may be no room
+                memcpy(PyBytes_AS_STRING(output), channel.room, channel.room_used)
             memcpy(PyBytes_AS_STRING(output) + in_room, channel.spill, channel.spill_size)
             free(channel.spill)
             channel.spill = NULL
