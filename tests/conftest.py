@@ -35,13 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "once: a long net of random faults; with HOOP_TEST_ONCE=0 it is left to the run on another Python or back end",
     )
-    config.addinivalue_line("markers", "each_tls_engine: on hoop the test runs once with each engine of TLS")
+    config.addinivalue_line(
+        "markers", "each_tls_engine: on hoop the test runs with each engine of TLS, where `once` runs"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What has a loop runs on each loop, what is marked each_tls_engine on hoop with each engine."""
     is_each = metafunc.definition.get_closest_marker("each_tls_engine") is not None
-    engines = TLS_ENGINES if is_each and "HOOP_TLS_ENGINE" not in os.environ else [""]  # "": whichever is in use
+    is_each = is_each and "HOOP_TLS_ENGINE" not in os.environ and os.environ.get("HOOP_TEST_ONCE") != "0"
+    engines = TLS_ENGINES if is_each else [""]  # "": whichever is in use
     marks = metafunc.definition.iter_markers("parametrize")
     if any(mark.args[0] == "loop_name" for mark in marks):
         return  # it says itself on which

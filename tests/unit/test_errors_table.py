@@ -15,7 +15,9 @@ DEFINED = re.compile(r"^[a-z_][\w \t*]*?\b([a-z_]\w*)\([^;{]*\)\s*\{", re.MULTIL
 FIELD = re.compile(r"\(\*(\w+)\)\(")  # functions in structures: those are csrc's own
 LOCAL = re.compile(r"\bSYS_(\w+)\b")
 
-WORDS = {*"if while for switch return sizeof defined do else void int long ssize_t offsetof abandon move run visit".split()}
+WORDS = {
+    *"if while for switch return sizeof defined do else void int long ssize_t offsetof abandon move run visit".split()
+}
 CANNOT_FAIL = set(
     """abort free freeaddrinfo fprintf snprintf htonl htons ntohl ntohs memchr memcmp memcpy memmove memset strchr
     strcmp strcspn strspn strlen strncasecmp strnlen strrchr strtok_r pthread_equal pthread_self syscall
