@@ -43,7 +43,8 @@ cdef class Inbound:
         if self.offered.size == 0:
             return 0
         copy = PyBytes_FromStringAndSize(NULL, size)
-        memcpy(PyBytes_AS_STRING(copy), self.rest.data, <size_t>self.rest.size)
+        if self.rest.size > 0:  # else it may stand nowhere
+            memcpy(PyBytes_AS_STRING(copy), self.rest.data, <size_t>self.rest.size)
         memcpy(PyBytes_AS_STRING(copy) + self.rest.size, self.offered.data, <size_t>self.offered.size)
         self.offered.size = 0
         self.kept = copy
