@@ -422,6 +422,20 @@ def test_what_is_no_time_is_refused(course: dict[str, Any], error: type[Exceptio
     assert str(caught.value) == text
 
 
+def test_course_that_is_none_changes_nothing() -> None:
+    async def main(clock: Clock) -> None:
+        loop: Any = asyncio.get_running_loop()
+        async with serving("tcp", None) as served:
+            for drain in (served.server.drain, loop.drain):
+                with pytest.raises(TypeError, match=r"drain must be a hoop\.Drain or None, not '5'"):
+                    await drain("5")
+            assert not loop.is_draining()
+            assert served.server.is_serving()
+            await loop.drain()
+
+    run_with_clock(main)
+
+
 def test_no_grace_closes_silent_connections_at_the_next_looks() -> None:
     async def main(clock: Clock) -> None:
         async with serving("tcp", None) as served:

@@ -17,6 +17,13 @@ ABORT_AFTER_S = 1.0  # from close() at the timeout: the time to send what is wri
 BATCH = 256  # connections told or closed in one callback: the others must not wait for ten thousand
 
 
+def check_drain(drain: Drain | None) -> Drain:
+    """The course, by default hoop.Drain(). TypeError for what is none."""
+    if drain is not None and not isinstance(drain, Drain):
+        raise TypeError(f"drain must be a hoop.Drain or None, not {drain!r}")
+    return Drain() if drain is None else drain
+
+
 class ServerDrain:
     """One server's drain: made and run once."""
 
@@ -124,6 +131,7 @@ class Drains:
         drain: the course of it, by default hoop.Drain(). Servers that drain already, or that are made after the call,
         are left alone.
         """
+        course = check_drain(drain)
         if self._is_draining:
             raise RuntimeError("this loop is draining already")
         self._is_draining = True
@@ -132,4 +140,4 @@ class Drains:
             if not waiter.done():
                 waiter.set_result(None)
         servers = [server for server in self._servers if not server.is_draining()]
-        return list(await asyncio.gather(*(server.drain(drain) for server in servers)))
+        return list(await asyncio.gather(*(server.drain(course) for server in servers)))

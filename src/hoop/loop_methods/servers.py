@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from hoop.drain import Drain, DrainReport
 from hoop.limits import Limits
 from hoop.loop_methods.connections import ProtocolFactory
-from hoop.loop_methods.drains import Drains, ServerDrain
+from hoop.loop_methods.drains import Drains, ServerDrain, check_drain
 from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
 from hoop.net.admission import Admission
 from hoop.net.listener import Listener
@@ -232,10 +232,11 @@ class Server(asyncio.AbstractServer):
         keep_listening: leave the listening sockets open, for a process that takes over; close() is then the caller's.
         RuntimeError when it drains already. (Node: server.close, with a deadline)
         """
+        course = check_drain(drain)
         if self._is_draining:
             raise RuntimeError(f"server {self!r} is draining already")
         self._is_draining = True
-        return await ServerDrain(self, Drain() if drain is None else drain).run(keep_listening)
+        return await ServerDrain(self, course).run(keep_listening)
 
     def is_draining(self) -> bool:
         """Whether drain() was called."""
