@@ -544,3 +544,12 @@ os.sched_setaffinity(0, {min(cpus)})
 print(hoop.Pool(1, spin_us=7).spin_us, hoop.Pool(1).spin_us)
 """)
     assert (code, output.split()) == (0, ["True", "0", "0"]), errors
+
+
+def test_joining_an_open_pool_is_refused() -> None:
+    """Its threads would never end."""
+    pool = hoop.Pool(1)
+    with pytest.raises(RuntimeError, match="comes after stop"):
+        pool.join()
+    pool.stop()
+    pool.join()

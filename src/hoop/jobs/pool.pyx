@@ -130,8 +130,11 @@ cdef class Pool:
         self.its_crew().stop()
 
     def join(self):
-        """After stop(): wait for the threads to end."""
-        self.its_crew().join()
+        """After stop(): wait for the threads to end. RuntimeError before it: they would never end."""
+        cdef Crew crew = self.its_crew()
+        if not crew.stopped and not crew.forked:
+            raise RuntimeError("join() comes after stop(): the threads of an open pool do not end")
+        crew.join()
 
     def close(self):
         """Take no more jobs, cancel the queued ones, and wait for the running ones and the threads. Idempotent."""
