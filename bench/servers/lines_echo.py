@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
-from bench.servers.serving import BACKLOG, run_server, wait_for_ever
+from bench.servers.serving import run_server
+from bench.servers.streams_echo import serve_with_asyncio_streams
 
 LINES = 10  # of a message
 
@@ -23,12 +23,5 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.close()
 
 
-async def serve(listener: socket.socket) -> None:
-    """Serve for ever."""
-    server = await asyncio.start_server(echo, sock=listener, backlog=BACKLOG)
-    await wait_for_ever()
-    server.close()
-
-
 if __name__ == "__main__":
-    run_server(serve)
+    run_server(lambda listener: serve_with_asyncio_streams(listener, echo))

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
 
 from bench.servers.serving import BACKLOG, run_server, wait_for_ever
-from bench.servers.streams_echo import echo
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+from bench.servers.streams_echo import Handler, echo, serve_with_asyncio_streams
 
 
 async def serve_with_own_streams(listener: socket.socket, handler: Handler) -> None:
     """Serve for ever."""
     loop = asyncio.get_running_loop()
-    if type(loop).__module__.partition(".")[0] == "hoop":
-        import hoop
+    if type(loop).__module__.partition(".")[0] != "hoop":
+        await serve_with_asyncio_streams(listener, handler)
+        return
+    import hoop
 
-        server = await hoop.start_server(handler, sock=listener, backlog=BACKLOG)
-    else:
-        server = await asyncio.start_server(handler, sock=listener, backlog=BACKLOG)
+    server = await hoop.start_server(handler, sock=listener, backlog=BACKLOG)
     await wait_for_ever()
     server.close()
 
