@@ -10,7 +10,7 @@
 
 #include "load.h"
 
-enum { MAX_RESPONSE = (1 << 20) + 4096, DRAIN_LIMIT_SECONDS = 3 };
+enum { MAX_RESPONSE = (1 << 20) + 4096 };
 
 struct connection {
     int fd; /* -1: failed */
@@ -156,14 +156,8 @@ static bool open_all(struct client *client)
 
 static void drain(struct client *client)
 {
-    struct epoll_event events[64];
-    int64_t deadline_ns = monotonic_ns() + DRAIN_LIMIT_SECONDS * NS_PER_SECOND;
     client->draining = true;
-    while (client->alive > 0 && monotonic_ns() < deadline_ns) {
-        int count = epoll_wait(client->epoll_fd, events, 64, 10);
-        for (int i = 0; i < count; i++)
-            connection_ready(client, &events[i]);
-    }
+    load_drain(client->epoll_fd, &client->alive, connection_ready, client);
     if (client->alive > 0)
         failures_note(&client->measurement.failures, "%u requests without a whole response", client->alive);
 }

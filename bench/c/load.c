@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60, ANSWER_LIMIT_SECONDS = 3 };
+enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60, ANSWER_LIMIT_SECONDS = 3, DRAIN_LIMIT_SECONDS = 3 };
 
 /* clang-format off */
 enum option_code {
@@ -180,4 +180,15 @@ int load_run(int epoll_fd, const struct load_options *options, struct measuremen
         measurement_begin(measurement, options->server_pid);
     measurement_end(measurement, options->server_pid);
     return 0;
+}
+
+void load_drain(int epoll_fd, const unsigned *alive, load_ready *ready, void *context)
+{
+    struct epoll_event events[EVENTS_AT_ONCE];
+    int64_t deadline_ns = monotonic_ns() + DRAIN_LIMIT_SECONDS * NS_PER_SECOND;
+    while (*alive > 0 && monotonic_ns() < deadline_ns) {
+        int count = epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, 10);
+        for (int i = 0; i < count; i++)
+            ready(context, &events[i]);
+    }
 }

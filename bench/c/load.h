@@ -74,4 +74,7 @@ typedef void load_ready(void *context, const struct epoll_event *event);
 int load_run(int epoll_fd, const struct load_options *options, struct measurement *measurement, const unsigned *alive,
              load_ready *ready, void *context);
 
+/* Handle events until `*alive` is 0, for three seconds at most. */
+void load_drain(int epoll_fd, const unsigned *alive, load_ready *ready, void *context);
+
 #endif

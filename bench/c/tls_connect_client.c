@@ -12,7 +12,7 @@
 
 #include "load.h"
 
-enum { DRAIN_LIMIT_SECONDS = 3, MAX_FAILURES = 100 };
+enum { MAX_FAILURES = 100 };
 
 struct slot {
     SSL *tls; /* NULL: none */
@@ -153,14 +153,8 @@ static void slot_ready(void *context, const struct epoll_event *event)
 
 static void drain(struct client *client)
 {
-    struct epoll_event events[64];
-    int64_t deadline_ns = monotonic_ns() + DRAIN_LIMIT_SECONDS * NS_PER_SECOND;
     client->draining = true;
-    while (client->alive > 0 && monotonic_ns() < deadline_ns) {
-        int count = epoll_wait(client->epoll_fd, events, 64, 10);
-        for (int i = 0; i < count; i++)
-            slot_ready(client, &events[i]);
-    }
+    load_drain(client->epoll_fd, &client->alive, slot_ready, client);
     if (client->alive > 0)
         failures_note(&client->measurement.failures, "%u handshakes without an end", client->alive);
 }
