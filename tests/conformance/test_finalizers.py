@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -171,3 +172,85 @@ def test_an_abandoned_child_is_killed_although_warnings_raise(loop_factory, loop
         gc.collect()
     assert ResourceWarning in unraisable
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+class Closing:
+    """Garbage that closes its transport when it is collected."""
+
+    transport: Any = None
+
+    def __del__(self) -> None:
+        self.transport.close()
+
+
+class Unwatched(asyncio.Protocol):
+    """A protocol in a cycle with its transport, and with two that close it: one made before it, and one after, so that
+    one of them is collected before the transport, whichever way the collector goes."""
+
+    def __init__(self, calls: list[Any]) -> None:
+        self.calls = calls
+        self.closing = [Closing(), Closing()]
+
+    def connection_made(self, transport: Any) -> None:
+        self.calls.append("made")
+        self.closing.append(Closing())
+        for closing in self.closing:
+            closing.transport = transport
+        transport.get_extra_info("socket")  # where there is one, garbage that closes the descriptor itself
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.calls.append(exc)
+
+
+class Unread(Unwatched):
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        transport.pause_reading()
+
+
+async def connected_unread(loop: asyncio.AbstractEventLoop, calls: list[Any], peer: socket.socket) -> None:
+    await loop.create_connection(lambda: Unread(calls), sock=peer)
+
+
+async def accepted_unread(loop: asyncio.AbstractEventLoop, calls: list[Any], peer: socket.socket) -> None:
+    server = await loop.create_server(lambda: Unread(calls), "127.0.0.1", 0)
+    with socket.create_connection(server.sockets[0].getsockname()):
+        while not calls:
+            await asyncio.sleep(0)
+    server.close()
+
+
+async def unread_pipe(loop: asyncio.AbstractEventLoop, calls: list[Any], peer: socket.socket) -> None:
+    await loop.connect_read_pipe(lambda: Unread(calls), peer)
+
+
+async def unwatched_pipe(loop: asyncio.AbstractEventLoop, calls: list[Any], peer: socket.socket) -> None:
+    await loop.connect_write_pipe(lambda: Unwatched(calls), open(os.devnull, "wb", 0))
+
+
+@pytest.mark.parametrize(
+    "connect", [connected_unread, accepted_unread, unread_pipe, unwatched_pipe], ids=lambda connect: connect.__name__
+)
+def test_a_transport_that_a_finalizer_of_the_same_garbage_closes_is_lost_once(loop, connect):
+    """The transport's own finalizer comes between close() and connection_lost()."""
+    calls: list[Any] = []
+    reports: list[Any] = []
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    gc.collect()
+    gc.disable()
+    try:
+        with left, right, warnings.catch_warnings(), contextlib.ExitStack() as others:
+            warnings.simplefilter("ignore")
+            loop.run_until_complete(connect(loop, calls, left))
+            loop.run_until_complete(asyncio.sleep(0))
+            assert calls == ["made"]
+            gc.collect()
+            # One of these has the number of a descriptor that the collector has closed, if it has.
+            files = [others.enter_context(open(os.devnull, "rb", 0)) for _ in range(10)]
+            loop.run_until_complete(asyncio.sleep(0))
+            assert [file.read() for file in files] == [b""] * len(files)
+    finally:
+        gc.enable()
+    assert (calls, reports) == (["made", None], [])

@@ -292,8 +292,8 @@ cdef class Transport(Watcher):
                 hoop_net_close(fd)
             sock.close()
         else:
-            if sock is not None:
-                sock.detach()
+            if sock is not None and sock.detach() < 0:
+                fd = -1  # the collector has come to the socket object first, and that has closed it
             if fd >= 0:
                 hoop_net_close(fd)
         if guard is not None:
@@ -333,6 +333,8 @@ cdef class Transport(Watcher):
     def __del__(self):
         if self.state == TRANSPORT_CLOSED:
             return
+        if self.state == TRANSPORT_LOST and not self.reactor.closed:
+            return  # a finalizer of the same garbage has closed it: connection_lost() is on its way, and releases
         try:
             warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
         finally:  # under -W error the warning raises
