@@ -136,7 +136,9 @@ def is_draining() -> bool:
 # A program that imports hoop need not use it, so nothing is loaded before its first use. But the first name brings all
 # names, and with Loop all that a loop's methods need: an import later on fails when we are out of descriptors and after
 # chroot(2), and hangs in a child that another thread's fork(2) made in the middle of it.
-MODULES_ON_DEMAND = frozenset({"compress", "crypto", "dns", "fs", "limits", "monitor", "proxy_protocol", "systemd"})
+MODULES_ON_DEMAND = frozenset(
+    {"cluster", "compress", "crypto", "dns", "fs", "limits", "monitor", "proxy_protocol", "systemd"}
+)
 NAMES_ON_DEMAND = {
     "Drain": "drain",
     "DrainReport": "drain",

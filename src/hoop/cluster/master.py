@@ -1,0 +1,376 @@
+"""The master process: a shell around the supervisor. It owns the listening sockets and the worker processes, hears of
+signals, exits and messages, hands the supervisor events, and carries out its actions.
+
+One thread, one hoop.Loop. It never imports the application. It forks between two runs of the loop (see fork_wanted()),
+the only place where a worker comes from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import ssl as ssl_module
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import hoop
+from hoop import systemd
+from hoop.cluster import supervisor as decisions
+from hoop.cluster.channel import Channel, ChannelFull, Message
+from hoop.cluster.listeners import Listeners
+from hoop.cluster.options import Options
+from hoop.cluster.spawn import Process, fork_process, open_descriptors
+from hoop.cluster.supervisor import Supervisor, Times
+from hoop.cluster.worker_process import Worker, run_worker
+
+STATUS_OF_SIGNALS = 128  # a shell's: 128 and the number of the signal that ended the process
+
+logger = logging.getLogger("hoop.cluster")
+
+Serve = Callable[[Worker], Any]
+
+
+class ClusterError(Exception):
+    """The cluster could not start, or not do what it was asked for. str() is one line."""
+
+    def __init__(self, text: str, detail: str | None = None) -> None:
+        super().__init__(text)
+        self.detail = detail  # the traceback of the application, where that is the reason
+
+
+@dataclass(eq=False)
+class WorkerRecord:
+    """A worker process as the master knows it."""
+
+    number: int  # the supervisor's
+    slot: int
+    generation: int
+    process: Process
+    channel: Channel
+    began: float  # the loop's time
+    failure: str | None = None  # what it says about its end, in a line
+    detail: str | None = field(default=None, repr=False)  # and its traceback
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+class Master:
+    """Made, run() once. The other methods are for callbacks in its loop."""
+
+    def __init__(
+        self,
+        options: Options,
+        serve: Serve,
+        *,
+        on_message: Callable[[WorkerRecord, Any], object] | None = None,
+        on_exit: Callable[[WorkerRecord, str], object] | None = None,
+    ) -> None:
+        self.options = options
+        self.records: dict[int, WorkerRecord] = {}  # by the supervisor's number
+        self.on_message = on_message
+        self.on_exit = on_exit
+        self._serve = serve
+        self._is_over = False
+        self._status = 0
+        self._reason: str | None = None
+        self._detail: str | None = None
+        self._stop_signals = 0
+        self._forks: deque[decisions.Fork] = deque()
+        self._events: deque[decisions.Event] = deque()
+        self._is_handling = False
+        self._was_serving = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._contexts: dict[int, ssl_module.SSLContext | None] = {}
+        self._reloads: list[asyncio.Future[str | None]] = []  # that wait for the end of the one under way
+        self._next_reloads: list[asyncio.Future[str | None]] = []  # and of the one after it
+
+    # ---- the whole course -------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until the cluster has ended; the exit status. ClusterError if it cannot start."""
+        self._outer_descriptors = open_descriptors()
+        try:
+            self._size = self.options.worker_count()
+            self._contexts[0] = self.options.ssl_context()
+            self.listeners = self._open_listeners()
+            self._notifier = systemd.Notifier()
+        except (OSError, ValueError) as error:
+            raise ClusterError(error.strerror or str(error) if isinstance(error, OSError) else str(error)) from error
+        self.loop: Any = hoop.Loop()
+        try:
+            self._supervisor = Supervisor(
+                self._size, times=self._times(), parallel=self.options.parallel, jitter=random.Random()
+            )
+            self._catch_signals()
+            logger.info("master %d starts %d workers", os.getpid(), self._size)
+            self._carry_out(self._supervisor.start(self.loop.time()))
+            self._run_loop()
+        finally:
+            self._end()
+        if self._reason is not None:
+            raise ClusterError(self._reason, self._detail)
+        return self._status
+
+    def _run_loop(self) -> None:
+        while True:
+            self._fork_wanted()
+            if self._is_over:
+                return
+            if not self._forks:
+                self.loop.run_forever()
+
+    def _end(self) -> None:
+        """Leave nothing behind: no process, no file, no descriptor."""
+        for record in self.records.values():  # only if the master itself has failed
+            record.process.signal(signal.SIGKILL)
+        self.listeners.close()
+        self.listeners.remove_files()
+        self._notifier.close()
+        for record in self.records.values():
+            record.channel.close()
+        self.loop.close()
+
+    def _open_listeners(self) -> Listeners:
+        given = [] if self.options.bind else [one.socket for one in systemd.listen_sockets()]
+        binds = [] if given else self.options.binds()
+        listeners = Listeners(binds, self.options.balance, self.options.backlog, given)
+        listeners.open(self._size)
+        return listeners
+
+    def _times(self) -> Times:
+        options = self.options
+        return Times(
+            start_timeout=options.start_timeout,
+            drain_timeout=options.end_timeout(),
+            abort_after=options.abort_after,
+            kill_after=options.kill_after,
+        )
+
+    def _catch_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self._on_stop_signal, number)
+        if self._has_no_pidfd():
+            self.loop.add_signal_handler(signal.SIGCHLD, self._reap_all)
+
+    def _on_stop_signal(self, number: signal.Signals) -> None:
+        self._stop_signals += 1
+        if self._stop_signals > 1:
+            self._status = STATUS_OF_SIGNALS + number
+        self.stop()
+
+    # ---- forks: the one place ---------------------------------------------------------------------------------------
+
+    def _fork_wanted(self) -> None:
+        """Make the workers that the supervisor wants. No loop runs meanwhile, so none is on a worker's stack."""
+        while self._forks:
+            wanted = self._forks.popleft()
+            try:
+                self.listeners.add(wanted.slot)
+                process = self._fork(wanted)
+            except (OSError, ValueError) as error:
+                self.tell(decisions.ForkFailed(wanted.worker, str(error)))
+                continue
+            record = self._record(wanted, process)
+            logger.info("worker %d: process %d has started", record.slot, record.pid, extra=fields_of(record))
+            self.tell(decisions.Forked(wanted.worker))
+
+    def _fork(self, wanted: decisions.Fork) -> Process:
+        """A template process takes this over, where there is one."""
+        worker = Worker(
+            id=wanted.slot,
+            generation=wanted.generation,
+            sockets=self.listeners.sockets_of(wanted.slot),
+            options=self.options,
+            ssl=self._context_of(wanted.generation),
+        )
+        keep = {*self._outer_descriptors, *(sock.fileno() for sock in worker.sockets)}
+        return fork_process(lambda channel: run_worker(worker, channel, self._serve), keep)
+
+    def _context_of(self, generation: int) -> ssl_module.SSLContext | None:
+        """One for all workers of a generation: TLS sessions go on with any of them. OSError if it does not load."""
+        if generation not in self._contexts:
+            self._contexts[generation] = self.options.ssl_context()
+            for old in [one for one in self._contexts if one < generation - 1]:
+                del self._contexts[old]
+        return self._contexts[generation]
+
+    def _record(self, wanted: decisions.Fork, process: Process) -> WorkerRecord:
+        number = wanted.worker
+        channel = Channel(
+            self.loop, process.channel, lambda message, data: self._on_channel(number, message, data), do_nothing
+        )
+        record = WorkerRecord(number, wanted.slot, wanted.generation, process, channel, self.loop.time())
+        self.records[number] = record
+        if process.pidfd is not None:
+            self.loop.add_reader(process.pidfd, self._on_exit, record)
+        return record
+
+    # ---- what the supervisor hears ----------------------------------------------------------------------------------
+
+    def tell(self, event: decisions.Event) -> None:
+        """Hand the supervisor an event, and do what it says. An event that comes meanwhile is handled after it."""
+        self._events.append(event)
+        if self._is_handling:
+            return
+        self._is_handling = True
+        try:
+            while self._events:
+                self._carry_out(self._supervisor.handle(self._events.popleft(), self.loop.time()))
+        finally:
+            self._is_handling = False
+        self._note_start()
+        self._set_timer()
+
+    def _note_start(self) -> None:
+        if self._supervisor.has_started and not self._was_serving:
+            self._was_serving = True
+            logger.info("serving on %s with %d workers", ", ".join(self.listeners.addresses()), self._size)
+            self._tell_manager(self._notifier.ready)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._supervisor.next_deadline()
+        if deadline is not None and not self._is_over:
+            self._timer = self.loop.call_at(deadline, self.tell, decisions.TimePassed())
+
+    def _on_channel(self, number: int, message: Message, data: bytes) -> None:
+        record = self.records[number]
+        match message.get("kind"):
+            case "ready":
+                logger.info(
+                    "worker %d: ready after %.2f s", record.slot, self.loop.time() - record.began,
+                    extra=fields_of(record),
+                )  # fmt: skip
+                self.tell(decisions.Ready(number))
+            case "failed":
+                record.failure, record.detail = str(message["reason"]), str(message["detail"])
+            case "message" if self.on_message is not None:
+                self.on_message(record, message["message"])
+
+    def _has_no_pidfd(self) -> bool:
+        return not hasattr(os, "pidfd_open")
+
+    def _reap_all(self) -> None:
+        for record in list(self.records.values()):
+            self._on_exit(record)
+
+    def _on_exit(self, record: WorkerRecord) -> None:
+        """A worker may have ended."""
+        if record.process.pidfd is not None:
+            self.loop.remove_reader(record.process.pidfd)
+        how = record.process.reap()
+        if how is None:
+            if record.process.pidfd is not None:
+                self.loop.add_reader(record.process.pidfd, self._on_exit, record)
+            return
+        unsent = record.channel.unsent
+        record.channel.read_rest()
+        del self.records[record.number]
+        if record.failure is not None:
+            how = f"failed: {record.failure}"
+            self._detail = record.detail
+        if unsent:
+            logger.warning("worker %d: %d messages to it are lost", record.slot, unsent, extra=fields_of(record))
+        self._log_exit(record, how)
+        if self.on_exit is not None:
+            self.on_exit(record, how)
+        self.tell(decisions.Exited(record.number, how))
+
+    def _log_exit(self, record: WorkerRecord, how: str) -> None:
+        worker = self._supervisor.workers.get(record.number)
+        is_expected = worker is None or worker.leaves
+        level = logging.INFO if is_expected else logging.ERROR
+        logger.log(level, "worker %d: process %d %s", record.slot, record.pid, how, extra=fields_of(record))
+
+    # ---- what the supervisor says -----------------------------------------------------------------------------------
+
+    def _carry_out(self, actions: list[decisions.Action]) -> None:
+        for action in actions:
+            match action:
+                case decisions.Fork():
+                    self._forks.append(action)
+                    self.loop.stop()
+                case decisions.Drain(number):
+                    self._drain(self.records[number])
+                case decisions.Kill(number, is_abort):
+                    self.records[number].process.signal(signal.SIGABRT if is_abort else signal.SIGKILL)
+                case decisions.WriteStack(number):
+                    self._write_stack(self.records[number])
+                case decisions.CloseListeners():
+                    self.listeners.close()
+                    self._tell_manager(self._notifier.stopping)
+                case decisions.ReloadEnded(failure):
+                    self._on_reload_ended(failure)
+                case decisions.Exit(status, reason):
+                    self._status = self._status or status
+                    self._reason = reason
+                    self._is_over = True
+                    self.loop.stop()
+
+    def _drain(self, record: WorkerRecord) -> None:
+        try:
+            record.channel.send({"kind": "drain", "is_last": self._supervisor.is_stopping})
+        except (ChannelFull, ConnectionError):  # it does not read, or is about to exit
+            record.process.signal(signal.SIGTERM)
+
+    def _write_stack(self, record: WorkerRecord) -> None:
+        """Have the stack of a blocked worker written to the log."""
+
+    def _on_reload_ended(self, failure: str | None) -> None:
+        if failure is None:
+            logger.info("reloaded: all workers are of generation %d", self._supervisor.generation)
+        else:
+            logger.error("reload failed, the old workers serve on: %s", failure)
+        waiting, self._reloads, self._next_reloads = self._reloads, self._next_reloads, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(failure)
+        self._tell_manager(self._notifier.ready)
+
+    def _tell_manager(self, tell: Callable[[], object]) -> None:
+        with contextlib.suppress(OSError):  # gone or full: it will ask again, or not
+            tell()
+
+    # ---- commands ---------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Drain all workers, then end. Again: at once."""
+        logger.info("stopping" if not self._supervisor.is_stopping else "stopping at once")
+        self.tell(decisions.StopAsked())
+
+    async def reload(self) -> None:
+        """Replace each worker by one with the code of now. ClusterError, with the reason, if that fails; then the old
+        ones serve on."""
+        waiter = self.loop.create_future()
+        (self._next_reloads if self._supervisor.is_reloading else self._reloads).append(waiter)
+        self.begin_reload()
+        failure = await waiter
+        if failure is not None:
+            raise ClusterError(f"reload failed, the old workers serve on: {failure}", self._detail)
+
+    def begin_reload(self) -> None:
+        self._tell_manager(self._notifier.reloading)
+        self.tell(decisions.ReloadAsked())
+
+    def scale(self, workers: int) -> None:
+        """Have that many workers. ValueError for a number that is none of workers."""
+        self.tell(decisions.ScaleAsked(workers))
+
+
+def fields_of(record: WorkerRecord) -> dict[str, Any]:
+    """For logs that are read by programs."""
+    return {"slot": record.slot, "worker_pid": record.pid, "generation": record.generation}
+
+
+def do_nothing() -> None:
+    """The end of a channel says nothing new: the descriptor of the process does."""

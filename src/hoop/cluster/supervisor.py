@@ -1,0 +1,457 @@
+"""What a cluster's master decides: events in, actions out. It forks nothing, reads no clock and knows no file.
+
+A slot is a place for a worker, 0 to N-1; a worker is one process in a slot, from its fork to its exit:
+
+    STARTING --ready--> SERVING --asked--> DRAINING --exit--> gone
+    STARTING --start_timeout, stop--> KILLED --exit--> gone
+    SERVING --blocked--> BLOCKED (its stack is being written) --abort_after--> ABORTED --kill_after--> KILLED
+    DRAINING --drain deadline--> KILLED
+
+A slot has at most one worker that serves and one that is to follow it. Three rules hold for every change:
+
+1. The first start fails fast: a worker that dies, or is not ready in time, before all slots have served ends the
+   cluster with status 1.
+2. A reload keeps the old worker until the new one is ready. If a new one fails, the reload ends, what serves goes on.
+3. A later death is mended at once, then after growing delays; no other slot suffers.
+
+One slot at a time is reloaded or recycled (`parallel` at a time, if the user is impatient).
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# ---- events ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Forked:
+    """The worker that a Fork asked for runs."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class ForkFailed:
+    """fork(2) found no memory or no process number."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has said ready()."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The worker is gone; how, in words for people."""
+
+    worker: int
+    how: str
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """The worker's loop has not turned for blocked_timeout."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class Worn:
+    """The worker has reached a limit of its life: connections, memory, age."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReloadAsked:
+    """By a signal or the control socket. A second one during a reload is kept, a third is the same as the second."""
+
+
+@dataclass(frozen=True)
+class ScaleAsked:
+    workers: int
+
+
+@dataclass(frozen=True)
+class StopAsked:
+    """Once: drain. Again: at once."""
+
+
+@dataclass(frozen=True)
+class TimePassed:
+    """It is next_deadline() or later."""
+
+
+Event = Forked | ForkFailed | Ready | Exited | Blocked | Worn | ReloadAsked | ScaleAsked | StopAsked | TimePassed
+
+# ---- actions --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Make a worker; the answer is Forked or ForkFailed."""
+
+    worker: int
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Have the worker accept no more, finish what it has begun, and end."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class WriteStack:
+    """Have the stack of a blocked worker written to the log."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    """With SIGABRT first, for a core, where is_abort; else SIGKILL."""
+
+    worker: int
+    is_abort: bool = False
+
+
+@dataclass(frozen=True)
+class CloseListeners:
+    """The cluster stops: close the master's listening sockets. Clients are refused when workers have closed theirs."""
+
+
+@dataclass(frozen=True)
+class ReloadEnded:
+    """How; None: every slot serves the new generation."""
+
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Exit:
+    """Nothing is left to supervise."""
+
+    status: int
+    reason: str | None
+
+
+Action = Fork | Drain | WriteStack | Kill | CloseListeners | ReloadEnded | Exit
+
+# ---- the state ------------------------------------------------------------------------------------------------------
+
+
+class Stage(enum.Enum):
+    """Of a worker's life."""
+
+    FORKING = "forking"
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    BLOCKED = "blocked"
+    ABORTED = "aborted"
+    KILLED = "killed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds."""
+
+    start_timeout: float = 60.0
+    drain_timeout: float | None = 35.0  # hoop.Drain's delay and timeout, and a little; None: never
+    abort_after: float = 1.0  # from the wish for a stack to SIGABRT
+    kill_after: float = 2.0  # from SIGABRT to SIGKILL
+    first_delay: float = 0.1  # before the second restart in a row
+    longest_delay: float = 30.0
+    calm: float = 60.0  # a worker that lived so long makes its slot's record clean
+
+
+@dataclass
+class Worker:
+    number: int  # never used twice
+    slot: int
+    generation: int
+    stage: Stage
+    since: float  # in this stage
+    deadline: float | None  # of this stage
+    follows: bool  # it is to take the place of another worker; its death is no loss to its slot
+    leaves: bool = False  # it was asked to end: its exit is no death
+    death: str | None = None  # why it was killed
+
+
+@dataclass
+class Slot:
+    number: int
+    deaths: int = 0  # in a row
+    restart_at: float | None = None  # a worker is missing until then
+    worn: str | None = None  # why its worker is to be followed by another one
+
+
+class Supervisor:
+    """handle() each event, do what it returns in that order, and hand it TimePassed at next_deadline()."""
+
+    def __init__(
+        self, size: int, *, times: Times | None = None, parallel: int = 1, jitter: random.Random | None = None
+    ) -> None:
+        self.times = times or Times()
+        self.parallel = parallel
+        self.workers: dict[int, Worker] = {}
+        self.slots = [Slot(number) for number in range(size)]
+        self.generation = 0
+        self.has_started = False  # every slot has served
+        self.is_stopping = False
+        self.is_over = False
+        self.is_reloading = False
+        self.is_reload_wanted = False  # another one, after this
+        self.failure: str | None = None  # of the first start
+        self._jitter = jitter or random.Random()
+        self._last_number = 0
+
+    # ---- for the shell ----------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Action]:
+        """The first workers."""
+        return [self._fork(slot, now) for slot in self.slots]
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What follows from event. What comes of workers that are gone is stale: nothing follows from it."""
+        if self.is_over:
+            return []
+        return [*self._on_event(event, now), *self._on_time(now), *self._go_on(now)]
+
+    def next_deadline(self) -> float | None:
+        """When to come with TimePassed; None: nothing waits for time."""
+        deadlines = [worker.deadline for worker in self.workers.values()] + [slot.restart_at for slot in self.slots]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    # ---- events -----------------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event, now: float) -> Iterator[Action]:
+        match event:
+            case StopAsked():
+                yield from self._stop(now)
+            case ReloadAsked():
+                self.is_reload_wanted = True
+            case ScaleAsked(count):
+                yield from self._scale(count, now)
+            case TimePassed():
+                pass
+            case _:
+                worker = self.workers.get(event.worker)
+                if worker is not None:
+                    yield from self._on_worker(worker, event, now)
+
+    def _on_worker(self, worker: Worker, event: Event, now: float) -> Iterator[Action]:
+        match event:
+            case Forked() if worker.stage is Stage.FORKING:
+                self._enter(worker, Stage.STARTING, now, self.times.start_timeout)
+                if worker.leaves:  # the cluster has changed its mind meanwhile
+                    yield self._kill(worker, now, None)
+            case ForkFailed(reason=reason) if worker.stage is Stage.FORKING:
+                yield from self._on_gone(worker, f"fork failed: {reason}", now)
+            case Ready() if worker.stage is Stage.STARTING:
+                yield from self._on_ready(worker, now)
+            case Exited(how=how) if worker.stage is not Stage.FORKING:
+                yield from self._on_gone(worker, worker.death or how, now)
+            case Blocked() if worker.stage is Stage.SERVING:
+                self._enter(worker, Stage.BLOCKED, now, self.times.abort_after)
+                yield WriteStack(worker.number)
+            case Worn(reason=reason) if worker.stage is Stage.SERVING and self.slots[worker.slot].worn is None:
+                self.slots[worker.slot].worn = reason
+
+    def _on_ready(self, worker: Worker, now: float) -> Iterator[Action]:
+        """It serves: who served in its slot before may go."""
+        self._enter(worker, Stage.SERVING, now, None)
+        worker.follows = False
+        self.slots[worker.slot].worn = None
+        for other in self._of_slot(worker.slot):
+            if other is not worker:
+                yield from self._let_go(other, now)
+        self.has_started = self.has_started or all(self._server_of(slot) is not None for slot in self.slots)
+
+    def _on_gone(self, worker: Worker, how: str, now: float) -> Iterator[Action]:
+        """The process has ended, or was never made."""
+        del self.workers[worker.number]
+        if worker.leaves:
+            return
+        reason = f"worker {worker.slot} {how}"
+        if not self.has_started:
+            self.failure = reason
+            yield from self._stop(now)
+            return
+        if worker.follows:
+            self.slots[worker.slot].worn = None  # it may show again that it is worn
+        else:
+            self._restart_later(self.slots[worker.slot], worker, now)
+        if self.is_reloading and worker.stage in UNPROVEN and worker.generation == self.generation:
+            yield from self._end_reload(reason, now)
+
+    def _restart_later(self, slot: Slot, worker: Worker, now: float) -> None:
+        """Have a worker made for one that died: at once for the first, then after growing delays."""
+        if worker.stage is Stage.SERVING and now - worker.since >= self.times.calm:
+            slot.deaths = 0
+        slot.deaths += 1
+        for successor in self._of_slot(slot.number):
+            if successor.follows and not successor.leaves:
+                successor.follows = False  # it comes in time
+                return
+        delay = 0.0
+        if slot.deaths > 1:
+            delay = min(self.times.first_delay * 2.0 ** min(slot.deaths - 2, 30), self.times.longest_delay)
+        slot.restart_at = now + delay * self._jitter.uniform(0.8, 1.2)
+
+    # ---- what time brings -------------------------------------------------------------------------------------------
+
+    def _on_time(self, now: float) -> Iterator[Action]:
+        for worker in list(self.workers.values()):
+            if worker.deadline is None or now < worker.deadline:
+                continue
+            match worker.stage:
+                case Stage.STARTING:
+                    yield self._kill(worker, now, f"was not ready within {self.times.start_timeout:g} s")
+                case Stage.BLOCKED:
+                    worker.death = "was blocked"
+                    self._enter(worker, Stage.ABORTED, now, self.times.kill_after)
+                    yield Kill(worker.number, is_abort=True)
+                case _:  # draining or aborted
+                    yield self._kill(worker, now, worker.death)
+        for slot in self.slots:
+            if slot.restart_at is not None and now >= slot.restart_at:
+                slot.restart_at = None
+                yield self._fork(slot, now)
+
+    # ---- reload, recycling ------------------------------------------------------------------------------------------
+
+    def _go_on(self, now: float) -> Iterator[Action]:
+        """Begin and go on with what is done one slot at a time; and end when nothing is left."""
+        if self.is_stopping:
+            if not self.workers:
+                self.is_over = True
+                yield Exit(0 if self.failure is None else 1, self.failure)
+            return
+        if not self.has_started:
+            return
+        if self.is_reload_wanted and not self.is_reloading:
+            self.is_reload_wanted = False
+            self.is_reloading = True
+            self.generation += 1
+        for slot in self.slots:
+            if sum(worker.follows and not worker.leaves for worker in self.workers.values()) >= self.parallel:
+                return
+            if self._wants_successor(slot):
+                yield self._fork(slot, now)
+        if self.is_reloading and not any(self._is_stale(slot) for slot in self.slots):
+            yield from self._end_reload(None, now)
+            yield from self._go_on(now)  # perhaps another one
+
+    def _wants_successor(self, slot: Slot) -> bool:
+        if any(worker.stage in (Stage.FORKING, Stage.STARTING) for worker in self._of_slot(slot.number)):
+            return False
+        server = self._server_of(slot)
+        return server is not None and (slot.worn is not None or (self.is_reloading and self._is_stale(slot)))
+
+    def _is_stale(self, slot: Slot) -> bool:
+        """Whether the new generation does not serve there yet."""
+        server = self._server_of(slot)
+        return server is None or server.generation != self.generation
+
+    def _end_reload(self, failure: str | None, now: float) -> Iterator[Action]:
+        self.is_reloading = False
+        yield ReloadEnded(failure)
+        if failure is not None:
+            for worker in list(self.workers.values()):
+                if worker.follows and not worker.leaves and self.slots[worker.slot].worn is None:
+                    yield from self._let_go(worker, now)
+
+    # ---- size and end -----------------------------------------------------------------------------------------------
+
+    def _scale(self, count: int, now: float) -> Iterator[Action]:
+        if count < 1:
+            raise ValueError(f"a cluster has at least one worker, not {count}")
+        if self.is_stopping:
+            return
+        for slot in self.slots[count:]:
+            for worker in self._of_slot(slot.number):
+                yield from self._let_go(worker, now)
+        del self.slots[count:]
+        for number in range(len(self.slots), count):
+            self.slots.append(Slot(number))
+            yield self._fork(self.slots[-1], now)
+
+    def _stop(self, now: float) -> Iterator[Action]:
+        """Drain all; asked again, kill all."""
+        is_again = self.is_stopping
+        self.is_stopping = True
+        if self.is_reloading:
+            self.is_reloading = False
+            yield ReloadEnded("the cluster stops")
+        self.is_reload_wanted = False
+        if not is_again:
+            yield CloseListeners()
+        for slot in self.slots:
+            slot.restart_at = None
+        for worker in list(self.workers.values()):
+            if not is_again:
+                yield from self._let_go(worker, now)
+            elif worker.stage not in (Stage.FORKING, Stage.KILLED):
+                yield self._kill(worker, now, None)
+
+    # ---- workers ----------------------------------------------------------------------------------------------------
+
+    def _fork(self, slot: Slot, now: float) -> Fork:
+        self._last_number += 1
+        follows = self._server_of(slot) is not None
+        worker = Worker(self._last_number, slot.number, self.generation, Stage.FORKING, now, None, follows)
+        self.workers[worker.number] = worker
+        return Fork(worker.number, worker.slot, worker.generation)
+
+    def _let_go(self, worker: Worker, now: float) -> Iterator[Action]:
+        """End a worker that is not wanted any more: in peace if it serves."""
+        if worker.leaves and worker.stage is not Stage.FORKING:
+            return
+        worker.leaves = True
+        match worker.stage:
+            case Stage.FORKING:
+                pass  # killed when it is there
+            case Stage.SERVING:
+                self._enter(worker, Stage.DRAINING, now, self.times.drain_timeout)
+                yield Drain(worker.number)
+            case Stage.STARTING | Stage.BLOCKED:
+                yield self._kill(worker, now, None)
+            case _:
+                pass  # it ends already
+
+    def _kill(self, worker: Worker, now: float, why: str | None) -> Kill:
+        worker.death = why
+        self._enter(worker, Stage.KILLED, now, None)
+        return Kill(worker.number)
+
+    def _enter(self, worker: Worker, stage: Stage, now: float, timeout: float | None) -> None:
+        worker.stage = stage
+        worker.since = now
+        worker.deadline = None if timeout is None else now + timeout
+
+    def _of_slot(self, number: int) -> list[Worker]:
+        return [worker for worker in self.workers.values() if worker.slot == number]
+
+    def _server_of(self, slot: Slot) -> Worker | None:
+        """The worker that serves there."""
+        for worker in self._of_slot(slot.number):
+            if worker.stage in (Stage.SERVING, Stage.BLOCKED) and not worker.leaves:
+                return worker
+        return None
+
+
+UNPROVEN = (Stage.FORKING, Stage.STARTING, Stage.KILLED)  # a worker that was killed for blocking was ABORTED before

@@ -1,0 +1,217 @@
+"""A worker process: what it is to the application that runs in it, and what it does with the master's wishes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl as ssl_module
+import traceback
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import hoop
+from hoop.cluster.channel import Channel, Message
+from hoop.cluster.options import Options
+from hoop.cluster.spawn import EXIT_FAILED
+from hoop.drain import Drain
+
+EXIT_ORPHANED = 3  # the master is gone
+FLUSH_S = 1.0  # for the last messages of a worker that ends
+LONGEST_DETAIL = 1 << 16  # characters of a traceback that the master is told
+OF_THE_MASTER = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH")
+
+logger = logging.getLogger("hoop.cluster")
+
+current: Worker | None = None  # the worker that this process is: a process is none, or one to its end
+
+
+@dataclass
+class Worker:
+    """One process of a cluster: hoop.cluster.worker in the application that runs in it."""
+
+    id: int  # the slot, 0 to N-1: stays when the process is replaced
+    generation: int  # reloads before it was made
+    sockets: Sequence[socket.socket]  # listening: to be given to servers, which close this process's copies
+    options: Options
+    ssl: ssl_module.SSLContext | None = None  # for servers on all of them: older than the process, see Options
+    on_message: Callable[[Any], object] | None = None  # for messages of the master, in the loop; set it at will
+    requests: int = 0  # that count_request() has counted
+    _channel: Channel | None = field(default=None, repr=False)
+    _is_ready: bool = field(default=False, repr=False)
+    _on_ready: Callable[[], object] | None = field(default=None, repr=False)
+
+    # ---- for the application ----------------------------------------------------------------------------------------
+
+    def ready(self) -> None:
+        """Clients are answered from now on: the master may end the worker before this one. Idempotent."""
+        if not self._is_ready:
+            self._is_ready = True
+            if self._on_ready is not None:
+                self._on_ready()
+            self._tell({"kind": "ready"})
+
+    def send(self, message: Any) -> None:
+        """Send a message, anything that JSON has, to the master: see Cluster.on_message. Errors as Channel.send()."""
+        self._tell({"kind": "message", "message": message})
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker is on its way out. To wait for that: await hoop.draining()."""
+        return hoop.is_draining()
+
+    # ---- for the servers that run it --------------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        return self.options.backlog
+
+    @property
+    def drain(self) -> Drain:
+        """How the worker will end."""
+        return self.options.drain
+
+    @property
+    def start_timeout(self) -> float:
+        """Seconds until the worker must be ready."""
+        return self.options.start_timeout
+
+    @property
+    def access_log(self) -> bool:
+        return self.options.access_log
+
+    def count_request(self) -> None:
+        """The application has begun to answer one more request."""
+        self.requests += 1
+
+    def _tell(self, message: Message) -> None:
+        if self._channel is None:
+            raise ConnectionError("the worker is not connected to its master")
+        self._channel.send(message)
+
+
+class Life:
+    """The course of a worker: start, serve until it is to end, drain, end."""
+
+    def __init__(self, worker: Worker, application: asyncio.Task[None], channel: socket.socket) -> None:
+        self._loop: Any = asyncio.get_running_loop()
+        self._worker = worker
+        self._application = application
+        self._draining: asyncio.Task[None] | None = None
+        self.is_orphaned = False
+        self.channel = Channel(self._loop, channel, self._on_message, self._on_master_gone)
+        worker._channel = self.channel
+        worker._on_ready = self._on_ready
+
+    def _on_ready(self) -> None:
+        self._loop.add_signal_handler(signal.SIGTERM, self.end, True)
+
+    def _on_message(self, message: Message, data: bytes) -> None:
+        match message["kind"]:
+            case "drain":
+                self.end(message["is_last"])
+            case "ping":
+                self.channel.send({"kind": "pong"})
+            case "message" if self._worker.on_message is not None:
+                self._worker.on_message(message["message"])
+
+    def _on_master_gone(self) -> None:
+        self.is_orphaned = True
+        logger.warning("the master is gone: the worker drains and ends")
+        self.end(True)
+
+    def end(self, is_last: bool) -> None:
+        """Drain, then have the application end. Once: Ctrl-C and a service manager tell all processes of a group.
+
+        is_last: no other worker takes over, so that balancers must see it before anything is refused (Drain.delay).
+        """
+        if self._draining is None:
+            course = self._worker.drain if is_last else replace(self._worker.drain, delay=0)
+            self._draining = self._loop.create_task(self._drain(course))
+
+    async def _drain(self, course: Drain) -> None:
+        if not self._loop.is_draining():  # else the application has done it
+            await self._loop.drain(course)
+        self._application.cancel()
+
+    async def outcome(self) -> BaseException | None:
+        """Wait for the end of the application; what it has failed with."""
+        await asyncio.wait((self._application,))
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.wait((self._draining,))
+            if not self._draining.cancelled():
+                self._draining.result()
+        if self._application.cancelled():
+            return None if self._draining is not None else asyncio.CancelledError("the application was cancelled")
+        return self._application.exception()
+
+
+async def live(worker: Worker, channel: socket.socket, run: Callable[[Worker], Coroutine[Any, Any, None]]) -> int:
+    """Run the application until it ends, or until the worker is to end; the exit status."""
+    loop: Any = asyncio.get_running_loop()
+    loop.server_defaults.limits = worker.options.limits
+    loop.server_defaults.proxy_protocol = worker.options.proxy_protocol
+    life = Life(worker, loop.create_task(run(worker)), channel)
+    failure = await life.outcome()
+    if failure is not None and not (isinstance(failure, SystemExit) and not failure.code):
+        tell_failure(life.channel, failure)
+    lost = life.channel.flush(FLUSH_S)
+    if lost and not life.is_orphaned:
+        logger.warning("%d messages to the master are lost", lost)
+    if failure is not None:
+        return status_of(failure)
+    return EXIT_ORPHANED if life.is_orphaned else 0
+
+
+def tell_failure(channel: Channel, failure: BaseException) -> None:
+    """To the log, and to the master, whose user may wait for a reload."""
+    detail = getattr(failure, "detail", None) or "".join(traceback.format_exception(failure))
+    reason = str(failure) if hasattr(failure, "detail") else traceback.format_exception_only(failure)[-1].strip()
+    logger.error("the application failed: %s\n%s", reason, detail.rstrip())
+    with contextlib.suppress(ConnectionError):
+        channel.send({"kind": "failed", "reason": reason[:LONGEST_DETAIL], "detail": detail[-LONGEST_DETAIL:]})
+
+
+def status_of(failure: BaseException) -> int:
+    if isinstance(failure, SystemExit):
+        return failure.code if isinstance(failure.code, int) else EXIT_FAILED if failure.code else 0
+    return EXIT_FAILED
+
+
+def run_worker(worker: Worker, channel: socket.socket, run: Callable[[Worker], Coroutine[Any, Any, None]]) -> int:
+    """The whole of a worker process, after its fork; the exit status. run(worker) loads and serves the application."""
+    global current  # noqa: PLW0603
+    current = worker
+    os.environ.update(worker.options.env or {})
+    ignore_signals_of_the_master()
+    with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
+        return runner.run(live(worker, channel, run))
+
+
+def ignore_signals_of_the_master() -> None:
+    """Ctrl-C goes to all processes of the terminal, `pkill -HUP` to all of a name: the master tells its workers.
+
+    Handlers that do nothing, since ignored signals would stay so in programs that the application starts. In processes
+    that it forks the defaults hold: SIGTERM ends them, though the worker itself drains.
+    """
+    numbers = [getattr(signal, name) for name in OF_THE_MASTER if hasattr(signal, name)]
+    for number in numbers:
+        signal.signal(number, do_nothing)
+    worker_pid = os.getpid()
+
+    def restore_defaults() -> None:
+        if os.getppid() == worker_pid:
+            for number in (*numbers, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    os.register_at_fork(after_in_child=restore_defaults)
+
+
+def do_nothing(number: int, frame: Any) -> None:
+    pass
