@@ -69,6 +69,16 @@ def test_server_without_connections_is_gone_at_once(kind: str) -> None:
 
 
 @every_kind
+def test_whoever_waits_for_a_drained_server_goes_on(kind: str) -> None:
+    async def main(clock: Clock) -> None:
+        async with serving(kind, None) as served:
+            await served.server.drain()
+            await asyncio.wait_for(served.server.wait_closed(), DEADLINE_S)
+
+    run_with_clock(main)
+
+
+@every_kind
 def test_d1_request_on_a_fresh_connection_is_answered(kind: str) -> None:
     async def main(clock: Clock) -> None:
         async with serving(kind, None) as served:

@@ -178,14 +178,13 @@ class Server(asyncio.AbstractServer):
 
     def close(self) -> None:
         """Stop accepting and close the listening sockets; open connections go on. Idempotent."""
-        was_open = self._sockets is not None
         self._close_sockets()
         forever = self._serving_forever
         if forever is not None and not forever.done():
             forever.cancel()
             self._serving_forever = None
-        if was_open and self._active_count == 0:
-            self._wake_waiters()
+        if self._active_count == 0:
+            self._wake_waiters()  # a drain may have closed the sockets before
 
     def _close_sockets(self) -> None:
         """Refuse clients from now on. serve_forever() goes on as long as a drain has connections to wait for."""
