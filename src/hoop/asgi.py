@@ -54,7 +54,10 @@ class Lifecycle:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of ASGI's."""
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, self._watching_start(send))
+            try:
+                await self._app(scope, receive, self._watching_start(send))
+            finally:
+                self._is_up = True  # what knows no lifespans raises at once, and the server goes on
             return
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
             if scope["path"] == self._livez:
