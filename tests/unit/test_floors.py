@@ -41,6 +41,7 @@ AREAS: Floors = (
     ("fs", "dns", "crypto", "compress"),
     ("__init__",),
     ("asgi",),
+    ("adapters",),
     ("cluster",),
 )
 FLOORS_IN: dict[str, Floors] = {
@@ -77,6 +78,11 @@ FLOORS_IN: dict[str, Floors] = {
     "names": (("address_info",), ("name_jobs",), ("name_history",)),
     "files": (("file_jobs", "cancellation", "lines_ahead"), ("file_object",), ("temporary_files",)),
     "handles": (("udp_socket", "socket"),),
+    "adapters": (
+        ("target", "end"),
+        ("asgi_application", "serving"),
+        ("main", "protocol", "uvicorn", "hypercorn", "aiohttp"),
+    ),
     "loop_methods": (
         ("calls", "signal_pipe", "race"),
         ("base_loop",),

@@ -1,0 +1,158 @@
+"""An ASGI application as workers serve it: its start is watched, its requests are counted, and it ends well."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hoop.adapters.target import TargetError, application_traceback, in_a_line, is_asgi_2
+from hoop.asgi import Application, Lifecycle, Message, Receive, Scope, Send
+
+LIVEZ, READYZ = "/livez", "/readyz"
+NOT_FOUND = 404
+FAILED = {"type": "lifespan.startup.failed", "message": ""}  # the adapter tells why
+
+
+class ServedApplication(Lifecycle):
+    """The application, ASGI 2 or 3, around which a server may not notice what a worker must know.
+
+    failure: why it has not started, once its lifespan has failed, or has taken longer than start_timeout seconds. An
+    exception before the application has taken `lifespan.startup` means that it knows no lifespans, as ASGI says; one
+    that comes later is a failed start, though ASGI would have the server go on.
+
+    A request for /livez or /readyz reaches the application; only where that answers 404, the answer is Lifecycle's.
+    While the loop drains, /readyz is answered 503 in any case.
+    """
+
+    def __init__(self, app: Any, *, start_timeout: float | None = None, on_request: Callable[[], object]) -> None:
+        self._application: Application = from_asgi_2(app) if is_asgi_2(app) else app
+        super().__init__(self._application, livez=None, readyz=None)
+        self._start_timeout = start_timeout
+        self._on_request = on_request
+        self.failure: TargetError | None = None
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """What to await; no coroutine of its own, which would cost each request one more."""
+        if scope["type"] == "lifespan":
+            return self._live(scope, receive, send)
+        self._on_request()
+        if scope["type"] == "http" and scope["path"] in (LIVEZ, READYZ) and scope["method"] in ("GET", "HEAD"):
+            return self._health(scope, receive, send)
+        return super().__call__(scope, receive, send)
+
+    # ---- health -----------------------------------------------------------------------------------------------------
+
+    async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_good = scope["path"] == LIVEZ or self.is_ready
+        if not is_good:
+            await self._answer(send, False)
+            return
+        is_missing = False
+
+        async def unless_missing(message: Message) -> None:
+            nonlocal is_missing
+            if message["type"] == "http.response.start" and message["status"] == NOT_FOUND:
+                is_missing = True
+            if not is_missing:
+                await send(message)
+
+        await super().__call__(scope, receive, unless_missing)
+        if is_missing:
+            await self._answer(send, True)
+
+    # ---- lifespan ---------------------------------------------------------------------------------------------------
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        course = LifespanStart(self._start_timeout)
+        try:
+            await super().__call__(scope, course.receiving(receive), course.sending(send))
+        except asyncio.CancelledError:
+            if course.overtime is None:
+                raise
+            self.failure = course.overtime
+            await send(FAILED)
+        except Exception as error:
+            if not course.is_starting:
+                raise
+            reason = in_a_line(error)
+            self.failure = TargetError(f"the application failed to start: {reason}", application_traceback(error))
+            await send(FAILED)
+        finally:
+            course.close()
+            if self.failure is None and course.refusal is not None:
+                self.failure = course.refusal
+
+
+class LifespanStart:
+    """What passes between a server and the lifespan of an application until that has started."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self.is_starting = False
+        self.overtime: TargetError | None = None
+        self.refusal: TargetError | None = None
+        self._timeout = timeout
+        self._timer: asyncio.TimerHandle | None = None
+
+    def receiving(self, receive: Receive) -> Receive:
+        async def received() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.is_starting = True
+                task = asyncio.current_task()
+                if self._timeout is not None and task is not None:
+                    self._timer = asyncio.get_running_loop().call_later(self._timeout, self._end, task)
+            return message
+
+        return received
+
+    def sending(self, send: Send) -> Send:
+        async def sent(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self.is_starting = False
+                self.close()
+            elif message["type"] == "lifespan.startup.failed":
+                self.close()
+                self.refusal = refused_start(message.get("message", ""))
+            await send(message)
+
+        return sent
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        text = f"the application did not start: its lifespan was not through after {self._timeout:g} s"
+        self.overtime = TargetError(text, "".join(["It waits here:\n", *traceback.format_list(awaiting_stack(task))]))
+        task.cancel()
+
+    def close(self) -> None:
+        """No time limit any more. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def awaiting_stack(task: asyncio.Task[Any]) -> traceback.StackSummary:
+    """Where the task waits, outermost first, from the application's first frame on; Task.get_stack() has one only."""
+    frames = []
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is not None:
+            frames.append((frame, frame.f_lineno))
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    own = [number for number, (frame, _) in enumerate(frames) if frame.f_code.co_filename == __file__]
+    return traceback.StackSummary.extract(frames[own[-1] + 1 :] if own else frames)
+
+
+def refused_start(message: str) -> TargetError:
+    """Frameworks send the traceback as the message; its last line says what it was."""
+    lines = message.strip().splitlines()
+    reason = lines[-1].strip() if lines else "it gave no reason"
+    return TargetError(f"the application failed to start: {reason}", message if len(lines) > 1 else None)
+
+
+def from_asgi_2(app: Callable[[Scope], Callable[[Receive, Send], Awaitable[None]]]) -> Application:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope)(receive, send)
+
+    return application
