@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from bench.build import BENCH, program
 from bench.loops import C_SERVER, NODE
 from bench.measure import Cores
-from bench.processes import CRASH_GRACE_S, START_LIMIT_S, Child, ChildFailed, run_client, running
+from bench.processes import CRASH_GRACE_S, START_LIMIT_S, ChildFailed, run_client, running
 from bench.progress import Display, Steps, bar
 from bench.report import name_of
 from bench.results import Sample, Series, WorkloadResult, median
@@ -76,15 +76,16 @@ def measure_once(workload: Workload, contender: str, timing: Timing, cores: Core
         except ChildFailed as failure:
             raise ChildFailed(f"server: {failure}") from None
         try:
-            return load(workload, server, port, timing, cores)
+            return load(workload, server.pid, port, timing, cores)
         except ChildFailed as failure:
             ending = server.ending(CRASH_GRACE_S)
             raise ChildFailed(f"server {ending}" if ending else str(failure)) from None
 
 
-def load(workload: Workload, server: Child, port: int, timing: Timing, cores: Cores) -> Sample:
-    """One window of a client. ChildFailed, with the reason, if anything goes wrong."""
-    command = [program(workload.client), "--port", str(port), "--server-pid", str(server.pid)]
+def load(workload: Workload, pid: int, port: int, timing: Timing, cores: Cores) -> Sample:
+    """One window of a client; `pid` is the server whose CPU time counts. ChildFailed, with the reason, if anything goes
+    wrong."""
+    command = [program(workload.client), "--port", str(port), "--server-pid", str(pid)]
     command += ["--warmup", str(timing.warmup_s), "--duration", str(timing.seconds), *workload.client_arguments]
     if not cores.are_separate:
         command.append("--block")

@@ -6,7 +6,6 @@ import collections
 import contextlib
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.processes import ChildFailed, running
+from bench.serving.clients import REQUEST
 from bench.serving.servers import ANSWER_S, HOOP, ServerKind, Serving, children_of, parsed, serving
 
 RELOADS_AT_S = (1.0, 4.5, 8.0)
@@ -265,15 +265,13 @@ def _time_to_replacement(server: Serving, victim: int, workers: set[int]) -> tup
 def blocked_loop(kind: ServerKind) -> Measured:
     """One of two workers runs a handler that blocks its loop."""
     with serving(kind, WORKERS) as server, socket.create_connection(("127.0.0.1", server.port), ANSWER_S) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n")
-        answer = parsed(sock.recv(65536))
-        if answer is None:
-            raise ChildFailed(f"{kind.name} did not answer")
-        sock.sendall(b"GET /block HTTP/1.1\r\nhost: bench\r\n\r\n")
+        sock.sendall(REQUEST)
+        blocked = _whose(sock)
+        sock.sendall(REQUEST.replace(b"/", b"/block", 1))
         begun = time.monotonic()
         gone_s = replaced_s = None
         while (passed := time.monotonic() - begun) < BLOCK_WATCHED_S:
-            alive = answer[0] in children_of(server.process.pid)
+            alive = blocked in children_of(server.process.pid)
             if not alive and gone_s is None:
                 gone_s = round(passed, 1)
             if gone_s is not None and len(_answering(server)) == WORKERS:
@@ -295,8 +293,6 @@ def _answering(server: Serving) -> set[int]:
 
 def shares(kind: ServerKind) -> Measured:
     """How 2,048 connections are shared out, paced and in waves: the largest share / the mean, by number of workers."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     found: Measured = {}
     for workers in SHARE_WORKERS:
         with serving(kind, workers) as server:
@@ -305,22 +301,21 @@ def shares(kind: ServerKind) -> Measured:
 
 
 def _share(server: Serving, wave: int, pause_s: float) -> float:
-    """Open the connections, `wave` at once, keep them, and ask each whose it is."""
+    """Open the connections, `wave` at once, and ask each whose it is."""
     count: collections.Counter[int] = collections.Counter()
-    with contextlib.ExitStack() as opened:
-        for _ in range(SHARE_CONNECTIONS // wave):
-            begun = time.monotonic()
+    for _ in range(SHARE_CONNECTIONS // wave):
+        begun = time.monotonic()
+        with contextlib.ExitStack() as opened:
             connections = [opened.enter_context(socket.socket()) for _ in range(wave)]
             for sock in connections:
-                sock.settimeout(ANSWER_S)
                 sock.setblocking(False)
                 sock.connect_ex(("127.0.0.1", server.port))
             for sock in connections:
                 sock.settimeout(ANSWER_S)
-                sock.sendall(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n")
+                sock.sendall(REQUEST)
             for sock in connections:
                 count[_whose(sock)] += 1
-            time.sleep(max(0.0, begun + pause_s - time.monotonic()))
+        time.sleep(max(0.0, begun + pause_s - time.monotonic()))
     return round(max(count.values()) * server.workers / count.total(), 3)
 
 

@@ -11,6 +11,7 @@ from bench.build import TLS_FILE
 from bench.loops import LOOPS
 from bench.processes import ChildFailed
 from bench.rounds import Setting, contenders_of, measure_workload
+from bench.serving import figures as serving
 from bench.targets import sizes
 from bench.targets.figures import Figure, NotMeasured, Part, Session, figure_of_workload, figures_of_micro
 from bench.workloads import WORKLOADS, Workload
@@ -164,6 +165,7 @@ PARTS: tuple[Part, ...] = (
         repeats=True,
     ),
     *scaling.PARTS,
+    *serving.PARTS,
     Part("memory", "memory of idle connections", _starts_with("memory/"), _measure_memory, _count_memory),
     Part("imports", "importing", _starts_with("import"), _measure_imports, _count_imports),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bench import latency
 from bench.loops import C_SERVER
 from bench.micro import BENCHMARKS
+from bench.serving.figures import ALONE, CLUSTERED
 from bench.targets.figures import NODE
 from bench.targets.rows import Requirement, Row, compared, itself, row
 from bench.targets.sizes import CELLS, SizeCell
@@ -85,6 +86,12 @@ SCALING = (
     row("growth/connections", itself(1.1), metric="user_us growth"),
 )
 
+CLUSTER = (
+    *(row(name, compared(1 / 0.98, ALONE)) for name in CLUSTERED),
+    row("proxy-header/v1", itself(1000), metric="ns"),
+    *(row(f"proxy-header/{name}", itself(300), metric="ns") for name in ("v2", "v2-tlvs")),
+)
+
 IMPORTS = (
     row("import", itself(12), metric="cpu_ms"),
     row("import", itself(2), metric="mb"),
@@ -109,4 +116,4 @@ LATENCY = tuple(row(name, compared(1.0), metric="p99_us") for name in latency.al
 
 SIZES = tuple(_size_row(cell) for cell in CELLS)
 
-ROWS: tuple[Row, ...] = (*SERVERS, *SIZES, *LATENCY, *MICRO, *FILES, *MEMORY, *SCALING, *IMPORTS)
+ROWS: tuple[Row, ...] = (*SERVERS, *SIZES, *LATENCY, *MICRO, *FILES, *MEMORY, *SCALING, *CLUSTER, *IMPORTS)
