@@ -83,6 +83,10 @@
 #define HOOP_HAVE_PROCESS_VM_READV HOOP_ON_LINUX
 #endif
 
+#ifndef HOOP_HAVE_MEMFD /* memfd_create(2): memory that a descriptor names; FreeBSD's is not used */
+#define HOOP_HAVE_MEMFD HOOP_ON_LINUX
+#endif
+
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
 #ifndef HOOP_HAVE_COPY_IN_KERNEL /* copy_file_range(2), and sendfile(2) from file to file */

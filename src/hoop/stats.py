@@ -174,3 +174,43 @@ class ServerStats(Value):
     """Connections closed for what they began with: no PROXY header, or one that breaks the rules."""
     proxy_header_timeouts: int
     """Connections closed because their PROXY header did not come in time."""
+
+
+class BoardReading(Value):
+    """What a loop has last written on its place of a hoop.core.board.Board; counters are of all loops of its process.
+
+    lag, a hoop.core.board.Lags, has the times from one look for work to the next, as Metrics.lag has them.
+    """
+
+    pid: int
+    """The process whose loop was attached; 0: none yet."""
+    is_running: bool
+    """Whether the loop runs: it is inside run_forever() or the like."""
+    busy_since: float | None
+    """When the turn began that has not ended, or, if the loop does not run, since when not: on the clock of
+    time.monotonic(). None: the loop is asleep."""
+    turns: int
+    callbacks: int
+    events: int
+    polls: int
+    sleeps: int
+    busy_ns: int
+    idle_ns: int
+    accepts: int
+    """Connections accepted by all servers of the loop."""
+    connections: int
+    """Those of them that are open."""
+    requests: int
+    """As many as the application has counted."""
+    jobs: int
+    """Jobs that a pool has, or whose results have not come back yet."""
+    lag: Any
+    is_torn: bool
+    """The writer stands still, or has died, in the middle of writing: counters are of its last look or of the one
+    before."""
+
+    @property
+    def utilization(self) -> float:
+        """The busy share of the running time, from 0 to 1, up to the last look."""
+        total_ns = self.busy_ns + self.idle_ns
+        return self.busy_ns / total_ns if total_ns > 0 else 0.0

@@ -25,6 +25,7 @@ CSRC_FLOORS: Floors = (
     ("ring", "timers", "inbox", "waker", "poller", "net", "expiry", "histogram", "spin", "local_names", "openssl"),
     ("spin_before_sleep", "datagrams", "proxy_header"),
     ("pool", "meter"),
+    ("board",),
     ("fs_contents", "fs_directory", "fs_cached"),
     ("jobs_fs", "jobs_dns", "poller_epoll", "poller_kqueue", "poller_poll"),
 )
@@ -53,7 +54,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("scheduler",),
         ("reactor",),
         ("turns", "running"),
-        ("garbage", "timer", "timeouts"),
+        ("garbage", "timer", "timeouts", "board"),
     ),
     "jobs": (("crew",), ("pool",), ("default_executor", "offload")),
     "net": (

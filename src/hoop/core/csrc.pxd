@@ -221,7 +221,12 @@ cdef extern from "datagrams.h" nogil:
 cdef extern from "histogram.h" nogil:
     ctypedef struct hoop_histogram:
         uint64_t count
+        uint64_t sum_ns
         int64_t max_ns
+        uint64_t *buckets
+    enum:
+        HOOP_HISTOGRAM_BUCKETS
+    void hoop_histogram_init(hoop_histogram *histogram) noexcept
     int64_t hoop_histogram_percentile(const hoop_histogram *histogram, double percentile) noexcept
     uint64_t hoop_histogram_count_from(const hoop_histogram *histogram, int64_t value_ns) noexcept
     int64_t hoop_histogram_mean_ns(const hoop_histogram *histogram) noexcept
@@ -461,6 +466,54 @@ cdef extern from "meter.h" nogil:
     void hoop_meter_asleep(hoop_meter *meter, int64_t now_ns) noexcept
     void hoop_meter_woke(hoop_meter *meter, int64_t now_ns) noexcept
     void hoop_meter_timers_due(hoop_meter *meter, int64_t deadline_ns, int64_t now_ns) noexcept
+
+cdef extern from "board.h" nogil:
+    enum:
+        HOOP_BOARD_TURNS
+        HOOP_BOARD_CALLBACKS
+        HOOP_BOARD_EVENTS
+        HOOP_BOARD_POLLS
+        HOOP_BOARD_SLEEPS
+        HOOP_BOARD_BUSY_NS
+        HOOP_BOARD_IDLE_NS
+        HOOP_BOARD_ACCEPTS
+        HOOP_BOARD_CONNECTIONS
+        HOOP_BOARD_JOBS
+    enum:
+        HOOP_BOARD_MOST_PLACES
+    ctypedef struct hoop_board_place:
+        pass
+    ctypedef struct hoop_board:
+        hoop_board_place *places
+        int count
+        int fd
+    ctypedef struct hoop_board_reading:
+        int64_t busy_since_ns
+        bint is_running
+        bint is_torn
+        uint64_t pid
+        uint64_t *figures
+        uint64_t requests
+        hoop_histogram lag
+    ctypedef struct hoop_board_writer:
+        hoop_board_place *place
+        uint64_t accepts
+        uint64_t connections
+    int hoop_board_open(hoop_board *board, int places) noexcept
+    int hoop_board_adopt(hoop_board *board, int fd) noexcept
+    void hoop_board_close(hoop_board *board) noexcept
+    void hoop_board_clear(hoop_board_place *place) noexcept
+    void hoop_board_read(hoop_board_place *place, hoop_board_reading *reading) noexcept
+    void hoop_board_attach(hoop_board_writer *writer, hoop_board_place *place, const hoop_meter *meter,
+                           int64_t now_ns) noexcept
+    void hoop_board_detach(hoop_board_writer *writer) noexcept
+    void hoop_board_carry(hoop_board_writer *writer, const hoop_meter *meter) noexcept
+    void hoop_board_tell_run(hoop_board_writer *writer, const hoop_meter *meter, bint is_running,
+                             int64_t now_ns) noexcept
+    void hoop_board_tell_look(hoop_board_writer *writer, const hoop_meter *meter, int64_t busy_since_ns,
+                              size_t jobs) noexcept
+    void hoop_board_woke(hoop_board_writer *writer, int64_t now_ns) noexcept
+    void hoop_board_count_requests(hoop_board_place *place, uint64_t count) noexcept
 
 cdef extern from "openssl.h" nogil:
     ctypedef enum hoop_openssl_state:

@@ -1,5 +1,6 @@
 from cpython.object cimport PyObject
-from hoop.core.csrc cimport hoop_clock_ns, hoop_datagram_reader, hoop_poller, hoop_ring, hoop_ring_size, hoop_spin
+from hoop.core.csrc cimport hoop_board_writer, hoop_clock_ns, hoop_datagram_reader, hoop_poller, hoop_ring, \
+    hoop_ring_size, hoop_spin
 from hoop.core.flag cimport flag
 from hoop.core.handle cimport Handle, invoke
 from hoop.core.scheduler cimport Errand, Scheduler
@@ -70,6 +71,8 @@ cdef class Reactor(Scheduler):
     cdef bint must_poll         # the next turn polls: the loop changed an interest, wrote to or closed a descriptor
     cdef hoop_spin event_spin   # whether to wait for events with open eyes
     cdef hoop_spin job_spin     # the same for the results of jobs in flight; the pool sets its limit
+    cdef hoop_board_writer board  # counts connections; and tells a watching process what the loop does, if one watches
+    cdef object board_memory    # the Board that has its place; None: nobody watches
     cdef public double slow_callback_duration
     cdef public object _current_handle
     cdef public object _task_factory  # kept for create_task (calls.pyx): None, or what set_task_factory() was given

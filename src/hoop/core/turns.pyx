@@ -47,6 +47,8 @@ cdef class Turns(Reactor):
         self.in_callback = True
         try:
             hoop_meter_start(&self.meter, self.now_ns())
+            if self.board.place != NULL:
+                hoop_board_tell_run(&self.board, &self.meter, True, hoop_clock_ns())
             self.end_phase()
             while True:
                 try:
@@ -67,6 +69,8 @@ cdef class Turns(Reactor):
                 self.thread_id = 0
                 self._current_handle = None
                 hoop_meter_stop(&self.meter, self.now_ns())
+                if self.board.place != NULL:
+                    hoop_board_tell_run(&self.board, &self.meter, False, hoop_clock_ns())
         return 0
 
     cdef int turn_failed(self, object error) except -1:
@@ -146,6 +150,8 @@ cdef class Turns(Reactor):
             now_ns = self.now_ns()
             hoop_meter_looked(&self.meter, now_ns)
             self.noted_ns = now_ns if self.clock is None else hoop_clock_ns()
+            if self.board.place != NULL:
+                hoop_board_tell_look(&self.board, &self.meter, self.noted_ns, self.jobs_in_flight)
         if count == -EINTR:
             self.hear_signals()
             return 0
@@ -172,8 +178,12 @@ cdef class Turns(Reactor):
         limit_ns = self.sleep_limit_ns(now_ns)
         if limit_ns == 0 or hoop_ring_size(&self.ready) > 0:
             hoop_meter_looked(&self.meter, now_ns)
+            if self.board.place != NULL:
+                hoop_board_tell_look(&self.board, &self.meter, self.noted_ns, self.jobs_in_flight)
             return 0 if has_probed else hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, 0)
         hoop_meter_asleep(&self.meter, now_ns)
+        if self.board.place != NULL:
+            hoop_board_tell_look(&self.board, &self.meter, 0, self.jobs_in_flight)
         self.in_callback = False
         spin = &self.job_spin if self.jobs_in_flight > 0 else &self.event_spin
         if hoop_spin_may(spin):
@@ -188,6 +198,8 @@ cdef class Turns(Reactor):
             with nogil:
                 count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)
                 now_ns = hoop_clock_ns()
+                if self.board.place != NULL:
+                    hoop_board_woke(&self.board, now_ns)  # also while another thread keeps the GIL
             hoop_inbox_awake(&self.inbox)
         if count > 0 and now_ns - self.noted_ns < PROMPT_NS:
             self.vain_probes = 0
@@ -195,6 +207,8 @@ cdef class Turns(Reactor):
         if not has_own_clock:
             self.noted_ns = now_ns
         hoop_meter_woke(&self.meter, self.now_ns() if has_own_clock else now_ns)
+        if self.board.place != NULL:
+            hoop_board_woke(&self.board, hoop_clock_ns() if has_own_clock else now_ns)
         return count
 
     cdef int run_ready(self, size_t count) except -1:

@@ -4,8 +4,8 @@ rest.
 from cpython.object cimport PyObject, PyTypeObject
 from hoop.core.cpython_api cimport PyCFunction, PyCFunction_Check, PyCFunction_GetFunction, PyDescr_NewMethod, \
     PyObject_GenericSetAttr, method_descriptor, tuple_items
-from hoop.core.csrc cimport hoop_clock_ns, hoop_histogram_count_from, hoop_meter, hoop_meter_reset, hoop_poller_close, \
-    hoop_ring_size, hoop_timers_referenced, hoop_waker_close
+from hoop.core.csrc cimport hoop_board_carry, hoop_board_detach, hoop_clock_ns, hoop_histogram_count_from, \
+    hoop_meter, hoop_meter_reset, hoop_poller_close, hoop_ring_size, hoop_timers_referenced, hoop_waker_close
 from hoop.core.garbage cimport show_to_collector
 from hoop.core.handle cimport Handle, new_handle
 from hoop.core.reactor cimport Watcher, flush_if_deferred
@@ -164,6 +164,8 @@ cdef class BaseLoop(Turns):
             if watcher is not None and not self.forked:
                 watcher.on_loop_closed()
         self.closed = True
+        hoop_board_detach(&self.board)
+        self.board_memory = None
         self.release_everything()
         self.cached_files = None  # it has descriptors
         hoop_poller_close(&self.poller)
@@ -182,6 +184,7 @@ cdef class BaseLoop(Turns):
         """Called in a child after fork(): leave the kernel's poller alone from now on, it is the parent's."""
         self.forked = True
         self.in_callback = False  # defer no more writes: the child may end by os._exit(), which no hook sees
+        hoop_board_detach(&self.board)
 
     def _measured(self):
         """Return the fields of hoop.stats.Metrics, except for the pool's."""
@@ -209,6 +212,7 @@ cdef class BaseLoop(Turns):
         return counts
 
     def _reset_meter(self):
+        hoop_board_carry(&self.board, &self.meter)
         hoop_meter_reset(&self.meter, self.now_ns())
 
     def _pulse(self, threshold_ns):

@@ -95,6 +95,9 @@ cdef class Transport(Watcher):
         self.server = server
         self.extra = extra
         self.context = context
+        if server is not None:
+            reactor.board.accepts += 1
+            reactor.board.connections += 1
         return 0
 
     cdef int enter(self, TransportState state) except -1:
@@ -300,6 +303,7 @@ cdef class Transport(Watcher):
             self.guard = None
             guard.on_released()
         if server is not None:
+            self.reactor.board.connections -= 1
             server._detach(self)
         return 0
 
