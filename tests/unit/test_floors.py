@@ -99,7 +99,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("supervisor", "binds", "channel", "spawn"),
         ("options", "listeners"),
         ("worker_process",),
-        ("application", "master"),
+        ("application", "master", "log"),
         ("cluster",),
     ),
 }

@@ -18,7 +18,8 @@ from typing import Any
 
 SERVERS = ("uvicorn", "hypercorn", "aiohttp", "protocol", "main")
 ASGI_3_ARGUMENTS = 3  # scope, receive, send
-NOT_THE_APPLICATIONS = (__file__, importlib.__file__, "<frozen importlib")  # how file names of frames begin
+PACKAGE = Path(__file__).parents[1]
+MACHINERY = (str(PACKAGE / "adapters"), str(PACKAGE / "cluster"), importlib.__file__, "<frozen importlib")
 
 
 class TargetError(Exception):
@@ -165,8 +166,8 @@ def in_a_line(error: BaseException) -> str:
 
 
 def application_frames(frames: traceback.StackSummary) -> list[traceback.FrameSummary]:
-    """A stack without this module and the import machinery above the application."""
-    return [one for one in frames if not one.filename.startswith(NOT_THE_APPLICATIONS)]
+    """A stack without what stands above an application: hoop's part of a worker, and the import machinery."""
+    return [one for one in frames if not one.filename.startswith(MACHINERY)]
 
 
 def application_traceback(error: BaseException) -> str:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
+import os
 from typing import Any
 
+from hoop.adapters.serving import serve_by
+from hoop.adapters.target import application_of, find, server_for
 from hoop.cluster.options import Options
 from hoop.cluster.worker_process import Worker
 
 
+def load_target(options: Options) -> Any:
+    """Import what the options name: TargetError, with the traceback as its detail, if that fails."""
+    return find(options.target, os.getcwd() if options.app_dir is None else options.app_dir)
+
+
+async def serve_target(found: Any, worker: Worker) -> None:
+    """Make the application of what load_target() has found, and serve it until it ends or is cancelled."""
+    options = worker.options
+    application = await application_of(found, factory=options.factory)
+    server = server_for(application) if options.server == "auto" else options.server
+    await serve_by(server, application)(application, worker)
+
+
 async def serve_application(options: Options, worker: Worker) -> None:
-    """Load the target, and have it serve until it ends or is cancelled."""
-    target: Any = options.target
-    if isinstance(target, str):
-        sys.path.insert(0, options.app_dir or "")
-        module, _, attribute = target.partition(":")
-        target = getattr(importlib.import_module(module), attribute)
-    if inspect.signature(target).parameters:
-        await target(worker)
-    else:
-        await target()
+    """Both."""
+    await serve_target(load_target(options), worker)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from hoop.cluster.application import serve_application
+from hoop.cluster.log import log_to_stderr
 from hoop.cluster.master import ClusterError, Master, WorkerRecord
 from hoop.cluster.options import Options
 from hoop.cluster.worker_process import Worker
@@ -51,23 +51,13 @@ class Cluster:
 
     def run_logged(self) -> int:
         """As run(), with a log, and a line there in place of a ClusterError: for programs that do nothing else."""
-        log_to_stderr()
+        log_to_stderr(self.options.log_format, access=self.options.access_log)
         try:
             return self.run()
         except ClusterError as error:
-            logger.error("%s", error)
+            logger.error("%s%s", error, f"\n{error.detail}" if error.detail else "")
             return EXIT_FAILED
 
 
 async def serve_in_worker(worker: Worker) -> None:
     await serve_application(worker.options, worker)
-
-
-def log_to_stderr() -> None:
-    """Unless the program has set up a log of its own."""
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False

@@ -290,7 +290,10 @@ class Master:
         worker = self._supervisor.workers.get(record.number)
         is_expected = worker is None or worker.leaves
         level = logging.INFO if is_expected else logging.ERROR
-        logger.log(level, "worker %d: process %d %s", record.slot, record.pid, how, extra=fields_of(record))
+        if not self._supervisor.has_started:
+            level = logging.DEBUG  # the first one is why the cluster could not start: run() says so
+        detail = f"\n{record.detail}" if record.detail else ""
+        logger.log(level, "worker %d: process %d %s%s", record.slot, record.pid, how, detail, extra=fields_of(record))
 
     # ---- what the supervisor says -----------------------------------------------------------------------------------
 

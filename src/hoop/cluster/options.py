@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from hoop.adapters.target import TargetError, split
 from hoop.cluster.binds import Bind, TcpBind, parse_bind
 from hoop.core.checks import check_count, check_seconds
 from hoop.drain import Drain
@@ -152,9 +153,10 @@ class Options:
 
     def _check_target(self) -> None:
         if isinstance(self.target, str):
-            module, _, attribute = self.target.partition(":")
-            if not module or not attribute:
-                raise ValueError(f"target {self.target!r} is no import string: 'package.module:attribute'")
+            try:
+                split(self.target)
+            except TargetError as error:
+                raise ValueError(str(error)) from None
         elif not callable(self.target):
             raise TypeError(f"target must be an import string or a callable, not {self.target!r}")
 

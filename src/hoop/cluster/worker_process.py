@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
 import ssl as ssl_module
-import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hoop
+from hoop.adapters.target import TargetError, application_traceback, in_a_line
 from hoop.cluster.channel import Channel, Message
 from hoop.cluster.options import Options
 from hoop.cluster.spawn import EXIT_FAILED
@@ -169,12 +168,15 @@ async def live(worker: Worker, channel: socket.socket, run: Callable[[Worker], C
 
 
 def tell_failure(channel: Channel, failure: BaseException) -> None:
-    """To the log, and to the master, whose user may wait for a reload."""
-    detail = getattr(failure, "detail", None) or "".join(traceback.format_exception(failure))
-    reason = str(failure) if hasattr(failure, "detail") else traceback.format_exception_only(failure)[-1].strip()
-    logger.error("the application failed: %s\n%s", reason, detail.rstrip())
-    with contextlib.suppress(ConnectionError):
+    """To the master, which logs it, and whose user may wait for a reload."""
+    if isinstance(failure, TargetError):
+        reason, detail = str(failure), failure.detail or ""
+    else:
+        reason, detail = in_a_line(failure), application_traceback(failure)
+    try:
         channel.send({"kind": "failed", "reason": reason[:LONGEST_DETAIL], "detail": detail[-LONGEST_DETAIL:]})
+    except ConnectionError:
+        logger.error("the application failed: %s\n%s", reason, detail.rstrip())
 
 
 def status_of(failure: BaseException) -> int:
