@@ -19,6 +19,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#if HOOP_HAVE_SIOCOUTQ
+#include <linux/sockios.h>
+#endif
+
 #if HOOP_HAVE_EPOLL && !defined(TCP_NOTSENT_LOWAT)
 #define TCP_NOTSENT_LOWAT 25 /* Linux 3.12; glibc's header has it since 2.24 */
 #endif
@@ -136,6 +140,18 @@ ssize_t hoop_net_pending(int fd)
     if (ioctl(fd, FIONREAD, &pending) < 0)
         return hoop_net_negative_errno();
     return pending;
+}
+
+bool hoop_net_close_may_reset(int fd)
+{
+    if (hoop_net_pending(fd) > 0)
+        return true;
+#if HOOP_HAVE_SIOCOUTQ
+    int on_their_way = 0;
+    return ioctl(fd, SIOCOUTQ, &on_their_way) == 0 && on_their_way > 0;
+#else
+    return false;
+#endif
 }
 
 ssize_t hoop_net_peek(int fd, void *buffer, size_t size)

@@ -35,6 +35,9 @@ int hoop_net_hand_on(int listener_fd);
  * under another number). One call moves at most about 2 GiB (XNU refuses more than an int, Linux cuts). hoop_net_sendv
  * looks at the first HOOP_NET_MAX_BUFFERS buffers; a count of 0 sends nothing and returns 0. */
 ssize_t hoop_net_pending(int fd); /* FIONREAD: bytes that have arrived and recv(2) would find */
+/* Whether close(2) may destroy what the peer has not read yet: bytes have come that nobody has read, so that the kernel
+ * resets the connection, or some of ours are on their way (SIOCOUTQ, where the system tells), so that it may have to. */
+bool hoop_net_close_may_reset(int fd);
 ssize_t hoop_net_recv(int fd, void *buffer, size_t size);
 ssize_t hoop_net_peek(int fd, void *buffer, size_t size); /* recv(2) with MSG_PEEK: the bytes stay */
 ssize_t hoop_net_send(int fd, const void *buffer, size_t size);

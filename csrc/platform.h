@@ -73,6 +73,10 @@
 #define HOOP_HAVE_MMSG HOOP_ON_LINUX
 #endif
 
+#ifndef HOOP_HAVE_SIOCOUTQ /* how many bytes of a TCP connection its peer has not acknowledged (tcp(7)) */
+#define HOOP_HAVE_SIOCOUTQ HOOP_ON_LINUX
+#endif
+
 #ifndef HOOP_HAVE_ABSTRACT_NAMES /* names of UNIX sockets that begin with a NUL and are no paths */
 #define HOOP_HAVE_ABSTRACT_NAMES HOOP_ON_LINUX
 #endif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hoop.drain import Drain
 from hoop.limits import Limits
 from hoop.proxy_protocol import ProxyProtocol
 
@@ -10,17 +11,21 @@ class ServerDefaults:
     """loop.server_defaults: for servers that a framework makes, which has no parameter for what hoop adds.
 
     Set its attributes before the server is made; each may be None. A server whose maker gives limits= or
-    proxy_protocol= gets those instead: hoop.Limits() for none, proxy_protocol=False for none.
+    proxy_protocol= gets those instead: hoop.Limits() for none, proxy_protocol=False for none. drain is the course of
+    Server.drain() and Loop.drain() whose caller gives none; it is looked at when they are called.
     """
 
-    __slots__ = ("_limits", "_proxy_protocol")
+    __slots__ = ("_drain", "_limits", "_proxy_protocol")
 
     def __init__(self) -> None:
         self._limits: Limits | None = None
         self._proxy_protocol: ProxyProtocol | None = None
+        self._drain: Drain | None = None
 
     def __repr__(self) -> str:
-        return f"ServerDefaults(limits={self._limits!r}, proxy_protocol={self._proxy_protocol!r})"
+        return (
+            f"ServerDefaults(limits={self._limits!r}, proxy_protocol={self._proxy_protocol!r}, drain={self._drain!r})"
+        )
 
     @property
     def limits(self) -> Limits | None:
@@ -41,6 +46,21 @@ class ServerDefaults:
         if proxy_protocol is not None and not isinstance(proxy_protocol, ProxyProtocol):
             raise TypeError(f"proxy_protocol must be a hoop.ProxyProtocol or None, not {proxy_protocol!r}")
         self._proxy_protocol = proxy_protocol
+
+    @property
+    def drain(self) -> Drain | None:
+        """hoop.Drain of every server of the loop, and of the loop. TypeError for anything else but None."""
+        return self._drain
+
+    @drain.setter
+    def drain(self, drain: Drain | None) -> None:
+        self._drain = None if drain is None else self.drain_for(drain)
+
+    def drain_for(self, drain: Drain | None) -> Drain:
+        """The course of a drain whose caller has given drain: by default hoop.Drain()."""
+        if drain is not None and not isinstance(drain, Drain):
+            raise TypeError(f"drain must be a hoop.Drain or None, not {drain!r}")
+        return drain or self._drain or Drain()
 
     def limits_for(self, limits: Limits | None) -> Limits | None:
         """What a server gets whose maker has given limits."""

@@ -446,6 +446,29 @@ def test_course_that_is_none_changes_nothing() -> None:
     run_with_clock(main)
 
 
+@pytest.mark.parametrize("whole_loop", [True, False])
+def test_course_that_nobody_gives_is_the_loop_s(whole_loop: bool) -> None:
+    async def main(clock: Clock) -> None:
+        loop: Any = asyncio.get_running_loop()
+        loop.server_defaults.drain = Drain(timeout=3)
+        async with serving("tcp", None) as served:
+            peer, connection = await served.peer()
+            with peers(peer):
+                peer.sendall(b"hang")
+                await served.until(lambda: connection.data == b"hang")
+                draining = asyncio.ensure_future((loop if whole_loop else served.server).drain())
+                await turns()
+                await looks(clock, 3.0)
+                report = await draining
+                assert counted(report[0] if whole_loop else report) == (1, 0, 0, 1)
+        assert loop.server_defaults.drain_for(None).timeout == 3
+        assert "timeout=3" in repr(loop.server_defaults)
+        loop.server_defaults.drain = None
+        assert loop.server_defaults.drain_for(None) == Drain()
+
+    run_with_clock(main)
+
+
 def test_no_grace_closes_silent_connections_at_the_next_looks() -> None:
     async def main(clock: Clock) -> None:
         async with serving("tcp", None) as served:

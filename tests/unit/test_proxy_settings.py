@@ -123,7 +123,7 @@ def test_server_defaults() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         defaults = loop.server_defaults
-        assert (defaults.limits, defaults.proxy_protocol) == (None, None)
+        assert (defaults.limits, defaults.proxy_protocol, defaults.drain) == (None, None, None)
         assert loop.server_defaults is defaults
         with pytest.raises(AttributeError):
             loop.server_defaults = defaults
@@ -132,6 +132,8 @@ def test_server_defaults() -> None:
         for wrong in (5, True, False, "10.0.0.0/8"):
             with pytest.raises(TypeError, match=r"hoop\.ProxyProtocol"):
                 defaults.proxy_protocol = wrong
+        with pytest.raises(TypeError, match=r"hoop\.Drain"):
+            defaults.drain = 5
         defaults.limits = hoop.Limits(max_connections=1)
         defaults.proxy_protocol = hoop.ProxyProtocol(trusted=["192.0.2.0/24"])
         assert "max_connections=1" in repr(defaults)

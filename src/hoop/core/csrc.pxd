@@ -154,6 +154,7 @@ cdef extern from "net.h" nogil:
     bint hoop_net_is_transient_accept_error(int result) noexcept
     bint hoop_net_is_resource_error(int result) noexcept
     Py_ssize_t hoop_net_pending(int fd) noexcept
+    bint hoop_net_close_may_reset(int fd) noexcept
     Py_ssize_t hoop_net_recv(int fd, void *buffer, size_t size) noexcept
     Py_ssize_t hoop_net_peek(int fd, void *buffer, size_t size) noexcept
     Py_ssize_t hoop_net_send(int fd, const void *buffer, size_t size) noexcept

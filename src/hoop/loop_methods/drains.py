@@ -10,18 +10,13 @@ from typing import Any
 
 from hoop.drain import Drain, DrainReport
 from hoop.net.server_streams import ask_to_drain, close_stream, silent_streams_of, streams_of
+from hoop.server_defaults import ServerDefaults
 
 LOOKS = 4  # in each idle_grace; a connection is silent when that many have seen nothing move
 LEAST_LOOK_S = 0.005  # between two looks
+LINGER_S = 2.0  # that a connection may wait for its peer to close, where closing first could damage the last answer
 ABORT_AFTER_S = 1.0  # from close() at the timeout: the time to send what is written
 BATCH = 256  # connections told or closed in one callback: the others must not wait for ten thousand
-
-
-def check_drain(drain: Drain | None) -> Drain:
-    """The course, by default hoop.Drain(). TypeError for what is none."""
-    if drain is not None and not isinstance(drain, Drain):
-        raise TypeError(f"drain must be a hoop.Drain or None, not {drain!r}")
-    return Drain() if drain is None else drain
 
 
 class ServerDrain:
@@ -41,9 +36,10 @@ class ServerDrain:
         if self._drain.delay > 0:
             await asyncio.sleep(self._drain.delay)
         closes_at = None if self._drain.timeout is None else self._loop.time() + self._drain.timeout
-        connections = server._active_count - server._admission.counts()["accepted"]
+        connections = server._active_count - server._admitted()
         await server.stop_accepting()
-        connections += server._admission.counts()["accepted"]
+        connections += server._admitted()
+        server._is_ending = True
         if not keep_listening:
             server._close_sockets()
         await self._tell(streams_of(self._loop, server))
@@ -101,6 +97,7 @@ class ServerDrain:
 class Drains:
     """drain, draining, is_draining."""
 
+    _server_defaults: ServerDefaults
     _servers: weakref.WeakSet[Any]  # of this loop: Servers that other code still holds or that listen
     _is_draining: bool
     _drain_waiters: list[asyncio.Future[None]]
@@ -128,10 +125,10 @@ class Drains:
     async def drain(self, drain: Drain | None = None) -> list[DrainReport]:
         """End all servers of this loop gracefully, side by side; a report for each. RuntimeError when called twice.
 
-        drain: the course of it, by default hoop.Drain(). Servers that drain already, or that are made after the call,
-        are left alone.
+        drain: the course of it, by default server_defaults.drain, or hoop.Drain(). Servers that drain already, or that
+        are made after the call, are left alone.
         """
-        course = check_drain(drain)
+        course = self._server_defaults.drain_for(drain)
         if self._is_draining:
             raise RuntimeError("this loop is draining already")
         self._is_draining = True

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from hoop.drain import Drain, DrainReport
 from hoop.limits import Limits
 from hoop.loop_methods.connections import ProtocolFactory
-from hoop.loop_methods.drains import Drains, ServerDrain, check_drain
+from hoop.loop_methods.drains import LINGER_S, Drains, ServerDrain
 from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
 from hoop.net.admission import Admission
 from hoop.net.listener import Listener
@@ -67,6 +67,7 @@ class Server(asyncio.AbstractServer):
         self._is_referenced = True
         self._last_waiter: asyncio.Future[None] | None = None  # of a drain: for the end of the last connection
         self._is_draining = False
+        self._is_ending = False  # the drain has stopped accepting: its connections read it
         loop._servers.add(self)
 
     def __repr__(self) -> str:
@@ -85,6 +86,14 @@ class Server(asyncio.AbstractServer):
             waiter = self._last_waiter
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
+
+    def _admitted(self) -> int:
+        """Connections that ever came. One whose PROXY header was awaited was counted as active before."""
+        accepted: int = self._admission.counts()["accepted"]
+        return accepted if self._proxy_gate is None else accepted - self._proxy_gate.completed
+
+    def _let_linger(self, stream: Any) -> None:
+        self._loop.call_later(LINGER_S, stream.abort).unref()
 
     def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, None
@@ -226,12 +235,13 @@ class Server(asyncio.AbstractServer):
         return min(max(self._backlog, 0), longest_backlog() or self._backlog) + 1  # the kernel takes one more
 
     async def drain(self, drain: Drain | None = None, *, keep_listening: bool = False) -> DrainReport:
-        """End gracefully: see hoop.Drain, whose defaults hold without an argument. Returns when all has ended.
+        """End gracefully: see hoop.Drain; by default as server_defaults.drain says, or hoop.Drain(). Returns when all
+        has ended.
 
         keep_listening: leave the listening sockets open, for a process that takes over; close() is then the caller's.
         RuntimeError when it drains already. (Node: server.close, with a deadline)
         """
-        course = check_drain(drain)
+        course = self._loop.server_defaults.drain_for(drain)
         if self._is_draining:
             raise RuntimeError(f"server {self!r} is draining already")
         self._is_draining = True

@@ -165,7 +165,10 @@ cdef class Listener(Watcher):
                 transport.release()
             return self.reactor.callback_failed(
                 error, "Error on transport creation for incoming connection", None, None)
-        return transport.connection_made_now()
+        transport.connection_made_now()
+        if header is not None and self.server._is_ending:  # it came before, but its header only now
+            transport.ask_to_drain()
+        return 0
 
     cdef int wait_for_room(self) except -1:
         """Stop accepting at the limit: new connections wait in the kernel's queue, or go to another process."""

@@ -17,6 +17,7 @@ cdef class ProxyGate:
     cdef uint64_t refused_untrusted
     cdef uint64_t invalid_headers
     cdef uint64_t late_headers
+    cdef readonly uint64_t completed  # arrivals of which a connection was made, or that were refused for their header
 
     cdef bint is_trusted(self, const sockaddr *peer, socklen_t length) noexcept
     cdef int tell(self, str kind, const sockaddr *peer, socklen_t length, str reason) except -1

@@ -205,6 +205,7 @@ cdef class Arrival(Watcher):
         try:
             listener.take(fd, <const sockaddr *>&self.peer, self.peer_length, self.kept, self.kept_size)
         finally:
+            listener.gate.completed += 1
             server._detach(self)
             listener.admission.resume_stopped()
         return 0

@@ -4,6 +4,7 @@ A drain asks again and again who has been silent (silent_streams_of). A transpor
 it received and for each write that it answered; a look counts up where nothing was noted since the last one. A
 connection that received and has not answered is busy, however long that takes.
 """
+from hoop.core.csrc cimport hoop_net_pending
 from hoop.core.reactor cimport Reactor
 from hoop.net.stream cimport StreamTransport
 from hoop.net.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN
@@ -41,10 +42,10 @@ def silent_streams_of(Reactor reactor not None, server, int looks):
             continue
         if transport.silence == AWAITS_ANSWER or transport.held_bytes() > 0 or transport.is_lent:
             continue
-        if transport.silence >= looks:
-            found.append(transport)
-        else:
+        if transport.silence < looks:
             transport.silence += 1
+        elif hoop_net_pending(fd) <= 0:  # else the next request is there, and this turn reads it
+            found.append(transport)
     return found
 
 
@@ -60,17 +61,4 @@ def close_stream(StreamTransport transport not None):
 
 def ask_to_drain(StreamTransport transport not None):
     """In the next turn call drain_requested() of the application's protocol, if it has such a method."""
-    if transport.state == TRANSPORT_OPEN:
-        transport.reactor.schedule_method(request_drain, transport, transport.context)
-
-
-def request_drain(StreamTransport transport not None):
-    """The callback of ask_to_drain()."""
-    cdef object protocol = transport.protocol
-    if transport.state != TRANSPORT_OPEN or not transport.is_protocol_connected:
-        return
-    if transport.filter is not None:
-        protocol = transport.filter.protocol_above()
-    request = getattr(protocol, "drain_requested", None)
-    if request is not None:
-        request()
+    transport.ask_to_drain()

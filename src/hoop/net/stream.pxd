@@ -12,6 +12,7 @@ cdef class StreamFilter(Deferred):
 
     cdef int on_bytes(self, char *data, Py_ssize_t size) except -1  # in the reactor's read buffer
     cdef int close_from_below(self) except -1                       # the server wants its connections closed
+    cdef int drain_from_below(self) except -1                       # the server drains
     cdef object protocol_above(self)                                # the application's, if it knows its connection
 
 
@@ -19,9 +20,14 @@ cdef class StreamTransport(WritingTransport):
     cdef StreamFilter filter    # the protocol, if it is one
     cdef flag is_buffered_protocol
     cdef flag is_eof_received   # the peer has ended its half; the protocol kept ours open
+    cdef flag is_lingering      # our half is closed; what the peer sends until it closes its own is dropped
+    cdef flag is_told_to_drain
     cdef flag is_bulk           # the latest read was large: ask how much there is, and read into an object of that size
 
+    cdef int ask_to_drain(self) except -1
+    cdef int expect_no_answer(self) noexcept
     cdef int on_readable(self) except -1
+    cdef int drop_input(self) except -1
     cdef int delivery_failed(self) except -1
     cdef int receive_filtered(self) except -1
     cdef object receive(self, Py_ssize_t *result)

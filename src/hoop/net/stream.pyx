@@ -45,6 +45,9 @@ cdef class StreamFilter(Deferred):
     cdef int close_from_below(self) except -1:
         raise NotImplementedError("a filter must know how to close")
 
+    cdef int drain_from_below(self) except -1:
+        return 0
+
     cdef object protocol_above(self):
         return self
 
@@ -92,12 +95,45 @@ cdef class StreamTransport(WritingTransport):
         """Do what close() or write_eof() left until all held bytes were sent."""
         cdef int result
         if self.state == TRANSPORT_CLOSING:
-            return self.lose(None)
+            return self.end_delivered()
         if self.is_eof_wanted and not self.is_lent:
             result = hoop_net_shutdown_write(self.fd)
             self.reactor.must_poll = True
             if result < 0:
                 return self.fatal(os_error(result), "Fatal error on transport: shutdown failed")
+        return 0
+
+    # ---- a server that ends ------------------------------------------------------------------------------------------
+
+    cdef int end_delivered(self) except -1:
+        """close() was called, and the kernel has all that was written: end the connection.
+
+        If the server ends but the last answer could be damaged (RFC 9112, 9.6: close(2) resets the connection where
+        unread bytes have come, and the peer may lose what it has not read), then linger: end our half, and drop what
+        comes until the peer ends its own, or the server has waited long enough.
+        """
+        if (self.server is None or not self.server._is_ending or self.is_eof_received
+                or not hoop_net_close_may_reset(self.fd) or hoop_net_shutdown_write(self.fd) < 0):
+            return self.lose(None)
+        self.reactor.must_poll = True
+        self.is_lingering = True
+        self.server._let_linger(self)
+        return self.update_interest()
+
+    cdef int drop_input(self) except -1:
+        cdef Py_ssize_t result = hoop_net_recv(self.fd, self.reactor.read_buffer, READ_BUFFER_SIZE)
+        return 0 if result > 0 or result == -EAGAIN else self.lose(None)
+
+    cdef int ask_to_drain(self) except -1:
+        """In the next turn call drain_requested() of the application's protocol, if it has such a method."""
+        if self.state == TRANSPORT_OPEN:
+            self.reactor.schedule_method(request_drain, self, self.context)
+        return 0
+
+    cdef int expect_no_answer(self) noexcept:
+        """What was received so far will not be answered: a drain need not wait for that."""
+        if self.silence == AWAITS_ANSWER:
+            self.silence = 0
         return 0
 
     # ---- the head of a message, for a server's header_timeout -------------------------------------------------------
@@ -122,8 +158,8 @@ cdef class StreamTransport(WritingTransport):
         cdef unsigned interest = 0
         if self.state >= TRANSPORT_LOST:
             return 0
-        if (self.state == TRANSPORT_OPEN and self.is_reading_started and not self.is_reading_paused
-                and not self.is_eof_received):
+        if self.is_lingering or (self.state == TRANSPORT_OPEN and self.is_reading_started
+                                 and not self.is_reading_paused and not self.is_eof_received):
             interest = HOOP_READABLE
         if self.is_refused or self.lease_waiter is not None:
             interest |= HOOP_WRITABLE
@@ -145,6 +181,8 @@ cdef class StreamTransport(WritingTransport):
     cdef int on_readable(self) except -1:
         cdef Py_ssize_t result = 0
         cdef object data
+        if self.is_lingering:
+            return self.drop_input()
         if self.filter is not None:
             return self.receive_filtered()
         if self.is_buffered_protocol:
@@ -259,10 +297,24 @@ cdef class StreamTransport(WritingTransport):
             keep_open = self.protocol.eof_received()
         except BaseException as error:
             return self.callback_failed(error, "Fatal error: protocol.eof_received() call failed.")
-        if not keep_open:
-            return self.begin_close()
         self.is_eof_received = True
-        return self.update_interest()
+        return self.update_interest() if keep_open else self.begin_close()
+
+
+def request_drain(StreamTransport transport not None):
+    """The callback of ask_to_drain(). A protocol whose TLS handshake goes on is told afterwards."""
+    cdef object protocol = transport.protocol
+    if transport.state != TRANSPORT_OPEN or not transport.is_protocol_connected or transport.is_told_to_drain:
+        return
+    if transport.filter is not None:
+        transport.filter.drain_from_below()
+        protocol = transport.filter.protocol_above()
+        if protocol is None:
+            return
+    transport.is_told_to_drain = True
+    request = getattr(protocol, "drain_requested", None)
+    if request is not None:
+        request()
 
 
 cdef Py_ssize_t receive_into(int fd, char *buffer, Py_ssize_t size) noexcept:

@@ -60,6 +60,7 @@ cdef class Transport(Watcher):
     cdef int connection_made_now(self) except -1
     cdef int check_caller(self) except -1
     cdef int begin_close(self) except -1
+    cdef int end_delivered(self) except -1
     cdef int lose(self, object error) except -1
     cdef int fatal(self, object error, str message) except -1
     cdef int callback_failed(self, object error, str message) except -1

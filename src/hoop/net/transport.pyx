@@ -223,9 +223,11 @@ cdef class Transport(Watcher):
             return 0  # that failed
         self.enter(TRANSPORT_CLOSING)
         self.stop_reading()
-        if self.held_bytes() == 0:
-            self.lose(None)
-        return 0
+        return self.end_delivered() if self.held_bytes() == 0 else 0
+
+    cdef int end_delivered(self) except -1:
+        """close() was called, and the kernel has all that was written: lose the connection."""
+        return self.lose(None)
 
     cdef int lose(self, object error) except -1:
         """End the connection; connection_lost(error) comes in the next turn. Only the first cause counts."""

@@ -15,9 +15,12 @@ cdef class StreamReaderProtocol(StreamFilter):
     cdef object lost_with
     cdef flag is_paused
     cdef flag is_lost
+    cdef flag is_server_draining
     cdef flag is_over_tls
     cdef dict __dict__
     cdef object __weakref__
+
+    cdef int expect_no_answer(self) except -1
 
 
 cdef class StreamWriter:

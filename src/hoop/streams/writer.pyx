@@ -73,6 +73,8 @@ cdef class StreamReaderProtocol:
         """The task of a server's handler is done: close the connection if it was cancelled or has failed; report a
         failure. (Each connection has this callback: the protocol itself, which costs no bound method.)"""
         transport = self.transport
+        if self.is_server_draining:
+            self.expect_no_answer()
         if task.cancelled():
             if transport is not None:
                 transport.close()
@@ -117,6 +119,18 @@ cdef class StreamReaderProtocol:
         """Called by the transport; writing stays open except over TLS, which has no half-closed state."""
         self.reader.feed_eof()
         return not self.is_over_tls
+
+    cdef int drain_from_below(self) except -1:
+        """Nobody may answer any more what came before the handler returned."""
+        self.is_server_draining = True
+        if self.task is not None and self.task.done():
+            self.expect_no_answer()
+        return 0
+
+    cdef int expect_no_answer(self) except -1:
+        if isinstance(self.transport, StreamTransport):
+            return (<StreamTransport>self.transport).expect_no_answer()
+        return 0
 
     def pause_writing(self):
         """Called by the transport."""

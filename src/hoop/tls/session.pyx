@@ -169,6 +169,8 @@ cdef class TlsSession(TlsReading):
                 self.protocol.connection_made(self.transport)
             except BaseException as error:
                 return self.callback_failed(error, "Fatal error: protocol.connection_made() call failed.")
+            if self.stream is not None and self.stream.server is not None and self.stream.server._is_ending:
+                self.stream.ask_to_drain()
         self.wake_waiter(None)
         return self.flush_queue()
 
