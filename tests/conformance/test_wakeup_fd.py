@@ -400,8 +400,10 @@ def test_nested_owners_take_turns(loop_factory, loop_name):
 # The end of loops, and children.
 
 
-def test_a_loop_closed_in_another_thread_leaves_no_dead_descriptor(loop_factory, loop_name):
-    """Only the main thread may change the wake-up descriptor. Its number must not become somebody else's file."""
+@pytest.mark.parametrize("end", [signal.raise_signal, lambda number: signal.signal(number, noop)], ids=["came", "taken"])
+def test_a_loop_closed_in_another_thread_leaves_no_dead_descriptor(loop_factory, loop_name, end):
+    """Only the main thread may change the wake-up descriptor, and does so when the signal comes or its handler goes. Its
+    number must not become another owner's file."""
     if loop_name == "asyncio":
         pytest.skip("asyncio: ValueError, and the descriptor stays")
     loop = loop_factory()
@@ -412,7 +414,7 @@ def test_a_loop_closed_in_another_thread_leaves_no_dead_descriptor(loop_factory,
     thread.join(30)
     assert loop.is_closed() and current_wakeup_fd() == number
     os.fstat(number)  # it is still open
-    signal.raise_signal(signal.SIGUSR1)
+    end(signal.SIGUSR1)
     assert current_wakeup_fd() == -1
     with pytest.raises(OSError):
         os.fstat(number)

@@ -28,6 +28,7 @@ TEXTS = ["", "localhost", LOCALHOST, "\0", "\ud800", "localhost" * 40, "127.0.0.
 NAMES = ["a", "b", "c", "folder", "folder/a", "folder/b", "link", ".", "", "\0", "a" * 300, "socket"]
 BYTES = [b"", b"x", b"line\nline\n", bytes(1000), bytes(70_000)]
 ABSURD = [-1, -(2**31), -(2**63) - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64]
+SIGNALS = [signal.SIGWINCH, signal.SIGURG, signal.SIGUSR1]
 MODES = ["r", "rb", "w", "wb", "a+", "r+b", "x", "q", "rb+", "rt"]
 TRANSPORT_FACTS = ["peername", "sockname", "sslcontext", "ssl_object", "cipher", "pipe", "subprocess", "peercert"]
 
@@ -108,7 +109,7 @@ class Materials:
             "n size bufsize nbytes length level count backlog offset high low hint max_size spin_us": self.size,
             "iterations r p dklen": lambda: choose([1, 2, 8, 16]),
             "maxmem": lambda: 0,
-            "sig signal signum": lambda: choose([signal.SIGWINCH, signal.SIGURG, signal.SIGUSR1, 9, 0, 65, -1]),
+            "sig signal signum": lambda: choose([*SIGNALS, 9, 0, 65, -1]),
             "program cmd": lambda: choose(["true", "cat"]),
             "stdin stdout stderr": lambda: choose([None, subprocess.PIPE, subprocess.DEVNULL]),
             "executor": lambda: choose([None, world.thing("Pool")]),

@@ -9,6 +9,7 @@ import functools
 import inspect
 import os
 import random
+import signal
 import socket
 import threading
 import types
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import hoop
-from fuzz.materials import LOCALHOST, Materials
+from fuzz.materials import LOCALHOST, SIGNALS, Materials
 
 MOST_THINGS = 300
 MODULES = (hoop.fs, hoop.dns, hoop.crypto, hoop.compress)
@@ -346,6 +347,8 @@ class World:
             if isinstance(thing, hoop.Pool | hoop.monitor.Monitor):
                 with contextlib.suppress(Exception):
                     thing.close() if isinstance(thing, hoop.Pool) else thing.stop()
+        for number in SIGNALS:  # the handler of a loop that another thread has closed keeps the pipe
+            signal.signal(number, signal.SIG_DFL)
         for holder in (*self.sockets, *self.files):
             with contextlib.suppress(OSError, ValueError):
                 holder.close()

@@ -55,6 +55,8 @@ def identity(fd: int) -> tuple[int, int]:
 class SignalPipe:
     """A pipe for the numbers of signals, with non-blocking ends. Only the main thread may put it in front."""
 
+    reading = writing = -1
+    is_in_front = False
     # The class keeps these: close() may run in a finalizer after modules were emptied.
     _set_wakeup_fd = staticmethod(signal.set_wakeup_fd)
     _set_handler = staticmethod(signal.signal)
@@ -64,7 +66,6 @@ class SignalPipe:
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
-        self.is_in_front = False
         self._former: WakeupFd | None = None  # the owner we have replaced; gets every byte from us
         self._expected: list[int] = []  # already handled: skip their numbers if they still come
         self._main_thread_id = threading.main_thread().ident
@@ -189,7 +190,7 @@ class SignalPipe:
 
     def close(self) -> None:
         """Close both ends. Idempotent. Outside of the main thread a pipe in front stays open, since the interpreter
-        still writes to that number; the next signal's handler closes it."""
+        still writes to that number; the next signal's handler closes it, or its finalizer once the handler has gone."""
         if self.reading < 0:
             return
         if self.is_in_front:
@@ -200,3 +201,7 @@ class SignalPipe:
         writing, self.writing = self.writing, -1
         self._close_fd(reading)
         self._close_fd(writing)
+
+    def __del__(self) -> None:
+        if not self._is_finalizing():
+            self.close()
