@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,7 +59,8 @@ class Cluster:
     """A master and its workers, in a process group of their own; what they write is the log."""
 
     def __init__(self, program: str, folder: Path, env: dict[str, str] | None = None, **popen: Any) -> None:
-        environment = {**os.environ, **(env or {})}
+        # Python takes two versions of a module for one that are of the same second and length.
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-c", program],
             cwd=folder,
@@ -242,6 +243,14 @@ def workers_of(address: Address, count: int) -> dict[int, int]:
         pid, slot, *_ = ask(address).split()
         found[int(slot)] = int(pid)
     return found
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Look again and again: what happens in another process soon, and says nothing."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        os.sched_yield()
 
 
 def refuses(address: Address) -> bool:

@@ -15,6 +15,7 @@ from hoop.cluster.supervisor import (
     Fork,
     Forked,
     ForkFailed,
+    GiveUpSlot,
     Kill,
     Ready,
     ReloadAsked,
@@ -55,6 +56,10 @@ class World(RuleBasedStateMachine):
         self.exits: list[Exit] = []
         self.are_listeners_closed = False
         self.is_stopping = False
+        self.have_served: set[int] = set()  # slots
+        self.has_started = False
+        self.is_start_failing = False
+        self.given_up: list[int] = []
         self.supervisor = Supervisor(self.size, jitter=random.Random(1))
         self.carry_out(self.supervisor.start(self.now), None)
 
@@ -84,10 +89,12 @@ class World(RuleBasedStateMachine):
                     self.processes[worker].is_killed = True
                 case WriteStack(worker):
                     assert event == Blocked(worker)
+                case GiveUpSlot(slot):
+                    assert slot >= self.size
                 case CloseListeners():
-                    assert self.is_stopping or not self.supervisor.has_started
+                    assert self.is_stopping or self.is_start_failing
                     self.is_stopping = self.are_listeners_closed = True
-                case ReloadEnded(failure):
+                case ReloadEnded(failure, _):
                     for process in self.processes.values():
                         if failure is not None and not process.is_forked and self.serving(process.slot):
                             process.is_doomed = True
@@ -130,22 +137,43 @@ class World(RuleBasedStateMachine):
             self.processes[number].is_forked = True
             self.tell(Forked(number))
         else:
-            del self.processes[number]
-            self.tell(ForkFailed(number, "no memory"))
+            self.lose(number, ForkFailed(number, "no memory"))
+
+    def lose(self, number: int, event: Event) -> None:
+        """Trap C09: one that has served is no failed start, however short it lived, and however many still start."""
+        process = self.processes.pop(number)
+        is_wanted = not (process.is_drained or process.is_killed or process.is_doomed)
+        self.is_start_failing = not self.has_started and process.slot not in self.have_served
+        self.tell(event)
+        if self.is_start_failing and is_wanted:
+            assert self.is_stopping
+        elif is_wanted and not self.is_stopping:
+            assert self.serving(process.slot) or self.coming(process.slot) or self.waits(process.slot)
+        self.is_start_failing = False
+
+    def waits(self, slot: int) -> bool:
+        """Whether a worker will be made for a slot when time has passed."""
+        return self.supervisor.slots[slot].restart_at is not None
 
     @precondition(lambda self: self.those(is_forked=True, is_ready=False, is_killed=False))
     @rule(data=st.data())
     def one_is_ready(self, data: st.DataObject) -> None:
         number = self.pick(data, self.those(is_forked=True, is_ready=False, is_killed=False))
-        self.processes[number].is_ready = True
+        self.note_ready(number)
+
+    def note_ready(self, number: int) -> None:
+        process = self.processes[number]
+        process.is_ready = True
+        if not process.is_doomed and not self.is_stopping:
+            self.have_served.add(process.slot)
+        self.has_started |= set(range(self.size)) <= self.have_served
         self.tell(Ready(number))
 
     @precondition(lambda self: self.those(is_forked=True))
     @rule(data=st.data())
     def one_dies(self, data: st.DataObject) -> None:
         number = self.pick(data, self.those(is_forked=True))
-        del self.processes[number]
-        self.tell(Exited(number, "died"))
+        self.lose(number, Exited(number, "died"))
 
     @precondition(lambda self: self.those(is_drained=True))
     @rule(data=st.data())
@@ -169,12 +197,14 @@ class World(RuleBasedStateMachine):
     def reload_is_asked(self) -> None:
         self.tell(ReloadAsked())
 
-    @precondition(lambda self: self.supervisor.has_started and not self.is_stopping)
+    @precondition(lambda self: not self.is_stopping)
     @rule(count=st.integers(1, 5))
     def scaling_is_asked(self, count: int) -> None:
         for process in self.processes.values():
             process.is_doomed |= process.slot >= count
         self.size = count
+        self.have_served &= set(range(count))
+        self.has_started |= set(range(count)) <= self.have_served
         self.tell(ScaleAsked(count))
 
     @rule(number=st.integers(1, 50))
@@ -218,11 +248,9 @@ class World(RuleBasedStateMachine):
                 self.processes[number].is_forked = True
                 self.tell(Forked(number))
             for number in self.those(is_forked=True, is_ready=False, is_killed=False):
-                self.processes[number].is_ready = True
-                self.tell(Ready(number))
+                self.note_ready(number)
             for number in [*self.those(is_drained=True), *self.those(is_killed=True, is_drained=False)]:
-                del self.processes[number]
-                self.tell(Exited(number, "ended"))
+                self.lose(number, Exited(number, "ended"))
             deadline = self.supervisor.next_deadline()
             if deadline is not None:
                 assert deadline - self.now <= LONGEST_S

@@ -24,8 +24,8 @@ from hoop import systemd
 from hoop.cluster import supervisor as decisions
 from hoop.cluster.channel import Channel, ChannelFull, Message
 from hoop.cluster.listeners import Listeners
-from hoop.cluster.options import Options
-from hoop.cluster.spawn import Process, fork_process, open_descriptors
+from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
+from hoop.cluster.spawn import Process, ended_children, fork_process, gets_orphans, open_descriptors
 from hoop.cluster.supervisor import Supervisor, Times
 from hoop.cluster.worker_process import Worker, run_worker
 
@@ -155,10 +155,19 @@ class Master:
         )
 
     def _catch_signals(self) -> None:
+        catch = self.loop.add_signal_handler
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(number, self._on_stop_signal, number)
-        if self._has_no_pidfd():
-            self.loop.add_signal_handler(signal.SIGCHLD, self._reap_all)
+            catch(number, self._on_stop_signal, number)
+        catch(signal.SIGHUP, self.begin_reload)
+        catch(signal.SIGUSR1, do_nothing)  # others reopen their logs; it must not kill
+        catch(signal.SIGTTIN, self._change_size, 1)
+        catch(signal.SIGTTOU, self._change_size, -1)
+        catch(signal.SIGCHLD, self._reap)
+
+    def _change_size(self, by: int) -> None:
+        size = len(self._supervisor.slots) + by
+        if 0 < size <= MOST_WORKERS:
+            self.scale(size)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         self._stop_signals += 1
@@ -232,7 +241,9 @@ class Master:
     def _note_start(self) -> None:
         if self._supervisor.has_started and not self._was_serving:
             self._was_serving = True
-            logger.info("serving on %s with %d workers", ", ".join(self.listeners.addresses()), self._size)
+            logger.info(
+                "serving on %s with %d workers", ", ".join(self.listeners.addresses()), len(self._supervisor.slots)
+            )
             self._tell_manager(self._notifier.ready)
 
     def _set_timer(self) -> None:
@@ -257,22 +268,29 @@ class Master:
             case "message" if self.on_message is not None:
                 self.on_message(record, message["message"])
 
-    def _has_no_pidfd(self) -> bool:
-        return not hasattr(os, "pidfd_open")
+    def _reap(self) -> None:
+        """SIGCHLD: one of the workers, where there is no pidfd, or an orphan that process 1 gets.
 
-    def _reap_all(self) -> None:
+        Each is waited for by its number: how an orphan has ended is nobody's business here.
+        """
         for record in list(self.records.values()):
             self._on_exit(record)
+        own = {record.pid for record in self.records.values()}
+        for pid in ended_children():
+            if pid not in own and gets_orphans():
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
     def _on_exit(self, record: WorkerRecord) -> None:
         """A worker may have ended."""
+        if self.records.get(record.number) is not record:
+            return
+        how = record.process.exited()
+        if how is None:
+            return
         if record.process.pidfd is not None:
             self.loop.remove_reader(record.process.pidfd)
-        how = record.process.reap()
-        if how is None:
-            if record.process.pidfd is not None:
-                self.loop.add_reader(record.process.pidfd, self._on_exit, record)
-            return
+        record.process.close()
         unsent = record.channel.unsent
         record.channel.read_rest()
         del self.records[record.number]
@@ -309,11 +327,13 @@ class Master:
                     self.records[number].process.signal(signal.SIGABRT if is_abort else signal.SIGKILL)
                 case decisions.WriteStack(number):
                     self._write_stack(self.records[number])
+                case decisions.GiveUpSlot(slot):
+                    self.listeners.remove(slot)
                 case decisions.CloseListeners():
                     self.listeners.close()
                     self._tell_manager(self._notifier.stopping)
-                case decisions.ReloadEnded(failure):
-                    self._on_reload_ended(failure)
+                case decisions.ReloadEnded(failure, generation):
+                    self._on_reload_ended(failure, generation)
                 case decisions.Exit(status, reason):
                     self._status = self._status or status
                     self._reason = reason
@@ -329,9 +349,9 @@ class Master:
     def _write_stack(self, record: WorkerRecord) -> None:
         """Have the stack of a blocked worker written to the log."""
 
-    def _on_reload_ended(self, failure: str | None) -> None:
+    def _on_reload_ended(self, failure: str | None, generation: int) -> None:
         if failure is None:
-            logger.info("reloaded: all workers are of generation %d", self._supervisor.generation)
+            logger.info("reloaded: all workers are of generation %d", generation)
         else:
             logger.error("reload failed, the old workers serve on: %s", failure)
         waiting, self._reloads, self._next_reloads = self._reloads, self._next_reloads, []
@@ -354,6 +374,8 @@ class Master:
     async def reload(self) -> None:
         """Replace each worker by one with the code of now. ClusterError, with the reason, if that fails; then the old
         ones serve on."""
+        if self._supervisor.is_stopping:
+            raise ClusterError("the cluster stops")
         waiter = self.loop.create_future()
         (self._next_reloads if self._supervisor.is_reloading else self._reloads).append(waiter)
         self.begin_reload()
@@ -362,11 +384,17 @@ class Master:
             raise ClusterError(f"reload failed, the old workers serve on: {failure}", self._detail)
 
     def begin_reload(self) -> None:
+        """As reload(), for those who do not wait for the end of it: SIGHUP."""
+        if self._supervisor.is_stopping:
+            return
+        logger.info("reload" if not self._supervisor.is_reloading else "another reload follows the one under way")
         self._tell_manager(self._notifier.reloading)
         self.tell(decisions.ReloadAsked())
 
     def scale(self, workers: int) -> None:
         """Have that many workers. ValueError for a number that is none of workers."""
+        check_bounded("workers", workers, MOST_WORKERS)
+        logger.info("scale from %d to %d workers", len(self._supervisor.slots), workers)
         self.tell(decisions.ScaleAsked(workers))
 
 

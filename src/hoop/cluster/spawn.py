@@ -15,11 +15,12 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 EXIT_FAILED = 1
+PR_GET_CHILD_SUBREAPER = 37  # prctl(2)
 DESCRIPTORS = Path("/dev/fd")  # of this process: Linux (/proc/self/fd), macOS, the BSDs
 
 
@@ -39,22 +40,21 @@ class Process:
             else:
                 os.kill(self.pid, number)
 
-    def reap(self) -> str | None:
-        """How it ended, in words, and what it held in this process is released; None: it runs."""
+    def exited(self) -> str | None:
+        """How it ended, in words; None: it runs. Once it has ended, call close() and nothing else."""
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # somebody else has reaped it
-            pid, status = self.pid, None
-        if pid == 0:
-            return None
+            return "ended, nobody knows how"
+        return describe_exit(status) if pid else None
+
+    def close(self) -> None:
+        """Release what this process holds of it, but for the channel."""
         if self.pidfd is not None:
             os.close(self.pidfd)
-        return describe_exit(status)
 
 
-def describe_exit(status: int | None) -> str:
-    if status is None:
-        return "ended, nobody knows how"
+def describe_exit(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"exited with status {code}"
@@ -63,6 +63,34 @@ def describe_exit(status: int | None) -> str:
     except ValueError:  # a real-time signal
         name = f"signal {-code}"
     return f"was killed by {name}"
+
+
+def ended_children() -> Iterator[int]:
+    """Children of this process that have ended and that nobody has waited for yet. If the caller does not wait for one
+    of them, it is the last."""
+    seen = None
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid == seen:
+            return
+        seen = found.si_pid
+        yield seen
+
+
+def gets_orphans() -> bool:
+    """Whether this process is the parent of processes whose own has ended: process 1 of a container, or a subreaper."""
+    if os.getpid() == 1:
+        return True
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    is_subreaper = ctypes.c_int()
+    ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(is_subreaper), 0, 0, 0)
+    return is_subreaper.value != 0
 
 
 def open_descriptors() -> set[int]:

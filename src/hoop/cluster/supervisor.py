@@ -9,8 +9,8 @@ A slot is a place for a worker, 0 to N-1; a worker is one process in a slot, fro
 
 A slot has at most one worker that serves and one that is to follow it. Three rules hold for every change:
 
-1. The first start fails fast: a worker that dies, or is not ready in time, before all slots have served ends the
-   cluster with status 1.
+1. The first start fails fast: until every slot has served once, a worker that dies or is not ready in time, in a slot
+   that has not served yet, ends the cluster with status 1.
 2. A reload keeps the old worker until the new one is ready. If a new one fails, the reload ends, what serves goes on.
 3. A later death is mended at once, then after growing delays; no other slot suffers.
 
@@ -129,6 +129,13 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class GiveUpSlot:
+    """The cluster has become smaller: close the sockets of this slot alone. Its worker drains next."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
 class CloseListeners:
     """The cluster stops: close the master's listening sockets. Clients are refused when workers have closed theirs."""
 
@@ -138,6 +145,7 @@ class ReloadEnded:
     """How; None: every slot serves the new generation."""
 
     failure: str | None
+    generation: int
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ class Exit:
     reason: str | None
 
 
-Action = Fork | Drain | WriteStack | Kill | CloseListeners | ReloadEnded | Exit
+Action = Fork | Drain | WriteStack | Kill | GiveUpSlot | CloseListeners | ReloadEnded | Exit
 
 # ---- the state ------------------------------------------------------------------------------------------------------
 
@@ -187,6 +195,7 @@ class Worker:
     since: float  # in this stage
     deadline: float | None  # of this stage
     follows: bool  # it is to take the place of another worker; its death is no loss to its slot
+    has_served: bool = False
     leaves: bool = False  # it was asked to end: its exit is no death
     death: str | None = None  # why it was killed
 
@@ -194,9 +203,12 @@ class Worker:
 @dataclass
 class Slot:
     number: int
+    has_served: bool = False  # some worker has
     deaths: int = 0  # in a row
     restart_at: float | None = None  # a worker is missing until then
     worn: str | None = None  # why its worker is to be followed by another one
+    vain: int = 0  # successors in a row that failed
+    worn_until: float = 0.0  # until then it does not matter how worn its worker is
 
 
 class Supervisor:
@@ -209,15 +221,17 @@ class Supervisor:
         self.parallel = parallel
         self.workers: dict[int, Worker] = {}
         self.slots = [Slot(number) for number in range(size)]
-        self.generation = 0
+        self.generation = 0  # of the workers that are made
         self.has_started = False  # every slot has served
         self.is_stopping = False
         self.is_over = False
         self.is_reloading = False
         self.is_reload_wanted = False  # another one, after this
-        self.failure: str | None = None  # of the first start
+        self.failure: str | None = None  # of the first start, or of the end
         self._jitter = jitter or random.Random()
         self._last_number = 0
+        self._last_generation = 0
+        self._former_generation = 0  # that a reload is to replace
 
     # ---- for the shell ----------------------------------------------------------------------------------------------
 
@@ -268,18 +282,27 @@ class Supervisor:
             case Blocked() if worker.stage is Stage.SERVING:
                 self._enter(worker, Stage.BLOCKED, now, self.times.abort_after)
                 yield WriteStack(worker.number)
-            case Worn(reason=reason) if worker.stage is Stage.SERVING and self.slots[worker.slot].worn is None:
-                self.slots[worker.slot].worn = reason
+            case Worn(reason=reason) if worker.stage is Stage.SERVING:
+                slot = self.slots[worker.slot]
+                if slot.worn is None and now >= slot.worn_until:
+                    slot.worn = reason
 
     def _on_ready(self, worker: Worker, now: float) -> Iterator[Action]:
         """It serves: who served in its slot before may go."""
         self._enter(worker, Stage.SERVING, now, None)
+        worker.has_served = True
         worker.follows = False
-        self.slots[worker.slot].worn = None
+        slot = self.slots[worker.slot]
+        slot.has_served = True
+        slot.worn = None
+        slot.vain = 0
         for other in self._of_slot(worker.slot):
             if other is not worker:
                 yield from self._let_go(other, now)
-        self.has_started = self.has_started or all(self._server_of(slot) is not None for slot in self.slots)
+        self._note_start()
+
+    def _note_start(self) -> None:
+        self.has_started = self.has_started or all(slot.has_served for slot in self.slots)
 
     def _on_gone(self, worker: Worker, how: str, now: float) -> Iterator[Action]:
         """The process has ended, or was never made."""
@@ -287,15 +310,18 @@ class Supervisor:
         if worker.leaves:
             return
         reason = f"worker {worker.slot} {how}"
-        if not self.has_started:
+        slot = self.slots[worker.slot]
+        if not self.has_started and not slot.has_served:
             self.failure = reason
             yield from self._stop(now)
             return
         if worker.follows:
-            self.slots[worker.slot].worn = None  # it may show again that it is worn
+            slot.worn = None  # it may show again that it is worn
+            slot.worn_until = now + self._delay(slot.vain + 2)
+            slot.vain += 1
         else:
-            self._restart_later(self.slots[worker.slot], worker, now)
-        if self.is_reloading and worker.stage in UNPROVEN and worker.generation == self.generation:
+            self._restart_later(slot, worker, now)
+        if self.is_reloading and not worker.has_served and worker.generation == self.generation:
             yield from self._end_reload(reason, now)
 
     def _restart_later(self, slot: Slot, worker: Worker, now: float) -> None:
@@ -307,10 +333,14 @@ class Supervisor:
             if successor.follows and not successor.leaves:
                 successor.follows = False  # it comes in time
                 return
-        delay = 0.0
-        if slot.deaths > 1:
-            delay = min(self.times.first_delay * 2.0 ** min(slot.deaths - 2, 30), self.times.longest_delay)
-        slot.restart_at = now + delay * self._jitter.uniform(0.8, 1.2)
+        slot.restart_at = now + self._delay(slot.deaths)
+
+    def _delay(self, failures: int) -> float:
+        """Seconds until another attempt: none after the first failure in a row, then more and more."""
+        if failures <= 1:
+            return 0.0
+        delay = min(self.times.first_delay * 2.0 ** min(failures - 2, 30), self.times.longest_delay)
+        return delay * self._jitter.uniform(0.8, 1.2)
 
     # ---- what time brings -------------------------------------------------------------------------------------------
 
@@ -325,7 +355,12 @@ class Supervisor:
                     worker.death = "was blocked"
                     self._enter(worker, Stage.ABORTED, now, self.times.kill_after)
                     yield Kill(worker.number, is_abort=True)
-                case _:  # draining or aborted
+                case Stage.DRAINING:
+                    why = f"did not end within {self.times.drain_timeout:g} s and was killed"
+                    if self.is_stopping and self.failure is None:
+                        self.failure = f"worker {worker.slot} {why}"
+                    yield self._kill(worker, now, why)
+                case _:  # aborted
                     yield self._kill(worker, now, worker.death)
         for slot in self.slots:
             if slot.restart_at is not None and now >= slot.restart_at:
@@ -346,7 +381,9 @@ class Supervisor:
         if self.is_reload_wanted and not self.is_reloading:
             self.is_reload_wanted = False
             self.is_reloading = True
-            self.generation += 1
+            self._former_generation = self.generation
+            self._last_generation += 1
+            self.generation = self._last_generation
         for slot in self.slots:
             if sum(worker.follows and not worker.leaves for worker in self.workers.values()) >= self.parallel:
                 return
@@ -369,8 +406,9 @@ class Supervisor:
 
     def _end_reload(self, failure: str | None, now: float) -> Iterator[Action]:
         self.is_reloading = False
-        yield ReloadEnded(failure)
+        yield ReloadEnded(failure, self.generation)
         if failure is not None:
+            self.generation = self._former_generation
             for worker in list(self.workers.values()):
                 if worker.follows and not worker.leaves and self.slots[worker.slot].worn is None:
                     yield from self._let_go(worker, now)
@@ -383,9 +421,11 @@ class Supervisor:
         if self.is_stopping:
             return
         for slot in self.slots[count:]:
+            yield GiveUpSlot(slot.number)
             for worker in self._of_slot(slot.number):
                 yield from self._let_go(worker, now)
         del self.slots[count:]
+        self._note_start()
         for number in range(len(self.slots), count):
             self.slots.append(Slot(number))
             yield self._fork(self.slots[-1], now)
@@ -396,7 +436,7 @@ class Supervisor:
         self.is_stopping = True
         if self.is_reloading:
             self.is_reloading = False
-            yield ReloadEnded("the cluster stops")
+            yield ReloadEnded("the cluster stops", self.generation)
         self.is_reload_wanted = False
         if not is_again:
             yield CloseListeners()
@@ -452,6 +492,3 @@ class Supervisor:
             if worker.stage in (Stage.SERVING, Stage.BLOCKED) and not worker.leaves:
                 return worker
         return None
-
-
-UNPROVEN = (Stage.FORKING, Stage.STARTING, Stage.KILLED)  # a worker that was killed for blocking was ABORTED before
