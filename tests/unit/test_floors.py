@@ -97,7 +97,7 @@ FLOORS_IN: dict[str, Floors] = {
     ),
     "cluster": (
         ("supervisor", "binds", "channel", "spawn"),
-        ("options", "listeners"),
+        ("options", "listeners", "control"),
         ("worker_process",),
         ("application", "master", "log"),
         ("cluster",),
