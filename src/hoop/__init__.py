@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 if TYPE_CHECKING:
     from hoop import compress, crypto, dns, fs, monitor, proxy_protocol, systemd
     from hoop import limits as limits
+    from hoop.agent.agent import Agent, AgentClosed
+    from hoop.agent.lease import Lease
     from hoop.core.handle import Immediate
     from hoop.core.timer import Timer
     from hoop.drain import Drain, DrainReport
@@ -50,9 +52,12 @@ T = TypeVar("T")
 
 __version__ = "0.1.0"
 __all__ = [
+    "Agent",
+    "AgentClosed",
     "Drain",
     "DrainReport",
     "Immediate",
+    "Lease",
     "Limits",
     "Loop",
     "Pool",
@@ -166,6 +171,7 @@ NAMES_ON_DEMAND = {
     "start_unix_server": "streams.stream_api",
     "tls_engine": "tls.engine_choice",
 }
+AGENT_ON_DEMAND = {"Agent": "agent.agent", "AgentClosed": "agent.agent", "Lease": "agent.lease"}  # no loop needs them
 POLICY_ON_DEMAND: tuple[str, ...] = ()
 if hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):
     POLICY_ON_DEMAND = ("EventLoopPolicy", "install")  # by themselves: importing a policy warns on 3.14
@@ -181,6 +187,8 @@ if not TYPE_CHECKING:  # to a type checker they are names like the others, and n
         wanted = NAMES_ON_DEMAND
         if name in POLICY_ON_DEMAND:
             wanted = dict.fromkeys(POLICY_ON_DEMAND, "policy")
+        elif name in AGENT_ON_DEMAND:
+            wanted = AGENT_ON_DEMAND
         elif name not in NAMES_ON_DEMAND:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = {one: getattr(import_module(f"{__name__}.{module}"), one) for one, module in wanted.items()}
@@ -189,4 +197,4 @@ if not TYPE_CHECKING:  # to a type checker they are names like the others, and n
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *MODULES_ON_DEMAND, *NAMES_ON_DEMAND, *POLICY_ON_DEMAND})
+    return sorted({*globals(), *AGENT_ON_DEMAND, *MODULES_ON_DEMAND, *NAMES_ON_DEMAND, *POLICY_ON_DEMAND})

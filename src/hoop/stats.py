@@ -147,6 +147,33 @@ class Metrics(Value):
         return self.busy_ns / total_ns if total_ns > 0 else 0.0
 
 
+class AgentStats(Value):
+    """The connections of an Agent at one moment, and what has happened to them since it was made."""
+
+    free: int
+    lent: int
+    connecting: int
+    """Attempts under way."""
+    waiting: int
+    """Calls of acquire() that wait."""
+    hosts: int
+    """Keys with connections, attempts or waiters."""
+    used_new: int
+    """Leases of a connection that was never lent before."""
+    reused: int
+    """Leases of a connection that was lent before."""
+    created: int
+    failures: int
+    """Attempts that failed."""
+    timeouts: int
+    """Calls of acquire() that waited for too long."""
+    dead: int
+    """Free connections that the peer ended, that broke, or that failed the check."""
+    expired: int
+    """Free connections that keep_alive or max_age ended."""
+    closed: int
+
+
 class ServerStats(Value):
     """The counts of a server since it was made; hoop.Limits says what the limits mean."""
 

@@ -39,7 +39,7 @@ AREAS: Floors = (
     ("loop_methods",),
     ("loop",),
     ("policy", "monitor", "drained_run"),
-    ("fs", "dns", "crypto", "compress"),
+    ("fs", "dns", "crypto", "compress", "agent"),
     ("__init__",),
     ("asgi",),
     ("adapters",),
@@ -84,6 +84,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("asgi_application", "serving"),
         ("main", "protocol", "uvicorn", "hypercorn", "aiohttp"),
     ),
+    "agent": (("pooled",), ("host", "lease"), ("agent",)),
     "loop_methods": (
         ("calls", "signal_pipe", "race"),
         ("base_loop",),

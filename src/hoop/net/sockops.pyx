@@ -10,7 +10,8 @@ gets the result: wait_for() around sock_recv() would lose it otherwise.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from hoop.core.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_recv, hoop_net_send, hoop_net_socket_error
+from hoop.core.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_peek, hoop_net_recv, hoop_net_send, \
+    hoop_net_socket_error
 from hoop.core.errors cimport os_error, pass_exits_on
 from hoop.core.handle cimport Handle
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher, flush_if_deferred
@@ -632,3 +633,12 @@ async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arg
 
 refuse_instances(RecvCoroutine)
 refuse_instances(SendCoroutine)
+
+
+def peek(int fd):
+    """What waits at a socket: 1, bytes; 0, nothing; -1, the end of the stream or an error. All of it stays there."""
+    cdef char byte
+    cdef Py_ssize_t seen = hoop_net_peek(fd, &byte, 1)
+    if seen > 0:
+        return 1
+    return 0 if seen == -EAGAIN else -1

@@ -5,4 +5,6 @@ import asyncio
 from typing_extensions import disjoint_base
 
 @disjoint_base
-class StreamReader(asyncio.StreamReader): ...
+class StreamReader(asyncio.StreamReader):
+    @property
+    def _is_untouched(self) -> bool: ...

@@ -135,6 +135,11 @@ cdef class StreamReader:
         self.join_unread()
         return self.joined
 
+    @property
+    def _is_untouched(self):
+        """Whether nothing is unread, and nothing but reading can come next: no end, no error."""
+        return self.available() == 0 and not self._eof and self.error is None
+
     # ---- what the protocol calls ---------------------------------------------------------------------------------
 
     def set_transport(self, transport):
