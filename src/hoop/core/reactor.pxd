@@ -22,8 +22,6 @@ cdef enum:
 
 cdef class Deferred(Errand):
     """An object whose writes the reactor flushes when the running phase of the turn has ended. (docs/writes.md)"""
-    cdef flag is_flush_due      # it stands in the reactor's queue of flushes
-
     cdef int on_flush(self, bint is_loop_calling) except -1  # send what was deferred; the loop calls between callbacks
     cdef int on_flush_failed(self, object error) except -1   # its on_flush() has raised this
 

@@ -15,6 +15,7 @@ cdef class Errand:
     be lost when scheduling finds no memory."""
     cdef Errand next_errand
     cdef flag is_errand_due
+    cdef flag is_flush_due      # a Deferred in the reactor's queue of flushes; here, where it takes no room
 
     cdef int on_errand(self) except -1  # what it has asked run_errand_later() for
 

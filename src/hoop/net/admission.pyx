@@ -11,7 +11,7 @@ from hoop.core.csrc cimport hoop_expiry_leave, hoop_expiry_node, hoop_expiry_nod
     sockaddr, socklen_t
 from hoop.core.reactor cimport Reactor
 from hoop.core.timeouts cimport Guard, timeout_queue
-from hoop.net.stream cimport StreamFilter, StreamTransport
+from hoop.net.stream cimport StreamFilter, StreamTransport, filter_of
 from hoop.net.transport cimport TRANSPORT_LOST
 from libc.stdint cimport uint8_t
 
@@ -142,7 +142,7 @@ cdef class ConnectionGuard(Guard):
         return self.on_active()
 
     cdef int on_sent(self) except -1:
-        cdef StreamFilter filter = (<StreamTransport>self.transport).filter
+        cdef StreamFilter filter = filter_of(<StreamTransport>self.transport)
         if filter is None or not filter.tells_answers:  # TLS does: its handshake is no answer
             hoop_expiry_leave(&self.header)
         return self.on_active()

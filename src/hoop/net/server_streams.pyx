@@ -6,7 +6,7 @@ connection that received and has not answered is busy, however long that takes.
 """
 from hoop.core.csrc cimport hoop_net_pending
 from hoop.core.reactor cimport Reactor
-from hoop.net.stream cimport StreamTransport
+from hoop.net.stream cimport StreamTransport, filter_of
 from hoop.net.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN
 from hoop.net.writing cimport AWAITS_ANSWER
 
@@ -53,8 +53,8 @@ def close_stream(StreamTransport transport not None):
     """As the application would: close(), or what the TLS above it does then."""
     if transport.state >= TRANSPORT_LOST:
         return
-    if transport.filter is not None:
-        transport.filter.close_from_below()
+    if transport.is_filtered:
+        filter_of(transport).close_from_below()
     else:
         transport.close()
 

@@ -17,7 +17,7 @@ cdef class StreamFilter(Deferred):
 
 
 cdef class StreamTransport(WritingTransport):
-    cdef StreamFilter filter    # the protocol, if it is one
+    cdef flag is_filtered       # the protocol is a StreamFilter that takes bytes where they are
     cdef flag is_buffered_protocol
     cdef flag is_eof_received   # the peer has ended its half; the protocol kept ours open
     cdef flag is_lingering      # our half is closed; what the peer sends until it closes its own is dropped
@@ -34,6 +34,11 @@ cdef class StreamTransport(WritingTransport):
     cdef object receive_bulk(self, Py_ssize_t *result)
     cdef int receive_buffered(self) except -1
     cdef int on_eof(self) except -1
+
+
+cdef inline StreamFilter filter_of(StreamTransport transport):
+    """Return its protocol, if that is a filter; else None."""
+    return <StreamFilter>transport.protocol if transport.is_filtered else None
 
 
 cdef StreamTransport accept_stream(Reactor reactor, int fd, const sockaddr *peer, socklen_t length, object protocol,

@@ -58,10 +58,8 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int bind_protocol(self, object protocol) except -1:
         self.protocol = protocol
-        self.filter = None
-        if isinstance(protocol, StreamFilter) and (<StreamFilter>protocol).is_filter:
-            self.filter = <StreamFilter>protocol
-        self.is_buffered_protocol = self.filter is None and isinstance(protocol, BufferedProtocol)
+        self.is_filtered = isinstance(protocol, StreamFilter) and (<StreamFilter>protocol).is_filter
+        self.is_buffered_protocol = not self.is_filtered and isinstance(protocol, BufferedProtocol)
         return 0
 
     # ---- writing -------------------------------------------------------------------------------------------------
@@ -183,7 +181,7 @@ cdef class StreamTransport(WritingTransport):
         cdef object data
         if self.is_lingering:
             return self.drop_input()
-        if self.filter is not None:
+        if self.is_filtered:
             return self.receive_filtered()
         if self.is_buffered_protocol:
             return self.receive_buffered()
@@ -213,7 +211,7 @@ cdef class StreamTransport(WritingTransport):
     cdef int receive_filtered(self) except -1:
         cdef char *buffer = self.reactor.read_buffer
         cdef Py_ssize_t size = hoop_net_recv(self.fd, buffer, READ_BUFFER_SIZE)
-        cdef StreamFilter filter = self.filter
+        cdef StreamFilter filter = <StreamFilter>self.protocol
         if size <= 0:
             if size == 0:
                 return self.on_eof()
@@ -306,9 +304,9 @@ def request_drain(StreamTransport transport not None):
     cdef object protocol = transport.protocol
     if transport.state != TRANSPORT_OPEN or not transport.is_protocol_connected or transport.is_told_to_drain:
         return
-    if transport.filter is not None:
-        transport.filter.drain_from_below()
-        protocol = transport.filter.protocol_above()
+    if transport.is_filtered:
+        filter_of(transport).drain_from_below()
+        protocol = filter_of(transport).protocol_above()
         if protocol is None:
             return
     transport.is_told_to_drain = True

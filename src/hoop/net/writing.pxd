@@ -9,12 +9,12 @@ cdef enum:
 
 
 cdef class WritingTransport(Transport):
-    cdef unsigned char silence  # looks of a drain since something was received or written (net/server_streams.pyx)
     cdef object lease_waiter    # the future that sendfile() awaits: nothing is held and the descriptor is writable
     cdef Chunks unsent          # what write() accepted and the kernel has not taken
     cdef flag is_refused        # the kernel took less than it was given: wait until writable
     cdef flag is_eof_wanted     # write_eof() was called
     cdef flag is_lent           # sendfile() writes past write(), which is refused meanwhile
+    cdef unsigned char silence  # looks of a drain since something was received or written (net/server_streams.pyx)
 
     cdef Py_ssize_t transmit(self, const iovec *buffers, int count, Py_ssize_t total) except? -2
     cdef str write_failure(self)
