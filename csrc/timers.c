@@ -22,7 +22,7 @@ static inline bool precedes(const hoop_timer_entry *a, const hoop_timer_entry *b
 static inline void place(hoop_timers *timers, size_t index, hoop_timer_entry entry)
 {
     timers->entries[index] = entry;
-    entry.timer->index = index;
+    entry.timer->index = (uint32_t)index;
 }
 
 /* Put entry into the hole at index or, as long as it precedes the parent, further up. */
@@ -84,7 +84,7 @@ static void take_out(hoop_timers *timers, size_t index)
 
 static int grow(hoop_timers *timers)
 {
-    if (timers->capacity > SIZE_MAX / 2 / sizeof(hoop_timer_entry))
+    if (timers->capacity > HOOP_TIMER_IDLE / 2 || timers->capacity > SIZE_MAX / 2 / sizeof(hoop_timer_entry))
         return -ENOMEM;
     size_t capacity = timers->capacity == 0 ? FIRST_CAPACITY : timers->capacity * 2;
     hoop_timer_entry *entries = realloc(timers->entries, capacity * sizeof(hoop_timer_entry));
@@ -95,9 +95,9 @@ static int grow(hoop_timers *timers)
     return 0;
 }
 
-void hoop_timer_init(hoop_timer *timer, void *owner)
+void hoop_timer_init(hoop_timer *timer)
 {
-    *timer = (hoop_timer){.index = HOOP_TIMER_IDLE, .owner = owner};
+    *timer = (hoop_timer){.index = HOOP_TIMER_IDLE};
 }
 
 void hoop_timers_init(hoop_timers *timers)
@@ -165,7 +165,7 @@ void hoop_timers_set_referenced(hoop_timers *timers, hoop_timer *timer, bool is_
 int hoop_timers_visit(const hoop_timers *timers, hoop_visit_fn visit, void *arg)
 {
     for (size_t i = 0; i < timers->size; i++) {
-        int result = visit(timers->entries[i].timer->owner, arg);
+        int result = visit(timers->entries[i].timer, arg);
         if (result != 0)
             return result;
     }

@@ -12,11 +12,10 @@
 
 #include "base.h"
 
-#define HOOP_TIMER_IDLE SIZE_MAX /* the index of a timer that is in no heap */
+#define HOOP_TIMER_IDLE UINT32_MAX /* the index of a timer that is in no heap */
 
 typedef struct hoop_timer {
-    size_t index; /* where it stands in the heap, or HOOP_TIMER_IDLE */
-    void *owner;  /* what hoop_timers_visit hands to the visitor */
+    uint32_t index; /* where it stands in the heap, or HOOP_TIMER_IDLE */
     bool is_unreferenced;
 } hoop_timer;
 
@@ -34,9 +33,9 @@ typedef struct hoop_timers {
     size_t unreferenced; /* of the pending timers */
 } hoop_timers;
 
-void hoop_timer_init(hoop_timer *timer, void *owner); /* idle, referenced */
-void hoop_timers_init(hoop_timers *timers);           /* empty, nothing allocated */
-void hoop_timers_free(hoop_timers *timers);           /* every timer still inside becomes idle */
+void hoop_timer_init(hoop_timer *timer);    /* idle, referenced */
+void hoop_timers_init(hoop_timers *timers); /* empty, nothing allocated */
+void hoop_timers_free(hoop_timers *timers); /* every timer still inside becomes idle */
 
 /* 0, -ENOMEM, or -EALREADY when the timer is already in a heap; on failure nothing changed. */
 int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns);
@@ -47,7 +46,7 @@ hoop_timer *hoop_timers_pop_due(hoop_timers *timers, int64_t now_ns);
 /* Whether the timer counts in hoop_timers_referenced while it is pending here. For pending and idle ones;
  * idempotent. */
 void hoop_timers_set_referenced(hoop_timers *timers, hoop_timer *timer, bool is_referenced);
-/* In heap order, which is not sorted. */
+/* Hand each hoop_timer to visit. In heap order, which is not sorted. */
 int hoop_timers_visit(const hoop_timers *timers, hoop_visit_fn visit, void *arg);
 
 static inline bool hoop_timer_is_pending(const hoop_timer *timer)

@@ -26,7 +26,7 @@ TEST(a_timer_is_due_at_its_deadline_and_not_before)
     hoop_timers timers;
     hoop_timers_init(&timers);
     hoop_timer timer;
-    hoop_timer_init(&timer, NULL);
+    hoop_timer_init(&timer);
     CHECK(!hoop_timer_is_pending(&timer));
     CHECK_EQ(hoop_timers_add(&timers, &timer, 1000), 0);
     CHECK(hoop_timer_is_pending(&timer));
@@ -50,7 +50,7 @@ TEST(equal_deadlines_come_in_the_order_of_adding)
     hoop_timers timers;
     hoop_timers_init(&timers);
     for (size_t i = 0; i < COUNT; i++) {
-        hoop_timer_init(&all[i], NULL);
+        hoop_timer_init(&all[i]);
         CHECK_EQ(hoop_timers_add(&timers, &all[i], 77), 0);
     }
     for (size_t i = 0; i < COUNT; i += 2) /* added anew: behind all the others */
@@ -77,7 +77,7 @@ TEST(removal_from_every_position_keeps_the_order)
             hoop_timers timers;
             hoop_timers_init(&timers);
             for (size_t i = 0; i < size; i++) {
-                hoop_timer_init(&all[i], NULL);
+                hoop_timer_init(&all[i]);
                 CHECK_EQ(hoop_timers_add(&timers, &all[i], (int64_t)check_random_below(&random, 40)), 0);
             }
             hoop_timer *removed = timers.entries[victim].timer;
@@ -103,7 +103,7 @@ TEST(add_and_remove_refuse_the_wrong_state)
     hoop_timers timers;
     hoop_timers_init(&timers);
     hoop_timer timer;
-    hoop_timer_init(&timer, NULL);
+    hoop_timer_init(&timer);
     CHECK_EQ(hoop_timers_remove(&timers, &timer), -ENOENT);
     CHECK_EQ(hoop_timers_add(&timers, &timer, 10), 0);
     CHECK_EQ(hoop_timers_add(&timers, &timer, 5), -EALREADY);
@@ -120,7 +120,7 @@ TEST(free_makes_all_timers_idle)
     hoop_timers timers;
     hoop_timers_init(&timers);
     for (size_t i = 0; i < 100; i++) {
-        hoop_timer_init(&all[i], NULL);
+        hoop_timer_init(&all[i]);
         CHECK_EQ(hoop_timers_add(&timers, &all[i], (int64_t)(i * 37 % 100)), 0);
     }
     hoop_timers_free(&timers);
@@ -137,7 +137,7 @@ TEST(a_failed_growth_changes_nothing)
 {
     hoop_timer all[65];
     for (size_t i = 0; i < 65; i++)
-        hoop_timer_init(&all[i], NULL);
+        hoop_timer_init(&all[i]);
     hoop_timers timers;
     hoop_timers_init(&timers);
     alloc_fault_after(0);
@@ -164,7 +164,7 @@ TEST(a_capacity_whose_double_overflows_is_refused)
     size_t capacity = SIZE_MAX / 2 / sizeof(hoop_timer_entry) + 1;
     hoop_timers timers = {.entries = NULL, .size = capacity, .capacity = capacity, .next_sequence = 9};
     hoop_timer timer;
-    hoop_timer_init(&timer, NULL);
+    hoop_timer_init(&timer);
     unsigned long calls = alloc_fault_calls();
     CHECK_EQ(hoop_timers_add(&timers, &timer, 1), -ENOMEM);
     CHECK_EQ(alloc_fault_calls() - calls, 0);
@@ -172,31 +172,36 @@ TEST(a_capacity_whose_double_overflows_is_refused)
     CHECK(!hoop_timer_is_pending(&timer));
 }
 
-static int mark(void *owner, void *arg)
+struct seen_timers {
+    const hoop_timer *all;
+    int seen[50];
+    int left;
+};
+
+static int mark(void *timer, void *arg)
 {
-    int *left = arg;
-    ++*(int *)owner;
-    return --*left == 0 ? -3 : 0;
+    struct seen_timers *seen = arg;
+    seen->seen[(hoop_timer *)timer - seen->all]++;
+    return --seen->left == 0 ? -3 : 0;
 }
 
-TEST(visit_hands_out_each_owner_once_and_stops_when_told)
+TEST(visit_hands_out_each_timer_once_and_stops_when_told)
 {
-    int seen[50] = {0};
     hoop_timer all[50];
+    struct seen_timers seen = {.all = all, .left = 1000};
     hoop_timers timers;
     hoop_timers_init(&timers);
     for (size_t i = 0; i < 50; i++) {
-        hoop_timer_init(&all[i], &seen[i]);
+        hoop_timer_init(&all[i]);
         CHECK_EQ(hoop_timers_add(&timers, &all[i], (int64_t)(i * 7 % 50)), 0);
     }
-    int left = 1000;
-    CHECK_EQ(hoop_timers_visit(&timers, mark, &left), 0);
-    CHECK_EQ(left, 950);
+    CHECK_EQ(hoop_timers_visit(&timers, mark, &seen), 0);
+    CHECK_EQ(seen.left, 950);
     for (size_t i = 0; i < 50; i++)
-        CHECK_EQ(seen[i], 1);
-    left = 10;
-    CHECK_EQ(hoop_timers_visit(&timers, mark, &left), -3);
-    CHECK_EQ(left, 0);
+        CHECK_EQ(seen.seen[i], 1);
+    seen.left = 10;
+    CHECK_EQ(hoop_timers_visit(&timers, mark, &seen), -3);
+    CHECK_EQ(seen.left, 0);
     hoop_timers_free(&timers);
 }
 
@@ -205,8 +210,8 @@ TEST(unreferenced_timers_do_not_count_while_they_are_pending)
     hoop_timer first, second;
     hoop_timers timers;
     hoop_timers_init(&timers);
-    hoop_timer_init(&first, NULL);
-    hoop_timer_init(&second, NULL);
+    hoop_timer_init(&first);
+    hoop_timer_init(&second);
     hoop_timers_set_referenced(&timers, &first, false); /* idle: remembered */
     CHECK_EQ(hoop_timers_referenced(&timers), 0);
     CHECK_EQ(hoop_timers_add(&timers, &first, 1), 0);
@@ -317,7 +322,7 @@ TEST(random_operations_agree_with_the_model)
     hoop_timers timers;
     hoop_timers_init(&timers);
     for (size_t i = 0; i < MODEL_TIMERS; i++)
-        hoop_timer_init(&model.timers[i], NULL);
+        hoop_timer_init(&model.timers[i]);
     uint64_t weights[3] = {1, 1, 1};
     for (int i = 0; i < 120000; i++) {
         if (i % 3000 == 0) {
@@ -356,7 +361,7 @@ int main(void)
     RUN(free_makes_all_timers_idle);
     RUN(a_failed_growth_changes_nothing);
     RUN(a_capacity_whose_double_overflows_is_refused);
-    RUN(visit_hands_out_each_owner_once_and_stops_when_told);
+    RUN(visit_hands_out_each_timer_once_and_stops_when_told);
     RUN(unreferenced_timers_do_not_count_while_they_are_pending);
     RUN(random_operations_agree_with_the_model);
     return check_finish();

@@ -57,12 +57,10 @@ cdef extern from "ring.h" nogil:
 
 cdef extern from "timers.h" nogil:
     ctypedef struct hoop_timer:
-        size_t index
-        void *owner
         bint is_unreferenced
     ctypedef struct hoop_timers:
         size_t size
-    void hoop_timer_init(hoop_timer *timer, void *owner) noexcept
+    void hoop_timer_init(hoop_timer *timer) noexcept
     void hoop_timers_init(hoop_timers *timers) noexcept
     void hoop_timers_free(hoop_timers *timers) noexcept
     int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns) noexcept

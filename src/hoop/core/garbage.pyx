@@ -7,8 +7,9 @@ subclasses inherit the slots.
 """
 from cpython.object cimport PyObject
 from hoop.core.cpython_api cimport gc_clear_fn, gc_traverse_fn, gc_visit_fn, type_slots
-from hoop.core.csrc cimport hoop_inbox_node, hoop_inbox_visit, hoop_ring, hoop_ring_visit, hoop_timers_visit
-from hoop.core.handle cimport handle_of_node
+from hoop.core.csrc cimport hoop_inbox_node, hoop_inbox_visit, hoop_ring, hoop_ring_visit, hoop_timer, \
+    hoop_timers_visit
+from hoop.core.handle cimport handle_of_node, handle_of_timer
 from hoop.core.reactor cimport Reactor, Watcher
 
 from asyncio.log import logger
@@ -28,6 +29,10 @@ cdef int visit_entry(void *entry, void *arg) noexcept:
 
 cdef int visit_node(void *node, void *arg) noexcept:
     return visit_entry(handle_of_node(<hoop_inbox_node *>node), arg)
+
+
+cdef int visit_timer(void *timer, void *arg) noexcept:
+    return visit_entry(handle_of_timer(<hoop_timer *>timer), arg)
 
 
 cdef int reactor_traverse(PyObject *self, gc_visit_fn visit, void *arg) noexcept:
@@ -59,7 +64,7 @@ cdef int visit_queues(PyObject *self, Visit *visit) noexcept:
         result = hoop_ring_visit(queues[i], visit_entry, visit)
         if result != 0:
             return result
-    return hoop_timers_visit(&(<Reactor>self).timers, visit_entry, visit)
+    return hoop_timers_visit(&(<Reactor>self).timers, visit_timer, visit)
 
 
 cdef int visit_watchers(PyObject *self, Visit *visit) noexcept:

@@ -17,6 +17,9 @@ cdef class Handle:
     cdef int argument_count
     cdef flag is_cancelled
     cdef flag is_guarded        # a ThreadSafeHandle: to be run between begin() and end()
+    # Of a ScheduledHandle; here, where they take no room.
+    cdef flag is_scheduled      # as asyncio's _scheduled: in the heap, or taken out of it and about to run
+    cdef flag is_repeating      # is_scheduled also while it runs; repeat() is called when it has
     cdef object __weakref__
     # With 80 bytes a compiler clears a new one in a few stores, with more by a loop that takes four times as long.
 
@@ -41,8 +44,6 @@ cdef class ScheduledHandle(Handle):
     cdef hoop_timer timer
     cdef hoop_timers *timers    # the heap that the timer is in; it lives as long as `loop`
     cdef double when_s
-    cdef flag is_scheduled      # as asyncio's _scheduled: in the heap, or taken out of it and about to run
-    cdef flag is_repeating      # is_scheduled also while it runs; repeat() is called when it has
 
     cdef int repeat(self) except -1
 
@@ -68,6 +69,7 @@ cdef object callback_source(Handle handle)
 cdef str described(Handle handle)
 cdef int invoke(Handle handle) noexcept
 cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept
+cdef PyObject *handle_of_timer(hoop_timer *timer) noexcept
 
 
 cdef inline int fill(Handle handle, object loop, object callback, PyObject **arguments, Py_ssize_t count,

@@ -131,7 +131,7 @@ cdef class ScheduledHandle(Handle):
     """A callback with a deadline. Cancelling takes it out of the heap at once."""
 
     def __cinit__(self):
-        hoop_timer_init(&self.timer, <void *>self)
+        hoop_timer_init(&self.timer)
 
     cdef int repeat(self) except -1:
         """Arm a handle that repeats, once it has run."""
@@ -402,6 +402,7 @@ cdef str described(Handle handle):
 
 
 cdef Py_ssize_t node_offset  # of PostedHandle.node
+cdef Py_ssize_t timer_offset  # of ScheduledHandle.timer
 
 
 cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept:
@@ -409,11 +410,18 @@ cdef PyObject *handle_of_node(hoop_inbox_node *node) noexcept:
     return <PyObject *>(<char *>node - node_offset)
 
 
-cdef int measure_node_offset() except -1:
-    global node_offset
-    cdef PostedHandle sample = PostedHandle.__new__(PostedHandle)
-    node_offset = <char *>&sample.node - <char *><void *>sample
+cdef PyObject *handle_of_timer(hoop_timer *timer) noexcept:
+    """The handle that waits as timer. Borrowed."""
+    return <PyObject *>(<char *>timer - timer_offset)
+
+
+cdef int measure_offsets() except -1:
+    global node_offset, timer_offset
+    cdef PostedHandle posted = PostedHandle.__new__(PostedHandle)
+    cdef ScheduledHandle scheduled = ScheduledHandle.__new__(ScheduledHandle)
+    node_offset = <char *>&posted.node - <char *><void *>posted
+    timer_offset = <char *>&scheduled.timer - <char *><void *>scheduled
     return 0
 
 
-measure_node_offset()
+measure_offsets()

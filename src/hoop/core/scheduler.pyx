@@ -10,7 +10,7 @@ from hoop.core.cpython_api cimport PyObject_Call, PyThread_get_thread_ident
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check
 from hoop.core.handle cimport Handle, Immediate, PostedHandle, ScheduledHandle, TimerHandle, handle_of_node, \
-    new_handle, new_immediate, new_posted_handle, new_timer_handle
+    handle_of_timer, new_handle, new_immediate, new_posted_handle, new_timer_handle
 from hoop.core.rings cimport drain, make_room, push, push_owned
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
@@ -226,7 +226,7 @@ cdef class Scheduler:
             timer = hoop_timers_pop_due(&self.timers, now_ns)
             if timer == NULL:
                 break
-            push_owned(&self.due, <PyObject *>timer.owner)
+            push_owned(&self.due, handle_of_timer(timer))
         return 0
 
     cdef int64_t sleep_limit_ns(self, int64_t now_ns) noexcept:
@@ -245,16 +245,16 @@ cdef class Scheduler:
 
     cdef int release_queues(self) except -1:
         """Let go of every callback. Runs user code (finalizers), so each entry is out before it is released."""
-        cdef hoop_timer *timer
+        cdef PyObject *entry
         drain(&self.ready)
         drain(&self.due)
         drain(&self.next_ticks)
         drain(&self.microtasks)
         drain(&self.immediates)
         while self.timers.size > 0:
-            timer = hoop_timers_pop_due(&self.timers, INT64_MAX)
-            (<ScheduledHandle>timer.owner).is_scheduled = False
-            Py_DECREF(<object>timer.owner)
+            entry = handle_of_timer(hoop_timers_pop_due(&self.timers, INT64_MAX))
+            (<ScheduledHandle>entry).is_scheduled = False
+            Py_DECREF(<object>entry)
         hoop_timers_free(&self.timers)
         self.take_inbox()
         drain(&self.ready)
