@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
 import gc
+import socket
 import threading
 import weakref
 from collections.abc import Callable
@@ -127,6 +129,45 @@ def test_trap_32_calls_made_while_the_loop_does_not_run_wait_for_it(loop):
         if number % 2:
             one_turn(loop)
             assert seen == list(range(number + 1))
+
+
+def repeat_call(loop: Any) -> None:
+    """A compiled callback that schedules itself, for ever."""
+    repeat = functools.partial(loop.call_soon)
+    repeat.__setstate__((loop.call_soon, (repeat,), {}, {}))
+    loop.call_soon(repeat)
+
+
+def watch_what_is_writable(loop: Any) -> None:
+    left, right = socket.socketpair()
+    weakref.finalize(loop, left.close)
+    weakref.finalize(loop, right.close)
+    loop.add_writer(left, int)
+
+
+def ring_all_the_time(loop: Any) -> None:
+    if not hasattr(loop, "set_interval"):
+        pytest.skip("hoop's own timers")
+    loop.set_interval(int, 1e-9)
+
+
+@pytest.mark.parametrize(
+    "occupy", [repeat_call, watch_what_is_writable, ring_all_the_time], ids=lambda occupy: occupy.__name__
+)
+def test_a_loop_busy_with_compiled_callbacks_lets_other_threads_run(loop, occupy):
+    """They never let go of the GIL."""
+    begin = threading.Lock()
+    begin.acquire()
+
+    def stop(_: int) -> None:
+        assert begin.acquire(timeout=DEADLINE_S)
+        loop.call_soon_threadsafe(loop.stop)
+
+    threads = start_threads(1, stop)
+    occupy(loop)
+    loop.call_soon(begin.release)
+    run_guarded(loop)
+    join_all(threads)
 
 
 def test_a_woken_loop_sees_a_timer_that_the_callback_set(loop):

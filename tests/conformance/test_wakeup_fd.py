@@ -400,10 +400,12 @@ def test_nested_owners_take_turns(loop_factory, loop_name):
 # The end of loops, and children.
 
 
-@pytest.mark.parametrize("end", [signal.raise_signal, lambda number: signal.signal(number, noop)], ids=["came", "taken"])
+@pytest.mark.parametrize(
+    "end", [signal.raise_signal, lambda number: signal.signal(number, noop)], ids=["came", "taken"]
+)
 def test_a_loop_closed_in_another_thread_leaves_no_dead_descriptor(loop_factory, loop_name, end):
-    """Only the main thread may change the wake-up descriptor, and does so when the signal comes or its handler goes. Its
-    number must not become another owner's file."""
+    """Only the main thread may change the wake-up descriptor, and does so when the signal comes or its handler goes.
+    Its number must not become another owner's file."""
     if loop_name == "asyncio":
         pytest.skip("asyncio: ValueError, and the descriptor stays")
     loop = loop_factory()

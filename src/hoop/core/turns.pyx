@@ -25,6 +25,7 @@ cdef enum:
     SHORT_BATCH = 2             # a poll is skipped only after a turn of at most this many callbacks
     VAIN_PROBES = 16            # looks in a row that found nothing: from then on the loop sleeps without one
     PROMPT_NS = 2000            # a sleep that ends sooner had nothing to wait for: a look would have found it
+    SWITCH_INTERVAL_NS = 5000000  # as sys.setswitchinterval() has it
     STALE_WAITS_ALLOWED = 8     # after so many the kernel's set has a registration that we cannot remove: rebuild it
 
 
@@ -134,7 +135,9 @@ cdef class Turns(Reactor):
         self.meter.polls += 1
         if self.entered is not None:
             self.leave_context()
-        if not may_block:  # ready callbacks may be compiled code; sleep() hears them itself; events end in Python code
+        if self.noted_ns - self.gave_way_ns > SWITCH_INTERVAL_NS:
+            self.give_way()
+        if not may_block:  # ready callbacks may be compiled code; sleep() hears them itself, give_way() during events
             self.hear_signals()  # before taking events: it may raise
         if may_block and self.vain_probes >= VAIN_PROBES:
             count = self.sleep(False)
@@ -163,6 +166,14 @@ cdef class Turns(Reactor):
         compiled code would wait until the loop has slept."""
         PyErr_CheckSignals()
         return self.end_phase()
+
+    cdef int give_way(self) except -1:
+        """Let another thread have the GIL if it waits for it. Python code does so by itself; but a loop may be busy with
+        compiled callbacks alone, and never sleep."""
+        self.gave_way_ns = self.noted_ns
+        with nogil:
+            pass
+        return self.hear_signals()
 
     cdef int sleep(self, bint has_probed) except -1:
         """As poll, but wait until something happens or is due; may return -EINTR. Events that come at short intervals
@@ -203,6 +214,7 @@ cdef class Turns(Reactor):
             hoop_inbox_awake(&self.inbox)
         if count > 0 and now_ns - self.noted_ns < PROMPT_NS:
             self.vain_probes = 0
+        self.gave_way_ns = now_ns
         self.in_callback = not self.forked  # a child that goes on from here may end before its callback does
         if not has_own_clock:
             self.noted_ns = now_ns
