@@ -8,6 +8,7 @@ packages, which a new Python may not have yet, but never the programs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import glob
 import importlib.util
@@ -19,12 +20,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
     from certificates import Certificates
+    from cluster_process import Cluster
 
 # What each module imports beyond the standard library.
 NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
@@ -33,6 +35,11 @@ NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
     "test_asyncpg.py": ("asyncpg", "trustme"),
     "test_asyncssh.py": ("asyncssh",),
     "test_balancers.py": ("uvicorn", "httptools"),
+    "test_cluster_chat.py": ("redis",),
+    "test_cluster_haproxy.py": ("uvicorn", "httptools"),
+    "test_cluster_nginx.py": ("uvicorn", "httptools"),
+    "test_cluster_pod.py": ("uvicorn", "httptools"),
+    "test_cluster_systemd.py": ("uvicorn", "httptools"),
     "test_grpc.py": ("grpc",),
     "test_hypercorn.py": ("hypercorn", "httpx", "h2", "trustme"),
     "test_nginx.py": ("aiohttp", "httpx", "h2", "trustme"),
@@ -132,6 +139,26 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     from certificates import Certificates
 
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """`cluster(options, ...)`: a cluster of hoop's in a folder of its own; it has to end in order."""
+    from cluster_process import Cluster
+
+    with contextlib.ExitStack() as running:
+        clusters: list[Cluster] = []
+
+        def start(options: str, **other: Any) -> Cluster:
+            folder = tmp_path / f"cluster-{len(clusters)}"
+            folder.mkdir()
+            clusters.append(running.enter_context(Cluster(folder, options, **other)))
+            return clusters[-1]
+
+        yield start
+        for made in clusters:
+            assert made.stop() == 0, made.text
+            assert "Traceback" not in made.text, made.text
 
 
 @pytest.fixture

@@ -35,7 +35,10 @@ ROWS: dict[str, tuple[tuple[str, ...], str]] = {
     "test_uvicorn": (("uvicorn", "httptools"), "httptools, slow and rude clients, shutdown, command line"),
     "test_websockets": (("websockets",), "a thousand clients, backpressure, lost connections"),
 }
-NO_ROW = {"test_recipes", "test_matrix", "test_balancers", "test_drained_uvicorn"}  # these have no loop to choose
+NO_ROW = {  # these have no loop to choose
+    *("test_recipes", "test_matrix", "test_balancers", "test_drained_uvicorn"),
+    *(f"test_cluster_{name}" for name in ("chat", "haproxy", "nginx", "pod", "systemd")),
+}
 
 HEAD = """\
 # Applications on hoop
