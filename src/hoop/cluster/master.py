@@ -245,6 +245,17 @@ class Master:
                 "serving on %s with %d workers", ", ".join(self.listeners.addresses()), len(self._supervisor.slots)
             )
             self._tell_manager(self._notifier.ready)
+            self._feed_watchdog()
+
+    def _feed_watchdog(self) -> None:
+        """Tell the service manager, twice in the time that it waits, that there are workers: else it starts us anew."""
+        interval = self._notifier.watchdog_interval
+        if interval is None:
+            return
+        workers = self._supervisor.workers.values()
+        if self._supervisor.is_stopping or any(worker.stage is decisions.Stage.SERVING for worker in workers):
+            self._tell_manager(self._notifier.watchdog)
+        self.loop.call_later(interval, self._feed_watchdog)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
