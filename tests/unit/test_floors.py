@@ -100,6 +100,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("supervisor", "binds", "channel", "spawn"),
         ("options", "listeners", "control"),
         ("worker_process",),
+        ("template",),
         ("application", "master", "log"),
         ("cluster",),
     ),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from hoop.cluster.application import serve_application
+from hoop.cluster.application import load_target, serve_application, serve_target
 from hoop.cluster.log import log_to_stderr
 from hoop.cluster.master import ClusterError, Master, WorkerRecord
 from hoop.cluster.options import Options
+from hoop.cluster.template import Preload
 from hoop.cluster.worker_process import Worker
 
 logger = logging.getLogger("hoop.cluster")
@@ -46,8 +48,16 @@ class Cluster:
         if threading.active_count() > 1:
             names = ", ".join(one.name for one in threading.enumerate() if one is not threading.main_thread())
             raise RuntimeError(f"a cluster cannot start in a process with threads: {names}")
-        self._master = Master(self.options, serve_in_worker, on_message=self.on_message, on_exit=self.on_exit)
+        preload = Preload(self._load, serve_target) if self.options.preload else None
+        self._master = Master(
+            self.options, serve_in_worker, preload=preload, on_message=self.on_message, on_exit=self.on_exit
+        )
         return self._master.run()
+
+    def _load(self) -> Any:
+        """In a template."""
+        os.environ.update(self.options.env or {})
+        return load_target(self.options)
 
     def run_logged(self) -> int:
         """As run(), with a log, and a line there in place of a ClusterError: for programs that do nothing else."""

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import ssl as ssl_module
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from hoop.cluster.listeners import Listeners
 from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
 from hoop.cluster.spawn import Process, ended_children, fork_process, gets_orphans, open_descriptors
 from hoop.cluster.supervisor import Supervisor, Times
+from hoop.cluster.template import Preload, Templates
 from hoop.cluster.worker_process import Worker, run_worker
 
 STATUS_OF_SIGNALS = 128  # a shell's: 128 and the number of the signal that ended the process
@@ -70,6 +72,7 @@ class Master:
         options: Options,
         serve: Serve,
         *,
+        preload: Preload | None = None,
         on_message: Callable[[WorkerRecord, Any], object] | None = None,
         on_exit: Callable[[WorkerRecord, str], object] | None = None,
     ) -> None:
@@ -89,6 +92,8 @@ class Master:
         self._was_serving = False
         self._timer: asyncio.TimerHandle | None = None
         self._contexts: dict[int, ssl_module.SSLContext | None] = {}
+        self._preload = preload
+        self._templates: Templates | None = None
         self._reloads: list[asyncio.Future[str | None]] = []  # that wait for the end of the one under way
         self._next_reloads: list[asyncio.Future[str | None]] = []  # and of the one after it
 
@@ -106,6 +111,7 @@ class Master:
             raise ClusterError(error.strerror or str(error) if isinstance(error, OSError) else str(error)) from error
         self.loop: Any = hoop.Loop()
         try:
+            self._templates = self._new_templates()
             self._supervisor = Supervisor(
                 self._size, times=self._times(), parallel=self.options.parallel, jitter=random.Random()
             )
@@ -131,6 +137,8 @@ class Master:
         """Leave nothing behind: no process, no file, no descriptor."""
         for record in self.records.values():  # only if the master itself has failed
             record.process.signal(signal.SIGKILL)
+        if self._templates is not None:
+            self._templates.close()
         self.listeners.close()
         self.listeners.remove_files()
         self._notifier.close()
@@ -183,25 +191,59 @@ class Master:
             wanted = self._forks.popleft()
             try:
                 self.listeners.add(wanted.slot)
-                process = self._fork(wanted)
+                self._fork(wanted)
             except (OSError, ValueError) as error:
-                self.tell(decisions.ForkFailed(wanted.worker, str(error)))
-                continue
-            record = self._record(wanted, process)
-            logger.info("worker %d: process %d has started", record.slot, record.pid, extra=fields_of(record))
-            self.tell(decisions.Forked(wanted.worker))
+                self._on_fork_failed(wanted, str(error))
 
-    def _fork(self, wanted: decisions.Fork) -> Process:
-        """A template process takes this over, where there is one."""
-        worker = Worker(
-            id=wanted.slot,
-            generation=wanted.generation,
-            sockets=self.listeners.sockets_of(wanted.slot),
-            options=self.options,
-            ssl=self._context_of(wanted.generation),
+    def _fork(self, wanted: decisions.Fork) -> None:
+        """By a template process, where there is one."""
+        sockets = self.listeners.sockets_of(wanted.slot)
+        worker = self._worker(wanted.slot, wanted.generation, sockets)
+        if self._templates is not None:
+            self._templates.fork(wanted, sockets, self._outer_descriptors)
+            return
+        keep = {*self._outer_descriptors, *(sock.fileno() for sock in sockets)}
+        self._on_forked(wanted, fork_process(lambda channel: run_worker(worker, channel, self._serve), keep))
+
+    def _worker(self, slot: int, generation: int, sockets: list[socket.socket]) -> Worker:
+        return Worker(
+            id=slot, generation=generation, sockets=sockets, options=self.options, ssl=self._context_of(generation)
         )
-        keep = {*self._outer_descriptors, *(sock.fileno() for sock in worker.sockets)}
-        return fork_process(lambda channel: run_worker(worker, channel, self._serve), keep)
+
+    def _on_forked(self, wanted: decisions.Fork, process: Process) -> None:
+        record = self._record(wanted, process)
+        logger.info("worker %d: process %d has started", record.slot, record.pid, extra=fields_of(record))
+        self.tell(decisions.Forked(wanted.worker))
+
+    def _on_fork_failed(self, wanted: decisions.Fork, reason: str, detail: str | None = None) -> None:
+        self._detail = detail
+        if self._supervisor.has_started:
+            logger.error("worker %d cannot be made: %s%s", wanted.slot, reason, f"\n{detail}" if detail else "")
+        self.tell(decisions.ForkFailed(wanted.worker, reason))
+
+    def _new_templates(self) -> Templates | None:
+        if self._preload is None:
+            return None
+        return Templates(
+            self.loop,
+            self._worker,
+            self._preload,
+            start_timeout=self.options.start_timeout,
+            on_forked=self._on_forked,
+            on_refused=self._on_fork_failed,
+            on_ended=self._on_template_told,
+            on_orphaned=self._watch_orphan,
+        )
+
+    def _on_template_told(self, pid: int) -> None:
+        for record in list(self.records.values()):
+            if record.pid == pid:
+                self._on_exit(record)
+
+    def _watch_orphan(self, process: Process) -> None:
+        for record in self.records.values():
+            if record.process is process and process.end_fd is not None:
+                self.loop.add_reader(process.end_fd, self._on_exit, record)
 
     def _context_of(self, generation: int) -> ssl_module.SSLContext | None:
         """One for all workers of a generation: TLS sessions go on with any of them. OSError if it does not load."""
@@ -218,8 +260,8 @@ class Master:
         )
         record = WorkerRecord(number, wanted.slot, wanted.generation, process, channel, self.loop.time())
         self.records[number] = record
-        if process.pidfd is not None:
-            self.loop.add_reader(process.pidfd, self._on_exit, record)
+        if process.end_fd is not None:
+            self.loop.add_reader(process.end_fd, self._on_exit, record)
         return record
 
     # ---- what the supervisor hears ----------------------------------------------------------------------------------
@@ -287,6 +329,9 @@ class Master:
         for record in list(self.records.values()):
             self._on_exit(record)
         own = {record.pid for record in self.records.values()}
+        if self._templates is not None:
+            self._templates.reap()
+            own |= self._templates.pids()
         for pid in ended_children():
             if pid not in own and gets_orphans():
                 with contextlib.suppress(ChildProcessError):
@@ -314,6 +359,8 @@ class Master:
         if self.on_exit is not None:
             self.on_exit(record, how)
         self.tell(decisions.Exited(record.number, how))
+        if self._templates is not None:
+            self._templates.let_go(self._supervisor.generation)
 
     def _log_exit(self, record: WorkerRecord, how: str) -> None:
         worker = self._supervisor.workers.get(record.number)
@@ -341,6 +388,8 @@ class Master:
                 case decisions.GiveUpSlot(slot):
                     self.listeners.remove(slot)
                 case decisions.CloseListeners():
+                    if self._templates is not None:
+                        self._templates.stop()
                     self.listeners.close()
                     self._tell_manager(self._notifier.stopping)
                 case decisions.ReloadEnded(failure, generation):

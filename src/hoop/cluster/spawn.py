@@ -40,6 +40,11 @@ class Process:
             else:
                 os.kill(self.pid, number)
 
+    @property
+    def end_fd(self) -> int | None:
+        """Becomes readable when the child has ended. None: something else tells."""
+        return self.pidfd
+
     def exited(self) -> str | None:
         """How it ended, in words; None: it runs. Once it has ended, call close() and nothing else."""
         try:

@@ -274,7 +274,7 @@ class Supervisor:
                 if worker.leaves:  # the cluster has changed its mind meanwhile
                     yield self._kill(worker, now, None)
             case ForkFailed(reason=reason) if worker.stage is Stage.FORKING:
-                yield from self._on_gone(worker, f"fork failed: {reason}", now)
+                yield from self._on_gone(worker, f"could not be made: {reason}", now)
             case Ready() if worker.stage is Stage.STARTING:
                 yield from self._on_ready(worker, now)
             case Exited(how=how) if worker.stage is not Stage.FORKING:
