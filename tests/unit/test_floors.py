@@ -97,9 +97,9 @@ FLOORS_IN: dict[str, Floors] = {
         ("endpoints", "socket_handles"),
     ),
     "cluster": (
-        ("supervisor", "binds", "channel", "spawn"),
-        ("options", "listeners", "control"),
-        ("worker_process",),
+        ("supervisor", "binds", "channel", "spawn", "stacks"),
+        ("options", "listeners", "control", "liveness", "post"),
+        ("worker_process", "watch"),
         ("template",),
         ("application", "master", "log"),
         ("cluster",),

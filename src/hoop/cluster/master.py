@@ -26,9 +26,11 @@ from hoop.cluster import supervisor as decisions
 from hoop.cluster.channel import Channel, ChannelFull, Message
 from hoop.cluster.listeners import Listeners
 from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
+from hoop.cluster.post import Post
 from hoop.cluster.spawn import Process, ended_children, fork_process, gets_orphans, open_descriptors
-from hoop.cluster.supervisor import Supervisor, Times
+from hoop.cluster.supervisor import Stage, Supervisor, Times
 from hoop.cluster.template import Preload, Templates
+from hoop.cluster.watch import Watch
 from hoop.cluster.worker_process import Worker, run_worker
 
 STATUS_OF_SIGNALS = 128  # a shell's: 128 and the number of the signal that ended the process
@@ -55,6 +57,7 @@ class WorkerRecord:
     generation: int
     process: Process
     channel: Channel
+    post: Post
     began: float  # the loop's time
     failure: str | None = None  # what it says about its end, in a line
     detail: str | None = field(default=None, repr=False)  # and its traceback
@@ -107,6 +110,7 @@ class Master:
             self._contexts[0] = self.options.ssl_context()
             self.listeners = self._open_listeners()
             self._notifier = systemd.Notifier()
+            self.watch = Watch(self.options)
         except (OSError, ValueError) as error:
             raise ClusterError(error.strerror or str(error) if isinstance(error, OSError) else str(error)) from error
         self.loop: Any = hoop.Loop()
@@ -116,6 +120,7 @@ class Master:
                 self._size, times=self._times(), parallel=self.options.parallel, jitter=random.Random()
             )
             self._catch_signals()
+            self.watch.start(self.loop, self.tell)
             logger.info("master %d starts %d workers", os.getpid(), self._size)
             self._carry_out(self._supervisor.start(self.loop.time()))
             self._run_loop()
@@ -144,6 +149,7 @@ class Master:
         self._notifier.close()
         for record in self.records.values():
             record.channel.close()
+            self.watch.ended(record)
         self.loop.close()
 
     def _open_listeners(self) -> Listeners:
@@ -198,25 +204,27 @@ class Master:
     def _fork(self, wanted: decisions.Fork) -> None:
         """By a template process, where there is one."""
         sockets = self.listeners.sockets_of(wanted.slot)
-        worker = self._worker(wanted.slot, wanted.generation, sockets)
+        post = self.watch.new_post(wanted.worker)
+        worker = self._worker(wanted.slot, wanted.generation, sockets, post)
+        keep = self._outer_descriptors | self.watch.descriptors()
         if self._templates is not None:
-            self._templates.fork(wanted, sockets, self._outer_descriptors)
+            self._templates.fork(wanted, sockets, keep)
             return
-        keep = {*self._outer_descriptors, *(sock.fileno() for sock in sockets)}
+        keep |= {post.stacks.fd, *(sock.fileno() for sock in sockets)}
         self._on_forked(wanted, fork_process(lambda channel: run_worker(worker, channel, self._serve), keep))
 
-    def _worker(self, slot: int, generation: int, sockets: list[socket.socket]) -> Worker:
-        return Worker(
-            id=slot, generation=generation, sockets=sockets, options=self.options, ssl=self._context_of(generation)
-        )
+    def _worker(self, slot: int, generation: int, sockets: list[socket.socket], post: Post) -> Worker:
+        context = self._context_of(generation)
+        return Worker(id=slot, generation=generation, sockets=sockets, options=self.options, ssl=context, post=post)
 
     def _on_forked(self, wanted: decisions.Fork, process: Process) -> None:
-        record = self._record(wanted, process)
+        record = self._record(wanted, process, self.watch.post_of(wanted.worker))
         logger.info("worker %d: process %d has started", record.slot, record.pid, extra=fields_of(record))
         self.tell(decisions.Forked(wanted.worker))
 
     def _on_fork_failed(self, wanted: decisions.Fork, reason: str, detail: str | None = None) -> None:
         self._detail = detail
+        self.watch.give_back(wanted.worker)
         if self._supervisor.has_started:
             logger.error("worker %d cannot be made: %s%s", wanted.slot, reason, f"\n{detail}" if detail else "")
         self.tell(decisions.ForkFailed(wanted.worker, reason))
@@ -228,6 +236,7 @@ class Master:
             self.loop,
             self._worker,
             self._preload,
+            self.watch,
             start_timeout=self.options.start_timeout,
             on_forked=self._on_forked,
             on_refused=self._on_fork_failed,
@@ -253,12 +262,12 @@ class Master:
                 del self._contexts[old]
         return self._contexts[generation]
 
-    def _record(self, wanted: decisions.Fork, process: Process) -> WorkerRecord:
+    def _record(self, wanted: decisions.Fork, process: Process, post: Post) -> WorkerRecord:
         number = wanted.worker
         channel = Channel(
             self.loop, process.channel, lambda message, data: self._on_channel(number, message, data), do_nothing
         )
-        record = WorkerRecord(number, wanted.slot, wanted.generation, process, channel, self.loop.time())
+        record = WorkerRecord(number, wanted.slot, wanted.generation, process, channel, post, self.loop.time())
         self.records[number] = record
         if process.end_fd is not None:
             self.loop.add_reader(process.end_fd, self._on_exit, record)
@@ -316,6 +325,8 @@ class Master:
                     extra=fields_of(record),
                 )  # fmt: skip
                 self.tell(decisions.Ready(number))
+                if self._is_serving(number):
+                    self.watch.began(record)
             case "failed":
                 record.failure, record.detail = str(message["reason"]), str(message["detail"])
             case "message" if self.on_message is not None:
@@ -337,6 +348,10 @@ class Master:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 
+    def _is_serving(self, number: int) -> bool:
+        worker = self._supervisor.workers.get(number)
+        return worker is not None and worker.stage is Stage.SERVING
+
     def _on_exit(self, record: WorkerRecord) -> None:
         """A worker may have ended."""
         if self.records.get(record.number) is not record:
@@ -350,6 +365,7 @@ class Master:
         unsent = record.channel.unsent
         record.channel.read_rest()
         del self.records[record.number]
+        self.watch.ended(record)
         if record.failure is not None:
             how = f"failed: {record.failure}"
             self._detail = record.detail
@@ -382,9 +398,11 @@ class Master:
                 case decisions.Drain(number):
                     self._drain(self.records[number])
                 case decisions.Kill(number, is_abort):
+                    if is_abort:
+                        self.watch.log_stack(self.records[number])
                     self.records[number].process.signal(signal.SIGABRT if is_abort else signal.SIGKILL)
                 case decisions.WriteStack(number):
-                    self._write_stack(self.records[number])
+                    self.watch.ask_for_stack(self.records[number])
                 case decisions.GiveUpSlot(slot):
                     self.listeners.remove(slot)
                 case decisions.CloseListeners():
@@ -401,13 +419,11 @@ class Master:
                     self.loop.stop()
 
     def _drain(self, record: WorkerRecord) -> None:
+        self.watch.leaves(record)
         try:
             record.channel.send({"kind": "drain", "is_last": self._supervisor.is_stopping})
         except (ChannelFull, ConnectionError):  # it does not read, or is about to exit
             record.process.signal(signal.SIGTERM)
-
-    def _write_stack(self, record: WorkerRecord) -> None:
-        """Have the stack of a blocked worker written to the log."""
 
     def _on_reload_ended(self, failure: str | None, generation: int) -> None:
         if failure is None:

@@ -22,9 +22,10 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from hoop.adapters.target import TargetError, application_traceback, in_a_line
+from hoop.cluster.post import Post
 from hoop.cluster.spawn import (
     EXIT_FAILED,
     Process,
@@ -44,7 +45,7 @@ LONGEST_DETAIL = 1 << 16  # characters of a traceback
 
 logger = logging.getLogger("hoop.cluster")
 
-MakeWorker = Callable[[int, int, "list[socket.socket]"], Worker]  # of slot, generation, listening sockets
+MakeWorker = Callable[[int, int, "list[socket.socket]", Post], Worker]  # of slot, generation, listening sockets
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ class Template:
         own, childs = socket.socketpair()
         try:
             request = {"worker": wanted.worker, "slot": wanted.slot, "generation": wanted.generation}
-            line = json.dumps(request).encode() + b"\n"
-            descriptors = [childs.fileno(), *(sock.fileno() for sock in sockets)]
+            post = self._owner.posts.post_of(wanted.worker)
+            line = json.dumps({**request, "place": post.place}).encode() + b"\n"
+            descriptors = [childs.fileno(), post.stacks.fd, *(sock.fileno() for sock in sockets)]
             if socket.send_fds(self.process.channel, [line], descriptors) < len(line):
                 raise OSError("the template does not read")
         except BaseException:
@@ -191,6 +193,13 @@ class Template:
         self._owner.reap()
 
 
+class Posts(Protocol):
+    """What new workers are watched by."""
+
+    def post_of(self, number: int) -> Post: ...
+    def post_at(self, place: int, stacks: int) -> Post: ...
+
+
 class Templates:
     """The templates of a master, by generation."""
 
@@ -199,6 +208,7 @@ class Templates:
         loop: Any,
         make_worker: MakeWorker,
         preload: Preload,
+        posts: Posts,
         *,
         start_timeout: float,
         on_forked: Callable[[Fork, Process], object],
@@ -211,6 +221,7 @@ class Templates:
         self.on_refused = on_refused
         self.on_ended = on_ended
         self.on_orphaned = on_orphaned
+        self.posts = posts
         self._make_worker = make_worker
         self._preload = preload
         self._start_timeout = start_timeout
@@ -231,8 +242,8 @@ class Templates:
             self.on_refused(wanted, str(error), None)
 
     def _start(self, generation: int, keep: Collection[int]) -> Template:
-        make_worker, preload = self._make_worker, self._preload
-        process = fork_process(lambda channel: run_template(channel, make_worker, preload, keep), keep)
+        make_worker, preload, posts = self._make_worker, self._preload, self.posts
+        process = fork_process(lambda channel: run_template(channel, make_worker, preload, posts, keep), keep)
         template = self._current[generation] = Template(self, generation, process)
         self._all.append(template)
         reason = f"the application was not loaded within {self._start_timeout:g} s"
@@ -288,7 +299,9 @@ def is_readable(fd: int) -> bool:
 # ---- in the template ------------------------------------------------------------------------------------------------
 
 
-def run_template(channel: socket.socket, make_worker: MakeWorker, preload: Preload, keep: Collection[int]) -> int:
+def run_template(
+    channel: socket.socket, make_worker: MakeWorker, preload: Preload, posts: Posts, keep: Collection[int]
+) -> int:
     """The whole of a template process, after its fork; the exit status."""
     ignore_signals_of_the_master()
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # to all processes of the service: the master decides
@@ -307,7 +320,7 @@ def run_template(channel: socket.socket, make_worker: MakeWorker, preload: Prelo
     gc.collect()
     gc.freeze()  # the collector must not write to what the workers share
     say(channel, kind="ready")
-    return Nursery(channel, make_worker, lambda worker: preload.serve(loaded, worker), keep).run()
+    return Nursery(channel, make_worker, posts, lambda worker: preload.serve(loaded, worker), keep).run()
 
 
 def say(channel: socket.socket, descriptors: Collection[int] = (), **message: Any) -> None:
@@ -325,11 +338,13 @@ class Nursery:
         self,
         channel: socket.socket,
         make_worker: MakeWorker,
+        posts: Posts,
         run: Callable[[Worker], Coroutine[Any, Any, None]],
         keep: Collection[int],
     ) -> None:
         self._channel = channel
         self._make_worker = make_worker
+        self._posts = posts
         self._run = run
         self._keep = keep
         self._children: set[int] = set()
@@ -404,10 +419,12 @@ class Nursery:
 
     def _live(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """In the worker. It does not return."""
-        channel, *sockets = (socket.socket(fileno=fd) for fd in descriptors)
+        channel_fd, stacks, *others = descriptors
+        channel, *sockets = (socket.socket(fileno=fd) for fd in (channel_fd, *others))
+        post = self._posts.post_at(request["place"], stacks)
 
         def run(channel: socket.socket) -> int:
-            worker = self._make_worker(request["slot"], request["generation"], sockets)
+            worker = self._make_worker(request["slot"], request["generation"], sockets, post)
             return run_worker(worker, channel, self._run)
 
         live(run, channel, {*self._keep, *descriptors})

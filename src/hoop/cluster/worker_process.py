@@ -16,6 +16,7 @@ import hoop
 from hoop.adapters.target import TargetError, application_traceback, in_a_line
 from hoop.cluster.channel import Channel, Message
 from hoop.cluster.options import Options
+from hoop.cluster.post import Post
 from hoop.cluster.spawn import EXIT_FAILED
 from hoop.drain import Drain
 
@@ -40,6 +41,7 @@ class Worker:
     ssl: ssl_module.SSLContext | None = None  # for servers on all of them: older than the process, see Options
     on_message: Callable[[Any], object] | None = None  # for messages of the master, in the loop; set it at will
     requests: int = 0  # that count_request() has counted
+    post: Post | None = field(default=None, repr=False)  # by which the master watches it
     _channel: Channel | None = field(default=None, repr=False)
     _is_ready: bool = field(default=False, repr=False)
     _on_ready: Callable[[], object] | None = field(default=None, repr=False)
@@ -86,6 +88,8 @@ class Worker:
     def count_request(self) -> None:
         """The application has begun to answer one more request."""
         self.requests += 1
+        if self.post is not None:
+            self.post.count_request()
 
     def _tell(self, message: Message) -> None:
         if self._channel is None:
@@ -114,7 +118,7 @@ class Life:
             case "drain":
                 self.end(message["is_last"])
             case "ping":
-                self.channel.send({"kind": "pong"})
+                pass  # that the loop has turned is the answer: the master sees it on the board
             case "message" if self._worker.on_message is not None:
                 self._worker.on_message(message["message"])
 
@@ -153,6 +157,8 @@ class Life:
 async def live(worker: Worker, channel: socket.socket, run: Callable[[Worker], Coroutine[Any, Any, None]]) -> int:
     """Run the application until it ends, or until the worker is to end; the exit status."""
     loop: Any = asyncio.get_running_loop()
+    if worker.post is not None:
+        worker.post.attach(loop)
     loop.server_defaults.limits = worker.options.limits
     loop.server_defaults.proxy_protocol = worker.options.proxy_protocol
     life = Life(worker, loop.create_task(run(worker)), channel)
@@ -191,6 +197,8 @@ def run_worker(worker: Worker, channel: socket.socket, run: Callable[[Worker], C
     current = worker
     os.environ.update(worker.options.env or {})
     ignore_signals_of_the_master()
+    if worker.post is not None:
+        worker.post.take()
     with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
         return runner.run(live(worker, channel, run))
 

@@ -1,7 +1,7 @@
 """Board: memory that processes share, in which loops write what they do, for a process that watches them (csrc/board).
 
-A process that is to be watched attaches its loop to a place of a board that it has inherited. Then the loop writes as it
-goes, and the watcher reads, without asking: it sees a loop that is blocked, and the last figures of one that is gone.
+A process that is to be watched attaches its loop to a place of a board that it has inherited. Then the loop writes as
+it goes, and the watcher reads without asking: it sees a loop that is blocked, and the last figures of one that is gone.
 """
 cimport cython
 from hoop.core.csrc cimport *
