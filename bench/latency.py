@@ -33,6 +33,8 @@ BASE = "uvloop"  # whose saturation is the measure; without it, asyncio's
 SHARES = (0.5, 0.8)  # of the saturation
 CONNECTIONS = 64
 SATURATION_ROUNDS = 3
+SHORT_S = 0.4  # a stall of a hundredth of a window is that window's p99: many short windows, and their median
+LEAST_WINDOWS = 9
 LATE_US = 200.0  # a generator that is later than this in one of a hundred messages was disturbed by something
 METRICS = ("p50_us", "p99_us", "p999_us", "late_p99_us", "rate", "cpu_us")
 
@@ -72,6 +74,12 @@ class Percentiles:
 
     def median(self, metric: str, loop: str) -> float:
         return median(self.metrics[metric][loop])
+
+
+def in_short_windows(timing: Timing) -> Timing:
+    """The same time in many windows, each a round of its own."""
+    parts = max(1, round(timing.seconds / SHORT_S))
+    return replace(timing, rounds=max(LEAST_WINDOWS, timing.rounds * parts), seconds=timing.seconds / parts)
 
 
 def name_of(kind: str, share: float) -> str:
@@ -177,7 +185,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--loops", default=",".join(LOOPS_COMPARED), help="separated by commas")
     parser.add_argument("--only", action="append", choices=list(KINDS), help="only this kind of server")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a measured window")
+    parser.add_argument("--seconds", type=float, default=2.0, help="measured in a round, in short windows")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything as JSON")
     return parser.parse_args(arguments)
 
@@ -187,8 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     loops = [name for name in options.loops.split(",") if name in LOOPS and LOOPS[name].is_installed()]
     names = [name_of(kind, share) for kind in options.only or KINDS for share in SHARES]
-    display, timing = Display(), Timing(options.rounds, options.seconds, warmup_s=0.3)
-    view = View(loops, timing, choose_cores(), display, Steps(count_steps(names, loops, options.rounds)))
+    display, timing = Display(), in_short_windows(Timing(options.rounds, options.seconds, warmup_s=0.3))
+    view = View(loops, timing, choose_cores(), display, Steps(count_steps(names, loops, timing.rounds)))
     try:
         build_programs()
         found = measure_all(view, names)

@@ -87,6 +87,7 @@ def _measure_files(session: Session, _only: Sequence[str] | None) -> list[Figure
 
 def _latency_view(session: Session) -> latency.View:
     timing = replace(session.lengths.timing, rounds=session.rounds(session.lengths.timing.rounds))
+    timing = latency.in_short_windows(timing)
     loops = [name for name in session.loops if name in latency.LOOPS_COMPARED]
     return latency.View(loops, timing, session.cores, session.display, session.steps)
 

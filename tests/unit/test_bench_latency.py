@@ -58,3 +58,8 @@ def test_every_figure_is_counted() -> None:
     names = latency.all_names()
     assert names == ["latency/echo-50", "latency/echo-80", "latency/uvicorn-50", "latency/uvicorn-80"]
     assert latency.count_steps(names, ["hoop", "uvloop"], 3) == 2 * latency.SATURATION_ROUNDS + 4 * 2 * 3
+
+
+def test_a_long_window_becomes_short_ones() -> None:
+    assert latency.in_short_windows(Timing(3, 2.0, 0.3)) == Timing(15, 0.4, 0.3)
+    assert latency.in_short_windows(Timing(1, 0.25, 0.1)) == Timing(latency.LEAST_WINDOWS, 0.25, 0.1)
