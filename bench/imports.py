@@ -81,9 +81,20 @@ class Installed:
     remark: str
 
 
+@contextlib.contextmanager
+def with_bytecode() -> Iterator[None]:
+    """Children write bytecode, as an installation has it: without, each would compile all sources anew."""
+    before = os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["PYTHONDONTWRITEBYTECODE"] = before
+
+
 def import_once(name: str) -> Figures:
     """In a fresh process. ChildFailed, with the reason, if the import fails."""
-    with running([sys.executable, "-P", "-c", CHILD, name, BASE]) as child:
+    with with_bytecode(), running([sys.executable, "-P", "-c", CHILD, name, BASE]) as child:
         return child.read_json(LIMIT_S)
 
 

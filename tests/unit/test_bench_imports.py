@@ -4,6 +4,7 @@ assert no figure."""
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -57,3 +58,10 @@ def test_the_size_in_place_is_of_what_an_installation_has(tmp_path: Path) -> Non
 def test_a_module_that_does_not_import_is_told() -> None:
     with pytest.raises(imports.ChildFailed, match="No module named 'no_such_module'"):
         imports.import_once("no_such_module")
+
+
+def test_children_write_bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    with imports.with_bytecode():
+        assert "PYTHONDONTWRITEBYTECODE" not in os.environ
+    assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
