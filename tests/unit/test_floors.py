@@ -39,7 +39,7 @@ AREAS: Floors = (
     ("loop_methods",),
     ("loop",),
     ("policy", "monitor", "drained_run"),
-    ("fs", "dns", "crypto", "compress", "agent", "workers"),
+    ("fs", "dns", "crypto", "compress", "agent"),
     ("__init__",),
     ("asgi",),
     ("adapters",),
@@ -85,7 +85,6 @@ FLOORS_IN: dict[str, Floors] = {
         ("main", "protocol", "uvicorn", "hypercorn", "aiohttp"),
     ),
     "agent": (("pooled",), ("host", "lease"), ("agent",)),
-    "workers": (("process_worker",), ("thread_worker",), ("pool",)),
     "loop_methods": (
         ("calls", "signal_pipe", "race"),
         ("base_loop",),
@@ -99,7 +98,7 @@ FLOORS_IN: dict[str, Floors] = {
     ),
     "cluster": (
         ("supervisor", "binds", "channel", "spawn", "stacks"),
-        ("options", "listeners", "control", "liveness", "post"),
+        ("options", "listeners", "control", "liveness", "post", "health"),
         ("worker_process", "watch"),
         ("template",),
         ("application", "master", "log"),

@@ -23,7 +23,9 @@ from typing import Any
 import hoop
 from hoop import systemd
 from hoop.cluster import supervisor as decisions
+from hoop.cluster.binds import parse_bind
 from hoop.cluster.channel import Channel, ChannelFull, Message
+from hoop.cluster.health import HealthServer
 from hoop.cluster.listeners import Listeners
 from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
 from hoop.cluster.post import Post
@@ -93,6 +95,7 @@ class Master:
         self._events: deque[decisions.Event] = deque()
         self._is_handling = False
         self._was_serving = False
+        self._health: HealthServer | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._contexts: dict[int, ssl_module.SSLContext | None] = {}
         self._preload = preload
@@ -108,10 +111,13 @@ class Master:
         try:
             self._size = self.options.worker_count()
             self._contexts[0] = self.options.ssl_context()
-            self.listeners = self._open_listeners()
             self._notifier = systemd.Notifier()
             self.watch = Watch(self.options)
+            self._health = self._open_health()
+            self.listeners = self._open_listeners()
         except (OSError, ValueError) as error:
+            if self._health is not None:
+                self._health.close()
             raise ClusterError(error.strerror or str(error) if isinstance(error, OSError) else str(error)) from error
         self.loop: Any = hoop.Loop()
         try:
@@ -121,6 +127,8 @@ class Master:
             )
             self._catch_signals()
             self.watch.start(self.loop, self.tell)
+            if self._health is not None:
+                self.loop.run_until_complete(self._health.start())
             logger.info("master %d starts %d workers", os.getpid(), self._size)
             self._carry_out(self._supervisor.start(self.loop.time()))
             self._run_loop()
@@ -146,11 +154,23 @@ class Master:
             self._templates.close()
         self.listeners.close()
         self.listeners.remove_files()
+        if self._health is not None:
+            self._health.close()
         self._notifier.close()
         for record in self.records.values():
             record.channel.close()
             self.watch.ended(record)
         self.loop.close()
+
+    def _open_health(self) -> HealthServer | None:
+        if self.options.health_bind is None:
+            return None
+        health = HealthServer(
+            parse_bind(self.options.health_bind), {"/livez": self.liveness_page, "/readyz": self.readiness_page}
+        )
+        health.open()
+        logger.info("health at %s", ", ".join(health.addresses()))
+        return health
 
     def _open_listeners(self) -> Listeners:
         given = [] if self.options.bind else [one.socket for one in systemd.listen_sockets()]
@@ -188,6 +208,20 @@ class Master:
         if self._stop_signals > 1:
             self._status = STATUS_OF_SIGNALS + number
         self.stop()
+
+    # ---- what others ask about it -----------------------------------------------------------------------------------
+
+    def liveness_page(self) -> tuple[int, str]:
+        """The master answers: blocked and dead workers are its affair, also while it drains."""
+        return 200, "alive"
+
+    def readiness_page(self) -> tuple[int, str]:
+        """Whether clients are welcome: enough workers are ready, and it does not end."""
+        ready = len({one.slot for one in self._supervisor.workers.values() if one.stage is Stage.SERVING})
+        text = f"{ready} of {len(self._supervisor.slots)} workers are ready"
+        if self._supervisor.is_stopping:
+            return 503, f"it ends; {text}"
+        return 200 if ready >= (self.options.min_ready or 1) else 503, text
 
     # ---- forks: the one place ---------------------------------------------------------------------------------------
 

@@ -167,6 +167,8 @@ class Options:
             check_bounded(name, getattr(self, name), 0x7FFFFFFF)
         for name in ("max_requests", "max_accepts", "min_ready"):
             check_count(name, getattr(self, name))
+        if self.min_ready is not None and self.workers != "auto" and self.min_ready > self.workers:
+            raise ValueError(f"min_ready {self.min_ready} is more than the {self.workers} workers")
         if self.max_rss is not None and (type(self.max_rss) is not int or self.max_rss <= 0):
             raise ValueError(f"max_rss must be a number of bytes, not {self.max_rss!r}")
         for name in ("start_timeout", "abort_after", "kill_after", "shutdown_timeout"):
