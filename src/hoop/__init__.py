@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from hoop.streams.stream_api import open_connection, open_unix_connection, start_server, start_unix_server
     from hoop.streams.writer import StreamReaderProtocol, StreamWriter
     from hoop.tls.engine_choice import tls_engine
+    from hoop.workers.pool import WorkerPool
+    from hoop.workers.process_worker import WorkerDied
 
 T = TypeVar("T")
 
@@ -75,6 +77,8 @@ __all__ = [
     "StreamWriter",
     "Timer",
     "UdpSocket",
+    "WorkerDied",
+    "WorkerPool",
     "__version__",
     "compress",
     "crypto",
@@ -171,7 +175,13 @@ NAMES_ON_DEMAND = {
     "start_unix_server": "streams.stream_api",
     "tls_engine": "tls.engine_choice",
 }
-AGENT_ON_DEMAND = {"Agent": "agent.agent", "AgentClosed": "agent.agent", "Lease": "agent.lease"}  # no loop needs them
+APART_ON_DEMAND = {  # each by itself: no loop needs them
+    "Agent": "agent.agent",
+    "AgentClosed": "agent.agent",
+    "Lease": "agent.lease",
+    "WorkerDied": "workers.process_worker",
+    "WorkerPool": "workers.pool",
+}
 POLICY_ON_DEMAND: tuple[str, ...] = ()
 if hasattr(asyncio.events, "_AbstractEventLoopPolicy") or hasattr(asyncio.events, "AbstractEventLoopPolicy"):
     POLICY_ON_DEMAND = ("EventLoopPolicy", "install")  # by themselves: importing a policy warns on 3.14
@@ -187,8 +197,8 @@ if not TYPE_CHECKING:  # to a type checker they are names like the others, and n
         wanted = NAMES_ON_DEMAND
         if name in POLICY_ON_DEMAND:
             wanted = dict.fromkeys(POLICY_ON_DEMAND, "policy")
-        elif name in AGENT_ON_DEMAND:
-            wanted = AGENT_ON_DEMAND
+        elif name in APART_ON_DEMAND:
+            wanted = {name: APART_ON_DEMAND[name]}
         elif name not in NAMES_ON_DEMAND:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = {one: getattr(import_module(f"{__name__}.{module}"), one) for one, module in wanted.items()}
@@ -197,4 +207,4 @@ if not TYPE_CHECKING:  # to a type checker they are names like the others, and n
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *AGENT_ON_DEMAND, *MODULES_ON_DEMAND, *NAMES_ON_DEMAND, *POLICY_ON_DEMAND})
+    return sorted({*globals(), *APART_ON_DEMAND, *MODULES_ON_DEMAND, *NAMES_ON_DEMAND, *POLICY_ON_DEMAND})

@@ -174,6 +174,29 @@ class AgentStats(Value):
     closed: int
 
 
+class WorkerPoolStats(Value):
+    """A WorkerPool at one moment, and what has happened to its tasks and workers since it was made."""
+
+    starting: int
+    """Workers that are not ready yet."""
+    idle: int
+    running: int
+    """Workers that have a task."""
+    queued: int
+    """Tasks that wait for a worker."""
+    done: int
+    failed: int
+    """Tasks that raised, ran for too long, or whose worker died."""
+    cancelled: int
+    timeouts: int
+    refused: int
+    """Tasks that found the queue full."""
+    deaths: int
+    """Workers that ended when they should not."""
+    started: int
+    """Workers that were started."""
+
+
 class ServerStats(Value):
     """The counts of a server since it was made; hoop.Limits says what the limits mean."""
 

@@ -110,9 +110,9 @@ def one_round(seed: str, folder: Path, say: Any) -> None:
         say("the end")
         for thread in world.threads:
             thread.join(HANG_S)
+        world.shut_down()  # stopped by that thread, too: a loop whose clock stands still calls no timer
         is_over.set()
         stopper.join()
-        world.shut_down()
         asyncio.set_event_loop(None)
 
 

@@ -27,7 +27,8 @@ LOCALHOST = "127.0.0.1"
 TEXTS = ["", "localhost", LOCALHOST, "\0", "\ud800", "localhost" * 40, "127.0.0.1:0"]
 NAMES = ["a", "b", "c", "folder", "folder/a", "folder/b", "link", ".", "", "\0", "a" * 300, "socket"]
 BYTES = [b"", b"x", b"line\nline\n", bytes(1000), bytes(70_000)]
-ABSURD = [-1, -(2**31), -(2**63) - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64]
+# Those in the middle become negative, or nothing, in a C int; none is an amount of bytes that a system would give.
+ABSURD = [-1, -(2**31), -(2**63) - 1, 2**62 + 2**31, 2**62, 2**63 - 1, 2**63, 2**64]
 SIGNALS = [signal.SIGWINCH, signal.SIGURG, signal.SIGUSR1]
 MODES = ["r", "rb", "w", "wb", "a+", "r+b", "x", "q", "rb+", "rt"]
 TRANSPORT_FACTS = ["peername", "sockname", "sslcontext", "ssl_object", "cipher", "pipe", "subprocess", "peercert"]

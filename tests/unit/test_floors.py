@@ -39,7 +39,7 @@ AREAS: Floors = (
     ("loop_methods",),
     ("loop",),
     ("policy", "monitor", "drained_run"),
-    ("fs", "dns", "crypto", "compress", "agent"),
+    ("fs", "dns", "crypto", "compress", "agent", "workers"),
     ("__init__",),
     ("asgi",),
     ("adapters",),
@@ -85,6 +85,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("main", "protocol", "uvicorn", "hypercorn", "aiohttp"),
     ),
     "agent": (("pooled",), ("host", "lease"), ("agent",)),
+    "workers": (("process_worker",), ("thread_worker",), ("pool",)),
     "loop_methods": (
         ("calls", "signal_pipe", "race"),
         ("base_loop",),

@@ -168,8 +168,8 @@ cdef class Turns(Reactor):
         return self.end_phase()
 
     cdef int give_way(self) except -1:
-        """Let another thread have the GIL if it waits for it. Python code does so by itself; but a loop may be busy with
-        compiled callbacks alone, and never sleep."""
+        """Let another thread have the GIL if it waits for it. Python code does so by itself; but a loop may be busy
+        with compiled callbacks alone, and never sleep."""
         self.gave_way_ns = self.noted_ns
         with nogil:
             pass

@@ -1,0 +1,202 @@
+"""What runs in a worker process of hoop.WorkerPool. It imports no hoop, so that a worker starts fast and small.
+
+A worker has one socket to the pool. The pool sends a task, the worker its outcome, one at a time: no queue is shared,
+so none can be left locked by the dead. Large buffers lie beside the messages, in memory that both processes map.
+
+    message:  kind (1 byte), size of the pickle (8), number of buffers (4), then for each: size (8), then the pickle
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import struct
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+HEAD = struct.Struct("!BQI")
+SIZE = struct.Struct("!Q")
+SET_UP, READY, TASK, RESULT, LAST_RESULT, ERROR, LAST_ERROR = range(1, 8)
+LARGE = 256 * 1024  # bytes of a buffer that is worth a place in shared memory
+
+
+class Aside:
+    """Memory for the large buffers of one direction: the sender writes, the receiver copies out."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd  # -1: there is none, and all goes through the socket
+        self.size = 0
+
+    def write(self, buffers: list[Any]) -> None:
+        offset = 0
+        for buffer in buffers:
+            view = memoryview(buffer).cast("B")
+            start = 0
+            while start < len(view):  # one call writes at most about 2 GiB
+                start += os.pwrite(self.fd, view[start:], offset + start)
+            offset += len(view)
+
+    def read(self, sizes: list[int]) -> Iterator[bytes]:
+        offset = 0
+        for size in sizes:
+            data = os.pread(self.fd, size, offset)
+            while len(data) < size:
+                more = os.pread(self.fd, size - len(data), offset + len(data))
+                if not more:
+                    raise EOFError("the other process has cut the shared memory")
+                data += more
+            offset += size
+            yield data
+
+
+class LargeBytes:
+    """Stands for bytes in a pickle, and becomes bytes again: pickle would copy them into its own stream."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return bytes_again, (pickle.PickleBuffer(self.data),)
+
+
+def bytes_again(data: Any) -> bytes:
+    return data if type(data) is bytes else bytes(data)
+
+
+def pack(value: Any, aside: Aside) -> tuple[bytes, list[Any]]:
+    """A pickle, and the buffers that belong beside it. What pickle raises if the value does not pickle."""
+    if aside.fd < 0:
+        return pickle.dumps(value, 5), []
+    buffers: list[Any] = []
+
+    def keep_inside(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < LARGE:
+            return True
+        buffers.append(raw)
+        return False
+
+    return pickle.dumps(value, 5, buffer_callback=keep_inside), buffers
+
+
+def head_of(kind: int, pickled: bytes, buffers: list[Any]) -> bytes:
+    return HEAD.pack(kind, len(pickled), len(buffers)) + b"".join([SIZE.pack(buffer.nbytes) for buffer in buffers])
+
+
+def unpack(pickled: Any, sizes: list[int], aside: Aside) -> Any:
+    return pickle.loads(pickled, buffers=aside.read(sizes))
+
+
+def read(messages: BinaryIO, size: int) -> bytes:
+    """Exactly so many bytes. EOFError if the pool is gone."""
+    data = messages.read(size)
+    if len(data) < size:
+        raise EOFError("the pool is gone")
+    return data
+
+
+def receive(messages: BinaryIO) -> tuple[int, bytes, list[int]]:
+    kind, size, count = HEAD.unpack(read(messages, HEAD.size))
+    sizes = [SIZE.unpack(read(messages, SIZE.size))[0] for _ in range(count)]
+    return kind, read(messages, size), sizes
+
+
+def run_task(pickled: Any, sizes: list[int], tasks: Aside, results: Aside) -> tuple[bool, bytes, list[Any]]:
+    """(whether it returned, pickle, buffers). What goes wrong anywhere is the task's error, and only its own."""
+    try:
+        function, arguments, keywords = unpack(pickled, sizes, tasks)
+        value = function(*arguments, **keywords)
+        if type(value) is bytes and len(value) >= LARGE and results.fd >= 0:
+            value = LargeBytes(value)
+        return True, *pack(value, results)
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            error = RuntimeError(f"the task raised {error!r}").with_traceback(error.__traceback__)
+        text = "".join(traceback.format_exception(error))
+        try:
+            pickled_error = pickle.dumps((error, text), 5)
+            pickle.loads(pickled_error)  # an exception whose __init__ wants other arguments fails here
+        except Exception:
+            pickled_error = pickle.dumps((RuntimeError(f"{type(error).__qualname__}: {error}"), text), 5)
+        return False, pickled_error, []
+
+
+def watch(life_fd: int) -> None:
+    """End the process when the pool's is gone, also in the middle of a task: no one writes to this pipe, but its other
+    end is closed then."""
+    os.read(life_fd, 1)
+    os._exit(1)
+
+
+def resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no /proc
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def set_up(messages: BinaryIO) -> dict[str, Any]:
+    """Make the process what the pool wants, as multiprocessing's own spawned children are made."""
+    _, pickled, _ = receive(messages)
+    options: dict[str, Any] = pickle.loads(pickled)
+    if options["nice"]:
+        os.nice(options["nice"])
+    from multiprocessing import process, spawn
+
+    process.current_process()._inheriting = True  # type: ignore[attr-defined]
+    try:
+        spawn.prepare(options["preparation"])
+    finally:
+        del process.current_process()._inheriting  # type: ignore[attr-defined]
+    function: Callable[..., object] | None
+    function, arguments = pickle.loads(options["initializer"])
+    if function is not None:
+        function(*arguments)
+    return options
+
+
+def send(sock: socket.socket, kind: int, pickled: bytes, buffers: list[Any], aside: Aside) -> None:
+    aside.write(buffers)
+    sock.sendall(head_of(kind, pickled, buffers) + pickled)
+
+
+def serve(sock: socket.socket, tasks: Aside, results: Aside) -> None:
+    messages: BinaryIO = sock.makefile("rb")
+    try:
+        options = set_up(messages)
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        send(sock, ERROR, pickle.dumps((RuntimeError(f"a worker could not start: {error!r}"), text), 5), [], results)
+        return
+    send(sock, READY, b"", [], results)
+    most_tasks, most_memory = options["max_tasks"], options["max_memory"]
+    done = 0
+    while True:
+        _, pickled, sizes = receive(messages)
+        is_result, answer, buffers = run_task(pickled, sizes, tasks, results)
+        del pickled
+        done += 1
+        is_last = done == most_tasks or (most_memory is not None and resident_bytes() > most_memory)
+        kind = (LAST_RESULT if is_last else RESULT) if is_result else (LAST_ERROR if is_last else ERROR)
+        send(sock, kind, answer, buffers, results)
+        del answer, buffers
+        if is_last:
+            return
+
+
+def main(fd: int, life_fd: int, task_fd: int, result_fd: int) -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches every process of a terminal; the pool ends its workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=watch, args=(life_fd,), daemon=True).start()
+    with socket.socket(fileno=fd) as sock, contextlib.suppress(EOFError, ConnectionError):  # the pool wants no more
+        serve(sock, Aside(task_fd), Aside(result_fd))
