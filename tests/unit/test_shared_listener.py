@@ -64,3 +64,34 @@ def test_idle_loops_take_turns() -> None:
             for worker in workers:
                 worker.stop()
     assert min(share["first"], share["second"]) >= LEAST, share
+
+
+class Counted(asyncio.Protocol):
+    """Notes in which turn it came."""
+
+    turn = 0
+    accepted: list[tuple[int, asyncio.BaseTransport]]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.accepted.append((self.turn, transport))
+
+
+def test_trap_c23_a_loop_takes_a_burst_in_small_steps() -> None:
+    """What has come first is not served after all that came with it, and other processes get some of it."""
+    Counted.accepted = []
+    with contextlib.closing(hoop.new_event_loop()) as loop, contextlib.ExitStack() as clients:
+        if loop.poller_name != "epoll":
+            pytest.skip("elsewhere the processes wake each other for each connection")
+        listener = clients.enter_context(socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS))
+        server = loop.run_until_complete(loop.create_server(Counted, sock=listener, backlog=CONNECTIONS))
+        for _ in range(CONNECTIONS):
+            clients.enter_context(socket.create_connection(listener.getsockname(), timeout=20))
+        while len(Counted.accepted) < CONNECTIONS:
+            Counted.turn += 1
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        server.close()
+        for _, transport in Counted.accepted:
+            transport.close()
+        loop.run_until_complete(server.wait_closed())
+    assert max(collections.Counter(turn for turn, _ in Counted.accepted).values()) == 8

@@ -16,7 +16,8 @@ from asyncio.trsock import TransportSocket
 
 cdef enum:
     LARGEST_BATCH = 256         # connections for one event: established ones must not wait for a flood
-    TURN = 4                    # connections before another process that shares the socket is let in front
+    STEP = 8                    # where others share the socket: what they could take must not wait for this process
+    TURN = 4                    # connections before such a process is let in front
 
 cdef str WATCH_FAILED = "the poller refused a listening socket"
 
@@ -98,12 +99,12 @@ cdef class Listener(Watcher):
             self.try_later(WATCH_FAILED, error)
 
     cdef int on_events(self, unsigned events) except -1:
-        if self.wanted & HOOP_EXCLUSIVE:  # a loop that looks for events before it sleeps would get every connection
-            hoop_spin_ended(&self.reactor.event_spin, False)
-        self.accept_up_to(self.batch)
-        if self.accepted >= TURN and self.is_watched and self.wanted & HOOP_EXCLUSIVE:
-            return self.let_others_in_front()
-        return 0
+        if not self.wanted & HOOP_EXCLUSIVE:
+            return self.accept_up_to(self.batch)
+        # A loop that looks for events before it sleeps would get every connection.
+        hoop_spin_ended(&self.reactor.event_spin, False)
+        self.accept_up_to(min(self.batch, STEP))
+        return self.let_others_in_front() if self.accepted >= TURN and self.is_watched else 0
 
     cdef int accept_up_to(self, int most) except -1:
         cdef int _attempt, fd
