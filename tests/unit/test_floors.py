@@ -58,7 +58,7 @@ FLOORS_IN: dict[str, Floors] = {
     ),
     "jobs": (("crew",), ("pool",), ("default_executor", "offload")),
     "net": (
-        ("connection_socket", "keepalive", "addresses", "chunks", "flow_control", "proxy_ssl"),
+        ("connection_socket", "keepalive", "addresses", "chunks", "flow_control", "proxy_ssl", "asyncio_streams"),
         ("transport",),
         ("writing", "datagram", "proxy_header"),
         ("stream",),

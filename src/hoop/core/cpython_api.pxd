@@ -59,6 +59,9 @@ cdef extern from "Python.h":
         new_fn tp_new
         void *tp_call
         void *tp_vectorcall
+        void *tp_getattro
+        void *tp_setattro
+        unsigned tp_version_tag  # changes with each change of the type or of its bases; 0: it has none just now
         gc_traverse_fn tp_traverse
         gc_clear_fn tp_clear
         PyObject *tp_dict

@@ -19,6 +19,7 @@ cdef class StreamFilter(Deferred):
 cdef class StreamTransport(WritingTransport):
     cdef flag is_filtered       # the protocol is a StreamFilter that takes bytes where they are
     cdef flag is_buffered_protocol
+    cdef flag is_asyncio_stream  # the protocol is asyncio's StreamReaderProtocol
     cdef flag is_eof_received   # the peer has ended its half; the protocol kept ours open
     cdef flag is_lingering      # our half is closed; what the peer sends until it closes its own is dropped
     cdef flag is_told_to_drain
@@ -30,6 +31,8 @@ cdef class StreamTransport(WritingTransport):
     cdef int drop_input(self) except -1
     cdef int delivery_failed(self) except -1
     cdef int receive_filtered(self) except -1
+    cdef int receive_for_reader(self) except -1
+    cdef int nothing_received(self, Py_ssize_t result) except -1
     cdef object receive(self, Py_ssize_t *result)
     cdef object receive_bulk(self, Py_ssize_t *result)
     cdef int receive_buffered(self) except -1

@@ -14,6 +14,7 @@ from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, raw_decref, r
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport os_error, raise_what_is_set
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Deferred, Reactor
+from hoop.net.asyncio_streams cimport feed_asyncio_reader, is_asyncio_stream
 from hoop.net.proxy_header cimport ProxyHeader
 from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, check_unowned
 from hoop.net.writing cimport AWAITS_ANSWER, WritingTransport
@@ -60,6 +61,7 @@ cdef class StreamTransport(WritingTransport):
         self.protocol = protocol
         self.is_filtered = isinstance(protocol, StreamFilter) and (<StreamFilter>protocol).is_filter
         self.is_buffered_protocol = not self.is_filtered and isinstance(protocol, BufferedProtocol)
+        self.is_asyncio_stream = is_asyncio_stream(protocol)
         return 0
 
     # ---- writing -------------------------------------------------------------------------------------------------
@@ -185,13 +187,11 @@ cdef class StreamTransport(WritingTransport):
             return self.receive_filtered()
         if self.is_buffered_protocol:
             return self.receive_buffered()
+        if self.is_asyncio_stream and not self.is_bulk:
+            return self.receive_for_reader()
         data = self.receive_bulk(&result) if self.is_bulk else self.receive(&result)
         if result <= 0:
-            if result == 0:
-                return self.on_eof()
-            if result == -EAGAIN:
-                return 0
-            return self.fatal(os_error(result), "Fatal read error on socket transport")
+            return self.nothing_received(result)
         self.silence = AWAITS_ANSWER
         if self.guard is not None:
             self.guard.on_received()
@@ -213,11 +213,7 @@ cdef class StreamTransport(WritingTransport):
         cdef Py_ssize_t size = hoop_net_recv(self.fd, buffer, READ_BUFFER_SIZE)
         cdef StreamFilter filter = <StreamFilter>self.protocol
         if size <= 0:
-            if size == 0:
-                return self.on_eof()
-            if size == -EAGAIN:
-                return 0
-            return self.fatal(os_error(size), "Fatal read error on socket transport")
+            return self.nothing_received(size)
         self.silence = AWAITS_ANSWER
         if self.guard is not None:
             self.guard.on_received()
@@ -227,6 +223,33 @@ cdef class StreamTransport(WritingTransport):
         except BaseException as error:
             return self.callback_failed(error, "Fatal error: protocol.data_received() call failed.")
         return 0
+
+    cdef int receive_for_reader(self) except -1:
+        """recv(2) for asyncio's StreamReaderProtocol, whose reader copies what it gets."""
+        cdef char *buffer = self.reactor.read_buffer
+        cdef object protocol = self.protocol
+        cdef Py_ssize_t size = hoop_net_recv(self.fd, buffer, READ_BUFFER_SIZE)
+        if size <= 0:
+            return self.nothing_received(size)
+        self.is_bulk = size >= BULK_FROM
+        self.silence = AWAITS_ANSWER
+        if self.guard is not None:
+            self.guard.on_received()
+        self.reactor.enter_context(self.context)
+        try:
+            if not feed_asyncio_reader(protocol, buffer, size):
+                protocol.data_received(PyBytes_FromStringAndSize(buffer, size))
+        except BaseException as error:
+            return self.callback_failed(error, "Fatal error: protocol.data_received() call failed.")
+        return 0
+
+    cdef int nothing_received(self, Py_ssize_t result) except -1:
+        """recv(2) has brought no byte: the end, or an error, or another reader of the socket has been faster."""
+        if result == 0:
+            return self.on_eof()
+        if result == -EAGAIN:
+            return 0
+        return self.fatal(os_error(result), "Fatal read error on socket transport")
 
     cdef object receive(self, Py_ssize_t *result):
         cdef char *buffer = self.reactor.read_buffer
@@ -274,12 +297,8 @@ cdef class StreamTransport(WritingTransport):
             return 0  # get_buffer() aborted, and a nested turn of events closed the descriptor
         size = hoop_net_recv(fd, view.buf, <size_t>view.len)
         PyBuffer_Release(&view)
-        if size == 0:
-            return self.on_eof()
-        if size == -EAGAIN:
-            return 0
-        if size < 0:
-            return self.fatal(os_error(size), "Fatal read error on socket transport")
+        if size <= 0:
+            return self.nothing_received(size)
         self.silence = AWAITS_ANSWER
         if self.guard is not None:
             self.guard.on_received()
