@@ -27,8 +27,6 @@
 #define TCP_NOTSENT_LOWAT 25 /* Linux 3.12; glibc's header has it since 2.24 */
 #endif
 
-enum { JOINED_MOST = 2048 }; /* bytes: twice as many cost as much to copy as to describe to the kernel */
-
 /* The BSDs keep the length in the sockaddr; the macro is how <netinet/in.h> tells. */
 #if defined(SIN6_LEN)
 #define SET_LENGTH(member, value) ((member) = (uint8_t)(value))
@@ -199,12 +197,12 @@ static int fitting_buffers(const struct iovec *buffers, int count)
 
 /* The kernel takes about 25 ns for each buffer of a vector, and sendmsg(2) 50 ns more than send(2): copying a few small
  * buffers into one makes a call with two of them 6 % cheaper, and with ten, as writelines() has them, 17 %. Returns the
- * bytes in `joined`, which has room for JOINED_MOST, or 0 if they are more. */
+ * bytes in `joined`, which has room for HOOP_NET_JOINED_MOST, or 0 if they are more. */
 static size_t join_small_buffers(const struct iovec *buffers, int count, char *joined)
 {
     size_t size = 0;
     for (int i = 0; i < count; i++) {
-        if (buffers[i].iov_len > JOINED_MOST - size)
+        if (buffers[i].iov_len > HOOP_NET_JOINED_MOST - size)
             return 0;
         size += buffers[i].iov_len;
     }
@@ -222,7 +220,7 @@ ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count)
     int fitting = fitting_buffers(buffers, count);
     if (fitting <= 1)
         return hoop_net_send(fd, buffers[0].iov_base, buffers[0].iov_len);
-    char joined[JOINED_MOST];
+    char joined[HOOP_NET_JOINED_MOST];
     size_t size = join_small_buffers(buffers, fitting, joined);
     if (size > 0)
         return hoop_net_send(fd, joined, size);

@@ -16,6 +16,10 @@
 /* The most buffers that one hoop_net_sendv takes (IOV_MAX is at least 1024 wherever hoop runs). */
 #define HOOP_NET_MAX_BUFFERS 64
 
+/* Bytes up to which hoop_net_sendv copies its buffers into one. Twice as many cost as much to copy as to describe to the
+ * kernel. */
+#define HOOP_NET_JOINED_MOST 2048
+
 /* Take a connection from the listener's queue, non-blocking and close-on-exec: its descriptor, or -errno. peer and
  * length get its address, also of a connection that was reset in the queue, for which getpeername(2) fails. -EAGAIN
  * when the queue is empty. Errors of a connection that died in the queue (ECONNABORTED, EPROTO and, on Linux, the

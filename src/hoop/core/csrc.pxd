@@ -141,6 +141,7 @@ cdef extern from "poller.h" nogil:
 cdef extern from "net.h" nogil:
     enum:
         HOOP_NET_MAX_BUFFERS
+        HOOP_NET_JOINED_MOST
     ctypedef struct hoop_address:
         int family
         uint16_t port

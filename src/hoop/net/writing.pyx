@@ -65,7 +65,12 @@ cdef class WritingTransport(Transport):
     def writelines(self, list_of_data):
         """Send the items of an iterable, in one system call where possible. Nothing is sent if one has a wrong type."""
         cdef list chunks
+        cdef bytes joined
         self.check_writable(METHOD_NAMED_FOR_LINES)
+        if are_few_bytes(list_of_data):
+            joined = b"".join(list_of_data)
+            self.write_chunk(joined, PyBytes_GET_SIZE(joined))
+            return
         chunks = owned_chunks(list_of_data)
         for chunk in chunks:
             if self.is_eof_wanted or self.is_lent:
@@ -258,6 +263,18 @@ cdef class WritingTransport(Transport):
             if not waiter.done():
                 waiter.set_exception(error or ConnectionError("the connection was closed while a file was being sent"))
         return Transport.lose(self, error)
+
+
+cdef bint are_few_bytes(object items) except -1:
+    """Whether this is a list or tuple of bytes, so few in all that sending them would join them anyway."""
+    cdef Py_ssize_t size = 0
+    if type(items) is not list and type(items) is not tuple:
+        return False
+    for item in items:
+        if not PyBytes_CheckExact(item):
+            return False
+        size += PyBytes_GET_SIZE(item)
+    return size <= HOOP_NET_JOINED_MOST
 
 
 cdef list owned_chunks(object list_of_data):
