@@ -27,6 +27,7 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int ask_to_drain(self) except -1
     cdef int expect_no_answer(self) noexcept
+    cdef int read_on(self) except -1
     cdef int on_readable(self) except -1
     cdef int drop_input(self) except -1
     cdef int delivery_failed(self) except -1

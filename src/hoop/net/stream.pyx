@@ -36,6 +36,7 @@ cdef enum:
     BULK_FROM = 32 * 1024       # bytes: from a read of that size on, copying costs more than asking how much there is
     BULK_WHILE = 16 * 1024      # bytes that must be there for the transfer to count as bulk still
     LARGEST_READ = 256 * 1024   # bytes: reading less at once costs more, reading more leaves the processor's cache
+    MOST_READS = 4              # of the largest size, one after the other, before other connections have their turn
     WITHOUT_GIL_FROM = 64 * 1024  # bytes: below, giving the GIL away costs more than the copy
 
 
@@ -169,8 +170,8 @@ cdef class StreamTransport(WritingTransport):
         return 0
 
     cdef int on_events(self, unsigned events) except -1:
-        if events & HOOP_READABLE:
-            self.on_readable()
+        if events & HOOP_READABLE and self.on_readable():
+            self.read_on()
         if events & HOOP_WRITABLE and self.state < TRANSPORT_LOST:
             if self.is_refused:
                 self.on_writable()
@@ -178,7 +179,20 @@ cdef class StreamTransport(WritingTransport):
                 self.wake_lease()
         return 0
 
+    cdef int read_on(self) except -1:
+        """Read again what is there, after a read of the largest size: what the processor has of this connection, it has
+        at hand. Each read is a callback of its own."""
+        cdef int reads = 1
+        while reads < MOST_READS:
+            reads += 1
+            if self.reactor.after_is_due:
+                self.reactor.settle()
+            if self.state != TRANSPORT_OPEN or self.is_reading_paused or not self.on_readable():
+                break
+        return 0
+
     cdef int on_readable(self) except -1:
+        """Read once. Returns whether that was a read of the largest size, so that there may be more."""
         cdef Py_ssize_t result = 0
         cdef object data
         if self.is_lingering:
@@ -198,7 +212,7 @@ cdef class StreamTransport(WritingTransport):
         self.reactor.enter_context(self.context)
         if call_data_received(<PyObject *>self.protocol, <PyObject *>data) < 0:
             self.delivery_failed()
-        return 0
+        return result == LARGEST_READ
 
     cdef int delivery_failed(self) except -1:
         """End the connection: data_received() has raised the exception that is set."""
