@@ -126,7 +126,7 @@ def test_keep_alive_clients_lose_nothing_when_a_worker_takes_over(kind: tuple[st
             old.begin_to_drain()
             old.wait_until_ended()
     assert {status for client in clients for status in client.statuses} == {200}
-    assert all(client.closes == 1 for client in clients)
+    assert all(client.closes >= 1 for client in clients)
     if kind[0] in HTTP_SERVERS:
         assert old.worker.requests + new.worker.requests == sum(len(client.statuses) for client in clients)
 

@@ -78,7 +78,7 @@ def test_trap_c21_second_master_fails_and_a_stale_file_does_not_matter(tmp_path:
 
 
 def test_place_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="no control socket in .*missing: No such file or directory"):
+    with pytest.raises(OSError, match=r"no control socket in .*missing: No such file or directory"):
         open_control(tmp_path / "missing" / "control.sock")
 
 
@@ -146,8 +146,8 @@ class Master:
 @contextlib.asynccontextmanager
 async def controlled(path: Path) -> Any:
     master = Master()
-    server = ControlServer(asyncio.get_running_loop(), open_control(path), master)
-    await server.start()
+    server = ControlServer(open_control(path), master)
+    await server.start(asyncio.get_running_loop())
     try:
         yield master, server
     finally:
@@ -266,8 +266,7 @@ def test_client_that_does_not_read_loses_messages_not_the_master(tmp_path: Path)
                 for _ in range(1000):
                     listener(message)
                 (connection,) = server.connections
-                reading = asyncio.ensure_future(asyncio.to_thread(lambda: [next(client.lines()) for _ in range(50)]))
-                await reading
+                await asyncio.to_thread(lambda: [next(client.lines()) for _ in range(50)])
                 return connection._dropped, connection._transport.get_write_buffer_size()
 
     dropped, unsent = hoop.run(main())

@@ -44,6 +44,8 @@ AREAS: Floors = (
     ("asgi",),
     ("adapters",),
     ("cluster",),
+    ("command",),
+    ("__main__",),
 )
 FLOORS_IN: dict[str, Floors] = {
     "core": (
@@ -97,10 +99,11 @@ FLOORS_IN: dict[str, Floors] = {
         ("unix_sockets",),
         ("endpoints", "socket_handles"),
     ),
+    "command": (("parser",), ("serve", "ctl"), ("main",)),
     "cluster": (
-        ("supervisor", "binds", "channel", "spawn", "stacks"),
+        ("supervisor", "binds", "channel", "spawn", "stacks", "changes"),
         ("options", "listeners", "control", "liveness", "post", "health"),
-        ("worker_process", "watch"),
+        ("worker_process", "watch", "desk"),
         ("template",),
         ("application", "master", "log"),
         ("cluster",),

@@ -65,34 +65,35 @@ class ServedApplication(Lifecycle):
     # ---- lifespan ---------------------------------------------------------------------------------------------------
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        course = LifespanStart(self._start_timeout)
+        course = LifespanStart(self._start_timeout, self._fail)
         try:
             await super().__call__(scope, course.receiving(receive), course.sending(send))
         except asyncio.CancelledError:
-            if course.overtime is None:
+            if not course.is_over_time:
                 raise
-            self.failure = course.overtime
             await send(FAILED)
         except Exception as error:
             if not course.is_starting:
                 raise
-            reason = in_a_line(error)
-            self.failure = TargetError(f"the application failed to start: {reason}", application_traceback(error))
+            self._fail(
+                TargetError(f"the application failed to start: {in_a_line(error)}", application_traceback(error))
+            )
             await send(FAILED)
         finally:
             course.close()
-            if self.failure is None and course.refusal is not None:
-                self.failure = course.refusal
+
+    def _fail(self, failure: TargetError) -> None:
+        self.failure = failure
 
 
 class LifespanStart:
     """What passes between a server and the lifespan of an application until that has started."""
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, fail: Callable[[TargetError], None]) -> None:
         self.is_starting = False
-        self.overtime: TargetError | None = None
-        self.refusal: TargetError | None = None
+        self.is_over_time = False
         self._timeout = timeout
+        self._fail = fail
         self._timer: asyncio.TimerHandle | None = None
 
     def receiving(self, receive: Receive) -> Receive:
@@ -114,14 +115,15 @@ class LifespanStart:
                 self.close()
             elif message["type"] == "lifespan.startup.failed":
                 self.close()
-                self.refusal = refused_start(message.get("message", ""))
+                self._fail(refused_start(message.get("message", "")))
             await send(message)
 
         return sent
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         text = f"the application did not start: its lifespan was not through after {self._timeout:g} s"
-        self.overtime = TargetError(text, "".join(["It waits here:\n", *traceback.format_list(awaiting_stack(task))]))
+        self._fail(TargetError(text, "".join(["It waits here:\n", *traceback.format_list(awaiting_stack(task))])))
+        self.is_over_time = True
         task.cancel()
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ class ServingWorker(Protocol):
 
     @property
     def start_timeout(self) -> float | None:
-        """Seconds that the application's own start may take."""
+        """Seconds that the application's own start may take from now on."""
         ...
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from socket import socket
 from typing import Any
 
@@ -43,10 +44,18 @@ async def serve(application: Any, worker: ServingWorker) -> None:
 
 
 async def until_exit(server: Server, served: ServedApplication, worker: ServingWorker) -> None:
+    logger = logging.getLogger("uvicorn.error")
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return served.failure is None
+
+    logger.addFilter(is_news)  # the worker tells why the application has not started
     try:
         await server.serve(sockets=list(worker.sockets))
     except SystemExit:  # uvicorn's way to tell that the lifespan has failed
         raise served.failure or TargetError("uvicorn gave up at its start") from None
+    finally:
+        logger.removeFilter(is_news)
 
 
 def configuration(served: ServedApplication, worker: ServingWorker) -> uvicorn.Config:

@@ -18,8 +18,6 @@ from hoop.cluster.worker_process import Worker
 
 logger = logging.getLogger("hoop.cluster")
 
-EXIT_FAILED = 1
-
 
 class Cluster:
     """A cluster of target with the settings of Options. run() it once.
@@ -66,7 +64,7 @@ class Cluster:
             return self.run()
         except ClusterError as error:
             logger.error("%s%s", error, f"\n{error.detail}" if error.detail else "")
-            return EXIT_FAILED
+            return error.status
 
 
 async def serve_in_worker(worker: Worker) -> None:

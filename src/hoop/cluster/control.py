@@ -21,7 +21,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from hoop.cluster.binds import UnixBind, open_bind
 
@@ -150,19 +150,17 @@ def is_alive(path: Path) -> bool:
 class ControlServer:
     """Answers what comes over the socket, on the master's loop, from start() to close()."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, commands: Commands) -> None:
+    def __init__(self, sock: socket.socket, commands: Commands) -> None:
         self.socket = sock
-        self._loop = loop
         self._commands = commands
         self._server: asyncio.AbstractServer | None = None
         self.connections: set[Connection] = set()
 
-    async def start(self) -> None:
+    async def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """OSError if the loop cannot take the socket."""
-        self._server = await self._loop.create_server(self._connection, sock=self.socket, backlog=BACKLOG)
-
-    def _connection(self) -> Connection:
-        return Connection(self._loop, self._commands, self.connections)
+        self._server = await loop.create_server(
+            lambda: Connection(loop, self._commands, self.connections), sock=self.socket, backlog=BACKLOG
+        )
 
     def close(self) -> None:
         """Accept no more, and drop what is open: clients take the end of their connections as the cluster's. The file
@@ -291,7 +289,7 @@ class ControlClient:
             raise OSError(error.errno, f"no cluster answers at {path}: {error.strerror or error}") from error
         self._answers = self._socket.makefile("rb")
 
-    def __enter__(self) -> ControlClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

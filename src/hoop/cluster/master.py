@@ -25,16 +25,18 @@ from hoop import systemd
 from hoop.cluster import supervisor as decisions
 from hoop.cluster.binds import parse_bind
 from hoop.cluster.channel import Channel, ChannelFull, Message
+from hoop.cluster.desk import Desk
 from hoop.cluster.health import HealthServer
 from hoop.cluster.listeners import Listeners
 from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
 from hoop.cluster.post import Post
-from hoop.cluster.spawn import Process, ended_children, fork_process, gets_orphans, open_descriptors
+from hoop.cluster.spawn import EXIT_FAILED, Process, ended_children, fork_process, gets_orphans, open_descriptors
 from hoop.cluster.supervisor import Stage, Supervisor, Times
 from hoop.cluster.template import Preload, Templates
 from hoop.cluster.watch import Watch
 from hoop.cluster.worker_process import Worker, run_worker
 
+EXIT_CUT = 3  # it has ended, but not all that was begun
 STATUS_OF_SIGNALS = 128  # a shell's: 128 and the number of the signal that ended the process
 
 logger = logging.getLogger("hoop.cluster")
@@ -45,9 +47,10 @@ Serve = Callable[[Worker], Any]
 class ClusterError(Exception):
     """The cluster could not start, or not do what it was asked for. str() is one line."""
 
-    def __init__(self, text: str, detail: str | None = None) -> None:
+    def __init__(self, text: str, detail: str | None = None, status: int = EXIT_FAILED) -> None:
         super().__init__(text)
         self.detail = detail  # the traceback of the application, where that is the reason
+        self.status = status  # for a program that does nothing else
 
 
 @dataclass(eq=False)
@@ -85,8 +88,10 @@ class Master:
         self.records: dict[int, WorkerRecord] = {}  # by the supervisor's number
         self.on_message = on_message
         self.on_exit = on_exit
+        self.desk = Desk(self)
         self._serve = serve
         self._is_over = False
+        self._is_cut = False  # by the end: a connection was, at the drain's timeout
         self._status = 0
         self._reason: str | None = None
         self._detail: str | None = None
@@ -129,14 +134,15 @@ class Master:
             self.watch.start(self.loop, self.tell)
             if self._health is not None:
                 self.loop.run_until_complete(self._health.start())
-            logger.info("master %d starts %d workers", os.getpid(), self._size)
+            self._open_desk()
+            logger.info("starting %d workers", self._size)
             self._carry_out(self._supervisor.start(self.loop.time()))
             self._run_loop()
         finally:
             self._end()
         if self._reason is not None:
-            raise ClusterError(self._reason, self._detail)
-        return self._status
+            raise ClusterError(self._reason, self._detail, EXIT_CUT if self._supervisor.has_started else EXIT_FAILED)
+        return self._status or (EXIT_CUT if self._is_cut else 0)
 
     def _run_loop(self) -> None:
         while True:
@@ -152,6 +158,7 @@ class Master:
             record.process.signal(signal.SIGKILL)
         if self._templates is not None:
             self._templates.close()
+        self.desk.close()
         self.listeners.close()
         self.listeners.remove_files()
         if self._health is not None:
@@ -178,6 +185,18 @@ class Master:
         listeners = Listeners(binds, self.options.balance, self.options.backlog, given)
         listeners.open(self._size)
         return listeners
+
+    def _open_desk(self) -> None:
+        try:
+            self.desk.open()
+        except OSError as error:
+            raise ClusterError(error.strerror or str(error)) from error
+        self.desk.start()
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """What it has decided: to be looked at only."""
+        return self._supervisor
 
     def _times(self) -> Times:
         options = self.options
@@ -352,6 +371,7 @@ class Master:
 
     def _on_channel(self, number: int, message: Message, data: bytes) -> None:
         record = self.records[number]
+        self.desk.hear(record, message)
         match message.get("kind"):
             case "ready":
                 logger.info(
@@ -363,6 +383,12 @@ class Master:
                     self.watch.began(record)
             case "failed":
                 record.failure, record.detail = str(message["reason"]), str(message["detail"])
+            case "cut":
+                self._is_cut = self._is_cut or self._supervisor.is_stopping
+                logger.warning(
+                    "worker %d: %d connections were cut at the drain's timeout", record.slot, message["connections"],
+                    extra=fields_of(record),
+                )  # fmt: skip
             case "message" if self.on_message is not None:
                 self.on_message(record, message["message"])
 

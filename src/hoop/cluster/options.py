@@ -44,6 +44,7 @@ class Options:
     balance: "shared": all workers accept from one socket; "reuseport": the kernel spreads connections over a socket for
         each worker; "port_per_worker": worker 0 has the port of each bind, worker 1 the next one, and so on.
     preload: import the target once for each generation, in a process from which the workers are forked.
+    reload_on_change: reload when a file changes that a worker has imported: for development.
     drain: how a worker ends. shutdown_timeout: seconds for what the application does after that.
     start_timeout: seconds until a new worker must be ready.
     blocked_timeout: seconds that one callback may hold a worker's loop until the worker is replaced; None: no limit.
@@ -73,6 +74,7 @@ class Options:
     backlog: int = 2048
     balance: Literal["shared", "reuseport", "port_per_worker"] = "shared"
     preload: bool = False
+    reload_on_change: bool = False
     drain: Drain = dataclasses.field(default_factory=Drain)
     shutdown_timeout: float = 5.0
     start_timeout: float = 60.0

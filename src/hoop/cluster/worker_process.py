@@ -8,12 +8,14 @@ import os
 import signal
 import socket
 import ssl as ssl_module
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hoop
 from hoop.adapters.target import TargetError, application_traceback, in_a_line
+from hoop.cluster.changes import files_of, imported_files
 from hoop.cluster.channel import Channel, Message
 from hoop.cluster.options import Options
 from hoop.cluster.post import Post
@@ -21,6 +23,8 @@ from hoop.cluster.spawn import EXIT_FAILED
 from hoop.drain import Drain
 
 EXIT_ORPHANED = 3  # the master is gone
+START_SHARE = 0.9  # of the start_timeout
+LEAST_START_S = 0.05
 FLUSH_S = 1.0  # for the last messages of a worker that ends
 LONGEST_DETAIL = 1 << 16  # characters of a traceback that the master is told
 OF_THE_MASTER = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH")
@@ -42,6 +46,7 @@ class Worker:
     on_message: Callable[[Any], object] | None = None  # for messages of the master, in the loop; set it at will
     requests: int = 0  # that count_request() has counted
     post: Post | None = field(default=None, repr=False)  # by which the master watches it
+    _began: float = field(default_factory=time.monotonic, repr=False)
     _channel: Channel | None = field(default=None, repr=False)
     _is_ready: bool = field(default=False, repr=False)
     _on_ready: Callable[[], object] | None = field(default=None, repr=False)
@@ -78,8 +83,8 @@ class Worker:
 
     @property
     def start_timeout(self) -> float:
-        """Seconds until the worker must be ready."""
-        return self.options.start_timeout
+        """Seconds from now on: a little less than the master waits, so that the worker can say what it waits for."""
+        return max(LEAST_START_S, (self._began + self.options.start_timeout - time.monotonic()) * START_SHARE)
 
     @property
     def access_log(self) -> bool:
@@ -112,6 +117,8 @@ class Life:
 
     def _on_ready(self) -> None:
         self._loop.add_signal_handler(signal.SIGTERM, self.end, True)
+        if self._worker.options.reload_on_change:
+            self.channel.send({"kind": "files", "files": imported_files()})
 
     def _on_message(self, message: Message, data: bytes) -> None:
         match message["kind"]:
@@ -138,7 +145,9 @@ class Life:
 
     async def _drain(self, course: Drain) -> None:
         if not self._loop.is_draining():  # else the application has done it
-            await self._loop.drain(course)
+            cut = sum(len(report.cut) for report in await self._loop.drain(course))
+            if cut and not self.is_orphaned:
+                self.channel.send({"kind": "cut", "connections": cut})
         self._application.cancel()
 
     async def outcome(self) -> BaseException | None:
@@ -180,6 +189,7 @@ def tell_failure(channel: Channel, failure: BaseException) -> None:
     else:
         reason, detail = in_a_line(failure), application_traceback(failure)
     try:
+        channel.send({"kind": "files", "files": [*imported_files(), *files_of(failure)]})
         channel.send({"kind": "failed", "reason": reason[:LONGEST_DETAIL], "detail": detail[-LONGEST_DETAIL:]})
     except ConnectionError:
         logger.error("the application failed: %s\n%s", reason, detail.rstrip())

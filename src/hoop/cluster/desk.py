@@ -1,0 +1,161 @@
+"""Where a master takes commands from outside: the control socket, and in development the files of the application."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hoop
+from hoop.cluster.changes import Changes
+from hoop.cluster.control import ControlServer, Json, default_path, open_control
+
+LOOK_S = 1.0  # between two looks at the files
+
+logger = logging.getLogger("hoop.cluster")
+
+
+class Desk:
+    """One for a master: open() before the first worker, start() with its loop, close() at the end. The other methods
+    are what hoop.cluster.control.Commands asks for."""
+
+    def __init__(self, master: Any) -> None:
+        self._master = master
+        self._began = time.monotonic()
+        self._path: Path | None = None
+        self._identity: tuple[int, int] | None = None
+        self._server: ControlServer | None = None
+        self._listeners: list[Callable[[Json], None]] = []
+        self._changes: Changes | None = Changes() if master.options.reload_on_change else None
+        self._timer: Any = None
+        self._last_failure: str | None = None
+
+    def open(self) -> None:
+        """OSError if another master has the control socket, or if a path that was asked for cannot be had."""
+        wanted = self._master.options.control
+        if wanted is False:
+            return
+        try:
+            path = default_path(self._master.listeners.addresses()) if wanted is None else Path(wanted)
+            self._server = ControlServer(open_control(path), self)
+        except OSError as error:
+            if wanted is not None or error.errno == errno.EADDRINUSE:
+                raise
+            logger.warning("%s: `hoop ctl` will not find this cluster", error.strerror or error)
+            return
+        self._path = path
+        self._identity = identity_of(path)
+
+    def start(self) -> None:
+        """Answer from now on, as long as the master's loop runs."""
+        loop = self._master.loop
+        if self._server is not None:
+            loop.run_until_complete(self._server.start(loop))
+        if self._changes is not None:
+            self._timer = loop.call_later(LOOK_S, self._look)
+
+    def close(self) -> None:
+        """Idempotent. The file goes, unless another socket has its name by now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._server is not None:
+            self._server.close()
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                if identity_of(self._path) == self._identity:
+                    self._path.unlink()
+            self._path = None
+
+    # ---- what workers say -------------------------------------------------------------------------------------------
+
+    def hear(self, record: Any, message: Json) -> None:
+        """A message of a worker, whatever it is about."""
+        match message:
+            case {"kind": "message", "message": text}:
+                for listener in list(self._listeners):
+                    listener({"slot": record.slot, "pid": record.pid, "message": text})
+            case {"kind": "files", "files": files} if self._changes is not None:
+                self._changes.follow(files)
+
+    def _look(self) -> None:
+        self._timer = self._master.loop.call_later(LOOK_S, self._look)
+        changed = self._changes.look() if self._changes is not None else ()
+        if changed:
+            others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            logger.info("%s has changed%s", os.path.relpath(changed[0]), others)
+            self._master.begin_reload()
+
+    # ---- commands ---------------------------------------------------------------------------------------------------
+
+    def status(self) -> Json:
+        master = self._master
+        supervisor = master.supervisor
+        state = "stopping" if supervisor.is_stopping else "reloading" if supervisor.is_reloading else "serving"
+        return {
+            "pid": os.getpid(),
+            "state": state if supervisor.has_started or supervisor.is_stopping else "starting",
+            "age": round(time.monotonic() - self._began, 3),
+            "generation": supervisor.generation,
+            "addresses": master.listeners.addresses(),
+            "hoop": hoop.__version__,
+            "python": platform.python_version(),
+            "last_failure": self._last_failure,
+            "subscribers": len(self._listeners),
+            "workers": [
+                self._status_of(record)
+                for record in sorted(master.records.values(), key=lambda record: (record.slot, record.generation))
+            ],
+        }
+
+    def _status_of(self, record: Any) -> Json:
+        worker = self._master.supervisor.workers.get(record.number)
+        return {
+            "slot": record.slot,
+            "pid": record.pid,
+            "generation": record.generation,
+            "state": "ending" if worker is None else worker.stage.name.lower(),
+            "age": round(self._master.loop.time() - record.began, 3),
+            "rss": resident_bytes(record.pid),
+        }
+
+    async def reload(self) -> None:
+        try:
+            await self._master.reload()
+        except Exception as error:
+            self._last_failure = str(error)
+            raise
+        self._last_failure = None
+
+    async def upgrade(self) -> None:
+        raise NotImplementedError("this hoop cannot replace its master yet")
+
+    def scale(self, workers: int) -> None:
+        self._master.scale(workers)
+
+    def stop(self) -> None:
+        if not self._master.supervisor.is_stopping:  # twice would be at once
+            self._master.stop()
+
+    def subscribe(self, listener: Callable[[Json], None]) -> Callable[[], object]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+
+def identity_of(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+def resident_bytes(pid: int) -> int | None:
+    """None where there is no /proc."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,161 @@
+"""hoop ctl: commands for a cluster that runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from hoop.cluster.control import ControlClient, Json, Refused, find_control
+
+EXIT_REFUSED = 1
+EXIT_NO_CLUSTER = 4
+
+DESCRIPTION = """\
+Command a cluster that `hoop serve` or hoop.cluster.run() has started, of the same user on the same machine.
+"""
+EPILOG = """\
+examples:
+  hoop ctl status                 the master, its workers, their state
+  hoop ctl status --json          the same for programs
+  hoop ctl reload                 new code; returns when it serves, fails with the traceback if it does not
+  hoop ctl scale 8
+  hoop ctl stop                   drain and end; returns when it has ended
+  hoop ctl --control /run/app/control.sock status
+
+exit status: 0 done, 1 the cluster could not do it (the old workers serve on), 2 wrong options, 4 no cluster answers.
+"""
+COMMANDS = {
+    "status": "what runs, and how it goes",
+    "reload": "replace the workers, one after the other, by ones with the code of now",
+    "upgrade": "replace the master's own program (another hoop or Python) under the same process number",
+    "scale": "have N workers",
+    "stop": "answer what is under way, and end",
+    "messages": "show what workers send to the master, until Ctrl-C",
+}
+
+
+def add_to(commands: Any) -> None:
+    """The subcommand's parser."""
+    parser = commands.add_parser(
+        "ctl",
+        help="command a cluster that runs",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--control",
+        metavar="PATH",
+        help="its control socket, or the name of one in the runtime directory (default: HOOP_CONTROL, else the only "
+        "one there)",
+    )
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        sub = subcommands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.add_argument("--json", action="store_true", help="answer in JSON")
+        sub.add_argument("--control", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # on either side
+        if name == "scale":
+            sub.add_argument("workers", metavar="N", type=int)
+        sub.set_defaults(run=run, command=name, parser=sub)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, and show the answer; the exit status."""
+    try:
+        with ControlClient(find_control(arguments.control)) as client:
+            return ask(client, arguments)
+    except Refused as refused:
+        tell_error(arguments, str(refused), refused.detail)
+        return EXIT_REFUSED
+    except (LookupError, OSError) as error:
+        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        tell_error(arguments, text, None)
+        return EXIT_NO_CLUSTER
+    except KeyboardInterrupt:
+        return 0
+
+
+def ask(client: ControlClient, arguments: argparse.Namespace) -> int:
+    given = {"workers": arguments.workers} if arguments.command == "scale" else {}
+    result = client.ask(arguments.command, **given)
+    if arguments.command == "messages":
+        for message in client.lines():
+            print(json.dumps(message), flush=True)
+        return 0
+    if arguments.command == "stop":
+        for _ in client.lines():
+            pass  # its end is the cluster's
+    if arguments.json:
+        print(json.dumps({"ok": True, "result": result}, indent=2))
+    elif arguments.command == "status":
+        print("\n".join(status_lines(result)))
+    else:
+        print(DONE[arguments.command].format(**given))
+    return 0
+
+
+DONE = {
+    "reload": "reloaded",
+    "upgrade": "the new program takes over",
+    "scale": "scaling to {workers} workers",
+    "stop": "ended",
+}
+
+
+def tell_error(arguments: argparse.Namespace, text: str, detail: str | None) -> None:
+    if arguments.json:
+        print(json.dumps({"ok": False, "error": text, "detail": detail}, indent=2))
+        return
+    print(f"hoop ctl: error: {text}", file=sys.stderr)
+    if detail:
+        print(detail.rstrip(), file=sys.stderr)
+
+
+# ---- status, for people ---------------------------------------------------------------------------------------------
+
+
+def status_lines(status: Json) -> list[str]:
+    """A line about the master, one with the addresses, and a table of the workers."""
+    columns = [name for name in COLUMNS if any(name in worker for worker in status["workers"])]
+    rows = [[TITLES.get(name, name.upper()) for name in columns]]
+    rows += [[cell(name, worker.get(name)) for name in columns] for worker in status["workers"]]
+    widths = [max(len(row[number]) for row in rows) for number in range(len(columns))]
+    programs = f"hoop {status['hoop']}, Python {status['python']}"
+    age, generation = duration(status["age"]), status["generation"]
+    lines = [
+        f"master {status['pid']} {status['state']}, up {age}, generation {generation}, {programs}",
+        f"on {', '.join(status['addresses'])}",
+    ]
+    if status.get("last_failure"):
+        lines.append(f"last failure: {status['last_failure']}")
+    for row in rows:
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+COLUMNS = ("slot", "pid", "generation", "state", "age", "requests", "connections", "accepts", "utilization", "rss")
+TITLES = {"generation": "GEN", "connections": "CONNS", "utilization": "BUSY"}
+
+
+def cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "age":
+        return duration(value)
+    if name == "rss":
+        return f"{value / (1 << 20):.0f}M"
+    if name == "utilization":
+        return f"{value:.0%}"
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """The two largest units."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{days}d" * bool(days), f"{hours}h" * bool(hours), f"{minutes}m" * bool(minutes), f"{rest}s"]
+    return " ".join([part for part in parts if part][:2])
