@@ -40,6 +40,7 @@ NEEDED_PACKAGES: dict[str, tuple[str, ...]] = {
     "test_cluster_nginx.py": ("uvicorn", "httptools"),
     "test_cluster_pod.py": ("uvicorn", "httptools"),
     "test_cluster_systemd.py": ("uvicorn", "httptools"),
+    "test_examples.py": ("uvicorn", "httptools", "httpx", "redis"),
     "test_grpc.py": ("grpc",),
     "test_hypercorn.py": ("hypercorn", "httpx", "h2", "trustme"),
     "test_nginx.py": ("aiohttp", "httpx", "h2", "trustme"),

@@ -36,7 +36,7 @@ ROWS: dict[str, tuple[tuple[str, ...], str]] = {
     "test_websockets": (("websockets",), "a thousand clients, backpressure, lost connections"),
 }
 NO_ROW = {  # these have no loop to choose
-    *("test_recipes", "test_matrix", "test_balancers", "test_drained_uvicorn"),
+    *("test_recipes", "test_matrix", "test_balancers", "test_drained_uvicorn", "test_examples"),
     *(f"test_cluster_{name}" for name in ("chat", "haproxy", "nginx", "pod", "systemd")),
 }
 
