@@ -14,7 +14,8 @@ import pickle
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
 
 from hoop_worker import LARGE, LargeBytes, pack
 
@@ -24,7 +25,6 @@ from hoop.stats import WorkerPoolStats
 from hoop.workers.process_worker import ProcessWorker, WorkerDied, unref
 from hoop.workers.thread_worker import ThreadWorker
 
-P = ParamSpec("P")
 T = TypeVar("T")
 Worker = Any  # ProcessWorker or ThreadWorker
 
@@ -182,11 +182,13 @@ class WorkerPool:
         for worker in [*self._starting, *self._idle, *self._busy]:
             self._retire(worker)
 
-    async def __aenter__(self) -> WorkerPool:
+    async def __aenter__(self) -> Self:
         self._enter()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if error is not None:
             self.terminate()
         await self.close()
@@ -216,8 +218,8 @@ class WorkerPool:
 
         if getattr(process.current_process(), "_inheriting", False):
             raise RuntimeError(
-                "a worker process imports the program's main module, which must not start it again: put what starts the "
-                'program under `if __name__ == "__main__":`'
+                "a worker process imports the program's main module, which must not start it again: put what starts "
+                'the program under `if __name__ == "__main__":`'
             )
         large = tuple([LargeBytes(one) if type(one) is bytes and len(one) >= LARGE else one for one in arguments])
         return function, large, keywords

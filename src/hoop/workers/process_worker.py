@@ -1,4 +1,4 @@
-"""One worker process, as the pool sees it: a socket of the loop, and a process that is killed rather than waited for."""
+"""One worker process, as the pool sees it: a socket of the loop, and a process that is killed, not waited for."""
 
 from __future__ import annotations
 
