@@ -24,6 +24,9 @@ import hoop, hoop.cluster
 
 VERSION = "1"
 
+def say(*words):  # a line of log in one write(2): other processes write, too
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
+
 async def handle(reader, writer):
     worker = hoop.cluster.worker
     with __import__("contextlib").suppress(ConnectionError):
@@ -40,8 +43,8 @@ async def handle(reader, writer):
                 await asyncio.sleep(float(words[0]))
                 answer = "waited"
             elif command == "run":
-                names = {"worker": worker}
-                exec(line.decode().removeprefix("run "), globals(), names)
+                names = {**globals(), "worker": worker}
+                exec(line.decode().removeprefix("run "), names)
                 answer = str(names.get("answer"))
             writer.write(answer.encode() + b"\\n")
             await writer.drain()
@@ -51,7 +54,9 @@ async def main(worker):
     for sock in worker.sockets:
         await hoop.start_server(handle, sock=sock)
     worker.ready()
-    await asyncio.Event().wait()
+    global is_over
+    is_over = asyncio.Event()
+    await is_over.wait()
 """
 
 

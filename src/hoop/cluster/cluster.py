@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hoop.cluster.application import load_target, serve_application, serve_target
+from hoop.cluster.channel import ChannelFull
 from hoop.cluster.log import log_to_stderr
 from hoop.cluster.master import ClusterError, Master, WorkerRecord
 from hoop.cluster.options import Options
@@ -22,25 +23,33 @@ logger = logging.getLogger("hoop.cluster")
 class Cluster:
     """A cluster of target with the settings of Options. run() it once.
 
-    on_message(worker, message): called in the master for each message that a worker has sent.
-    on_exit(worker, how): called in the master when a worker process has ended; how, in words.
+    These are called in the master; they must be quick, and may use the methods below.
+
+    on_start(): every slot serves for the first time.
+    on_message(worker, message): a worker has sent a message; worker has slot, pid, generation and send().
+    on_exit(worker, how): a worker process has ended; how, in words.
     """
 
     def __init__(
         self,
         target: str | Callable[..., Any] | Options,
         *,
+        on_start: Callable[[], object] | None = None,
         on_message: Callable[[WorkerRecord, Any], object] | None = None,
         on_exit: Callable[[WorkerRecord, str], object] | None = None,
         **settings: Any,
     ) -> None:
         self.options = target if isinstance(target, Options) else Options(target=target, **settings)
+        self.on_start = on_start
         self.on_message = on_message
         self.on_exit = on_exit
+        self._master: Master | None = None
 
     def run(self) -> int:
         """Serve until the cluster has ended; the exit status for that: 0, or 128 and the number of the signal that has
         cut it short. ClusterError if it cannot start, RuntimeError where a process cannot be forked well."""
+        if self._master is not None:
+            raise RuntimeError("the cluster runs already")
         if asyncio.events._get_running_loop() is not None:
             raise RuntimeError("a cluster cannot run inside of a running event loop")
         if threading.active_count() > 1:
@@ -50,7 +59,45 @@ class Cluster:
         self._master = Master(
             self.options, serve_in_worker, preload=preload, on_message=self.on_message, on_exit=self.on_exit
         )
-        return self._master.run()
+        self._master.on_start = self.on_start
+        try:
+            return self._master.run()
+        finally:
+            self._master = None
+
+    # ---- while it runs, in the master ------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> list[WorkerRecord]:
+        """Those that serve, by slot."""
+        return self._running().serving()
+
+    def broadcast(self, message: Any) -> None:
+        """Send a message to each worker that serves, but for those that do not read: see WorkerRecord.send()."""
+        for worker in self.workers:
+            try:
+                worker.send(message)
+            except (ChannelFull, ConnectionError) as error:
+                logger.warning("worker %d: a message to all did not reach it: %s", worker.slot, error)
+
+    def reload(self) -> None:
+        """As SIGHUP: replace each worker by one with the code of now; if that fails the old ones serve on."""
+        self._running().begin_reload()
+
+    def scale(self, workers: int) -> None:
+        """Have that many workers. ValueError for a number that is none of workers."""
+        self._running().scale(workers)
+
+    def stop(self) -> None:
+        """As SIGTERM: drain all workers, then end. Again: at once."""
+        self._running().stop()
+
+    def _running(self) -> Master:
+        if self._master is None:
+            raise RuntimeError("the cluster does not run")
+        return self._master
+
+    # ---- for programs -----------------------------------------------------------------------------------------------
 
     def _load(self) -> Any:
         """In a template."""

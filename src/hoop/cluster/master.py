@@ -71,6 +71,11 @@ class WorkerRecord:
     def pid(self) -> int:
         return self.process.pid
 
+    def send(self, message: Any) -> None:
+        """Send a message, anything that JSON has: Worker.on_message gets it. ChannelFull when the worker does not read,
+        ConnectionError when it is gone, ValueError for a message larger than 1 MiB, TypeError for what is not JSON."""
+        self.channel.send({"kind": "message", "message": message})
+
 
 class Master:
     """Made, run() once. The other methods are for callbacks in its loop."""
@@ -89,6 +94,7 @@ class Master:
         self.on_message = on_message
         self.on_exit = on_exit
         self.desk = Desk(self)
+        self.on_start: Callable[[], object] | None = None  # when every slot serves for the first time
         self._serve = serve
         self._is_over = False
         self._is_cut = False  # by the end: a connection was, at the drain's timeout
@@ -123,7 +129,7 @@ class Master:
         except (OSError, ValueError) as error:
             if self._health is not None:
                 self._health.close()
-            raise ClusterError(error.strerror or str(error) if isinstance(error, OSError) else str(error)) from error
+            raise ClusterError(in_words(error)) from error
         self.loop: Any = hoop.Loop()
         try:
             self._templates = self._new_templates()
@@ -252,7 +258,7 @@ class Master:
                 self.listeners.add(wanted.slot)
                 self._fork(wanted)
             except (OSError, ValueError) as error:
-                self._on_fork_failed(wanted, str(error))
+                self._on_fork_failed(wanted, in_words(error))
 
     def _fork(self, wanted: decisions.Fork) -> None:
         """By a template process, where there is one."""
@@ -350,6 +356,8 @@ class Master:
             )
             self._tell_manager(self._notifier.ready)
             self._feed_watchdog()
+            if self.on_start is not None:
+                self.on_start()
 
     def _feed_watchdog(self) -> None:
         """Tell the service manager, twice in the time that it waits, that there are workers: else it starts us anew."""
@@ -357,7 +365,7 @@ class Master:
         if interval is None:
             return
         workers = self._supervisor.workers.values()
-        if self._supervisor.is_stopping or any(worker.stage is decisions.Stage.SERVING for worker in workers):
+        if self._supervisor.is_stopping or any(worker.stage is Stage.SERVING for worker in workers):
             self._tell_manager(self._notifier.watchdog)
         self.loop.call_later(interval, self._feed_watchdog)
 
@@ -500,6 +508,20 @@ class Master:
         with contextlib.suppress(OSError):  # gone or full: it will ask again, or not
             tell()
 
+    # ---- what others may know ---------------------------------------------------------------------------------------
+
+    def stage_of(self, record: WorkerRecord) -> Stage:
+        """How far in its life a worker is."""
+        worker = self._supervisor.workers.get(record.number)
+        return Stage.KILLED if worker is None else worker.stage
+
+    def serving(self) -> list[WorkerRecord]:
+        """The workers that serve, by slot."""
+        records = [
+            record for record in self.records.values() if self.stage_of(record) in (Stage.SERVING, Stage.BLOCKED)
+        ]
+        return sorted(records, key=lambda record: record.slot)
+
     # ---- commands ---------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -532,6 +554,10 @@ class Master:
         check_bounded("workers", workers, MOST_WORKERS)
         logger.info("scale from %d to %d workers", len(self._supervisor.slots), workers)
         self.tell(decisions.ScaleAsked(workers))
+
+
+def in_words(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def fields_of(record: WorkerRecord) -> dict[str, Any]:

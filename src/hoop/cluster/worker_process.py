@@ -25,6 +25,7 @@ from hoop.drain import Drain
 EXIT_ORPHANED = 3  # the master is gone
 START_SHARE = 0.9  # of the start_timeout
 LEAST_START_S = 0.05
+MOST_UNHEARD = 64  # messages kept for a worker.on_message that is not set yet
 FLUSH_S = 1.0  # for the last messages of a worker that ends
 LONGEST_DETAIL = 1 << 16  # characters of a traceback that the master is told
 OF_THE_MASTER = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH")
@@ -43,12 +44,13 @@ class Worker:
     sockets: Sequence[socket.socket]  # listening: to be given to servers, which close this process's copies
     options: Options
     ssl: ssl_module.SSLContext | None = None  # for servers on all of them: older than the process, see Options
-    on_message: Callable[[Any], object] | None = None  # for messages of the master, in the loop; set it at will
     requests: int = 0  # that count_request() has counted
     post: Post | None = field(default=None, repr=False)  # by which the master watches it
     _began: float = field(default_factory=time.monotonic, repr=False)
     _channel: Channel | None = field(default=None, repr=False)
     _is_ready: bool = field(default=False, repr=False)
+    _on_message: Callable[[Any], object] | None = field(default=None, repr=False)
+    _unheard: list[Any] = field(default_factory=list, repr=False)
     _on_ready: Callable[[], object] | None = field(default=None, repr=False)
 
     # ---- for the application ----------------------------------------------------------------------------------------
@@ -64,6 +66,29 @@ class Worker:
     def send(self, message: Any) -> None:
         """Send a message, anything that JSON has, to the master: see Cluster.on_message. Errors as Channel.send()."""
         self._tell({"kind": "message", "message": message})
+
+    @property
+    def on_message(self) -> Callable[[Any], object] | None:
+        """What is called in the loop with each message of the master; a few that came before it is set wait for it."""
+        return self._on_message
+
+    @on_message.setter
+    def on_message(self, on_message: Callable[[Any], object] | None) -> None:
+        self._on_message = on_message
+        if on_message is not None:
+            unheard, self._unheard = self._unheard, []
+            for message in unheard:
+                on_message(message)
+
+    def _hear(self, message: Any) -> None:
+        if self._on_message is not None:
+            self._on_message(message)
+        elif len(self._unheard) < MOST_UNHEARD:
+            self._unheard.append(message)
+            if len(self._unheard) == MOST_UNHEARD:
+                logger.warning(
+                    "nobody hears the master's messages: worker.on_message is not set; further ones are lost"
+                )
 
     @property
     def draining(self) -> bool:
@@ -126,8 +151,8 @@ class Life:
                 self.end(message["is_last"])
             case "ping":
                 pass  # that the loop has turned is the answer: the master sees it on the board
-            case "message" if self._worker.on_message is not None:
-                self._worker.on_message(message["message"])
+            case "message":
+                self._worker._hear(message["message"])
 
     def _on_master_gone(self) -> None:
         self.is_orphaned = True
