@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import threading
+import warnings
 from typing import Any
 
 import hoop
@@ -130,6 +131,32 @@ def test_a_start_that_is_abandoned_ends_the_child(started: list[Any]) -> None:
         return code
 
     assert hoop.run(main()) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_start_whose_loop_is_closed_before_the_pipes_are_connected_leaves_none(
+    started: list[Any], is_closed: bool
+) -> None:
+    """subprocess keeps the Popen object of a child that nobody has waited for, and with it the pipes."""
+    loop = hoop.Loop()
+
+    def begin() -> None:
+        start = loop.subprocess_exec(asyncio.SubprocessProtocol, "cat")
+        start.send(None)
+        if is_closed:
+            start.close()
+        loop.stop()
+
+    loop.set_exception_handler(lambda *_: None)  # of tasks that are destroyed; to log it would keep them
+    loop.call_soon(begin)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loop.run_forever()
+        loop.close()
+        gc.collect()
+    process = started[0]
+    assert process.stdin.closed and process.stdout.closed and process.stderr.closed
+    assert process.wait() == -signal.SIGKILL
 
 
 def test_connecting_that_is_abandoned_awaits_nothing() -> None:

@@ -188,6 +188,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
             super().__del__()
         finally:  # under -W error asyncio's own raises before it has closed anything
             self.close()
+            self._close_unconnected()
 
     def _undo_start(self) -> None:
         process, self._closed = self._proc, True
@@ -214,11 +215,17 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         if self._pending_calls is None:
             return
         # Connecting failed, and waiter has the error. Close every pipe, connected or not.
-        for fd, file in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
-            connected = self._pipes.get(fd)
+        for connected in self._pipes.values():
             if connected is not None:
                 connected.pipe.close()
-            elif file is not None:
+        self._close_unconnected()
+
+    def _close_unconnected(self) -> None:
+        """Close the pipes that have no transport. Popen does not: subprocess keeps it until the child has been reaped."""
+        if self._proc is None:
+            return
+        for fd, file in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
+            if file is not None and self._pipes.get(fd) is None:
                 file.close()
 
     def _process_exited(self, returncode: int) -> None:
