@@ -7,10 +7,9 @@ import contextlib
 import socket
 from typing import Any
 
+import hoop
 import pytest
 from conformance.peers import HandlerLog, Recorder, connected, pattern, turns
-
-import hoop
 
 LARGEST = 256 * 1024
 MOST_READS = 4

@@ -115,12 +115,17 @@ class Desk:
 
     def _status_of(self, record: Any) -> Json:
         worker = self._master.supervisor.workers.get(record.number)
+        reading = record.post.read()
         return {
             "slot": record.slot,
             "pid": record.pid,
             "generation": record.generation,
             "state": "ending" if worker is None else worker.stage.name.lower(),
             "age": round(self._master.loop.time() - record.began, 3),
+            "requests": reading.requests,
+            "connections": reading.connections,
+            "accepts": reading.accepts,
+            "utilization": round(reading.utilization, 4),
             "rss": resident_bytes(record.pid),
         }
 
