@@ -84,11 +84,11 @@ class Lifecycle:
         return watched
 
     def _saying_close(self, send: Send) -> Send:
-        async def closing(message: Message) -> None:
+        def closing(message: Message) -> Awaitable[None]:  # no coroutine of its own, which would cost each message one
             if message["type"] == "http.response.start" and self.is_draining:
                 headers = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() != CLOSE[0]]
                 message = {**message, "headers": [*headers, CLOSE]}
-            await send(message)
+            return send(message)
 
         return closing
 

@@ -10,7 +10,8 @@ from typing import Any
 from hoop.adapters.target import TargetError, application_traceback, in_a_line, is_asgi_2
 from hoop.asgi import Application, Lifecycle, Message, Receive, Scope, Send
 
-LIVEZ, READYZ = "/livez", "/readyz"
+HEALTH = LIVEZ, READYZ = "/livez", "/readyz"
+HTTP_1 = ("1.1", "1.0")  # that has a header to say that the connection ends
 NOT_FOUND = 404
 FAILED = {"type": "lifespan.startup.failed", "message": ""}  # the adapter tells why
 
@@ -31,16 +32,28 @@ class ServedApplication(Lifecycle):
         super().__init__(self._application, livez=None, readyz=None)
         self._start_timeout = start_timeout
         self._on_request = on_request
+        self._loop: Any = None  # the one that all requests are served on
         self.failure: TargetError | None = None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        """What to await; no coroutine of its own, which would cost each request one more."""
+        """What to await; no coroutine of its own, which would cost each request one more. (The worker counts.)"""
         if scope["type"] == "lifespan":
             return self._live(scope, receive, send)
         self._on_request()
-        if scope["type"] == "http" and scope["path"] in (LIVEZ, READYZ) and scope["method"] in ("GET", "HEAD"):
-            return self._health(scope, receive, send)
-        return super().__call__(scope, receive, send)
+        if scope["type"] == "http":
+            if scope["path"] in HEALTH and scope["method"] in ("GET", "HEAD"):
+                return self._health(scope, receive, send)
+            if scope.get("http_version", "1.1") in HTTP_1:
+                send = self._saying_close(send)
+        return self._application(scope, receive, send)
+
+    @property
+    def is_draining(self) -> bool:
+        """Lifecycle's, with a look at a loop that is known."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        draining: bool = self._is_ending or self._loop.is_draining()
+        return draining
 
     # ---- health -----------------------------------------------------------------------------------------------------
 
