@@ -60,7 +60,6 @@ class Options:
     health_bind: where the master answers /livez and /readyz; min_ready: workers that must be ready for the latter
         (default: one).
     roles: name to number or hoop.cluster.Role: further workers that serve nothing.
-    max_connection_age: seconds after which a connection is asked to end, as in a drain, to spread clients anew.
     access_log: whether each request makes a line of log, where the server can do that.
     log_format: "text", "json", or "auto": text on a terminal and elsewhere too.
     app_dir: where imports look first; None: the current directory. env: environment variables of the workers.
@@ -97,7 +96,6 @@ class Options:
     health_bind: str | None = None
     min_ready: int | None = None
     roles: Mapping[str, Any] | None = None
-    max_connection_age: float | None = None
     access_log: bool = False
     log_format: Literal["auto", "text", "json"] = "auto"
     app_dir: str | None = None
@@ -177,7 +175,7 @@ class Options:
             if getattr(self, name) is None:
                 raise TypeError(f"{name} must be a number of seconds, not None")
             check_seconds(name, getattr(self, name))
-        for name in ("blocked_timeout", "max_lifetime", "max_connection_age"):
+        for name in ("blocked_timeout", "max_lifetime"):
             check_seconds(name, getattr(self, name))
         if not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter < 1:
             raise ValueError(f"jitter must be a share from 0 to below 1, not {self.jitter!r}")

@@ -140,7 +140,7 @@ def add_care(parser: argparse.ArgumentParser) -> None:
         help="replace a worker whose loop stands still for that long; none: never (default: 30)",
     )
     add("--health-bind", metavar="ADDRESS", help="where the master answers /livez and /readyz")
-    add("--min-ready", metavar="N", type=int, help="workers that must serve for /readyz (default: all but one)")
+    add("--min-ready", metavar="N", type=int, help="workers that must serve for /readyz (default: 1)")
     add("--control", metavar="PATH", help="the control socket; none: no such thing (default: in the runtime directory)")
 
 
