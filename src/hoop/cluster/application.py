@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from hoop.adapters.serving import serve_by
@@ -13,6 +14,8 @@ from hoop.cluster.worker_process import Worker
 
 def load_target(options: Options) -> Any:
     """Import what the options name: TargetError, with the traceback as its detail, if that fails."""
+    if options.reload_on_change:
+        sys.dont_write_bytecode = True  # it does not tell two versions apart that are a second old and equally long
     return find(options.target, os.getcwd() if options.app_dir is None else options.app_dir)
 
 
