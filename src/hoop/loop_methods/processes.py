@@ -221,7 +221,7 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         self._close_unconnected()
 
     def _close_unconnected(self) -> None:
-        """Close the pipes that have no transport. Popen does not: subprocess keeps it until the child has been reaped."""
+        """Close the pipes that have no transport. Popen does not; subprocess keeps it until the child is reaped."""
         if self._proc is None:
             return
         for fd, file in enumerate((self._proc.stdin, self._proc.stdout, self._proc.stderr)):
