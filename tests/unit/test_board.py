@@ -119,7 +119,7 @@ def wait_until(condition) -> None:
 def test_busy_while_another_thread_keeps_the_gil(board, loop):
     """The loop has been woken, and cannot go on: the page says so. (Another process must look, without this GIL.)"""
     program = """
-import ctypes, os, threading, time
+import ctypes, os, sys, threading, time
 import hoop
 from hoop.core.board import Board
 
@@ -130,12 +130,15 @@ if child == 0:
     loop = hoop.Loop()
     board.attach(loop, 0)
 
+    sleep = ctypes.PyDLL(None).sleep
+    sys.setswitchinterval(100)  # else the loop may have the GIL before sleep() is reached
+
     def keep():
         while board.read(0).busy_since is not None:
             time.sleep(0.001)
         os.write(tell, b"x")
         loop.call_soon_threadsafe(int)
-        ctypes.PyDLL(None).sleep(60)
+        sleep(60)
 
     threading.Thread(target=keep, daemon=True).start()
     loop.run_forever()
