@@ -127,7 +127,7 @@ def test_a_large_worker_is_replaced(tmp_path: Path) -> None:
     with cluster(tmp_path, workers=1, max_rss=200 << 20) as running:
         address = running.serving()
         old = pid_of(ask(address))
-        ask(address, "run globals()['hog'] = b'x' * (300 << 20)")
+        ask(address, "run import sys; sys.hog = b'x' * (300 << 20)")
         running.expect(r"to be replaced, it takes [3-9]\d\d MiB")
         running.expect(f"process {old} exited with status 0")
         assert pid_of(ask(address)) != old
