@@ -98,6 +98,7 @@ def test_trap_c05_reload_of_broken_code_keeps_the_old(tmp_path: Path, source: st
         assert workers_of(address, 2) == before
         reload(running, tmp_path, SECOND)
         running.expect("reloaded")
+        until(lambda: not any(map(is_alive, before.values())))  # they serve those who had called already
         assert ask(address).split()[3] == "2"
         assert running.stop() == 0
 
