@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from hoop.core.checks import check_seconds
+from hoop.stats import Value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,7 @@ class Drain:
         check_seconds("timeout", self.timeout)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DrainReport:
+class DrainReport(Value):
     """What became of the connections that were open, or in the queue, when a drain closed the listening sockets."""
 
     connections: int
