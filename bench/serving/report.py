@@ -8,6 +8,7 @@ A test compares the page with what the file gives, so run this after `python -m 
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -51,8 +52,12 @@ def _lines(content: Content) -> Iterator[str]:
     about = content["machine"]
     versions = "; ".join(content["versions"][name] for name in SERVERS if name in content["versions"])
     yield ""
-    yield f"{about['python']}, {about['system']}, {about['processor']}, {about['cores']} cores, {content['date']}, by"
-    yield f"`python -m bench.serving`: two workers, and three reloads in 12 s where a line counts failures. {versions}."
+    text = (
+        f"{about['python']}, {about['system']}, {about['processor']}, {about['cores']} cores, {content['date']}, by "
+        f"`python -m bench.serving`: two workers, and three reloads in 12 s where a line counts failed requests. "
+        f"{versions}."
+    )
+    yield from textwrap.wrap(text, 120, break_on_hyphens=False)
     yield ""
     yield from table(content)
     yield ""
@@ -70,7 +75,8 @@ def _cell(found: Found | None, cell: Callable[[Found], str]) -> str:
 
 def _failed(found: Found) -> str:
     asked = found["failed"] + found["answered"]
-    late = "" if found["generation"] > len(RELOADS_AT_S) else f" ({found['generation'] - 1} reloads came to their end)"
+    ended = found["generation"] - 1
+    late = f" ({ended} of {len(RELOADS_AT_S)} reloads came to their end)" if ended < len(RELOADS_AT_S) else ""
     return f"{found['failed']:,} of {asked:,}{late}"
 
 
@@ -85,7 +91,7 @@ def _broken(found: Found) -> str:
 def _forked(found: Found) -> str:
     if not found["serves"]:
         return "whole server down"
-    return DASH if found["forked_ms"] is None else f"{found['forked_ms']:.0f} ms"
+    return DASH if found["forked_ms"] is None else f"{max(found['forked_ms'], 1):.0f} ms"
 
 
 def _serves(found: Found) -> str:

@@ -125,7 +125,7 @@ def test_the_table() -> None:
     assert "bygone" not in page
     lines = [line for line in page.splitlines() if line.startswith("|")]
     assert lines[0] == "|  | uvicorn | **hoop** |"
-    assert lines[2].endswith("| 51 of 100,051 (2 reloads came to their end) | **0 of 9** |")
+    assert lines[2].endswith("| 51 of 100,051 (2 of 3 reloads came to their end) | **0 of 9** |")
     assert lines[3].endswith("| whole server down after 0.3 s | **old code serves on** |")
     assert [line.split(" | ")[1] for line in lines[4:7]] == ["failed: why"] * 3
     assert lines[7].endswith("| – | **1.00 / 1.04** |")
