@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 MICROSECONDS = 1_000_000
+NOTIFY_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Notifier:
@@ -27,6 +28,8 @@ class Notifier:
 
     def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
         environment = os.environ if environment is None else environment
+        self.taken = {name: environment[name] for name in NOTIFY_VARIABLES if name in environment}
+        """What the environment has forgotten: for a program that takes this one's place in its process."""
         address = environment.pop("NOTIFY_SOCKET", "")
         self._watchdog_us = watchdog_us(environment)
         self._socket: socket.socket | None = None

@@ -102,8 +102,8 @@ FLOORS_IN: dict[str, Floors] = {
     "command": (("parser",), ("serve", "ctl"), ("main",)),
     "cluster": (
         ("supervisor", "binds", "channel", "spawn", "stacks", "changes"),
-        ("options", "listeners", "control", "liveness", "post", "health"),
-        ("worker_process", "watch", "desk"),
+        ("options", "listeners", "control", "liveness", "post", "health", "upgrade"),
+        ("worker_process", "watch", "desk", "handover"),
         ("template",),
         ("application", "master", "log"),
         ("cluster",),

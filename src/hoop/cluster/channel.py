@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 HEAD = struct.Struct("!II")  # sizes of the JSON and of the bytes
@@ -23,6 +23,9 @@ READ_SIZE = 1 << 16
 READS = 16  # for one event: the loop has other things to do
 
 Message = dict[str, Any]
+
+
+Rest = tuple[bytes, Sequence[bytes]]  # what has come of a message that is not complete; what is left to be sent
 
 
 class ChannelFull(Exception):
@@ -38,17 +41,26 @@ class Channel:
         sock: socket.socket,
         on_message: Callable[[Message, bytes], object],
         on_end: Callable[[], object],
+        rest: Rest = (b"", ()),
     ) -> None:
         sock.setblocking(False)
         self._loop = loop
         self._socket = sock
         self._on_message = on_message
         self._on_end = on_end
-        self._unread = bytearray()
-        self._unsent: deque[memoryview] = deque()
-        self._unsent_size = 0
+        unread, unsent = rest
+        self._unread = bytearray(unread)
+        self._unsent: deque[memoryview] = deque(memoryview(frame) for frame in unsent)
+        self._unsent_size = sum(map(len, self._unsent))
         self.is_open = True
         loop.add_reader(sock, self._on_readable)
+        if self._unsent:
+            loop.add_writer(sock, self._on_writable)
+
+    @property
+    def rest(self) -> Rest:
+        """What another channel of this socket has to be given, to go on."""
+        return bytes(self._unread), [bytes(frame) for frame in self._unsent]
 
     @property
     def unsent(self) -> int:

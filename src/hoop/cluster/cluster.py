@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from hoop.cluster import upgrade
 from hoop.cluster.application import load_target, serve_application, serve_target
 from hoop.cluster.channel import ChannelFull
 from hoop.cluster.log import log_to_stderr
@@ -55,6 +56,10 @@ class Cluster:
         if threading.active_count() > 1:
             names = ", ".join(one.name for one in threading.enumerate() if one is not threading.main_thread())
             raise RuntimeError(f"a cluster cannot start in a process with threads: {names}")
+        if upgrade.is_check():
+            self.options.worker_count()
+            self.options.ssl_context()
+            upgrade.say_good()
         preload = Preload(self._load, serve_target) if self.options.preload else None
         self._master = Master(
             self.options, serve_in_worker, preload=preload, on_message=self.on_message, on_exit=self.on_exit

@@ -138,7 +138,7 @@ class Desk:
         self._last_failure = None
 
     async def upgrade(self) -> None:
-        raise NotImplementedError("this hoop cannot replace its master yet")
+        await self._master.handover.upgrade()
 
     def scale(self, workers: int) -> None:
         self._master.scale(workers)

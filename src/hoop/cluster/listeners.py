@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from hoop.cluster.binds import Bind, FdBind, TcpBind, UnixBind, open_bind
 
@@ -96,6 +96,36 @@ class Listeners:
         """For people, each once: where clients connect to, with the port that was chosen where any was asked for."""
         return list(dict.fromkeys(address_of(sock) for sock in self.all_sockets()))
 
+    def snapshot(self) -> dict[str, Any]:
+        """All of it, as JSON has it, with the numbers of the descriptors: for restore() in the same process."""
+        return {
+            "shared": numbers_of(self._shared),
+            "of_slot": [[slot, numbers_of(sockets)] for slot, sockets in self._of_slot.items()],
+            "first_of_bind": [[str(bind), numbers_of(sockets)] for bind, sockets in self._first_of_bind.items()],
+            "files": [[path, *identity] for path, identity in self._files.items()],
+            "are_closed": self.are_closed,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """In place of open(), after an execve(2): the sockets are there."""
+        made: dict[int, socket.socket] = {}
+
+        def sockets_of(numbers: list[int]) -> list[socket.socket]:
+            for number in numbers:
+                if number not in made:
+                    made[number] = socket.socket(fileno=number)
+                    made[number].set_inheritable(False)
+            return [made[number] for number in numbers]
+
+        self._shared = sockets_of(snapshot["shared"])
+        self._of_slot = {slot: sockets_of(numbers) for slot, numbers in snapshot["of_slot"]}
+        first = dict(snapshot["first_of_bind"])
+        for bind in self._binds:
+            if isinstance(bind, TcpBind) and str(bind) in first:
+                self._first_of_bind[bind] = sockets_of(first[str(bind)])
+        self._files = {path: (device, inode) for path, device, inode in snapshot["files"]}
+        self.are_closed = snapshot["are_closed"]
+
     def close(self) -> None:
         """Close the master's copies. Files of UNIX sockets stay: workers may accept for a while. Idempotent."""
         self.are_closed = True
@@ -118,6 +148,10 @@ def address_of(sock: socket.socket) -> str:
     if sock.family == getattr(socket, "AF_UNIX", None):
         return str(UnixBind(os.fsdecode(name))) if name else str(FdBind(sock.fileno()))
     return str(TcpBind(name[0], name[1]))
+
+
+def numbers_of(sockets: Iterable[socket.socket]) -> list[int]:
+    return [sock.fileno() for sock in sockets]
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:

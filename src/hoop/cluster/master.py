@@ -23,14 +23,23 @@ from typing import Any
 import hoop
 from hoop import systemd
 from hoop.cluster import supervisor as decisions
+from hoop.cluster import upgrade as exchange
 from hoop.cluster.binds import parse_bind
-from hoop.cluster.channel import Channel, ChannelFull, Message
+from hoop.cluster.channel import Channel, ChannelFull, Message, Rest
 from hoop.cluster.desk import Desk
+from hoop.cluster.handover import Handover
 from hoop.cluster.health import HealthServer
 from hoop.cluster.listeners import Listeners
 from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
 from hoop.cluster.post import Post
-from hoop.cluster.spawn import EXIT_FAILED, Process, ended_children, fork_process, gets_orphans, open_descriptors
+from hoop.cluster.spawn import (
+    EXIT_FAILED,
+    Process,
+    ended_children,
+    fork_process,
+    gets_orphans,
+    open_descriptors,
+)
 from hoop.cluster.supervisor import Stage, Supervisor, Times
 from hoop.cluster.template import Preload, Templates
 from hoop.cluster.watch import Watch
@@ -94,6 +103,7 @@ class Master:
         self.on_message = on_message
         self.on_exit = on_exit
         self.desk = Desk(self)
+        self.handover = Handover(self)
         self.on_start: Callable[[], object] | None = None  # when every slot serves for the first time
         self._serve = serve
         self._is_over = False
@@ -102,15 +112,15 @@ class Master:
         self._reason: str | None = None
         self._detail: str | None = None
         self._stop_signals = 0
-        self._forks: deque[decisions.Fork] = deque()
+        self.forks: deque[decisions.Fork] = deque()
         self._events: deque[decisions.Event] = deque()
         self._is_handling = False
-        self._was_serving = False
+        self.was_serving = False
         self._health: HealthServer | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._contexts: dict[int, ssl_module.SSLContext | None] = {}
         self._preload = preload
-        self._templates: Templates | None = None
+        self.templates: Templates | None = None
         self._reloads: list[asyncio.Future[str | None]] = []  # that wait for the end of the one under way
         self._next_reloads: list[asyncio.Future[str | None]] = []  # and of the one after it
 
@@ -118,58 +128,74 @@ class Master:
 
     def run(self) -> int:
         """Serve until the cluster has ended; the exit status. ClusterError if it cannot start."""
-        self._outer_descriptors = open_descriptors()
         try:
-            self._size = self.options.worker_count()
-            self._contexts[0] = self.options.ssl_context()
-            self._notifier = systemd.Notifier()
-            self.watch = Watch(self.options)
-            self._health = self._open_health()
-            self.listeners = self._open_listeners()
+            state = exchange.take()
+            self.outer_descriptors = open_descriptors() if state is None else set(state["outer"])
+            self.size = self.options.worker_count()
+            if state is None:
+                self._contexts[0] = self.options.ssl_context()
+            self.notifier = systemd.Notifier()
+            self.watch = Watch(self.options, None if state is None else state["watch"])
+            if state is None:
+                self._health = self._open_health()
+            else:
+                with exchange.logged("its health address"):
+                    self._health = self._open_health()
+            self.listeners = self._open_listeners(state)
         except (OSError, ValueError) as error:
             if self._health is not None:
                 self._health.close()
             raise ClusterError(in_words(error)) from error
         self.loop: Any = hoop.Loop()
         try:
-            self._templates = self._new_templates()
-            self._supervisor = Supervisor(
-                self._size, times=self._times(), parallel=self.options.parallel, jitter=random.Random()
-            )
-            self._catch_signals()
+            self.templates = self._new_templates()
             self.watch.start(self.loop, self.tell)
             if self._health is not None:
                 self.loop.run_until_complete(self._health.start())
-            self._open_desk()
-            logger.info("starting %d workers", self._size)
-            self._carry_out(self._supervisor.start(self.loop.time()))
+            if state is None:
+                self._open_desk()
+                self._start()
+            else:
+                with exchange.logged("its control socket"):
+                    self._open_desk()
+                self.handover.go_on(state)
             self._run_loop()
         finally:
             self._end()
         if self._reason is not None:
-            raise ClusterError(self._reason, self._detail, EXIT_CUT if self._supervisor.has_started else EXIT_FAILED)
+            raise ClusterError(self._reason, self._detail, EXIT_CUT if self.supervisor.has_started else EXIT_FAILED)
         return self._status or (EXIT_CUT if self._is_cut else 0)
+
+    def _start(self) -> None:
+        self.supervisor = Supervisor(
+            self.size, times=self.times(), parallel=self.options.parallel, jitter=random.Random()
+        )
+        self.catch_signals()
+        logger.info("starting %d workers", self.size)
+        self._carry_out(self.supervisor.start(self.loop.time()))
 
     def _run_loop(self) -> None:
         while True:
             self._fork_wanted()
             if self._is_over:
                 return
-            if not self._forks:
+            if self.handover.is_due and not self.forks:
+                self.handover.exchange()
+            if not self.forks:
                 self.loop.run_forever()
 
     def _end(self) -> None:
         """Leave nothing behind: no process, no file, no descriptor."""
         for record in self.records.values():  # only if the master itself has failed
             record.process.signal(signal.SIGKILL)
-        if self._templates is not None:
-            self._templates.close()
+        if self.templates is not None:
+            self.templates.close()
         self.desk.close()
         self.listeners.close()
         self.listeners.remove_files()
         if self._health is not None:
             self._health.close()
-        self._notifier.close()
+        self.notifier.close()
         for record in self.records.values():
             record.channel.close()
             self.watch.ended(record)
@@ -185,11 +211,14 @@ class Master:
         logger.info("health at %s", ", ".join(health.addresses()))
         return health
 
-    def _open_listeners(self) -> Listeners:
-        given = [] if self.options.bind else [one.socket for one in systemd.listen_sockets()]
+    def _open_listeners(self, state: exchange.State | None) -> Listeners:
+        given = [] if self.options.bind or state is not None else [one.socket for one in systemd.listen_sockets()]
         binds = [] if given else self.options.binds()
         listeners = Listeners(binds, self.options.balance, self.options.backlog, given)
-        listeners.open(self._size)
+        if state is None:
+            listeners.open(self.size)
+        else:
+            listeners.restore(state["listeners"])
         return listeners
 
     def _open_desk(self) -> None:
@@ -199,12 +228,7 @@ class Master:
             raise ClusterError(error.strerror or str(error)) from error
         self.desk.start()
 
-    @property
-    def supervisor(self) -> Supervisor:
-        """What it has decided: to be looked at only."""
-        return self._supervisor
-
-    def _times(self) -> Times:
+    def times(self) -> Times:
         options = self.options
         return Times(
             start_timeout=options.start_timeout,
@@ -213,18 +237,19 @@ class Master:
             kill_after=options.kill_after,
         )
 
-    def _catch_signals(self) -> None:
+    def catch_signals(self) -> None:
         catch = self.loop.add_signal_handler
         for number in (signal.SIGTERM, signal.SIGINT):
             catch(number, self._on_stop_signal, number)
         catch(signal.SIGHUP, self.begin_reload)
+        catch(signal.SIGUSR2, self.handover.begin)
         catch(signal.SIGUSR1, do_nothing)  # others reopen their logs; it must not kill
         catch(signal.SIGTTIN, self._change_size, 1)
         catch(signal.SIGTTOU, self._change_size, -1)
-        catch(signal.SIGCHLD, self._reap)
+        catch(signal.SIGCHLD, self.reap)
 
     def _change_size(self, by: int) -> None:
-        size = len(self._supervisor.slots) + by
+        size = len(self.supervisor.slots) + by
         if 0 < size <= MOST_WORKERS:
             self.scale(size)
 
@@ -242,9 +267,9 @@ class Master:
 
     def readiness_page(self) -> tuple[int, str]:
         """Whether clients are welcome: enough workers are ready, and it does not end."""
-        ready = len({one.slot for one in self._supervisor.workers.values() if one.stage is Stage.SERVING})
-        text = f"{ready} of {len(self._supervisor.slots)} workers are ready"
-        if self._supervisor.is_stopping:
+        ready = len({one.slot for one in self.supervisor.workers.values() if one.stage is Stage.SERVING})
+        text = f"{ready} of {len(self.supervisor.slots)} workers are ready"
+        if self.supervisor.is_stopping:
             return 503, f"it ends; {text}"
         return 200 if ready >= (self.options.min_ready or 1) else 503, text
 
@@ -252,8 +277,8 @@ class Master:
 
     def _fork_wanted(self) -> None:
         """Make the workers that the supervisor wants. No loop runs meanwhile, so none is on a worker's stack."""
-        while self._forks:
-            wanted = self._forks.popleft()
+        while self.forks:
+            wanted = self.forks.popleft()
             try:
                 self.listeners.add(wanted.slot)
                 self._fork(wanted)
@@ -265,9 +290,9 @@ class Master:
         sockets = self.listeners.sockets_of(wanted.slot)
         post = self.watch.new_post(wanted.worker)
         worker = self._worker(wanted.slot, wanted.generation, sockets, post)
-        keep = self._outer_descriptors | self.watch.descriptors()
-        if self._templates is not None:
-            self._templates.fork(wanted, sockets, keep)
+        keep = self.outer_descriptors | self.watch.descriptors()
+        if self.templates is not None and self._preload is not None:
+            self.templates.fork(wanted, sockets, keep)
             return
         keep |= {post.stacks.fd, *(sock.fileno() for sock in sockets)}
         self._on_forked(wanted, fork_process(lambda channel: run_worker(worker, channel, self._serve), keep))
@@ -277,19 +302,20 @@ class Master:
         return Worker(id=slot, generation=generation, sockets=sockets, options=self.options, ssl=context, post=post)
 
     def _on_forked(self, wanted: decisions.Fork, process: Process) -> None:
-        record = self._record(wanted, process, self.watch.post_of(wanted.worker))
+        record = self.record(wanted, process, self.watch.post_of(wanted.worker))
         logger.info("worker %d: process %d has started", record.slot, record.pid, extra=fields_of(record))
         self.tell(decisions.Forked(wanted.worker))
 
     def _on_fork_failed(self, wanted: decisions.Fork, reason: str, detail: str | None = None) -> None:
         self._detail = detail
         self.watch.give_back(wanted.worker)
-        if self._supervisor.has_started:
+        if self.supervisor.has_started:
             logger.error("worker %d cannot be made: %s%s", wanted.slot, reason, f"\n{detail}" if detail else "")
         self.tell(decisions.ForkFailed(wanted.worker, reason))
 
-    def _new_templates(self) -> Templates | None:
-        if self._preload is None:
+    def _new_templates(self, *, forks: bool = True) -> Templates | None:
+        """forks: not only for the workers of before an upgrade, that were preloaded."""
+        if self._preload is None and forks:
             return None
         return Templates(
             self.loop,
@@ -321,10 +347,10 @@ class Master:
                 del self._contexts[old]
         return self._contexts[generation]
 
-    def _record(self, wanted: decisions.Fork, process: Process, post: Post) -> WorkerRecord:
+    def record(self, wanted: decisions.Fork, process: Process, post: Post, rest: Rest = (b"", ())) -> WorkerRecord:
         number = wanted.worker
         channel = Channel(
-            self.loop, process.channel, lambda message, data: self._on_channel(number, message, data), do_nothing
+            self.loop, process.channel, lambda message, data: self._on_channel(number, message, data), do_nothing, rest
         )
         record = WorkerRecord(number, wanted.slot, wanted.generation, process, channel, post, self.loop.time())
         self.records[number] = record
@@ -342,38 +368,38 @@ class Master:
         self._is_handling = True
         try:
             while self._events:
-                self._carry_out(self._supervisor.handle(self._events.popleft(), self.loop.time()))
+                self._carry_out(self.supervisor.handle(self._events.popleft(), self.loop.time()))
         finally:
             self._is_handling = False
         self._note_start()
         self._set_timer()
 
     def _note_start(self) -> None:
-        if self._supervisor.has_started and not self._was_serving:
-            self._was_serving = True
+        if self.supervisor.has_started and not self.was_serving:
+            self.was_serving = True
             logger.info(
-                "serving on %s with %d workers", ", ".join(self.listeners.addresses()), len(self._supervisor.slots)
+                "serving on %s with %d workers", ", ".join(self.listeners.addresses()), len(self.supervisor.slots)
             )
-            self._tell_manager(self._notifier.ready)
-            self._feed_watchdog()
+            self._tell_manager(self.notifier.ready)
+            self.feed_watchdog()
             if self.on_start is not None:
                 self.on_start()
 
-    def _feed_watchdog(self) -> None:
+    def feed_watchdog(self) -> None:
         """Tell the service manager, twice in the time that it waits, that there are workers: else it starts us anew."""
-        interval = self._notifier.watchdog_interval
+        interval = self.notifier.watchdog_interval
         if interval is None:
             return
-        workers = self._supervisor.workers.values()
-        if self._supervisor.is_stopping or any(worker.stage is Stage.SERVING for worker in workers):
-            self._tell_manager(self._notifier.watchdog)
-        self.loop.call_later(interval, self._feed_watchdog)
+        workers = self.supervisor.workers.values()
+        if self.supervisor.is_stopping or any(worker.stage is Stage.SERVING for worker in workers):
+            self._tell_manager(self.notifier.watchdog)
+        self.loop.call_later(interval, self.feed_watchdog)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadline = self._supervisor.next_deadline()
+        deadline = self.supervisor.next_deadline()
         if deadline is not None and not self._is_over:
             self._timer = self.loop.call_at(deadline, self.tell, decisions.TimePassed())
 
@@ -387,12 +413,12 @@ class Master:
                     extra=fields_of(record),
                 )  # fmt: skip
                 self.tell(decisions.Ready(number))
-                if self._is_serving(number):
+                if self.is_serving(number):
                     self.watch.began(record)
             case "failed":
                 record.failure, record.detail = str(message["reason"]), str(message["detail"])
             case "cut":
-                self._is_cut = self._is_cut or self._supervisor.is_stopping
+                self._is_cut = self._is_cut or self.supervisor.is_stopping
                 logger.warning(
                     "worker %d: %d connections were cut at the drain's timeout", record.slot, message["connections"],
                     extra=fields_of(record),
@@ -400,7 +426,7 @@ class Master:
             case "message" if self.on_message is not None:
                 self.on_message(record, message["message"])
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
         """SIGCHLD: one of the workers, where there is no pidfd, or an orphan that process 1 gets.
 
         Each is waited for by its number: how an orphan has ended is nobody's business here.
@@ -408,16 +434,16 @@ class Master:
         for record in list(self.records.values()):
             self._on_exit(record)
         own = {record.pid for record in self.records.values()}
-        if self._templates is not None:
-            self._templates.reap()
-            own |= self._templates.pids()
+        if self.templates is not None:
+            self.templates.reap()
+            own |= self.templates.pids()
         for pid in ended_children():
             if pid not in own and gets_orphans():
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 
-    def _is_serving(self, number: int) -> bool:
-        worker = self._supervisor.workers.get(number)
+    def is_serving(self, number: int) -> bool:
+        worker = self.supervisor.workers.get(number)
         return worker is not None and worker.stage is Stage.SERVING
 
     def _on_exit(self, record: WorkerRecord) -> None:
@@ -443,14 +469,14 @@ class Master:
         if self.on_exit is not None:
             self.on_exit(record, how)
         self.tell(decisions.Exited(record.number, how))
-        if self._templates is not None:
-            self._templates.let_go(self._supervisor.generation)
+        if self.templates is not None:
+            self.templates.let_go(self.supervisor.generation)
 
     def _log_exit(self, record: WorkerRecord, how: str) -> None:
-        worker = self._supervisor.workers.get(record.number)
+        worker = self.supervisor.workers.get(record.number)
         is_expected = worker is None or worker.leaves
         level = logging.INFO if is_expected else logging.ERROR
-        if not self._supervisor.has_started:
+        if not self.supervisor.has_started:
             level = logging.DEBUG  # the first one is why the cluster could not start: run() says so
         detail = f"\n{record.detail}" if record.detail else ""
         logger.log(level, "worker %d: process %d %s%s", record.slot, record.pid, how, detail, extra=fields_of(record))
@@ -461,7 +487,7 @@ class Master:
         for action in actions:
             match action:
                 case decisions.Fork():
-                    self._forks.append(action)
+                    self.forks.append(action)
                     self.loop.stop()
                 case decisions.Drain(number):
                     self._drain(self.records[number])
@@ -474,10 +500,10 @@ class Master:
                 case decisions.GiveUpSlot(slot):
                     self.listeners.remove(slot)
                 case decisions.CloseListeners():
-                    if self._templates is not None:
-                        self._templates.stop()
+                    if self.templates is not None:
+                        self.templates.stop()
                     self.listeners.close()
-                    self._tell_manager(self._notifier.stopping)
+                    self._tell_manager(self.notifier.stopping)
                 case decisions.ReloadEnded(failure, generation):
                     self._on_reload_ended(failure, generation)
                 case decisions.Exit(status, reason):
@@ -489,7 +515,7 @@ class Master:
     def _drain(self, record: WorkerRecord) -> None:
         self.watch.leaves(record)
         try:
-            record.channel.send({"kind": "drain", "is_last": self._supervisor.is_stopping})
+            record.channel.send({"kind": "drain", "is_last": self.supervisor.is_stopping})
         except (ChannelFull, ConnectionError):  # it does not read, or is about to exit
             record.process.signal(signal.SIGTERM)
 
@@ -502,7 +528,7 @@ class Master:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(failure)
-        self._tell_manager(self._notifier.ready)
+        self._tell_manager(self.notifier.ready)
 
     def _tell_manager(self, tell: Callable[[], object]) -> None:
         with contextlib.suppress(OSError):  # gone or full: it will ask again, or not
@@ -512,7 +538,7 @@ class Master:
 
     def stage_of(self, record: WorkerRecord) -> Stage:
         """How far in its life a worker is."""
-        worker = self._supervisor.workers.get(record.number)
+        worker = self.supervisor.workers.get(record.number)
         return Stage.KILLED if worker is None else worker.stage
 
     def serving(self) -> list[WorkerRecord]:
@@ -526,16 +552,16 @@ class Master:
 
     def stop(self) -> None:
         """Drain all workers, then end. Again: at once."""
-        logger.info("stopping" if not self._supervisor.is_stopping else "stopping at once")
+        logger.info("stopping" if not self.supervisor.is_stopping else "stopping at once")
         self.tell(decisions.StopAsked())
 
     async def reload(self) -> None:
         """Replace each worker by one with the code of now. ClusterError, with the reason, if that fails; then the old
         ones serve on."""
-        if self._supervisor.is_stopping:
+        if self.supervisor.is_stopping:
             raise ClusterError("the cluster stops")
         waiter = self.loop.create_future()
-        (self._next_reloads if self._supervisor.is_reloading else self._reloads).append(waiter)
+        (self._next_reloads if self.supervisor.is_reloading else self._reloads).append(waiter)
         self.begin_reload()
         failure = await waiter
         if failure is not None:
@@ -543,16 +569,16 @@ class Master:
 
     def begin_reload(self) -> None:
         """As reload(), for those who do not wait for the end of it: SIGHUP."""
-        if self._supervisor.is_stopping:
+        if self.supervisor.is_stopping:
             return
-        logger.info("reload" if not self._supervisor.is_reloading else "another reload follows the one under way")
-        self._tell_manager(self._notifier.reloading)
+        logger.info("reload" if not self.supervisor.is_reloading else "another reload follows the one under way")
+        self._tell_manager(self.notifier.reloading)
         self.tell(decisions.ReloadAsked())
 
     def scale(self, workers: int) -> None:
         """Have that many workers. ValueError for a number that is none of workers."""
         check_bounded("workers", workers, MOST_WORKERS)
-        logger.info("scale from %d to %d workers", len(self._supervisor.slots), workers)
+        logger.info("scale from %d to %d workers", len(self.supervisor.slots), workers)
         self.tell(decisions.ScaleAsked(workers))
 
 

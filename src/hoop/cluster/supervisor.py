@@ -19,10 +19,12 @@ One slot at a time is reloaded or recycled (`parallel` at a time, if the user is
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 # ---- events ---------------------------------------------------------------------------------------------------------
 
@@ -211,6 +213,21 @@ class Slot:
     worn_until: float = 0.0  # until then it does not matter how worn its worker is
 
 
+# What a snapshot has beside workers and slots.
+KEPT = (
+    "generation",
+    "has_started",
+    "is_stopping",
+    "is_over",
+    "is_reloading",
+    "is_reload_wanted",
+    "failure",
+    "_last_number",
+    "_last_generation",
+    "_former_generation",
+)
+
+
 class Supervisor:
     """handle() each event, do what it returns in that order, and hand it TimePassed at next_deadline()."""
 
@@ -232,6 +249,42 @@ class Supervisor:
         self._last_number = 0
         self._last_generation = 0
         self._former_generation = 0  # that a reload is to replace
+
+    # ---- a life in two processes ------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that it knows, as JSON has it: for restore()."""
+        return {
+            "workers": [
+                {**dataclasses.asdict(worker), "stage": worker.stage.value} for worker in self.workers.values()
+            ],
+            "slots": [dataclasses.asdict(slot) for slot in self.slots],
+            **{name: getattr(self, name) for name in KEPT},
+        }
+
+    @classmethod
+    def restore(
+        cls,
+        snapshot: dict[str, Any],
+        *,
+        times: Times | None = None,
+        parallel: int = 1,
+        jitter: random.Random | None = None,
+    ) -> Supervisor:
+        """One that goes on where another one was. The clock must be the same."""
+        restored = cls(0, times=times, parallel=parallel, jitter=jitter)
+        for known in snapshot["workers"]:
+            worker = Worker(**{**known, "stage": Stage(known["stage"])})
+            restored.workers[worker.number] = worker
+        restored.slots = [Slot(**known) for known in snapshot["slots"]]
+        for name in KEPT:
+            setattr(restored, name, snapshot[name])
+        return restored
+
+    def unanswered_forks(self) -> list[Fork]:
+        """Those asked for and not answered: for the shell of one that was restored."""
+        forking = [worker for worker in self.workers.values() if worker.stage is Stage.FORKING]
+        return [Fork(worker.number, worker.slot, worker.generation) for worker in forking]
 
     # ---- for the shell ----------------------------------------------------------------------------------------------
 

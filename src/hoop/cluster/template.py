@@ -91,6 +91,7 @@ class Template:
         self.waiting: dict[int, tuple[Fork, list[socket.socket]]] = {}  # for it to be ready; by the worker's number
         self.asked: dict[int, tuple[Fork, socket.socket]] = {}  # of it, and not answered; with our end of the channel
         self.children: dict[int, TemplateChild] = {}
+        self.known_children: set[int] = set()  # whom the master has from before its upgrade
         self.ends: dict[int, str] = {}  # how children have ended whom the master still has
         self._owner = owner
         self._unread = b""
@@ -98,12 +99,29 @@ class Template:
         process.channel.setblocking(False)
         owner.loop.add_reader(process.channel, self._on_readable)
 
+    def snapshot(self) -> dict[str, Any]:
+        """For a master that goes on with another program."""
+        return {
+            "generation": self.generation,
+            "pid": self.process.pid,
+            "channel": self.process.channel.fileno(),
+            "unread": self._unread.decode(),
+            "children": list(self.children),
+            "ends": list(self.ends.items()),
+        }
+
     def fork(self, wanted: Fork, sockets: list[socket.socket]) -> None:
         """Have a worker forked, as soon as the application is loaded. OSError if that cannot be."""
         if self.is_ready:
             self._ask(wanted, sockets)
         else:
             self.waiting[wanted.worker] = (wanted, sockets)
+
+    def take_over(self, known: dict[str, Any]) -> None:
+        """Go on where a snapshot was taken."""
+        self._unread = known["unread"].encode()
+        self.ends = dict(known["ends"])
+        self.known_children = set(known["children"])
 
     def give_up(self, reason: str) -> None:
         """Unless the application is loaded: it is not waited for any longer."""
@@ -207,7 +225,7 @@ class Templates:
         self,
         loop: Any,
         make_worker: MakeWorker,
-        preload: Preload,
+        preload: Preload | None,  # None: no more templates are made
         posts: Posts,
         *,
         start_timeout: float,
@@ -243,12 +261,42 @@ class Templates:
 
     def _start(self, generation: int, keep: Collection[int]) -> Template:
         make_worker, preload, posts = self._make_worker, self._preload, self.posts
+        assert preload is not None
         process = fork_process(lambda channel: run_template(channel, make_worker, preload, posts, keep), keep)
         template = self._current[generation] = Template(self, generation, process)
         self._all.append(template)
         reason = f"the application was not loaded within {self._start_timeout:g} s"
         self.loop.call_later(self._start_timeout, template.give_up, reason).unref()
         return template
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether one loads the application, or forks."""
+        return any(one.waiting or one.asked or not (one.is_ready or one.is_gone) for one in self._all)
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """For a master that goes on with another program."""
+        return [template.snapshot() for template in self._all if not template.is_gone]
+
+    def restore(self, snapshot: list[dict[str, Any]]) -> None:
+        """The templates are there: this process has made them, by another program."""
+        for known in snapshot:
+            channel = socket.socket(fileno=known["channel"])
+            channel.set_inheritable(False)
+            template = Template(self, known["generation"], Process(known["pid"], open_pidfd(known["pid"]), channel))
+            template.is_ready = True
+            template.take_over(known)
+            self._current[template.generation] = template
+            self._all.append(template)
+
+    def readopt(self, pid: int, channel: socket.socket) -> Process | None:
+        """The worker of one of them; None: it is of none."""
+        for template in self._all:
+            if pid in template.known_children:
+                child = TemplateChild(pid, open_pidfd(pid), channel, template)
+                template.children[pid] = child
+                return child
+        return None
 
     def stop(self) -> None:
         """No more workers are wanted."""

@@ -6,10 +6,11 @@ Looking wakes no worker; one that has been idle for long gets a ping (hoop.clust
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from hoop.cluster.channel import Channel, ChannelFull
@@ -53,11 +54,13 @@ class Retired:
 
 
 class Watch:
-    """OSError if there is no memory or descriptor for its board."""
+    """OSError if there is no memory or descriptor for its board. snapshot: of the one of the program that this process
+    had before."""
 
-    def __init__(self, options: Options) -> None:
-        self.board = Board(PLACES)
-        self.retired = Retired()
+    def __init__(self, options: Options, snapshot: dict[str, Any] | None = None) -> None:
+        former = None if snapshot is None else former_board(snapshot["board"])
+        self.board = Board(PLACES) if former is None else former
+        self.retired = Retired() if snapshot is None else Retired(**snapshot["retired"])
         self._terms = Terms(
             blocked_timeout=options.blocked_timeout,
             max_requests=options.max_requests,
@@ -70,6 +73,25 @@ class Watch:
         self._free = list(reversed(range(PLACES)))
         self._posts: dict[int, Post] = {}  # by the workers' numbers
         self._serving: dict[int, Record] = {}
+        for number, place, stacks in () if snapshot is None else snapshot["posts"]:
+            os.set_inheritable(stacks, False)
+            if former is None:
+                os.close(stacks)
+            else:
+                self._posts[number] = Post(self.board, place, StackFile(stacks))
+                self._free.remove(place)
+
+    def snapshot(self) -> dict[str, Any]:
+        """For the Watch of another program in this process, that gets handed_on()."""
+        return {
+            "board": self.board.fileno(),
+            "posts": [[number, post.place, post.stacks.fd] for number, post in self._posts.items()],
+            "retired": asdict(self.retired),
+        }
+
+    def handed_on(self) -> set[int]:
+        """The descriptors of a snapshot."""
+        return {*self.descriptors(), *(post.stacks.fd for post in self._posts.values())}
 
     def start(self, loop: Any, tell: Callable[[Blocked | Worn], None]) -> None:
         """Look from now on; tell(event) is how the supervisor hears."""
@@ -94,6 +116,10 @@ class Watch:
     def post_of(self, number: int) -> Post:
         """The one that was made for the worker."""
         return self._posts[number]
+
+    def post_of_former(self, number: int) -> Post:
+        """The one that the program before this one has made; another one where boards cannot be handed on."""
+        return self._posts[number] if number in self._posts else self.new_post(number)
 
     def post_at(self, place: int, stacks: int) -> Post:
         """In a process forked of the master's, which has the board, too: a post that the master has made since."""
@@ -182,6 +208,18 @@ class Watch:
             logger.error("worker %d: its stack:\n%s", record.slot, stack, extra=fields_of(record))
         else:
             logger.error("worker %d: it could not write its stack", record.slot, extra=fields_of(record))
+
+
+def former_board(fd: int) -> Board | None:
+    """The board of the program before this one; None: it had none that can be handed on, or it was another hoop's."""
+    if fd < 0:
+        return None
+    os.set_inheritable(fd, False)
+    try:
+        return Board(PLACES, fd=fd)
+    except ValueError:
+        os.close(fd)
+        return None
 
 
 def fields_of(record: Record) -> dict[str, Any]:
