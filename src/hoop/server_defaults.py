@@ -12,12 +12,14 @@ class ServerDefaults:
 
     Set its attributes before the server is made; each may be None. A server whose maker gives limits= or
     proxy_protocol= gets those instead: hoop.Limits() for none, proxy_protocol=False for none. drain is the course of
-    Server.drain() and Loop.drain() whose caller gives none; it is looked at when they are called.
+    Server.drain() and Loop.drain() whose caller gives none; it is looked at when they are called. kept_files are paths
+    of UNIX sockets whose files another process owns: a server on such a socket does not remove them when it closes.
     """
 
-    __slots__ = ("_drain", "_limits", "_proxy_protocol")
+    __slots__ = ("_drain", "_limits", "_proxy_protocol", "kept_files")
 
     def __init__(self) -> None:
+        self.kept_files: frozenset[str] = frozenset()
         self._limits: Limits | None = None
         self._proxy_protocol: ProxyProtocol | None = None
         self._drain: Drain | None = None

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl as ssl_module
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
@@ -193,6 +194,9 @@ async def live(worker: Worker, channel: socket.socket, run: Callable[[Worker], C
     loop: Any = asyncio.get_running_loop()
     if worker.post is not None:
         worker.post.attach(loop)
+    loop.server_defaults.kept_files = frozenset(
+        sock.getsockname() for sock in worker.sockets if sock.family == socket.AF_UNIX
+    )
     loop.server_defaults.limits = worker.options.limits
     loop.server_defaults.proxy_protocol = worker.options.proxy_protocol
     life = Life(worker, loop.create_task(run(worker)), channel)
@@ -248,14 +252,22 @@ def ignore_signals_of_the_master() -> None:
     for number in numbers:
         signal.signal(number, do_nothing)
     worker_pid = os.getpid()
+    masks = threading.local()  # of threads that fork: a signal in between waits for the defaults
+
+    def hold_signals() -> None:
+        masks.former = signal.pthread_sigmask(signal.SIG_BLOCK, (*numbers, signal.SIGTERM))
+
+    def let_signals_in() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.former)
 
     def restore_defaults() -> None:
         if os.getppid() == worker_pid:
             for number in (*numbers, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        let_signals_in()
 
-    os.register_at_fork(after_in_child=restore_defaults)
+    os.register_at_fork(before=hold_signals, after_in_parent=let_signals_in, after_in_child=restore_defaults)
 
 
 def do_nothing(number: int, frame: Any) -> None:

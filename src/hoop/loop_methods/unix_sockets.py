@@ -108,7 +108,8 @@ class UnixSockets(Connections, Servers):
             prepare([sock], limits, proxied is not None)
             if tls is not None:
                 protocol_factory = self._tls_factory(protocol_factory, tls)
-            cleanup = file_remover(sock) if cleanup_socket else None
+            is_kept = sock.getsockname() in self._server_defaults.kept_files
+            cleanup = file_remover(sock) if cleanup_socket and not is_kept else None
             server = Server(self, [sock], protocol_factory, backlog, cleanup, limits, ssl, proxied)
         except BaseException:
             if path is not None:

@@ -1,0 +1,146 @@
+"""Processes: who inherits what, who mourns whom."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from clusters import LINES_APP, Client, ask, cluster, is_alive, refuses, started, until, workers_of
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+RUN = "\nhoop.cluster.run(main, workers=2, bind='127.0.0.1:0', control=False)"
+
+
+def test_trap_c10_workers_end_when_the_master_is_killed(tmp_path: Path) -> None:
+    """And finish what they have begun; then the port is free."""
+    with cluster(tmp_path) as running:
+        address = running.serving()
+        pids = workers_of(address, 2)
+        with Client(address) as client:
+            client.send("wait 0.5")
+            running.send(signal.SIGKILL)
+            assert client.answer() == "waited"
+        running.rest()
+        until(lambda: not any(map(is_alive, pids.values())))
+        assert refuses(address)
+
+
+ORPHANS = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: as process 1 of a container
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3, 4])
+def test_trap_c11_foreign_orphans_are_reaped_and_stop_nothing(tmp_path: Path, status: int) -> None:
+    with started(ORPHANS + LINES_APP + RUN, tmp_path) as running:
+        address = running.serving()
+        before = workers_of(address, 2)
+        orphan = ask(
+            address,
+            "run pipe = os.pipe(); child = os.fork();"
+            f" grandchild = os.fork() if child == 0 else 1; os._exit({status}) if grandchild == 0 else None;"
+            " (os.write(pipe[1], str(grandchild).encode()), os._exit(0)) if child == 0 else None;"
+            " answer = os.read(pipe[0], 20).decode(); os.waitpid(child, 0)",
+        )
+        until(lambda: not Path(f"/proc/{orphan}").exists())
+        assert workers_of(address, 2) == before
+        assert running.stop() == 0
+
+
+def test_trap_c12_workers_inherit_no_handlers_and_no_masks(tmp_path: Path) -> None:
+    with cluster(tmp_path, workers=1) as running:
+        address = running.serving()
+        pid = int(ask(address).split()[0])
+        fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert int(fields["SigBlk"], 16) == 0
+        assert ask(address, "run answer = signal.getsignal(signal.SIGCHLD)") == "0"
+        assert running.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["os.fork() or time.sleep(60)", "__import__('subprocess').Popen(['sleep', '60']).pid"])
+def test_trap_c12_what_a_worker_starts_dies_of_sigterm(tmp_path: Path, how: str) -> None:
+    with cluster(tmp_path, workers=1) as running:
+        child = int(ask(running.serving(), f"run answer = {how}"))
+        os.kill(child, signal.SIGTERM)
+        until(lambda: not is_alive(child))
+        assert running.stop() == 0
+
+
+def test_trap_c16_a_fork_that_fails_leaves_the_old_worker(tmp_path: Path) -> None:
+    patch = """
+import errno, os
+fork = os.fork
+def fork_if_possible():
+    if os.path.exists("full"):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = fork_if_possible
+"""
+    with started(patch + LINES_APP + RUN, tmp_path) as running:
+        address = running.serving()
+        before = workers_of(address, 2)
+        (tmp_path / "full").touch()
+        running.send(signal.SIGHUP)
+        running.expect("reload failed, the old workers serve on: worker 0 could not be made: Resource")
+        assert workers_of(address, 2) == before
+        os.kill(before[1], signal.SIGKILL)
+        running.expect("worker 1 cannot be made")
+        running.expect("worker 1 cannot be made")
+        assert ask(address).split()[0] == str(before[0])
+        (tmp_path / "full").unlink()
+        running.expect("worker 1: ready")
+        assert running.stop() == 0
+
+
+def test_trap_c18_a_worker_has_no_descriptor_of_the_master_or_its_siblings(tmp_path: Path) -> None:
+    """What was open before the cluster is there, beside the worker's own."""
+    program = LINES_APP + "\nkept = open('kept.txt', 'w')" + RUN
+    with started(program, tmp_path) as running:
+        address = running.serving()
+        for pid in workers_of(address, 2).values():
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+            assert sum(link.endswith("kept.txt") for link in links) == 1
+            assert sum("eventpoll" in link for link in links) == 1, links
+            assert not any("pidfd" in link for link in links)
+        assert running.stop() == 0
+
+
+def test_trap_c18_a_process_with_threads_is_refused(tmp_path: Path) -> None:
+    program = "import threading, time\nthreading.Thread(target=threading.Event().wait, name='busy', daemon=True).start()\n"
+    with started(program + LINES_APP + RUN, tmp_path) as running:
+        assert running.wait() == 1
+        assert "a cluster cannot start in a process with threads: busy" in running.rest()
+
+
+def test_the_master_has_one_thread(tmp_path: Path) -> None:
+    with cluster(tmp_path) as running:
+        running.serving()
+        assert len(os.listdir(f"/proc/{running.pid}/task")) == 1
+        assert running.stop() == 0
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with cluster(tmp_path) as running:
+        address = running.serving()
+        with Client(address) as client:
+            client.send("wait 20")
+            running.send(signal.SIGTERM)
+            running.expect("stopping")
+            running.send(signal.SIGTERM)
+            assert running.wait() == 128 + signal.SIGTERM
+
+
+def test_ctrl_c_of_a_terminal_reaches_all_and_drains_once(tmp_path: Path) -> None:
+    with cluster(tmp_path) as running:
+        address = running.serving()
+        with Client(address) as client:
+            client.send("wait 0.3")
+            os.killpg(running.pid, signal.SIGINT)
+            assert client.answer() == "waited"
+        assert running.wait() == 0
+        assert "Traceback" not in running.rest()
