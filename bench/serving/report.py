@@ -119,8 +119,10 @@ def _share(workers: int) -> Callable[[Found], str]:
 
 # Of each row: lines of the table, each a title (none: the row's own) and what a cell says.
 CELLS: dict[str, tuple[tuple[str | None, Callable[[Found], str]], ...]] = {
-    **dict.fromkeys(
-        ("reload-wrk", "reload-keep-alive", "reload-fresh", "reload-thinking", "ten-reloads"), ((None, _failed),)
+    **dict.fromkeys(("reload-wrk", "reload-keep-alive", "reload-fresh", "reload-thinking"), ((None, _failed),)),
+    "ten-reloads": (
+        (None, _failed),
+        ("... p99 of `wrk`, in units of that without reloads", lambda found: f"{found['p99_ratio']:.1f}"),
     ),
     "broken": ((None, _broken),),
     "kill": (
