@@ -104,7 +104,7 @@ def test_port_per_worker(tmp_path: Path) -> None:
         assert running.stop() == 0
 
 
-def test_reuseport_keeps_the_queue_of_a_worker_that_dies(tmp_path: Path) -> None:
+def test_trap_c01_reuseport_keeps_the_queue_of_a_worker_that_dies(tmp_path: Path) -> None:
     """Its socket is the master's: those that wait are served by the slot's next worker."""
     with cluster(tmp_path, balance="reuseport") as running:
         address = running.serving()
@@ -197,7 +197,7 @@ def test_trap_c22_a_tls_session_goes_on_with_another_worker(tmp_path: Path) -> N
         assert running.stop() == 0
 
 
-def test_the_queue_is_emptied_before_the_end(tmp_path: Path) -> None:
+def test_trap_c01_the_queue_is_emptied_before_the_end(tmp_path: Path) -> None:
     """Clients that wait while the only worker is busy are answered, though the cluster stops meanwhile."""
     with cluster(tmp_path, workers=1) as running:
         address = running.serving()
