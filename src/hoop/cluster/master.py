@@ -46,6 +46,7 @@ from hoop.cluster.watch import Watch
 from hoop.cluster.worker_process import Worker, run_worker
 
 EXIT_CUT = 3  # it has ended, but not all that was begun
+SAME_WISH = 0.1  # seconds in which a second signal is the same wish as the first
 STATUS_OF_SIGNALS = 128  # a shell's: 128 and the number of the signal that ended the process
 
 logger = logging.getLogger("hoop.cluster")
@@ -111,7 +112,7 @@ class Master:
         self._status = 0
         self._reason: str | None = None
         self._detail: str | None = None
-        self._stop_signals = 0
+        self._stopped_at: float | None = None  # when the first signal came
         self.forks: deque[decisions.Fork] = deque()
         self._events: deque[decisions.Event] = deque()
         self._is_handling = False
@@ -254,8 +255,14 @@ class Master:
             self.scale(size)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
-        self._stop_signals += 1
-        if self._stop_signals > 1:
+        """The first one drains, the second ends at once. One that comes at the heels of the first is the same wish: a
+        program such as timeout(1) signals the process, and then its group."""
+        now = self.loop.time()
+        if self._stopped_at is None:
+            self._stopped_at = now
+        elif now - self._stopped_at < SAME_WISH:
+            return
+        else:
             self._status = STATUS_OF_SIGNALS + number
         self.stop()
 

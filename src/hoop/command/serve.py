@@ -85,7 +85,6 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     add("--max-rss", metavar="SIZE", type=size, help="... at that much memory, such as 512M")
     add("--max-lifetime", metavar="TIME", type=seconds, help="... after that time, such as 12h")
     add("--jitter", metavar="SHARE", type=float, help="by how much these limits differ among workers (default: 0.1)")
-    add("--max-connection-age", metavar="TIME", type=seconds, help="ask older connections to end")
 
 
 def add_addresses(parser: argparse.ArgumentParser) -> None:
