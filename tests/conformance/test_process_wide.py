@@ -18,6 +18,7 @@ import threading
 import warnings
 from typing import Any
 
+import hoop.loop  # noqa: F401  # its first import leaves something behind: a function to be called at exit
 import pytest
 from conformance.peers import LOCALHOST, Recorder, address_of, closed, soon
 from interpreter import run_script

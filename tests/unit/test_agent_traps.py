@@ -49,7 +49,9 @@ async def test_trap_a1_a_timeout_in_the_turn_of_the_hand_over_passes_the_connect
     await settle()
     lease.release()
     waiting.cancel()
-    await settle()
+    await asyncio.wait([waiting])
+    if not waiting.cancelled():  # Python 3.11: what has come in time is returned all the same
+        waiting.result().release()
     assert agent.stats().lent == 0
     assert agent.stats().free == 1
     (await agent.acquire("k", timeout=1)).release()

@@ -310,8 +310,6 @@ class Server(asyncio.AbstractServer):
 class Servers(Drains, NameLookups):
     """create_server, and the defaults of every server."""
 
-    _server_defaults: ServerDefaults
-
     def _begin_servers(self) -> None:
         self._server_defaults = ServerDefaults()
 
