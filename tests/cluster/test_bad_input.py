@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clusters import PATIENCE_S, Cluster
+from clusters import IS_SANITIZED, PATIENCE_S, Cluster
 
 MODULES = {
     "app": "async def app(scope, receive, send):\n    assert scope['type'] == 'http'\n",
@@ -58,7 +58,7 @@ MISTAKES = {
         detail="starting.py",
     ),
     "hangs in its lifespan": Mistake(
-        "hanging:app --start-timeout 4",
+        f"hanging:app --start-timeout {12 if IS_SANITIZED else 4}",  # imports the server meanwhile
         "its lifespan was not through after ",
         detail="await asyncio.Event().wait()",
     ),

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from clusters import LINES_APP, PATIENCE_S, Client, Cluster, ask, cluster, is_alive, until, workers_of
+from clusters import IS_SANITIZED, LINES_APP, PATIENCE_S, Client, Cluster, ask, cluster, is_alive, until, workers_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -180,7 +180,8 @@ def test_trap_c13_many_reloads_leave_nothing_in_the_master(tmp_path: Path) -> No
         reload_times(21, 101)
         after = holdings(running.pid)
         assert after[:2] == before[:2]
-        assert after[2] - before[2] <= 512, "KiB"
+        if not IS_SANITIZED:  # it keeps what is freed for a while
+            assert after[2] - before[2] <= 512, "KiB"
         assert running.stop() == 0
 
 
