@@ -25,7 +25,7 @@ typedef struct board_header {
     uint64_t count;
 } board_header;
 
-static const char MAGIC[8] = "hoopbrd1";
+static const char MAGIC[8] = {'h', 'o', 'o', 'p', 'b', 'r', 'd', '1'};
 
 _Static_assert(sizeof(board_header) <= HOOP_BOARD_ALIGNMENT, "the places begin behind the header");
 _Static_assert(sizeof(hoop_board_place) % HOOP_BOARD_ALIGNMENT == 0, "no two places share a cache line");

@@ -20,6 +20,7 @@ from hoop.cluster.supervisor import (
     Ready,
     ReloadAsked,
     ReloadEnded,
+    RoleSlot,
     ScaleAsked,
     StopAsked,
     Supervisor,
@@ -32,6 +33,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 LONGEST_S = 200.0
+LONE, OVERLAPPING = -1, -2  # slots of roles: of the first there are never two processes
+ROLES = (RoleSlot("lone", overlaps=False), RoleSlot("overlapping", overlaps=True))
 
 
 @dataclass
@@ -60,7 +63,7 @@ class World(RuleBasedStateMachine):
         self.has_started = False
         self.is_start_failing = False
         self.given_up: list[int] = []
-        self.supervisor = Supervisor(self.size, jitter=random.Random(1))
+        self.supervisor = Supervisor(self.size, roles=ROLES, jitter=random.Random(1))
         self.carry_out(self.supervisor.start(self.now), None)
 
     # ---- the world's side -------------------------------------------------------------------------------------------
@@ -75,15 +78,19 @@ class World(RuleBasedStateMachine):
                 case Fork(worker, slot, generation):
                     assert worker not in self.processes
                     assert not self.is_stopping
+                    assert slot != LONE or not any(other.slot == LONE for other in self.processes.values())
                     self.processes[worker] = Process(slot, generation)
                 case Drain(worker):
                     process = self.processes[worker]
                     assert process.is_ready
                     assert not process.is_drained
                     process.is_drained = True
-                    assert self.is_stopping or process.slot >= self.size or self.serving(process.slot), (
-                        "the old one goes only when a new one serves"
-                    )
+                    assert (
+                        self.is_stopping
+                        or process.slot >= self.size
+                        or process.slot == LONE
+                        or self.serving(process.slot)
+                    ), "the old one goes only when a new one serves"
                 case Kill(worker):
                     assert self.processes[worker].is_forked
                     self.processes[worker].is_killed = True
@@ -102,6 +109,9 @@ class World(RuleBasedStateMachine):
                     assert not self.processes
                     assert self.are_listeners_closed
                     self.exits.append(action)
+
+    def slots(self) -> list[int]:
+        return [*range(self.size), LONE, OVERLAPPING]
 
     def serving(self, slot: int) -> list[int]:
         return [
@@ -153,7 +163,7 @@ class World(RuleBasedStateMachine):
 
     def waits(self, slot: int) -> bool:
         """Whether a worker will be made for a slot when time has passed."""
-        return self.supervisor.slots[slot].restart_at is not None
+        return self.supervisor.slot_of(slot).restart_at is not None
 
     @precondition(lambda self: self.those(is_forked=True, is_ready=False, is_killed=False))
     @rule(data=st.data())
@@ -166,7 +176,7 @@ class World(RuleBasedStateMachine):
         process.is_ready = True
         if not process.is_doomed and not self.is_stopping:
             self.have_served.add(process.slot)
-        self.has_started |= set(range(self.size)) <= self.have_served
+        self.has_started |= set(self.slots()) <= self.have_served
         self.tell(Ready(number))
 
     @precondition(lambda self: self.those(is_forked=True))
@@ -179,8 +189,10 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data())
     def one_has_drained(self, data: st.DataObject) -> None:
         number = self.pick(data, self.those(is_drained=True))
-        del self.processes[number]
+        process = self.processes.pop(number)
         self.tell(Exited(number, "ended"))
+        if process.slot == LONE and not self.is_stopping:
+            assert self.coming(LONE) or self.waits(LONE), "its successor comes when it has gone"
 
     @precondition(lambda self: self.those(is_ready=True))
     @rule(data=st.data(), worn=st.booleans())
@@ -203,8 +215,8 @@ class World(RuleBasedStateMachine):
         for process in self.processes.values():
             process.is_doomed |= process.slot >= count
         self.size = count
-        self.have_served &= set(range(count))
-        self.has_started |= set(range(count)) <= self.have_served
+        self.have_served &= set(self.slots())
+        self.has_started |= set(self.slots()) <= self.have_served
         self.tell(ScaleAsked(count))
 
     @rule(number=st.integers(1, 50))
@@ -225,13 +237,13 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def slot_has_one_that_serves_and_one_that_comes(self) -> None:
-        for slot in range(self.size):
+        for slot in self.slots():
             assert len(self.serving(slot)) <= 1
             assert len(self.coming(slot)) <= 1 or self.is_stopping or not self.supervisor.has_started
 
     @invariant()
     def one_slot_at_a_time_has_two(self) -> None:
-        both = [slot for slot in range(self.size) if self.serving(slot) and self.coming(slot)]
+        both = [slot for slot in self.slots() if self.serving(slot) and self.coming(slot)]
         assert len(both) <= 1
 
     @invariant()
@@ -257,8 +269,8 @@ class World(RuleBasedStateMachine):
                 self.now = max(self.now, deadline)
                 self.tell(TimePassed())
         assert not self.supervisor.is_reloading
-        assert [len(self.serving(slot)) for slot in range(self.size)] == [1] * self.size
-        assert len(self.processes) == self.size
+        assert {len(self.serving(slot)) for slot in self.slots()} == {1}
+        assert len(self.processes) == len(self.slots())
 
 
 World.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)

@@ -30,5 +30,5 @@ test_any_history_in_many_processes = WorldOfUpgrades.TestCase
 
 
 def test_a_snapshot_has_all_that_a_supervisor_knows() -> None:
-    given = {"times", "parallel", "workers", "slots", "_jitter"}  # by the shell; and written in full
+    given = {"times", "parallel", "workers", "slots", "role_slots", "_jitter"}  # by the shell; and written in full
     assert set(vars(Supervisor(1))) - given == set(KEPT)

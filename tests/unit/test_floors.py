@@ -102,6 +102,7 @@ FLOORS_IN: dict[str, Floors] = {
     "command": (("parser",), ("serve", "ctl"), ("main",)),
     "cluster": (
         ("supervisor", "binds", "channel", "spawn", "stacks", "changes"),
+        ("roles",),
         ("options", "listeners", "control", "liveness", "post", "health", "upgrade"),
         ("worker_process", "watch", "desk", "handover"),
         ("template",),

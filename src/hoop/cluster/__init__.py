@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from hoop.cluster.cluster import Cluster
     from hoop.cluster.master import ClusterError
     from hoop.cluster.options import Options, workers_auto
+    from hoop.cluster.roles import Role
     from hoop.cluster.worker_process import Worker
 
     worker: Worker
 
-__all__ = ["ChannelFull", "Cluster", "ClusterError", "NoWorker", "Options", "Worker", "run", "workers_auto"]
+__all__ = ["ChannelFull", "Cluster", "ClusterError", "NoWorker", "Options", "Role", "Worker", "run", "workers_auto"]
 
 MODULE_OF = {
     "ChannelFull": "channel",
     "Cluster": "cluster",
     "ClusterError": "master",
     "Options": "options",
+    "Role": "roles",
     "Worker": "worker_process",
     "workers_auto": "options",
 }

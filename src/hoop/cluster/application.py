@@ -9,6 +9,7 @@ from typing import Any
 from hoop.adapters.serving import serve_by
 from hoop.adapters.target import application_of, find, server_for
 from hoop.cluster.options import Options
+from hoop.cluster.roles import check_main
 from hoop.cluster.worker_process import Worker
 
 
@@ -25,6 +26,16 @@ async def serve_target(found: Any, worker: Worker) -> None:
     application = await application_of(found, factory=options.factory)
     server = server_for(application) if options.server == "auto" else options.server
     await serve_by(server, application)(application, worker)
+
+
+async def serve_role(worker: Worker) -> None:
+    """Run what the worker's role is, until it ends or is cancelled."""
+    options = worker.options
+    assert options.roles is not None and worker.role is not None
+    main = find(options.roles[worker.role].target, os.getcwd() if options.app_dir is None else options.app_dir)
+    check_main(main)
+    worker.ready()
+    await serve_by("main", main)(main, worker)
 
 
 async def serve_application(options: Options, worker: Worker) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hoop.cluster import upgrade
-from hoop.cluster.application import load_target, serve_application, serve_target
+from hoop.cluster.application import load_target, serve_application, serve_role, serve_target
 from hoop.cluster.channel import ChannelFull
 from hoop.cluster.log import log_to_stderr
 from hoop.cluster.master import ClusterError, Master, WorkerRecord
@@ -120,4 +120,4 @@ class Cluster:
 
 
 async def serve_in_worker(worker: Worker) -> None:
-    await serve_application(worker.options, worker)
+    await (serve_application(worker.options, worker) if worker.role is None else serve_role(worker))

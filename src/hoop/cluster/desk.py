@@ -107,17 +107,14 @@ class Desk:
             "python": platform.python_version(),
             "last_failure": self._last_failure,
             "subscribers": len(self._listeners),
-            "workers": [
-                self._status_of(record)
-                for record in sorted(master.records.values(), key=lambda record: (record.slot, record.generation))
-            ],
+            "workers": [self._status_of(record) for record in sorted(master.records.values(), key=rank)],
         }
 
     def _status_of(self, record: Any) -> Json:
         worker = self._master.supervisor.workers.get(record.number)
         reading = record.post.read()
         return {
-            "slot": record.slot,
+            **({"slot": record.slot} if record.slot >= 0 else {"role": record.name}),
             "pid": record.pid,
             "generation": record.generation,
             "state": "ending" if worker is None else worker.stage.name.lower(),
@@ -150,6 +147,11 @@ class Desk:
     def subscribe(self, listener: Callable[[Json], None]) -> Callable[[], object]:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+
+def rank(record: Any) -> tuple[bool, int, int]:
+    """Workers by their slots, then roles in the order in which they were given."""
+    return record.slot < 0, abs(record.slot), record.generation
 
 
 def identity_of(path: Path) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from hoop.cluster.health import HealthServer
 from hoop.cluster.listeners import Listeners
 from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
 from hoop.cluster.post import Post
+from hoop.cluster.roles import places_of, slots_of
 from hoop.cluster.spawn import (
     EXIT_FAILED,
     Process,
@@ -70,6 +71,7 @@ class WorkerRecord:
     number: int  # the supervisor's
     slot: int
     generation: int
+    name: str  # for people
     process: Process
     channel: Channel
     post: Post
@@ -169,7 +171,11 @@ class Master:
 
     def _start(self) -> None:
         self.supervisor = Supervisor(
-            self.size, times=self.times(), parallel=self.options.parallel, jitter=random.Random()
+            self.size,
+            roles=slots_of(self.options.roles),
+            times=self.times(),
+            parallel=self.options.parallel,
+            jitter=random.Random(),
         )
         self.catch_signals()
         logger.info("starting %d workers", self.size)
@@ -274,7 +280,9 @@ class Master:
 
     def readiness_page(self) -> tuple[int, str]:
         """Whether clients are welcome: enough workers are ready, and it does not end."""
-        ready = len({one.slot for one in self.supervisor.workers.values() if one.stage is Stage.SERVING})
+        ready = len(
+            {one.slot for one in self.supervisor.workers.values() if one.stage is Stage.SERVING and one.slot >= 0}
+        )
         text = f"{ready} of {len(self.supervisor.slots)} workers are ready"
         if self.supervisor.is_stopping:
             return 503, f"it ends; {text}"
@@ -287,18 +295,19 @@ class Master:
         while self.forks:
             wanted = self.forks.popleft()
             try:
-                self.listeners.add(wanted.slot)
+                if wanted.slot >= 0:
+                    self.listeners.add(wanted.slot)
                 self._fork(wanted)
             except (OSError, ValueError) as error:
                 self._on_fork_failed(wanted, in_words(error))
 
     def _fork(self, wanted: decisions.Fork) -> None:
         """By a template process, where there is one."""
-        sockets = self.listeners.sockets_of(wanted.slot)
+        sockets = self.listeners.sockets_of(wanted.slot) if wanted.slot >= 0 else []
         post = self.watch.new_post(wanted.worker)
         worker = self._worker(wanted.slot, wanted.generation, sockets, post)
         keep = self.outer_descriptors | self.watch.descriptors()
-        if self.templates is not None and self._preload is not None:
+        if self.templates is not None and self._preload is not None and wanted.slot >= 0:
             self.templates.fork(wanted, sockets, keep)
             return
         keep |= {post.stacks.fd, *(sock.fileno() for sock in sockets)}
@@ -306,18 +315,34 @@ class Master:
 
     def _worker(self, slot: int, generation: int, sockets: list[socket.socket], post: Post) -> Worker:
         context = self._context_of(generation)
-        return Worker(id=slot, generation=generation, sockets=sockets, options=self.options, ssl=context, post=post)
+        role: str | None = None
+        if slot < 0:
+            role, slot = self._place_of(slot)
+        return Worker(
+            id=slot, generation=generation, sockets=sockets, options=self.options, role=role, ssl=context, post=post
+        )
+
+    def _place_of(self, slot: int) -> tuple[str, int]:
+        """Of a role. ValueError if an upgrade has taken it away: its processes were the former program's."""
+        places = places_of(self.options.roles)
+        if self.supervisor.role_slots != [] and -slot <= len(places):
+            place = places[-1 - slot]
+            if self.supervisor.name_of(slot).split()[0] == place[0]:
+                return place
+        raise ValueError("roles that change take a restart of the cluster")
 
     def _on_forked(self, wanted: decisions.Fork, process: Process) -> None:
         record = self.record(wanted, process, self.watch.post_of(wanted.worker))
-        logger.info("worker %d: process %d has started", record.slot, record.pid, extra=fields_of(record))
+        logger.info("%s: process %d has started", record.name, record.pid, extra=fields_of(record))
         self.tell(decisions.Forked(wanted.worker))
 
     def _on_fork_failed(self, wanted: decisions.Fork, reason: str, detail: str | None = None) -> None:
         self._detail = detail
         self.watch.give_back(wanted.worker)
         if self.supervisor.has_started:
-            logger.error("worker %d cannot be made: %s%s", wanted.slot, reason, f"\n{detail}" if detail else "")
+            logger.error(
+                "%s cannot be made: %s%s", self.supervisor.name_of(wanted.slot), reason, f"\n{detail}" if detail else ""
+            )
         self.tell(decisions.ForkFailed(wanted.worker, reason))
 
     def _new_templates(self, *, forks: bool = True) -> Templates | None:
@@ -359,7 +384,8 @@ class Master:
         channel = Channel(
             self.loop, process.channel, lambda message, data: self._on_channel(number, message, data), do_nothing, rest
         )
-        record = WorkerRecord(number, wanted.slot, wanted.generation, process, channel, post, self.loop.time())
+        name = self.supervisor.name_of(wanted.slot)
+        record = WorkerRecord(number, wanted.slot, wanted.generation, name, process, channel, post, self.loop.time())
         self.records[number] = record
         if process.end_fd is not None:
             self.loop.add_reader(process.end_fd, self._on_exit, record)
@@ -416,7 +442,7 @@ class Master:
         match message.get("kind"):
             case "ready":
                 logger.info(
-                    "worker %d: ready after %.2f s", record.slot, self.loop.time() - record.began,
+                    "%s: ready after %.2f s", record.name, self.loop.time() - record.began,
                     extra=fields_of(record),
                 )  # fmt: skip
                 self.tell(decisions.Ready(number))
@@ -427,7 +453,7 @@ class Master:
             case "cut":
                 self._is_cut = self._is_cut or self.supervisor.is_stopping
                 logger.warning(
-                    "worker %d: %d connections were cut at the drain's timeout", record.slot, message["connections"],
+                    "%s: %d connections were cut at the drain's timeout", record.name, message["connections"],
                     extra=fields_of(record),
                 )  # fmt: skip
             case "message" if self.on_message is not None:
@@ -471,7 +497,7 @@ class Master:
             how = f"failed: {record.failure}"
             self._detail = record.detail
         if unsent:
-            logger.warning("worker %d: %d messages to it are lost", record.slot, unsent, extra=fields_of(record))
+            logger.warning("%s: %d messages to it are lost", record.name, unsent, extra=fields_of(record))
         self._log_exit(record, how)
         if self.on_exit is not None:
             self.on_exit(record, how)
@@ -486,7 +512,7 @@ class Master:
         if not self.supervisor.has_started:
             level = logging.DEBUG  # the first one is why the cluster could not start: run() says so
         detail = f"\n{record.detail}" if record.detail else ""
-        logger.log(level, "worker %d: process %d %s%s", record.slot, record.pid, how, detail, extra=fields_of(record))
+        logger.log(level, "%s: process %d %s%s", record.name, record.pid, how, detail, extra=fields_of(record))
 
     # ---- what the supervisor says -----------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from hoop.adapters.target import TargetError, split
 from hoop.cluster.binds import Bind, TcpBind, parse_bind
+from hoop.cluster.roles import Role, check_roles
 from hoop.core.checks import check_count, check_seconds
 from hoop.drain import Drain
 from hoop.limits import Limits
@@ -59,7 +60,7 @@ class Options:
     control: path of the control socket; None: one in the runtime directory; False: none.
     health_bind: where the master answers /livez and /readyz; min_ready: workers that must be ready for the latter
         (default: one).
-    roles: name to number or hoop.cluster.Role: further workers that serve nothing.
+    roles: names and what hoop.cluster.Role has for them: processes beside the workers, that serve nothing.
     access_log: whether each request makes a line of log, where the server can do that.
     log_format: "text", "json", or "auto": text on a terminal and elsewhere too.
     app_dir: where imports look first; None: the current directory. env: environment variables of the workers.
@@ -95,7 +96,7 @@ class Options:
     control: str | Literal[False] | None = None
     health_bind: str | None = None
     min_ready: int | None = None
-    roles: Mapping[str, Any] | None = None
+    roles: Mapping[str, Role] | None = None
     access_log: bool = False
     log_format: Literal["auto", "text", "json"] = "auto"
     app_dir: str | None = None
@@ -110,6 +111,7 @@ class Options:
         self._check_choices()
         self._check_addresses()
         self._check_tls()
+        check_roles(self.roles)
 
     # ---- what follows from the settings -----------------------------------------------------------------------------
 

@@ -15,6 +15,9 @@ A slot has at most one worker that serves and one that is to follow it. Three ru
 3. A later death is mended at once, then after growing delays; no other slot suffers.
 
 One slot at a time is reloaded or recycled (`parallel` at a time, if the user is impatient).
+
+The slots of roles, -1, -2, ..., come after those of the workers that serve. One whose role does not overlap has never
+two processes: there the old worker goes before the new one is made, so rule 2 cannot hold for it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,9 +205,19 @@ class Worker:
     death: str | None = None  # why it was killed
 
 
+@dataclass(frozen=True)
+class RoleSlot:
+    """What the shell knows of a place for a process of a role."""
+
+    name: str  # for people
+    overlaps: bool
+
+
 @dataclass
 class Slot:
     number: int
+    name: str = ""  # of a role's, for people
+    overlaps: bool = True  # whether its next worker may be there before this one goes
     has_served: bool = False  # some worker has
     deaths: int = 0  # in a row
     restart_at: float | None = None  # a worker is missing until then
@@ -232,12 +245,19 @@ class Supervisor:
     """handle() each event, do what it returns in that order, and hand it TimePassed at next_deadline()."""
 
     def __init__(
-        self, size: int, *, times: Times | None = None, parallel: int = 1, jitter: random.Random | None = None
+        self,
+        size: int,
+        *,
+        roles: Sequence[RoleSlot] = (),
+        times: Times | None = None,
+        parallel: int = 1,
+        jitter: random.Random | None = None,
     ) -> None:
         self.times = times or Times()
         self.parallel = parallel
         self.workers: dict[int, Worker] = {}
         self.slots = [Slot(number) for number in range(size)]
+        self.role_slots = [Slot(-1 - index, role.name, role.overlaps) for index, role in enumerate(roles)]
         self.generation = 0  # of the workers that are made
         self.has_started = False  # every slot has served
         self.is_stopping = False
@@ -259,6 +279,7 @@ class Supervisor:
                 {**dataclasses.asdict(worker), "stage": worker.stage.value} for worker in self.workers.values()
             ],
             "slots": [dataclasses.asdict(slot) for slot in self.slots],
+            "role_slots": [dataclasses.asdict(slot) for slot in self.role_slots],
             **{name: getattr(self, name) for name in KEPT},
         }
 
@@ -277,6 +298,7 @@ class Supervisor:
             worker = Worker(**{**known, "stage": Stage(known["stage"])})
             restored.workers[worker.number] = worker
         restored.slots = [Slot(**known) for known in snapshot["slots"]]
+        restored.role_slots = [Slot(**known) for known in snapshot["role_slots"]]
         for name in KEPT:
             setattr(restored, name, snapshot[name])
         return restored
@@ -290,7 +312,7 @@ class Supervisor:
 
     def start(self, now: float) -> list[Action]:
         """The first workers."""
-        return [self._fork(slot, now) for slot in self.slots]
+        return [self._fork(slot, now) for slot in self.all_slots()]
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What follows from event. What comes of workers that are gone is stale: nothing follows from it."""
@@ -298,9 +320,21 @@ class Supervisor:
             return []
         return [*self._on_event(event, now), *self._on_time(now), *self._go_on(now)]
 
+    def all_slots(self) -> list[Slot]:
+        return [*self.slots, *self.role_slots]
+
+    def name_of(self, number: int) -> str:
+        """What people call the workers of a slot, which may be given up by now."""
+        return f"worker {number}" if number >= 0 else self.slot_of(number).name
+
+    def slot_of(self, number: int) -> Slot:
+        return self.slots[number] if number >= 0 else self.role_slots[-1 - number]
+
     def next_deadline(self) -> float | None:
         """When to come with TimePassed; None: nothing waits for time."""
-        deadlines = [worker.deadline for worker in self.workers.values()] + [slot.restart_at for slot in self.slots]
+        deadlines = [worker.deadline for worker in self.workers.values()] + [
+            slot.restart_at for slot in self.all_slots()
+        ]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # ---- events -----------------------------------------------------------------------------------------------------
@@ -336,7 +370,7 @@ class Supervisor:
                 self._enter(worker, Stage.BLOCKED, now, self.times.abort_after)
                 yield WriteStack(worker.number)
             case Worn(reason=reason) if worker.stage is Stage.SERVING:
-                slot = self.slots[worker.slot]
+                slot = self.slot_of(worker.slot)
                 if slot.worn is None and now >= slot.worn_until:
                     slot.worn = reason
 
@@ -345,7 +379,7 @@ class Supervisor:
         self._enter(worker, Stage.SERVING, now, None)
         worker.has_served = True
         worker.follows = False
-        slot = self.slots[worker.slot]
+        slot = self.slot_of(worker.slot)
         slot.has_served = True
         slot.worn = None
         slot.vain = 0
@@ -355,15 +389,16 @@ class Supervisor:
         self._note_start()
 
     def _note_start(self) -> None:
-        self.has_started = self.has_started or all(slot.has_served for slot in self.slots)
+        self.has_started = self.has_started or all(slot.has_served for slot in self.all_slots())
 
     def _on_gone(self, worker: Worker, how: str, now: float) -> Iterator[Action]:
         """The process has ended, or was never made."""
         del self.workers[worker.number]
         if worker.leaves:
+            self._follow(worker, now)
             return
-        reason = f"worker {worker.slot} {how}"
-        slot = self.slots[worker.slot]
+        slot = self.slot_of(worker.slot)
+        reason = f"{self.name_of(worker.slot)} {how}"
         if not self.has_started and not slot.has_served:
             self.failure = reason
             yield from self._stop(now)
@@ -376,6 +411,13 @@ class Supervisor:
             self._restart_later(slot, worker, now)
         if self.is_reloading and not worker.has_served and worker.generation == self.generation:
             yield from self._end_reload(reason, now)
+
+    def _follow(self, worker: Worker, now: float) -> None:
+        """A worker is gone that had to go first: its successor's turn."""
+        if worker.slot < 0 and not self.is_stopping and not self._of_slot(worker.slot):
+            slot = self.slot_of(worker.slot)
+            if not slot.overlaps and slot.restart_at is None:
+                slot.restart_at = now
 
     def _restart_later(self, slot: Slot, worker: Worker, now: float) -> None:
         """Have a worker made for one that died: at once for the first, then after growing delays."""
@@ -411,11 +453,11 @@ class Supervisor:
                 case Stage.DRAINING:
                     why = f"did not end within {self.times.drain_timeout:g} s and was killed"
                     if self.is_stopping and self.failure is None:
-                        self.failure = f"worker {worker.slot} {why}"
+                        self.failure = f"{self.name_of(worker.slot)} {why}"
                     yield self._kill(worker, now, why)
                 case _:  # aborted
                     yield self._kill(worker, now, worker.death)
-        for slot in self.slots:
+        for slot in self.all_slots():
             if slot.restart_at is not None and now >= slot.restart_at:
                 slot.restart_at = None
                 yield self._fork(slot, now)
@@ -437,14 +479,23 @@ class Supervisor:
             self._former_generation = self.generation
             self._last_generation += 1
             self.generation = self._last_generation
-        for slot in self.slots:
+        for slot in self.all_slots():
             if sum(worker.follows and not worker.leaves for worker in self.workers.values()) >= self.parallel:
                 return
             if self._wants_successor(slot):
-                yield self._fork(slot, now)
-        if self.is_reloading and not any(self._is_stale(slot) for slot in self.slots):
+                yield from self._succeed(slot, now)
+        if self.is_reloading and not any(self._is_stale(slot) for slot in self.all_slots()):
             yield from self._end_reload(None, now)
             yield from self._go_on(now)  # perhaps another one
+
+    def _succeed(self, slot: Slot, now: float) -> Iterator[Action]:
+        """Have a worker follow the one that serves: beside it, or after it."""
+        server = self._server_of(slot)
+        if slot.overlaps or server is None:
+            yield self._fork(slot, now)
+        elif server.stage is Stage.SERVING:  # one that is blocked is killed soon, and followed as one that died
+            slot.worn = None
+            yield from self._let_go(server, now)
 
     def _wants_successor(self, slot: Slot) -> bool:
         if any(worker.stage in (Stage.FORKING, Stage.STARTING) for worker in self._of_slot(slot.number)):
@@ -463,7 +514,7 @@ class Supervisor:
         if failure is not None:
             self.generation = self._former_generation
             for worker in list(self.workers.values()):
-                if worker.follows and not worker.leaves and self.slots[worker.slot].worn is None:
+                if worker.follows and not worker.leaves and self.slot_of(worker.slot).worn is None:
                     yield from self._let_go(worker, now)
 
     # ---- size and end -----------------------------------------------------------------------------------------------
@@ -493,7 +544,7 @@ class Supervisor:
         self.is_reload_wanted = False
         if not is_again:
             yield CloseListeners()
-        for slot in self.slots:
+        for slot in self.all_slots():
             slot.restart_at = None
         for worker in list(self.workers.values()):
             if not is_again:

@@ -34,6 +34,8 @@ class Record(Protocol):
     @property
     def slot(self) -> int: ...
     @property
+    def name(self) -> str: ...
+    @property
     def pid(self) -> int: ...
     @property
     def channel(self) -> Channel: ...
@@ -167,7 +169,7 @@ class Watch:
                     self._ping(self._serving[number])
                 case Worn(number, reason):
                     record = self._serving[number]
-                    logger.info("worker %d: to be replaced, %s", record.slot, reason, extra=fields_of(record))
+                    logger.info("%s: to be replaced, %s", record.name, reason, extra=fields_of(record))
                     self._tell(event)
                 case Blocked():
                     self._tell(event)
@@ -196,7 +198,7 @@ class Watch:
         held = 0.0 if busy_since is None else self._loop.time() - busy_since
         what = "does not answer" if busy_since is None else f"has held its loop for {held:.1f} s"
         logger.error(
-            "worker %d: process %d %s%s", record.slot, record.pid, what, f": {state}" if state else "",
+            "%s: process %d %s%s", record.name, record.pid, what, f": {state}" if state else "",
             extra=fields_of(record),
         )  # fmt: skip
         record.process.signal(SIGNAL)
@@ -205,9 +207,9 @@ class Watch:
         """What it has written by now."""
         stack = record.post.stacks.read()
         if stack:
-            logger.error("worker %d: its stack:\n%s", record.slot, stack, extra=fields_of(record))
+            logger.error("%s: its stack:\n%s", record.name, stack, extra=fields_of(record))
         else:
-            logger.error("worker %d: it could not write its stack", record.slot, extra=fields_of(record))
+            logger.error("%s: it could not write its stack", record.name, extra=fields_of(record))
 
 
 def former_board(fd: int) -> Board | None:

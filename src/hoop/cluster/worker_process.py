@@ -44,6 +44,7 @@ class Worker:
     generation: int  # reloads before it was made
     sockets: Sequence[socket.socket]  # listening: to be given to servers, which close this process's copies
     options: Options
+    role: str | None = None  # which, in a process that is none of the workers that serve; id counts its processes
     ssl: ssl_module.SSLContext | None = None  # for servers on all of them: older than the process, see Options
     requests: int = 0  # that count_request() has counted
     post: Post | None = field(default=None, repr=False)  # by which the master watches it

@@ -136,7 +136,19 @@ def status_lines(status: Json) -> list[str]:
     return lines
 
 
-COLUMNS = ("slot", "pid", "generation", "state", "age", "requests", "connections", "accepts", "utilization", "rss")
+COLUMNS = (
+    "slot",
+    "role",
+    "pid",
+    "generation",
+    "state",
+    "age",
+    "requests",
+    "connections",
+    "accepts",
+    "utilization",
+    "rss",
+)
 TITLES = {"generation": "GEN", "connections": "CONNS", "utilization": "BUSY"}
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import hoop
+from hoop.cluster.roles import Role
 from hoop.command.parser import assignment, seconds, seconds_or_none, size, worker_count
 
 DESCRIPTION = """\
@@ -80,6 +81,14 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         help="reload when a file changes that a worker has imported (for development)",
     )
     add("--parallel", metavar="N", type=int, help="how many may be replaced at a time (default: 1)")
+    add(
+        "--role",
+        dest="roles",
+        metavar="NAME=TARGET",
+        type=assignment,
+        action="append",
+        help="run this async function in a process of its own, once: a scheduler, say; may be repeated",
+    )
     add("--max-requests", metavar="N", type=int, help="replace a worker after so many requests")
     add("--max-accepts", metavar="N", type=int, help="... so many connections")
     add("--max-rss", metavar="SIZE", type=size, help="... at that much memory, such as 512M")
@@ -182,6 +191,8 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
         given["proxy_protocol"] = hoop.ProxyProtocol(trusted=networks)
     if "env" in given:
         given["env"] = dict(given["env"])
+    if "roles" in given:
+        given["roles"] = {name: Role(target) for name, target in given["roles"]}
     if given.get("control") == "none":
         given["control"] = False
     return given
