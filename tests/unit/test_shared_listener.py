@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import os
 import queue
 import socket
 import threading
+import time
+from typing import Any
 
 import hoop
 import pytest
 
 CONNECTIONS = 64
-LEAST = 8  # of a fair share of 32; the kernel may wake either loop while the other is still busy
+LEAST = 8  # of a fair share of 32
 
 
 class Worker:
@@ -29,13 +32,22 @@ class Worker:
         assert self.listening.wait(20)
 
     def connected(self) -> asyncio.Protocol:
+        self.note_busy()
         self.accepted.put(self.name)
         return asyncio.Protocol()
 
+    def note_busy(self) -> None:
+        self.sleeps = self.loop.metrics().sleeps
+
+    def is_idle(self) -> bool:
+        """Whether it has gone to sleep since it was busy."""
+        return self.loop.metrics().sleeps > self.sleeps
+
     async def main(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: Any = asyncio.get_running_loop()
         self.finish = asyncio.Event()
         server = await self.loop.create_server(self.connected, sock=self.listener)
+        self.note_busy()
         self.listening.set()
         await self.finish.wait()
         server.close()
@@ -45,8 +57,16 @@ class Worker:
         self.thread.join()
 
 
+def wait_until_idle(workers: list[Worker]) -> None:
+    deadline = time.monotonic() + 20
+    while not all(worker.is_idle() for worker in workers):
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
 def test_idle_loops_take_turns() -> None:
-    """Connections that come one at a time, each after the last was accepted, do not all go to one of two idle loops."""
+    """Connections that come one at a time, when both loops sleep, do not all go to one of them. (One that is still busy
+    with the last finds the next first: it has the GIL, which the other must wait for.)"""
     with contextlib.closing(hoop.new_event_loop()) as loop:
         if loop.poller_name != "epoll":
             pytest.skip("only epoll wakes one waiter; elsewhere all of them run for each connection")
@@ -56,6 +76,7 @@ def test_idle_loops_take_turns() -> None:
         share: collections.Counter[str] = collections.Counter()
         try:
             for _ in range(CONNECTIONS):
+                wait_until_idle(workers)
                 # Open to the end: the end of one would wake its loop, which is no longer idle and finds the next one
                 # first.
                 clients.enter_context(socket.create_connection(first.getsockname(), timeout=20))
