@@ -142,6 +142,44 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             assert running.wait() == 128 + signal.SIGTERM
 
 
+LATE_SIGNALS = """
+import os, signal, sys
+import hoop
+from hoop.command.main import main
+
+class Loop(hoop.Loop):
+    def close(self):
+        is_first = not self.is_closed()
+        super().close()
+        if is_first and os.getpid() == master:
+            signal_all()
+
+def signal_all():
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+
+master = os.getpid()
+hoop.Loop = Loop
+"""
+
+
+def test_signals_that_come_when_all_has_ended_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(LINES_APP)
+    words = ["serve", "app:main", "-w", "1", "-b", "127.0.0.1:0", "--control", "none"]
+    with started(f"{LATE_SIGNALS}\nstatus = main({words!r})\nsignal_all()\nsys.exit(status)", tmp_path) as running:
+        running.serving()
+        assert running.stop() == 0
+
+
+def test_a_program_that_goes_on_hears_signals(tmp_path: Path) -> None:
+    """It has them from run(), but not those that came before."""
+    program = f"{LATE_SIGNALS}{LINES_APP}{RUN}\nprint('goes on')\nsignal_all()"
+    with started(program, tmp_path) as running:
+        running.serving()
+        assert running.stop() == -signal.SIGTERM
+        running.expect("goes on")
+
+
 def test_two_signals_at_once_are_one_wish(tmp_path: Path) -> None:
     """timeout(1) signals the process, and then its group."""
     with cluster(tmp_path) as running:

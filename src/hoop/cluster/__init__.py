@@ -47,7 +47,7 @@ def run(target: str | Callable[..., Any], **settings: Any) -> None:
     settings that make no sense, RuntimeError in a process that has threads or a running loop: it could not be forked.
     """
     cluster = import_module("hoop.cluster.cluster").Cluster(target, **settings)
-    status = cluster.run_logged()
+    status = cluster.run_logged(goes_on=True)
     if status:
         sys.exit(status)
 

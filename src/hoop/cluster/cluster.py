@@ -49,6 +49,10 @@ class Cluster:
     def run(self) -> int:
         """Serve until the cluster has ended; the exit status for that: 0, or 128 and the number of the signal that has
         cut it short. ClusterError if it cannot start, RuntimeError where a process cannot be forked well."""
+        return self._run(goes_on=True)
+
+    def _run(self, *, goes_on: bool) -> int:
+        """goes_on: the program does something afterwards, and SIGTERM and SIGINT are to end it as before."""
         if self._master is not None:
             raise RuntimeError("the cluster runs already")
         if asyncio.events._get_running_loop() is not None:
@@ -68,6 +72,8 @@ class Cluster:
         try:
             return self._master.run()
         finally:
+            if goes_on:
+                self._master.hear_stop_signals()
             self._master = None
 
     # ---- while it runs, in the master ------------------------------------------------------------------------------
@@ -109,11 +115,12 @@ class Cluster:
         os.environ.update(self.options.env or {})
         return load_target(self.options)
 
-    def run_logged(self) -> int:
-        """As run(), with a log, and a line there in place of a ClusterError: for programs that do nothing else."""
+    def run_logged(self, *, goes_on: bool = False) -> int:
+        """As run(), with a log, and a line there in place of a ClusterError: for programs that do nothing else. Unless
+        the program goes on, it ignores SIGTERM and SIGINT afterwards: its end has come already."""
         log_to_stderr(self.options.log_format, access=self.options.access_log)
         try:
-            return self.run()
+            return self._run(goes_on=goes_on)
         except ClusterError as error:
             logger.error("%s%s", error, f"\n{error.detail}" if error.detail else "")
             return error.status

@@ -48,6 +48,7 @@ from hoop.cluster.worker_process import Worker, run_worker
 
 EXIT_CUT = 3  # it has ended, but not all that was begun
 SAME_WISH = 0.1  # seconds in which a second signal is the same wish as the first
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STATUS_OF_SIGNALS = 128  # a shell's: 128 and the number of the signal that ended the process
 
 logger = logging.getLogger("hoop.cluster")
@@ -115,6 +116,7 @@ class Master:
         self._reason: str | None = None
         self._detail: str | None = None
         self._stopped_at: float | None = None  # when the first signal came
+        self._catches_signals = False
         self.forks: deque[decisions.Fork] = deque()
         self._events: deque[decisions.Event] = deque()
         self._is_handling = False
@@ -206,7 +208,27 @@ class Master:
         for record in self.records.values():
             record.channel.close()
             self.watch.ended(record)
-        self.loop.close()
+        self._close_loop()
+
+    def _close_loop(self) -> None:
+        """And ignore the signals that ask for what has come to pass: the loop leaves them their default action, by
+        which one at the last moment would make a failure of an end in order. See hear_stop_signals()."""
+        if not self._catches_signals:
+            self.loop.close()
+            return
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            self.loop.close()
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+    def hear_stop_signals(self) -> None:
+        """After the end, for a program that goes on: they have their default actions again."""
+        if self._catches_signals:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _open_health(self) -> HealthServer | None:
         if self.options.health_bind is None:
@@ -246,8 +268,9 @@ class Master:
 
     def catch_signals(self) -> None:
         catch = self.loop.add_signal_handler
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             catch(number, self._on_stop_signal, number)
+        self._catches_signals = True
         catch(signal.SIGHUP, self.begin_reload)
         catch(signal.SIGUSR2, self.handover.begin)
         catch(signal.SIGUSR1, do_nothing)  # others reopen their logs; it must not kill
