@@ -59,6 +59,7 @@ class Lifecycle:
             finally:
                 self._is_up = True  # what knows no lifespans raises at once, and the server goes on
             return
+        send = self._saying_close(scope, send)
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
             if scope["path"] == self._livez:
                 await self._answer(send, True)
@@ -69,7 +70,7 @@ class Lifecycle:
         self.requests += 1
         self.active += 1
         try:
-            await self._app(scope, receive, self._saying_close(send) if closes(scope) else send)
+            await self._app(scope, receive, send)
         finally:
             self.active -= 1
 
@@ -83,7 +84,10 @@ class Lifecycle:
 
         return watched
 
-    def _saying_close(self, send: Send) -> Send:
+    def _saying_close(self, scope: Scope, send: Send) -> Send:
+        if not closes(scope):
+            return send
+
         def closing(message: Message) -> Awaitable[None]:  # no coroutine of its own, which would cost each message one
             if message["type"] == "http.response.start" and self.is_draining:
                 headers = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() != CLOSE[0]]
@@ -95,8 +99,6 @@ class Lifecycle:
     async def _answer(self, send: Send, is_good: bool) -> None:
         body = b"ok\n" if is_good else b"not ready\n"
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
-        if self.is_draining:
-            headers.append(CLOSE)
         await send({"type": "http.response.start", "status": 200 if is_good else 503, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

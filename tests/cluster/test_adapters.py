@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib
 import socket
 import ssl
 import sys
@@ -155,6 +157,96 @@ def test_health_is_answered_where_the_application_does_not(server: str) -> None:
         worker = StandIn(sockets, drain=hoop.Drain(delay=1, idle_grace=0.1))
         answers = hoop.run(main(address, worker))
     assert answers == [(200, b"ok\n"), (200, b"ok\n"), (200, b"ok\n"), (503, b"not ready\n")]
+
+
+def uvicorn_servers(monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[Any]:
+    """Where the servers that the adapter makes from now on will be, with such options of uvicorn.Config."""
+    uvicorn = pytest.importorskip("uvicorn")
+    adapter: Any = importlib.import_module("hoop.adapters.uvicorn")
+    servers: list[Any] = []
+
+    def server(config: Any, worker: Any, make: Callable[..., Any] = adapter.Server) -> Any:
+        servers.append(make(config, worker))
+        return servers[-1]
+
+    monkeypatch.setattr(uvicorn, "Config", functools.partial(uvicorn.Config, **options))
+    monkeypatch.setattr(adapter, "Server", server)
+    return servers
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_uvicorn_closes_connections_while_it_drains(http: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the adapter relies on: the headers of uvicorn's server are in each answer, and end the connection."""
+    pytest.importorskip(http)
+    servers = uvicorn_servers(monkeypatch, http=http)
+
+    async def main(address: Any, worker: StandIn) -> list[tuple[list[int], int]]:
+        loop = asyncio.get_running_loop()
+        drained, begun, released = (loop.create_future() for _ in range(3))
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and scope["path"] == "/slow":
+                begun.set_result(None)
+                await released
+            await asgi_3({**scope, "path": "/"}, receive, send)
+
+        serving = loop.create_task(serve_and_drain("uvicorn", application, worker, drained))
+        await asyncio.to_thread(worker.on_ready.wait)
+        slow, kept, late = clients = [Client(address) for _ in range(3)]
+        under_way = loop.create_task(slow.get("/slow"))
+        await begun
+        await servers[0].on_tick(0)  # makes the headers anew, as once in a second
+        await kept.get()
+        assert kept.closes == 0
+        drained.set_result(None)
+        await hoop.draining()
+        await kept.get()
+        await servers[0].on_tick(0)
+        await late.get()
+        released.set_result(None)
+        await under_way
+        await serving
+        return [(client.statuses, client.closes) for client in clients]
+
+    with listening() as (address, sockets):
+        worker = StandIn(sockets, drain=hoop.Drain(delay=1, idle_grace=0.1))
+        assert hoop.run(main(address, worker)) == [([200], 1), ([200, 200], 1), ([200], 1)]
+
+
+@pytest.mark.parametrize("websocket", ["auto", "websockets-sansio", "wsproto"])
+def test_uvicorn_opens_websockets_while_it_drains(websocket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wsproto" if websocket == "wsproto" else "websockets")
+    uvicorn_servers(monkeypatch, ws=websocket)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "websocket"
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+
+    async def main(address: Any, worker: StandIn) -> bytes:
+        loop = asyncio.get_running_loop()
+        drained = loop.create_future()
+        serving = loop.create_task(serve_and_drain("uvicorn", application, worker, drained))
+        await asyncio.to_thread(worker.on_ready.wait)
+        drained.set_result(None)
+        await hoop.draining()
+        reader, writer = await hoop.open_connection(*address)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await serving
+        assert worker.requests == 1
+        return head.lower()
+
+    with listening() as (address, sockets):
+        head = hoop.run(main(address, StandIn(sockets, drain=hoop.Drain(delay=1, idle_grace=0.1))))
+    assert head.startswith(b"http/1.1 101 ")
+    assert b"server: uvicorn" in head
+    assert b"connection: upgrade" in head
+    assert b"connection: close" not in head
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])

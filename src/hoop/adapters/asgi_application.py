@@ -11,7 +11,7 @@ from hoop.adapters.target import TargetError, application_traceback, in_a_line, 
 from hoop.asgi import Application, Lifecycle, Message, Receive, Scope, Send
 
 HEALTH = LIVEZ, READYZ = "/livez", "/readyz"
-HTTP_1 = ("1.1", "1.0")  # that has a header to say that the connection ends
+ASIDE = (*HEALTH, None)  # the paths that are not just passed on; a lifespan has none
 NOT_FOUND = 404
 FAILED = {"type": "lifespan.startup.failed", "message": ""}  # the adapter tells why
 
@@ -25,27 +25,36 @@ class ServedApplication(Lifecycle):
 
     A request for /livez or /readyz reaches the application; only where that answers 404, the answer is Lifecycle's.
     While the loop drains, /readyz is answered 503 in any case.
+
+    says_close: False where the server itself says `connection: close` in each answer while the loop drains.
     """
 
-    def __init__(self, app: Any, *, start_timeout: float | None = None, on_request: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        *,
+        start_timeout: float | None = None,
+        on_request: Callable[[], object],
+        says_close: bool = True,
+    ) -> None:
         self._application: Application = from_asgi_2(app) if is_asgi_2(app) else app
         super().__init__(self._application, livez=None, readyz=None)
         self._start_timeout = start_timeout
         self._on_request = on_request
+        self._says_close = says_close
         self._loop: Any = None  # the one that all requests are served on
         self.failure: TargetError | None = None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """What to await; no coroutine of its own, which would cost each request one more. (The worker counts.)"""
-        if scope["type"] == "lifespan":
-            return self._live(scope, receive, send)
-        self._on_request()
-        if scope["type"] == "http":
-            if scope["path"] in HEALTH and scope["method"] in ("GET", "HEAD"):
+        if scope.get("path") in ASIDE:
+            if scope["type"] == "lifespan":
+                return self._live(scope, receive, send)
+            if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+                self._on_request()
                 return self._health(scope, receive, send)
-            if scope.get("http_version", "1.1") in HTTP_1:
-                send = self._saying_close(send)
-        return self._application(scope, receive, send)
+        self._on_request()
+        return self._application(scope, receive, self._saying_close(scope, send) if self._says_close else send)
 
     @property
     def is_draining(self) -> bool:
@@ -55,12 +64,15 @@ class ServedApplication(Lifecycle):
         draining: bool = self._is_ending or self._loop.is_draining()
         return draining
 
+    def _saying_close(self, scope: Scope, send: Send) -> Send:
+        return super()._saying_close(scope, send) if self._says_close else send
+
     # ---- health -----------------------------------------------------------------------------------------------------
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_good = scope["path"] == LIVEZ or self.is_ready
         if not is_good:
-            await self._answer(send, False)
+            await self._answer(self._saying_close(scope, send), False)
             return
         is_missing = False
 
@@ -73,7 +85,7 @@ class ServedApplication(Lifecycle):
 
         await super().__call__(scope, receive, unless_missing)
         if is_missing:
-            await self._answer(send, True)
+            await self._answer(self._saying_close(scope, send), True)
 
     # ---- lifespan ---------------------------------------------------------------------------------------------------
 

@@ -13,15 +13,19 @@ LEAST_S = 1.0
 
 
 async def serve_until_cancelled(
-    serving: Coroutine[Any, Any, None], drain: Drain, end: Callable[[float | None], object]
+    serving: Coroutine[Any, Any, None],
+    drain: Drain,
+    end: Callable[[float | None], object],
+    begin: Callable[[], object] | None = None,
 ) -> None:
     """Run the coroutine of a server; when this is cancelled, call end(seconds) and wait until it has ended.
 
+    begin: called when the loop begins to drain, before the application that waits for that is told.
     seconds: what is left of the drain for tasks that outlive their connections; None: there is no limit.
     """
     loop = asyncio.get_running_loop()
     began: list[float] = []
-    watching = loop.create_task(note_drain(began))
+    watching = loop.create_task(note_drain(began, begin))
     server = loop.create_task(serving)
     try:
         await asyncio.shield(server)
@@ -34,8 +38,10 @@ async def serve_until_cancelled(
         watching.cancel()
 
 
-async def note_drain(began: list[float]) -> None:
+async def note_drain(began: list[float], begin: Callable[[], object] | None) -> None:
     await hoop.draining()
+    if begin is not None:
+        begin()
     began.append(asyncio.get_running_loop().time())
 
 

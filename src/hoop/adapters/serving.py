@@ -55,8 +55,9 @@ class ServingWorker(Protocol):
         """Clients are answered from now on."""
         ...
 
-    def count_request(self) -> None:
-        """An application has begun to answer one more request."""
+    @property
+    def count_request(self) -> Callable[[], object]:
+        """To be called when the application begins to answer one more request; each request pays for what it does."""
         ...
 
 

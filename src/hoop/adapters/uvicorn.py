@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
+from collections.abc import Callable
 from socket import socket
 from typing import Any
 
@@ -13,14 +15,22 @@ from hoop.adapters.asgi_application import ServedApplication
 from hoop.adapters.end import serve_until_cancelled
 from hoop.adapters.serving import ServingWorker
 from hoop.adapters.target import TargetError
+from hoop.asgi import CLOSE
 
 
 class Server(uvicorn.Server):
-    """Tells the worker when it serves, and leaves signals to it."""
+    """Tells the worker when it serves, leaves signals to it, and says when it drains.
+
+    uvicorn begins each answer with the headers of server_state.default_headers, which are new once in a second, and a
+    request has those of the moment at which it came. Here they are always in one list, so that `connection: close`
+    reaches the requests under way too, and those that come before the drain cost nothing.
+    """
 
     def __init__(self, config: uvicorn.Config, worker: ServingWorker) -> None:
         super().__init__(config)
         self._worker = worker
+        self._headers = self.server_state.default_headers
+        self._is_draining = False
 
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
         return contextlib.nullcontext()
@@ -30,17 +40,32 @@ class Server(uvicorn.Server):
         if self.started:
             self._worker.ready()
 
+    async def on_tick(self, counter: int) -> bool:
+        should_exit = await super().on_tick(counter)
+        headers = self.server_state.default_headers
+        if headers is not self._headers:
+            self._headers[:] = [*headers, CLOSE] if self._is_draining else headers
+            self.server_state.default_headers = self._headers
+        return should_exit
+
+    def begin_to_drain(self) -> None:
+        """From now on each answer says `connection: close`, and uvicorn ends the connection after it."""
+        self._is_draining = True
+        self._headers.append(CLOSE)
+
 
 async def serve(application: Any, worker: ServingWorker) -> None:
     """See hoop.adapters.serving."""
-    served = ServedApplication(application, start_timeout=worker.start_timeout, on_request=worker.count_request)
+    served = ServedApplication(
+        application, start_timeout=worker.start_timeout, on_request=worker.count_request, says_close=False
+    )
     server = Server(configuration(served, worker), worker)
 
     def end(seconds: float | None) -> None:
         server.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]
         server.should_exit = True
 
-    await serve_until_cancelled(until_exit(server, served, worker), worker.drain, end)
+    await serve_until_cancelled(until_exit(server, served, worker), worker.drain, end, server.begin_to_drain)
 
 
 async def until_exit(server: Server, served: ServedApplication, worker: ServingWorker) -> None:
@@ -60,7 +85,7 @@ async def until_exit(server: Server, served: ServedApplication, worker: ServingW
 
 def configuration(served: ServedApplication, worker: ServingWorker) -> uvicorn.Config:
     config = uvicorn.Config(
-        served,
+        served.__call__,  # found once, not with each request
         interface="asgi3",
         loop="none",
         backlog=worker.backlog,
@@ -69,4 +94,17 @@ def configuration(served: ServedApplication, worker: ServingWorker) -> uvicorn.C
     )
     config.load()
     config.ssl = worker.ssl
+    if config.ws_protocol_class is not None:
+        config.ws_protocol_class = without_close(config.ws_protocol_class)  # type: ignore[assignment]
     return config
+
+
+def without_close(websocket: Callable[..., Any]) -> Callable[..., Any]:
+    """A WebSocket's protocol, whose handshake has the headers of the server, too: there the connection goes on."""
+
+    def protocol(*, server_state: Any, **others: Any) -> Any:
+        state = copy.copy(server_state)
+        state.default_headers = [header for header in server_state.default_headers if header != CLOSE]
+        return websocket(server_state=state, **others)
+
+    return protocol

@@ -6,6 +6,8 @@ The master makes a post, the worker takes it.
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 
 from hoop.cluster.stacks import StackFile
 from hoop.core.board import Board
@@ -26,8 +28,9 @@ class Post:
         """In the worker: its loop writes on the board from now on."""
         self.board.attach(loop, self.place)
 
-    def count_request(self) -> None:
-        self.board.count_requests(self.place)
+    @property
+    def count_request(self) -> Callable[[], None]:
+        return functools.partial(self.board.count_requests, self.place)
 
     def read(self) -> BoardReading:
         return self.board.read(self.place)

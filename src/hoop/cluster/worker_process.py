@@ -44,10 +44,9 @@ class Worker:
     generation: int  # reloads before it was made
     sockets: Sequence[socket.socket]  # listening: to be given to servers, which close this process's copies
     options: Options
+    post: Post = field(repr=False)  # by which the master watches it
     role: str | None = None  # which, in a process that is none of the workers that serve; id counts its processes
     ssl: ssl_module.SSLContext | None = None  # for servers on all of them: older than the process, see Options
-    requests: int = 0  # that count_request() has counted
-    post: Post | None = field(default=None, repr=False)  # by which the master watches it
     _began: float = field(default_factory=time.monotonic, repr=False)
     _channel: Channel | None = field(default=None, repr=False)
     _is_ready: bool = field(default=False, repr=False)
@@ -97,6 +96,11 @@ class Worker:
         """Whether the worker is on its way out. To wait for that: await hoop.draining()."""
         return hoop.is_draining()
 
+    @property
+    def requests(self) -> int:
+        """Those that count_request() has counted."""
+        return self.post.read().requests
+
     # ---- for the servers that run it --------------------------------------------------------------------------------
 
     @property
@@ -117,11 +121,10 @@ class Worker:
     def access_log(self) -> bool:
         return self.options.access_log
 
-    def count_request(self) -> None:
-        """The application has begun to answer one more request."""
-        self.requests += 1
-        if self.post is not None:
-            self.post.count_request()
+    @property
+    def count_request(self) -> Callable[[], object]:
+        """To be called when the application begins to answer one more request. (Servers keep what this returns.)"""
+        return self.post.count_request
 
     def _tell(self, message: Message) -> None:
         if self._channel is None:
@@ -193,8 +196,7 @@ class Life:
 async def live(worker: Worker, channel: socket.socket, run: Callable[[Worker], Coroutine[Any, Any, None]]) -> int:
     """Run the application until it ends, or until the worker is to end; the exit status."""
     loop: Any = asyncio.get_running_loop()
-    if worker.post is not None:
-        worker.post.attach(loop)
+    worker.post.attach(loop)
     loop.server_defaults.kept_files = frozenset(
         sock.getsockname() for sock in worker.sockets if sock.family == socket.AF_UNIX
     )
@@ -237,8 +239,7 @@ def run_worker(worker: Worker, channel: socket.socket, run: Callable[[Worker], C
     current = worker
     os.environ.update(worker.options.env or {})
     ignore_signals_of_the_master()
-    if worker.post is not None:
-        worker.post.take()
+    worker.post.take()
     with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
         return runner.run(live(worker, channel, run))
 
