@@ -261,6 +261,6 @@ class BoardReading(Value):
 
     @property
     def utilization(self) -> float:
-        """The busy share of the running time, from 0 to 1, up to the last look."""
+        """The busy share of the running time, from 0 to 1, up to the last look: without the sleep that it is in."""
         total_ns = self.busy_ns + self.idle_ns
         return self.busy_ns / total_ns if total_ns > 0 else 0.0

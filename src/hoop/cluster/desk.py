@@ -113,16 +113,17 @@ class Desk:
     def _status_of(self, record: Any) -> Json:
         worker = self._master.supervisor.workers.get(record.number)
         reading = record.post.read()
+        age = self._master.loop.time() - record.began  # the sleep that a loop is in is in none of its figures yet
         return {
             **({"slot": record.slot} if record.slot >= 0 else {"role": record.name}),
             "pid": record.pid,
             "generation": record.generation,
             "state": "ending" if worker is None else worker.stage.name.lower(),
-            "age": round(self._master.loop.time() - record.began, 3),
+            "age": round(age, 3),
             "requests": reading.requests,
             "connections": reading.connections,
             "accepts": reading.accepts,
-            "utilization": round(reading.utilization, 4),
+            "utilization": round(min(reading.busy_ns / 1e9 / max(age, 1e-3), 1.0), 4),
             "rss": resident_bytes(record.pid),
         }
 
