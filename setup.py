@@ -108,6 +108,7 @@ setup(
             "boundscheck": False,
             "wraparound": False,
             "cdivision": True,
+            "auto_pickle": False,
             "embedsignature": True,
             "embedsignature.format": "clinic",
         },

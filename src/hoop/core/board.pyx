@@ -15,7 +15,6 @@ from hoop.stats import BoardReading
 
 
 @cython.final
-@cython.auto_pickle(False)
 cdef class Lags:
     """Lags of one loop or, added up, of several; see Metrics.lag. A value."""
     cdef hoop_histogram own
@@ -73,7 +72,6 @@ cdef class Lags:
 
 
 @cython.final
-@cython.auto_pickle(False)
 cdef class Board:
     """places: how many loops it has room for, 1 to 65536; memory is taken when a place is first used.
 

@@ -23,7 +23,6 @@ HAS_THREAD_SAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")
 cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
 
 
-@cython.auto_pickle(False)
 @cython.freelist(1024)
 cdef class Handle:
     """A callback scheduled with call_soon or another call of the loop. Only the loop makes these."""
@@ -211,7 +210,6 @@ cdef class TimerHandle(ScheduledHandle):
         return self.when_s > (<TimerHandle>other).when_s or self == other
 
 
-@cython.auto_pickle(False)
 cdef class Immediate(Handle):
     """A callback scheduled with set_immediate: hoop's counterpart of Node's Immediate."""
 

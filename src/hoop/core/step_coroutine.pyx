@@ -23,7 +23,6 @@ cdef object over = object()
 cdef object warn = warnings.warn  # a C variable: Python may have emptied this module when the last coroutines go
 
 
-@cython.auto_pickle(False)
 @cython.freelist(128)
 cdef class StepCoroutine:
     def __dealloc__(self):

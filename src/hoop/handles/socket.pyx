@@ -12,7 +12,6 @@ on_data; at most one on_end, when the peer has ended its direction; on_drain, af
 end() was called since; on_timeout, after a silence of set_timeout()'s length; on_drain_requested, at most once, when
 the server drains; on_error, at most once; and last, always, on_close. Microtasks run after each.
 """
-cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.core.cpython_api cimport PyContext_CopyCurrent
 from hoop.core.csrc cimport hoop_net_set_nodelay
@@ -35,7 +34,6 @@ cdef enum:
     UNREAD_HIGH_WATER = 64 * 1024      # bytes kept for a user who wants none yet, until reading pauses
 
 
-@cython.auto_pickle(False)
 cdef class Socket:
     """One TCP or UNIX connection. loop.connect_tcp() and connect_unix() return one, and a server hands one to its
     on_connection.

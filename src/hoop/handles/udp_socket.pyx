@@ -1,6 +1,5 @@
 """UdpSocket: a UDP endpoint as Node.js and libuv show it, the protocol of the transport that asyncio's endpoints
 have."""
-cimport cython
 from hoop.core.csrc cimport AF_INET, AF_INET6
 from hoop.core.reactor cimport Reactor
 from hoop.net.addresses cimport RawAddress
@@ -13,7 +12,6 @@ from hoop.net.addresses cimport RawAddress
 from hoop.net.datagram import make_datagram
 
 
-@cython.auto_pickle(False)
 cdef class UdpSocket:
     """One UDP socket; loop.bind_udp() makes it. (Node: dgram.Socket; libuv: uv_udp_t)
 

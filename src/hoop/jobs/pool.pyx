@@ -23,7 +23,6 @@ cdef enum:
 
 # ---- pools --------------------------------------------------------------------------------------------------------
 
-@cython.auto_pickle(False)
 @cython.no_gc_clear  # the crew must still be there when the pool goes
 cdef class Pool:
     """Threads for what would block a loop: files, name lookups, hashes, compression.

@@ -29,7 +29,6 @@ cdef enum:
 
 
 @cython.final
-@cython.auto_pickle(False)
 cdef class ProxyHeader:
     """A header of the PROXY protocol: whose connection it is that a balancer passes on.
 

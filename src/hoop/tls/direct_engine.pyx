@@ -9,7 +9,6 @@ object's own read() or write() is called, over the same channel.
 Whatever is not known for certain keeps a connection with the safe engine: find_refusal() is about the process,
 new_direct_engine() about an object.
 """
-cimport cython
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -61,7 +60,6 @@ cdef object NativeContext = getattr(_ssl, "_SSLContext", None)
 cdef object PlainMemoryBIO = ssl.MemoryBIO
 
 
-@cython.auto_pickle(False)
 cdef class DirectEngine(TlsEngine):
     def __dealloc__(self):
         if self.bio != NULL:

@@ -1,8 +1,6 @@
 """The interface of TLS engines; engine.pxd has the contract."""
-cimport cython
 
 
-@cython.auto_pickle(False)
 cdef class TlsEngine:
     cdef int note_callbacks(self) except -1:
         cdef object context = getattr(self.ssl_object, "context", None)

@@ -8,7 +8,6 @@ time, encrypts no more than one at a time, and relies on its caller to take the 
 To ask OpenSSL for plaintext when no record is complete costs an exception, more than decrypting a small record does.
 feed() therefore reads the records' lengths (RFC 8446, 5.1), and has_record() knows.
 """
-cimport cython
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from hoop.core.refuse_instances cimport refuse_instances
@@ -27,7 +26,6 @@ cdef object ZeroReturnError = ssl.SSLZeroReturnError
 cdef object PlainSSLObject = ssl.SSLObject
 
 
-@cython.auto_pickle(False)
 cdef class MemoryEngine(TlsEngine):
     cdef bint handshake(self, Ciphertext *input) except -1:
         while True:

@@ -28,7 +28,6 @@ cdef enum:
 
 
 @cython.final
-@cython.auto_pickle(False)
 cdef class Inbound:
     cdef int offer(self, char *data, Py_ssize_t size) except -1:
         """Stage data, which must stay where it is until keep()."""
