@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from typing import Any
@@ -34,8 +35,11 @@ async def serve_role(worker: Worker) -> None:
     assert options.roles is not None and worker.role is not None
     main = find(options.roles[worker.role].target, os.getcwd() if options.app_dir is None else options.app_dir)
     check_main(main)
-    worker.ready()
-    await serve_by("main", main)(main, worker)
+    running = asyncio.ensure_future(serve_by("main", main)(main, worker))
+    await asyncio.sleep(0)
+    if not running.done() or running.exception() is None:
+        worker.ready()  # it has begun, and what it does first has not failed
+    await running
 
 
 async def serve_application(options: Options, worker: Worker) -> None:

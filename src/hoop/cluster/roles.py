@@ -17,7 +17,7 @@ class Role:
     """What must run once, or a few times, and not in every worker: a scheduler, a consumer of a queue.
 
     target: an async function, or the import string of one: main() or main(worker). It goes on until it is cancelled,
-        when the cluster drains; if it ends before, it is started again. It counts as ready when it begins.
+        when the cluster drains; if it ends before, it is started again. It counts as ready when it first waits.
     count: how many processes.
     overlap: whether a reload starts the next process before this one has ended. Without it there are never two of one
         place, but then a reload onto code that fails leaves the role without a process until it is mended.
@@ -67,5 +67,5 @@ def slots_of(roles: Mapping[str, Role] | None) -> list[RoleSlot]:
 
 def check_main(main: Any) -> None:
     """TargetError unless it can be a role's."""
-    if not inspect.iscoroutinefunction(main) and not inspect.iscoroutinefunction(getattr(main, "__call__", None)):  # noqa: B004
+    if not inspect.iscoroutinefunction(main):
         raise TargetError(f"the target of a role must be an async function, not {main!r}")
