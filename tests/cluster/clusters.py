@@ -272,5 +272,5 @@ def is_alive(pid: int) -> bool:
     """Whether there is such a process that has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # ProcessLookupError: it went between open(2) and read(2)
         return False
