@@ -1,4 +1,4 @@
-"""Clusters are Python's affair more than that of a back end or a build, and take minutes: they run where `once` does."""
+"""Clusters are an affair of Python rather than of a back end or a build, and take long: they run where `once` does."""
 
 from __future__ import annotations
 

@@ -206,6 +206,7 @@ def test_the_memory_lives_as_long_as_a_loop_writes_there(loop):
     one_turn(loop)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # one that is recorded keeps its source, the loop
 def test_an_abandoned_loop_is_collected_with_its_board():
     loop = hoop.Loop()
     board = Board(1)
