@@ -9,6 +9,7 @@ warnings in the log.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import sys
@@ -35,6 +36,13 @@ def differing(group: tuple[str, str]) -> list[tuple[str, str, str]]:
     """The cases of a group that differ: name, asyncio's outcome, hoop's."""
     outcomes = [(str(case), *matrix.both(case)) for case in groups()[group]]
     return [(name, theirs, ours) for name, theirs, ours in outcomes if theirs != ours]
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_new_process() -> None:
+    """Where a loop was set and taken away, by tests before these, asyncio makes none by itself any more."""
+    if sys.version_info < (3, 14):
+        asyncio.set_event_loop_policy(None)
 
 
 @pytest.fixture(autouse=True)
