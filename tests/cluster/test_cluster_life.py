@@ -107,7 +107,7 @@ def test_trap_c18_a_worker_has_no_descriptor_of_the_master_or_its_siblings(tmp_p
         for pid in workers_of(address, 2).values():
             links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
             assert sum(link.endswith("kept.txt") for link in links) == 1
-            assert sum("eventpoll" in link for link in links) == 1, links
+            assert sum("eventpoll" in link for link in links) <= 1, links  # of its own loop; none on poll(2)
             assert not any("pidfd" in link for link in links)
         assert running.stop() == 0
 
