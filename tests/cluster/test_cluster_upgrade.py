@@ -54,6 +54,7 @@ def test_upgrade_keeps_process_and_socket_and_brings_new_code_and_options(tmp_pa
         assert ask(address).split()[2:] == ["1", "2"]
         upgrade(running)  # what it has become can do it, too
         until(lambda: ask(address).split()[2:] == ["2", "2"])
+        until(lambda: not any(map(is_alive, after.values())))  # until then they may serve one more client
         os.kill(workers_of(address, 3)[2], signal.SIGKILL)
         running.expect("was killed by SIGKILL")
         running.expect("worker 2: ready")
