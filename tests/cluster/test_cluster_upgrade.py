@@ -48,13 +48,13 @@ def test_upgrade_keeps_process_and_socket_and_brings_new_code_and_options(tmp_pa
         (tmp_path / "app.py").write_text(SECOND)
         write_program(tmp_path, workers=3, preload=preload)
         upgrade(running)
+        until(lambda: not any(map(is_alive, before.values())))  # until then they may serve one more client
         after = workers_of(address, 3)
         assert not set(after.values()) & set(before.values())
-        until(lambda: not any(map(is_alive, before.values())))
         assert ask(address).split()[2:] == ["1", "2"]
         upgrade(running)  # what it has become can do it, too
         until(lambda: ask(address).split()[2:] == ["2", "2"])
-        until(lambda: not any(map(is_alive, after.values())))  # until then they may serve one more client
+        until(lambda: not any(map(is_alive, after.values())))
         os.kill(workers_of(address, 3)[2], signal.SIGKILL)
         running.expect("was killed by SIGKILL")
         running.expect("worker 2: ready")
