@@ -178,12 +178,19 @@ def test_nothing_of_the_exchange_reaches_the_workers(tmp_path: Path) -> None:
         count = {slot: len(os.listdir(f"/proc/{pid}/fd")) for slot, pid in first.items()}
         masters = len(os.listdir(f"/proc/{running.pid}/fd"))
         for _ in range(3):
+            before = workers_of(address, 2)
             upgrade(running)
+            until_gone(before)
         for slot, pid in workers_of(address, 2).items():
             assert not re.search(rb"HOOP_CLUSTER_\w+", ask_environment(address, pid))
             assert len(os.listdir(f"/proc/{pid}/fd")) <= count[slot] + 1  # the connection that asks
         until(lambda: len(os.listdir(f"/proc/{running.pid}/fd")) <= masters)
         assert running.stop() == 0
+
+
+def until_gone(workers: dict[int, int]) -> None:
+    """Until then they may serve one more client."""
+    until(lambda: not any(map(is_alive, workers.values())))
 
 
 def ask_environment(address: object, pid: int) -> bytes:
