@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -241,6 +242,34 @@ def ask(address: Address, line: str = "who") -> str:
         answer = client.ask(line)
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return answer
+
+
+@contextlib.contextmanager
+def clients_that_lose_nothing(address: Address) -> Iterator[None]:
+    """Two clients with a connection for each request, for the length of the block: each is answered."""
+    failures: list[BaseException] = []
+    is_over = threading.Event()
+    answers = [0, 0]
+
+    def come_and_go(number: int) -> None:
+        try:
+            while not is_over.is_set():
+                assert ask(address)
+                answers[number] += 1
+        except BaseException as error:
+            failures.append(error)
+
+    clients = [threading.Thread(target=come_and_go, args=(number,)) for number in (0, 1)]
+    for client in clients:
+        client.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for client in clients:
+            client.join(PATIENCE_S)
+    assert failures == []
+    assert min(answers) > 0
 
 
 def workers_of(address: Address, count: int) -> dict[int, int]:

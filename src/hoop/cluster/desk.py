@@ -15,6 +15,7 @@ from typing import Any
 import hoop
 from hoop.cluster.changes import Changes
 from hoop.cluster.control import ControlServer, Json, default_path, open_control
+from hoop.cluster.stacks import rss_of
 
 LOOK_S = 1.0  # between two looks at the files
 
@@ -124,7 +125,7 @@ class Desk:
             "connections": reading.connections,
             "accepts": reading.accepts,
             "utilization": round(min(reading.busy_ns / 1e9 / max(age, 1e-3), 1.0), 4),
-            "rss": resident_bytes(record.pid),
+            "rss": rss_of(record.pid),
         }
 
     async def reload(self) -> None:
@@ -158,12 +159,3 @@ def rank(record: Any) -> tuple[bool, int, int]:
 def identity_of(path: Path) -> tuple[int, int]:
     found = path.lstat()
     return found.st_dev, found.st_ino
-
-
-def resident_bytes(pid: int) -> int | None:
-    """None where there is no /proc."""
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    except (OSError, IndexError):
-        return None
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from hoop.adapters.target import TargetError, split
 from hoop.cluster.binds import Bind, TcpBind, parse_bind
-from hoop.cluster.roles import Role, check_roles
+from hoop.cluster.roles import Role, check_roles, check_target
 from hoop.core.checks import check_count, check_seconds
 from hoop.drain import Drain
 from hoop.limits import Limits
@@ -106,7 +105,7 @@ class Options:
         if isinstance(self.bind, str):
             object.__setattr__(self, "bind", (self.bind,))
         object.__setattr__(self, "bind", tuple(self.bind))
-        self._check_target()
+        check_target("target", "a callable", self.target)
         self._check_numbers()
         self._check_choices()
         self._check_addresses()
@@ -152,15 +151,6 @@ class Options:
         return self.drain.delay + self.drain.timeout + ABORT_S + self.shutdown_timeout
 
     # ---- checks -----------------------------------------------------------------------------------------------------
-
-    def _check_target(self) -> None:
-        if isinstance(self.target, str):
-            try:
-                split(self.target)
-            except TargetError as error:
-                raise ValueError(str(error)) from None
-        elif not callable(self.target):
-            raise TypeError(f"target must be an import string or a callable, not {self.target!r}")
 
     def _check_numbers(self) -> None:
         if self.workers != "auto":

@@ -30,16 +30,21 @@ class Role:
     overlap: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.target, str):
-            try:
-                split(self.target)
-            except TargetError as error:
-                raise ValueError(str(error)) from None
-        elif not callable(self.target):
-            raise TypeError(f"the target of a role must be an import string or an async function, not {self.target!r}")
+        check_target("the target of a role", "an async function", self.target)
         if self.count is None:
             raise TypeError("count must be a whole number, not None")
         check_count("count", self.count)
+
+
+def check_target(name: str, kind: str, target: Any) -> None:
+    """ValueError for an import string that is none, TypeError for what is neither one nor callable."""
+    if isinstance(target, str):
+        try:
+            split(target)
+        except TargetError as error:
+            raise ValueError(str(error)) from None
+    elif not callable(target):
+        raise TypeError(f"{name} must be an import string or {kind}, not {target!r}")
 
 
 def check_roles(roles: Mapping[str, Role] | None) -> None:
