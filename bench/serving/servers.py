@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -204,5 +205,8 @@ def children_of(pid: int) -> set[int]:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port below those that the kernel gives to clients, one of which could take it before the server binds it."""
+    while True:
+        with contextlib.suppress(OSError):
+            with socket.create_server(("127.0.0.1", random.randrange(10240, 32768))) as probe:
+                return int(probe.getsockname()[1])

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -124,16 +123,6 @@ async def readable(fd: int) -> None:
         await event.wait()
     finally:
         loop.remove_reader(fd)
-
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that were all free a moment ago."""
-    while True:
-        with contextlib.ExitStack() as probes, contextlib.suppress(OSError, OverflowError):
-            first = probes.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            for port in range(first + 1, first + count):
-                probes.enter_context(socket.create_server(("127.0.0.1", port)))
-            return int(first)
 
 
 # ---- clients ---------------------------------------------------------------------------------------------------------

@@ -17,13 +17,6 @@ STARTING_S = 30.0
 STOPPING_S = 20.0
 
 
-def free_port() -> int:
-    """A port that was free a moment ago, for servers that cannot choose one by themselves: they are tried again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class ServerProcess:
     """`command` as a child process, both of its output streams as one log; `options` are those of Popen.
 

@@ -19,7 +19,8 @@ from typing import Any
 import asyncpg
 import pytest
 import trustme
-from server_process import ServerProcess, free_port
+from free_ports import free_port
+from server_process import ServerProcess
 
 Run = Callable[..., Any]
 Payload = Callable[[int], bytes]

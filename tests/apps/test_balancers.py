@@ -17,6 +17,7 @@ from pathlib import Path
 
 import hoop
 import pytest
+from free_ports import free_port
 from server_process import STARTING_S, ServerProcess, wait_for_listener
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "proxy_protocol.md").read_text()
@@ -38,16 +39,6 @@ events {{ worker_connections 512; }}
 """
 
 Program = Callable[..., Path]
-
-
-def ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @pytest.fixture
@@ -85,7 +76,7 @@ def answer_of(port: int, source: str = CLIENT, count: int = 1) -> bytes:
 def test_haproxy(tmp_path: Path, program: Program, application: tuple[ServerProcess, int], sending: str) -> None:
     binary = program("haproxy", debian_package="haproxy")
     server, backend = application
-    front, statistics = ports(2)
+    front, statistics = free_port(), free_port()
     page = HAPROXY.replace("8080", str(front)).replace("127.0.0.1:8000", f"127.0.0.1:{backend}")
     page = page.replace("send-proxy-v2", sending).replace("mode tcp", "mode tcp\n    unique-id-format %ci:%cp")
     (tmp_path / "haproxy.cfg").write_text(page + STATISTICS.format(port=statistics))
@@ -112,7 +103,7 @@ def state_of(port: int) -> dict[str, str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no addresses of the loopback but one")
 def test_nginx(tmp_path: Path, program: Program, application: tuple[ServerProcess, int]) -> None:
     binary = program("nginx", debian_package="nginx")
-    (front,) = ports(1)
+    front = free_port()
     _, backend = application
     user = "user root;" if os.geteuid() == 0 else ""
     page = NGINX.replace("8080", str(front)).replace("127.0.0.1:8000", f"127.0.0.1:{backend}")

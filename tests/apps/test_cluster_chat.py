@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from cluster_process import LIMIT_S, Cluster, ended, free_ports
+from cluster_process import LIMIT_S, Cluster, ended
+from free_ports import free_ports
 from server_process import ServerProcess, wait_for_listener
 
 if sys.platform != "linux":

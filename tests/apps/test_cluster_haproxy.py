@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_process import Cluster, Load, ask, ask_once, connection, free_ports, workers_at
+from cluster_process import Cluster, Load, ask, ask_once, connection, workers_at
+from free_ports import free_ports
 from server_process import STARTING_S, ServerProcess, wait_for_listener
 
 if sys.platform != "linux":

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_process import Cluster, Load, ask_once, free_ports, workers_at
+from cluster_process import Cluster, Load, ask_once, workers_at
 from conftest import fail_or_skip
+from free_ports import free_ports
 from server_process import ServerProcess, wait_for_listener
 
 if sys.platform != "linux":

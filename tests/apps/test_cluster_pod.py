@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from cluster_process import LIMIT_S, Cluster, Load, answer_of, connection, free_ports
+from cluster_process import LIMIT_S, Cluster, Load, answer_of, connection
+from free_ports import free_ports
 from server_process import STARTING_S
 
 if sys.platform != "linux":

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_process import LIMIT_S, Cluster, ask_once, free_ports
+from cluster_process import LIMIT_S, Cluster, ask_once
+from free_ports import free_ports
 from server_process import STARTING_S
 
 if sys.platform != "linux":

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_process import ServerProcess, free_port, wait_for_listener
+from free_ports import free_port
+from server_process import ServerProcess, wait_for_listener
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "drained_web_server.py"
 DEADLINE_S = 20

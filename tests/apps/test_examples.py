@@ -12,7 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_process import ServerProcess, free_port, wait_for_listener
+from free_ports import free_port
+from server_process import ServerProcess, wait_for_listener
 
 if sys.platform != "linux":
     pytest.skip("the cluster's tests are of Linux", allow_module_level=True)

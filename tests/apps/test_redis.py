@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from free_ports import free_port
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from server_process import ServerProcess, free_port
+from server_process import ServerProcess
 
 Run = Callable[..., Any]
 Payload = Callable[[int], bytes]

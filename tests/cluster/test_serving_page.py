@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from clusters import PATIENCE_S, Cluster
+from free_ports import free_port
 from hoop.command.main import make_parser
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
@@ -26,12 +26,6 @@ def commands() -> Iterator[tuple[list[str], bool]]:
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             line, _, output = part.partition("\n")
             yield line.split(), WRONG.search(output) is not None
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def serve(folder: Path, words: list[str], port: int) -> Cluster:
