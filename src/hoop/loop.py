@@ -14,6 +14,7 @@ from asyncio.log import logger
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
+from hoop import watched
 from hoop.jobs.pool import Pool
 from hoop.loop_methods.async_generators import AsyncGenerators
 from hoop.loop_methods.base_loop import BaseLoop, own_methods
@@ -76,7 +77,8 @@ class Loop(
     spin_us: how many microseconds at most it looks for events before it sleeps, while looking has paid lately (default:
     HOOP_SPIN_US, else 20; 0 to 1000; 0 on one CPU); see docs/architecture.md.
     defer_writes: whether what callbacks write to a transport may be held until their phase of the turn has ended
-    (default: yes, unless HOOP_DEFER_WRITES is 0; see docs/writes.md).
+    (default: yes, unless HOOP_DEFER_WRITES is 0; see docs/writes.md). HOOP_MONITOR, a time such as 50ms, has all loops
+    of the process monitored: see docs/monitor.md.
     """
 
     # In slots, so that Python does not make the instance's __dict__ before a user sets an attribute: until then the
@@ -98,6 +100,10 @@ class Loop(
     ) -> None:
         self._is_abandoned = False
         self._former_origin_depth: int | None = None
+        if os.environ.get("HOOP_MONITOR"):
+            from hoop.monitor import watch_by_environment  # for those who want it
+
+            watch_by_environment()
         self._begin_executors(pool, pool_size)
         self._begin_name_lookups()
         self._begin_async_generators()
@@ -138,6 +144,7 @@ class Loop(
 
     def _run(self, *, until_idle: bool) -> None:
         self._check_runnable()
+        end_watch = None if watched.on_run is None else watched.on_run(self)
         former_hooks = self._install_asyncgen_hooks()
         try:
             self._track_coroutine_origins(self.get_debug())
@@ -151,6 +158,8 @@ class Loop(
                 self._track_coroutine_origins(False)
                 sys.set_asyncgen_hooks(*former_hooks)
                 self._leave_signals()
+                if end_watch is not None:
+                    end_watch()
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until future is done and return its result; a coroutine becomes a task first.

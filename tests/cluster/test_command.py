@@ -102,6 +102,11 @@ def test_serve_status_reload_scale_stop(folder: Path) -> None:
         after = status_of(folder)
         assert after["generation"] == 1 and after["pid"] == before["pid"]
 
+        done = hoop_ctl(folder, "blocked")
+        assert (
+            done.returncode == ctl.EXIT_REFUSED and "no worker is monitored: start the cluster with HOOP" in done.stderr
+        )
+
         done = hoop_ctl(folder, "scale", "3")
         assert (done.returncode, done.stdout) == (0, "scaling to 3 workers\n")
         running.expect("worker 2: ready")

@@ -30,15 +30,16 @@ CSRC_FLOORS: Floors = (
     ("jobs_fs", "jobs_dns", "poller_epoll", "poller_kqueue", "poller_poll"),
 )
 AREAS: Floors = (
-    ("stats", "systemd"),
+    ("stats", "systemd", "watched"),
     ("core",),
     ("jobs",),
     ("net",),
     ("names", "files", "tls", "streams", "limits", "drain", "proxy_protocol"),
     ("handles", "server_defaults"),
     ("loop_methods",),
+    ("monitor",),
     ("loop",),
-    ("policy", "monitor", "drained_run"),
+    ("policy", "drained_run"),
     ("fs", "dns", "crypto", "compress", "agent", "workers"),
     ("__init__",),
     ("asgi",),

@@ -43,6 +43,10 @@ class Commands(Protocol):
         """What there is, as JSON: see docs/serving.md."""
         ...
 
+    async def blocked(self) -> Json:
+        """What has held the loops of the workers, as JSON; raises if none is monitored."""
+        ...
+
     async def reload(self) -> None:
         """Returns when every worker has new code; raises if they could not have it."""
         ...
@@ -235,6 +239,8 @@ class Connection(asyncio.Protocol):
         match request:
             case {"command": "status"}:
                 return self._commands.status()
+            case {"command": "blocked"}:
+                return await self._commands.blocked()
             case {"command": "reload"}:
                 return await self._commands.reload()
             case {"command": "upgrade"}:

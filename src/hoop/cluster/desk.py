@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -14,10 +15,12 @@ from typing import Any
 
 import hoop
 from hoop.cluster.changes import Changes
+from hoop.cluster.channel import ChannelFull
 from hoop.cluster.control import ControlServer, Json, default_path, open_control
 from hoop.cluster.stacks import rss_of
 
 LOOK_S = 1.0  # between two looks at the files
+ANSWER_S = 2.0  # in which a worker answers, unless something holds its loop
 
 logger = logging.getLogger("hoop.cluster")
 
@@ -32,6 +35,8 @@ class Desk:
         self._path: Path | None = None
         self._identity: tuple[int, int] | None = None
         self._server: ControlServer | None = None
+        self._questions: dict[int, tuple[int, asyncio.Future[Any]]] = {}  # by their numbers: the worker's, its answer
+        self._asked = 0
         self._listeners: list[Callable[[Json], None]] = []
         self._changes: Changes | None = Changes() if master.options.reload_on_change else None
         self._timer: Any = None
@@ -81,6 +86,10 @@ class Desk:
             case {"kind": "message", "message": text}:
                 for listener in list(self._listeners):
                     listener({"slot": record.slot, "pid": record.pid, "message": text})
+            case {"kind": "blocked", "question": question, "found": found}:
+                number, answer = self._questions.get(question, (-1, None))
+                if answer is not None and number == record.number and not answer.done():
+                    answer.set_result(found)
             case {"kind": "files", "files": files} if self._changes is not None:
                 self._changes.follow(files)
 
@@ -127,6 +136,32 @@ class Desk:
             "utilization": round(min(reading.busy_ns / 1e9 / max(age, 1e-3), 1.0), 4),
             "rss": rss_of(record.pid),
         }
+
+    async def blocked(self) -> Json:
+        records = sorted(self._master.records.values(), key=rank)
+        answers = [self._ask_what_blocked(record) for record in records]
+        if answers:
+            await asyncio.wait(answers, timeout=ANSWER_S)
+        workers: list[Json] = []
+        for record, answer in zip(records, answers, strict=True):
+            told = answer.result() if answer.done() else None
+            worker = {"slot": record.slot} if record.slot >= 0 else {"role": record.name}
+            workers.append({**worker, "pid": record.pid, "answers": answer.done(), "found": told})
+            answer.cancel()
+        if all(worker["answers"] and worker["found"] is None for worker in workers):
+            raise LookupError("no worker is monitored: start the cluster with HOOP_MONITOR=50ms in its environment")
+        return {"workers": workers}
+
+    def _ask_what_blocked(self, record: Any) -> asyncio.Future[Any]:
+        """The worker's answer, if it comes."""
+        self._asked += 1
+        number = self._asked
+        answer: asyncio.Future[Any] = self._master.loop.create_future()
+        self._questions[number] = record.number, answer
+        answer.add_done_callback(lambda _: self._questions.pop(number))
+        with contextlib.suppress(ChannelFull, ConnectionError):  # it does not read, or ends: that shows
+            record.channel.send({"kind": "blocked", "question": number})
+        return answer
 
     async def reload(self) -> None:
         try:

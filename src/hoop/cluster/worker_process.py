@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -15,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hoop
+from hoop import watched
 from hoop.adapters.target import TargetError, application_traceback, in_a_line
 from hoop.cluster.changes import files_of, imported_files
-from hoop.cluster.channel import Channel, Message
+from hoop.cluster.channel import Channel, ChannelFull, Message
 from hoop.cluster.options import Options
 from hoop.cluster.post import Post
 from hoop.cluster.spawn import EXIT_FAILED
@@ -156,6 +158,10 @@ class Life:
                 self.end(message["is_last"])
             case "ping":
                 pass  # that the loop has turned is the answer: the master sees it on the board
+            case "blocked":
+                found = None if watched.report is None else watched.report()
+                with contextlib.suppress(ChannelFull, ConnectionError):  # then the master waits in vain, and says so
+                    self.channel.send({"kind": "blocked", "question": message["question"], "found": found})
             case "message":
                 self._worker._hear(message["message"])
 
@@ -240,8 +246,12 @@ def run_worker(worker: Worker, channel: socket.socket, run: Callable[[Worker], C
     os.environ.update(worker.options.env or {})
     ignore_signals_of_the_master()
     worker.post.take()
-    with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
-        return runner.run(live(worker, channel, run))
+    try:
+        with asyncio.Runner(loop_factory=hoop.new_event_loop) as runner:
+            return runner.run(live(worker, channel, run))
+    finally:
+        if watched.tell is not None:  # the process ends without the functions of atexit
+            watched.tell()
 
 
 def ignore_signals_of_the_master() -> None:

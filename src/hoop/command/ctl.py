@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from hoop.cluster.control import ControlClient, Json, Refused, find_control
+from hoop.monitor import table_lines
 
 EXIT_REFUSED = 1
 EXIT_NO_CLUSTER = 4
@@ -19,6 +20,7 @@ EPILOG = """\
 examples:
   hoop ctl status                 the master, its workers, their state
   hoop ctl status --json          the same for programs
+  hoop ctl blocked                what has held the loops of workers, where HOOP_MONITOR is set
   hoop ctl reload                 new code; returns when it serves, fails with the traceback if it does not
   hoop ctl scale 8
   hoop ctl stop                   drain and end; returns when it has ended
@@ -28,6 +30,7 @@ exit status: 0 done, 1 the cluster could not do it (the old workers serve on), 2
 """
 COMMANDS = {
     "status": "what runs, and how it goes",
+    "blocked": "what has held the workers' loops, in a cluster that runs with HOOP_MONITOR",
     "reload": "replace the workers, one after the other, by ones with the code of now",
     "upgrade": "replace the master's own program (another hoop or Python) under the same process number",
     "scale": "have N workers",
@@ -91,6 +94,8 @@ def ask(client: ControlClient, arguments: argparse.Namespace) -> int:
         print(json.dumps({"ok": True, "result": result}, indent=2))
     elif arguments.command == "status":
         print("\n".join(status_lines(result)))
+    elif arguments.command == "blocked":
+        print("\n".join(blocked_lines(result)))
     else:
         print(DONE[arguments.command].format(**given))
     return 0
@@ -133,6 +138,21 @@ def status_lines(status: Json) -> list[str]:
     for row in rows:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
         lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def blocked_lines(result: Json) -> list[str]:
+    """A table for each worker."""
+    lines: list[str] = []
+    for worker in result["workers"]:
+        name = worker["role"] if "role" in worker else f"worker {worker['slot']}"
+        who = f"{name} (process {worker['pid']})"
+        if not worker["answers"]:
+            lines.append(f"{who}: does not answer, its loop is held now")
+        elif worker["found"] is None:
+            lines.append(f"{who}: not monitored")
+        else:
+            lines += table_lines(worker["found"], who)
     return lines
 
 
