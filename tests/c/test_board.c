@@ -68,6 +68,7 @@ TEST(a_turn_shows_while_it_lasts_and_afterwards)
     CHECK_EQ(reading.figures[HOOP_BOARD_TURNS], 1);
     CHECK_EQ(reading.figures[HOOP_BOARD_ACCEPTS], 5);
     CHECK_EQ(reading.figures[HOOP_BOARD_CONNECTIONS], 2);
+    CHECK_EQ(reading.figures[HOOP_BOARD_BUSY_NS], 500); /* though the meter counts it at the next sleep */
     CHECK_EQ(reading.lag.count, 1);
     CHECK_EQ(reading.lag.max_ns, 500);
     meter.turns = 2;
@@ -107,7 +108,7 @@ TEST(figures_begin_at_zero_and_never_go_back)
     look(&writer, 5);
     hoop_board_read(&board.places[0], &reading);
     CHECK_EQ(reading.figures[HOOP_BOARD_TURNS], 3);
-    CHECK_EQ(reading.figures[HOOP_BOARD_BUSY_NS], 0);
+    CHECK_EQ(reading.figures[HOOP_BOARD_BUSY_NS], 5);
     hoop_board_carry(&writer, &meter);
     hoop_meter_reset(&meter, 5);
     meter.turns = 2;
@@ -247,7 +248,7 @@ static void *write_looks(void *argument)
     return NULL;
 }
 
-TEST(no_reading_mixes_two_looks)
+TEST(no_reading_mixes_two_looks) /* trap O6 */
 {
     hoop_board board;
     hoop_board_writer writer = {.place = NULL};

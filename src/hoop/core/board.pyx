@@ -143,3 +143,14 @@ cdef class Board:
             accepts=figures[HOOP_BOARD_ACCEPTS], connections=figures[HOOP_BOARD_CONNECTIONS],
             requests=reading.requests, jobs=figures[HOOP_BOARD_JOBS], lag=lag, is_torn=reading.is_torn,
         )
+
+
+def place_of(loop not None):
+    """(board, place) where loop, a hoop loop, writes; a board of its own from now on, if it wrote on none: call this in
+    the loop's thread, or while it does not run. Any thread may read the board then."""
+    cdef Reactor reactor = loop
+    cdef Board board
+    if reactor.board.place == NULL:
+        Board(1).attach(loop, 0)
+    board = reactor.board_memory
+    return board, reactor.board.place - board.own.places
