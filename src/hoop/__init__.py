@@ -22,7 +22,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
-    from hoop import compress, crypto, dns, fs, monitor, proxy_protocol, systemd
+    from hoop import compress, crypto, dns, fs, monitor, otel, prometheus, proxy_protocol, systemd
     from hoop import limits as limits
     from hoop.agent.agent import Agent, AgentClosed
     from hoop.agent.lease import Lease
@@ -90,6 +90,8 @@ __all__ = [
     "new_event_loop",
     "open_connection",
     "open_unix_connection",
+    "otel",
+    "prometheus",
     "proxy_protocol",
     "run",
     "start_server",
@@ -146,7 +148,10 @@ def is_draining() -> bool:
 # names, and with Loop all that a loop's methods need: an import later on fails when we are out of descriptors and after
 # chroot(2), and hangs in a child that another thread's fork(2) made in the middle of it.
 MODULES_ON_DEMAND = frozenset(
-    {"cluster", "compress", "crypto", "dns", "fs", "limits", "monitor", "proxy_protocol", "systemd"}
+    {
+        *("cluster", "compress", "crypto", "dns", "fs", "limits", "monitor", "otel", "prometheus", "proxy_protocol"),
+        "systemd",
+    }
 )
 NAMES_ON_DEMAND = {
     "Drain": "drain",

@@ -150,8 +150,8 @@ class Agent:
                 return self._lease(pooled)
 
     def stats(self) -> AgentStats:
-        """What there is now, and what has happened so far."""
-        hosts = self._hosts.values()
+        """What there is now, and what has happened so far. In any thread; in others it may be a moment old."""
+        hosts = list(self._hosts.values())
         return AgentStats(
             free=len(self._idle),
             lent=sum([host.lent for host in hosts]),

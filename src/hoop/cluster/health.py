@@ -1,4 +1,5 @@
-"""What orchestrators and balancers ask a cluster: /livez and /readyz, answered by the master, at an address for them.
+"""What orchestrators, balancers and collectors of metrics ask a cluster: /livez, /readyz and /metrics, answered by the
+master, at an address for them.
 
 So the answer comes though every worker is busy, and one blocked worker is replaced instead of the whole machine. Not a
 web server: one answer for each connection, from memory.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -15,14 +17,20 @@ from typing import Any
 
 from hoop.cluster.binds import Bind, UnixBind, open_bind
 from hoop.limits import Limits
+from hoop.prometheus import CONTENT_TYPE
 
 Page = Callable[[], tuple[int, str]]  # the status, and a text
 
-REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
+REASONS |= {500: "Internal Server Error", 503: "Service Unavailable"}
+TYPES = {"/metrics": CONTENT_TYPE}
+PLAIN = "text/plain; charset=utf-8"
 METHODS = (b"GET", b"HEAD")
 LARGEST_HEAD = 8192
 BACKLOG = 128
 LIMITS = Limits(max_connections=128, idle_timeout=5.0, header_timeout=5.0)
+
+logger = logging.getLogger("hoop.cluster")
 
 
 class HealthServer:
@@ -78,10 +86,10 @@ class HealthProtocol(asyncio.Protocol):
         elif len(self._head) > LARGEST_HEAD:
             self._answer(400, "the head of the request is too large", True)
 
-    def _answer(self, status: int, text: str, has_body: bool) -> None:
+    def _answer(self, status: int, text: str, has_body: bool, content_type: str = PLAIN) -> None:
         body = f"{text}\n".encode()
         head = (
-            f"HTTP/1.1 {status} {REASONS[status]}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            f"HTTP/1.1 {status} {REASONS[status]}\r\ncontent-type: {content_type}\r\n"
             f"content-length: {len(body)}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n"
         )
         self._transport.pause_reading()
@@ -89,18 +97,22 @@ class HealthProtocol(asyncio.Protocol):
         self._transport.close()
 
 
-def answer_to(head: bytes, pages: Mapping[str, Page]) -> tuple[int, str, bool]:
-    """The status, the text, and whether the text is sent."""
+def answer_to(head: bytes, pages: Mapping[str, Page]) -> tuple[int, str, bool, str]:
+    """The status, the text, whether the text is sent, and its type."""
     method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
     target, _, version = rest.partition(b" ")
     if not version.startswith(b"HTTP/1."):
-        return 400, "no request of HTTP/1", True
+        return 400, "no request of HTTP/1", True, PLAIN
     if method not in METHODS:
-        return 405, "GET or HEAD", True
-    page = pages.get(target.partition(b"?")[0].decode("latin-1"))
-    if page is None:
-        return 404, f"there is {', '.join(sorted(pages))}", method == b"GET"
-    return *page(), method == b"GET"
+        return 405, "GET or HEAD", True, PLAIN
+    path = target.partition(b"?")[0].decode("latin-1")
+    if path not in pages:
+        return 404, f"there is {', '.join(sorted(pages))}", method == b"GET", PLAIN
+    try:
+        return *pages[path](), method == b"GET", TYPES.get(path, PLAIN)
+    except Exception:  # no question may end the master
+        logger.exception("%s cannot be answered", path)
+        return 500, "the log of the cluster says why", method == b"GET", PLAIN
 
 
 def shown(sock: socket.socket) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -28,8 +29,9 @@ from hoop.cluster.binds import parse_bind
 from hoop.cluster.channel import Channel, ChannelFull, Message, Rest
 from hoop.cluster.desk import Desk
 from hoop.cluster.handover import Handover
-from hoop.cluster.health import HealthServer
+from hoop.cluster.health import HealthServer, Page
 from hoop.cluster.listeners import Listeners
+from hoop.cluster.metrics_page import metrics_page, why_replaced
 from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
 from hoop.cluster.post import Post
 from hoop.cluster.roles import places_of, slots_of
@@ -121,7 +123,7 @@ class Master:
         self._events: deque[decisions.Event] = deque()
         self._is_handling = False
         self.was_serving = False
-        self._health: HealthServer | None = None
+        self._pages: list[HealthServer] = []
         self._timer: asyncio.TimerHandle | None = None
         self._contexts: dict[int, ssl_module.SSLContext | None] = {}
         self._preload = preload
@@ -142,21 +144,20 @@ class Master:
             self.notifier = systemd.Notifier()
             self.watch = Watch(self.options, None if state is None else state["watch"])
             if state is None:
-                self._health = self._open_health()
+                self._open_pages()
             else:
-                with exchange.logged("its health address"):
-                    self._health = self._open_health()
+                with exchange.logged("its addresses for health and metrics"):
+                    self._open_pages()
             self.listeners = self._open_listeners(state)
         except (OSError, ValueError) as error:
-            if self._health is not None:
-                self._health.close()
+            self._close_pages()
             raise ClusterError(in_words(error)) from error
         self.loop: Any = hoop.Loop()
         try:
             self.templates = self._new_templates()
             self.watch.start(self.loop, self.tell)
-            if self._health is not None:
-                self.loop.run_until_complete(self._health.start())
+            for server in self._pages:
+                self.loop.run_until_complete(server.start())
             if state is None:
                 self._open_desk()
                 self._start()
@@ -202,8 +203,7 @@ class Master:
         self.desk.close()
         self.listeners.close()
         self.listeners.remove_files()
-        if self._health is not None:
-            self._health.close()
+        self._close_pages()
         self.notifier.close()
         for record in self.records.values():
             record.channel.close()
@@ -230,15 +230,26 @@ class Master:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _open_health(self) -> HealthServer | None:
-        if self.options.health_bind is None:
-            return None
-        health = HealthServer(
-            parse_bind(self.options.health_bind), {"/livez": self.liveness_page, "/readyz": self.readiness_page}
-        )
-        health.open()
-        logger.info("health at %s", ", ".join(health.addresses()))
-        return health
+    def _open_pages(self) -> None:
+        """What the master answers over HTTP: one server for each address."""
+        health: dict[str, Page] = {"/livez": self.liveness_page, "/readyz": self.readiness_page}
+        metrics: dict[str, Page] = {"/metrics": functools.partial(metrics_page, self)}
+        binds: dict[str, dict[str, Page]] = {}
+        for bind, pages in ((self.options.health_bind, health), (self.options.metrics_bind, metrics)):
+            if bind is not None:
+                binds.setdefault(bind, {}).update(pages)
+        for bind, pages in binds.items():
+            server = HealthServer(parse_bind(bind), pages)
+            self._pages.append(server)
+            server.open()
+            what = " and ".join(
+                [name for name, path in (("health", "/livez"), ("metrics", "/metrics")) if path in pages]
+            )
+            logger.info("%s at %s", what, ", ".join(server.addresses()))
+
+    def _close_pages(self) -> None:
+        for server in self._pages:
+            server.close()
 
     def _open_listeners(self, state: exchange.State | None) -> Listeners:
         given = [] if self.options.bind or state is not None else [one.socket for one in systemd.listen_sockets()]
@@ -522,11 +533,18 @@ class Master:
         if unsent:
             logger.warning("%s: %d messages to it are lost", record.name, unsent, extra=fields_of(record))
         self._log_exit(record, how)
+        self._count_exit(record)
         if self.on_exit is not None:
             self.on_exit(record, how)
         self.tell(decisions.Exited(record.number, how))
         if self.templates is not None:
             self.templates.let_go(self.supervisor.generation)
+
+    def _count_exit(self, record: WorkerRecord) -> None:
+        worker = self.supervisor.workers.get(record.number)
+        reason = None if worker is None else why_replaced(self.supervisor, worker)
+        if reason is not None:
+            self.watch.accounts.restarts[reason] += 1
 
     def _log_exit(self, record: WorkerRecord, how: str) -> None:
         worker = self.supervisor.workers.get(record.number)
@@ -576,6 +594,7 @@ class Master:
             record.process.signal(signal.SIGTERM)
 
     def _on_reload_ended(self, failure: str | None, generation: int) -> None:
+        self.watch.accounts.reloads["done" if failure is None else "failed"] += 1
         if failure is None:
             logger.info("reloaded: all workers are of generation %d", generation)
         else:

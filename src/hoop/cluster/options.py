@@ -59,6 +59,7 @@ class Options:
     control: path of the control socket; None: one in the runtime directory; False: none.
     health_bind: where the master answers /livez and /readyz; min_ready: workers that must be ready for the latter
         (default: one).
+    metrics_bind: where the master answers /metrics, for Prometheus; may be the same address.
     roles: names and what hoop.cluster.Role has for them: processes beside the workers, that serve nothing.
     access_log: whether each request makes a line of log, where the server can do that.
     log_format: "text", "json", or "auto": text on a terminal and elsewhere too.
@@ -95,6 +96,7 @@ class Options:
     control: str | Literal[False] | None = None
     health_bind: str | None = None
     min_ready: int | None = None
+    metrics_bind: str | None = None
     roles: Mapping[str, Role] | None = None
     access_log: bool = False
     log_format: Literal["auto", "text", "json"] = "auto"
@@ -192,8 +194,9 @@ class Options:
                 raise ValueError(f"balance {self.balance!r} is for TCP, and {bind} is not")
             if self.balance == "port_per_worker" and isinstance(bind, TcpBind) and self.workers != "auto":
                 bind.of_slot(self.workers - 1)
-        if self.health_bind is not None:
-            parse_bind(self.health_bind)
+        for text in (self.health_bind, self.metrics_bind):
+            if text is not None:
+                parse_bind(text)
 
     def _check_tls(self) -> None:
         if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):

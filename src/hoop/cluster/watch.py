@@ -10,9 +10,9 @@ import os
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from hoop.cluster.accounts import Accounts, place_name
 from hoop.cluster.channel import Channel, ChannelFull
 from hoop.cluster.liveness import Liveness, Look, Ping, Terms
 from hoop.cluster.options import Options
@@ -45,16 +45,6 @@ class Record(Protocol):
     def process(self) -> Any: ...
 
 
-@dataclass
-class Retired:
-    """What workers that are gone have counted: sums that never fall."""
-
-    accepts: int = 0
-    requests: int = 0
-    busy_ns: int = 0
-    idle_ns: int = 0
-
-
 class Watch:
     """OSError if there is no memory or descriptor for its board. snapshot: of the one of the program that this process
     had before."""
@@ -62,7 +52,7 @@ class Watch:
     def __init__(self, options: Options, snapshot: dict[str, Any] | None = None) -> None:
         former = None if snapshot is None else former_board(snapshot["board"])
         self.board = Board(PLACES) if former is None else former
-        self.retired = Retired() if snapshot is None else Retired(**snapshot["retired"])
+        self.accounts = Accounts(None if snapshot is None else snapshot.get("accounts"))
         self._terms = Terms(
             blocked_timeout=options.blocked_timeout,
             max_requests=options.max_requests,
@@ -88,7 +78,7 @@ class Watch:
         return {
             "board": self.board.fileno(),
             "posts": [[number, post.place, post.stacks.fd] for number, post in self._posts.items()],
-            "retired": asdict(self.retired),
+            "accounts": self.accounts.snapshot(),
         }
 
     def handed_on(self) -> set[int]:
@@ -151,11 +141,7 @@ class Watch:
     def ended(self, record: Record) -> None:
         """Its process is gone; what it has counted stays."""
         self.leaves(record)
-        reading = record.post.read()
-        self.retired.accepts += reading.accepts
-        self.retired.requests += reading.requests
-        self.retired.busy_ns += reading.busy_ns
-        self.retired.idle_ns += reading.idle_ns
+        self.accounts.retire(place_name(record), record.post.read())
         self.give_back(record.number)
 
     # ---- looks ------------------------------------------------------------------------------------------------------

@@ -149,6 +149,7 @@ def add_care(parser: argparse.ArgumentParser) -> None:
     )
     add("--health-bind", metavar="ADDRESS", help="where the master answers /livez and /readyz")
     add("--min-ready", metavar="N", type=int, help="workers that must serve for /readyz (default: 1)")
+    add("--metrics-bind", metavar="ADDRESS", help="where the master answers /metrics (Prometheus); may be the same one")
     add("--control", metavar="PATH", help="the control socket; none: no such thing (default: in the runtime directory)")
 
 
