@@ -21,7 +21,7 @@ void hoop_ring_free(hoop_ring *ring)
 int hoop_ring_grow(hoop_ring *ring)
 {
     size_t old = ring->capacity;
-    if (old > SIZE_MAX / 2 / sizeof(void *))
+    if (old > UINT32_MAX / 2 || old > SIZE_MAX / 2 / sizeof(void *))
         return -ENOMEM;
     size_t capacity = old == 0 ? FIRST_CAPACITY : old * 2;
     void **items = realloc(ring->items, capacity * sizeof(void *));
@@ -35,13 +35,13 @@ int hoop_ring_grow(hoop_ring *ring)
             memcpy(items + old, items, start * sizeof(void *));
     }
     ring->items = items;
-    ring->capacity = capacity;
+    ring->capacity = (uint32_t)capacity;
     return 0;
 }
 
 int hoop_ring_visit(const hoop_ring *ring, hoop_visit_fn visit, void *arg)
 {
-    for (size_t i = ring->head; i != ring->tail; i++) {
+    for (uint32_t i = ring->head; i != ring->tail; i++) {
         int result = visit(ring->items[i & (ring->capacity - 1)], arg);
         if (result != 0)
             return result;

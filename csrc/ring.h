@@ -9,14 +9,15 @@
 
 typedef struct hoop_ring {
     void **items;
-    size_t capacity; /* 0 or a power of two */
-    size_t head;     /* counts pops; the index is head & (capacity - 1) */
-    size_t tail;     /* counts pushes */
+    uint32_t capacity; /* 0 or a power of two: of 32 bits, since each connection has a ring */
+    uint32_t head;     /* counts pops, and overflows; the index is head & (capacity - 1) */
+    uint32_t tail;     /* counts pushes */
 } hoop_ring;
 
 void hoop_ring_init(hoop_ring *ring); /* empty, nothing allocated */
 void hoop_ring_free(hoop_ring *ring); /* frees the storage, not the items; the ring is empty and usable again */
-int hoop_ring_grow(hoop_ring *ring);  /* doubles (the first time to 64); 0 or -ENOMEM, and then nothing changed */
+int hoop_ring_grow(
+    hoop_ring *ring); /* doubles (the first time to 64); 0 or -ENOMEM, also beyond 2^31; then unchanged */
 int hoop_ring_visit(const hoop_ring *ring, hoop_visit_fn visit, void *arg); /* oldest first */
 
 static inline size_t hoop_ring_size(const hoop_ring *ring)

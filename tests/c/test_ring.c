@@ -36,9 +36,9 @@ TEST(first_in_is_first_out)
  * the counters are about to overflow. */
 TEST(growing_keeps_order_wherever_the_head_stands)
 {
-    const size_t starts[] = {0, SIZE_MAX - 127};
+    const uint32_t starts[] = {0, UINT32_MAX - 127};
     for (size_t s = 0; s < 2; s++) {
-        for (size_t shift = 0; shift < 256; shift++) {
+        for (uint32_t shift = 0; shift < 256; shift++) {
             hoop_ring ring;
             hoop_ring_init(&ring);
             REQUIRE(hoop_ring_grow(&ring) == 0);
@@ -56,7 +56,7 @@ TEST(growing_keeps_order_wherever_the_head_stands)
 
 TEST(growing_a_ring_that_is_not_full_keeps_its_items)
 {
-    for (size_t start = 0; start < 128; start++) {
+    for (uint32_t start = 0; start < 128; start++) {
         hoop_ring ring;
         hoop_ring_init(&ring);
         REQUIRE(hoop_ring_grow(&ring) == 0);
@@ -112,9 +112,7 @@ TEST(a_failed_growth_changes_nothing)
 
 TEST(a_capacity_whose_double_overflows_is_refused)
 {
-    size_t capacity = 1;
-    while (capacity <= SIZE_MAX / 2 / sizeof(void *))
-        capacity *= 2;
+    const uint32_t capacity = UINT32_C(1) << 31;
     hoop_ring ring = {.items = NULL, .capacity = capacity, .head = 0, .tail = capacity};
     unsigned long calls = alloc_fault_calls();
     CHECK_EQ(hoop_ring_push(&ring, item(0)), -ENOMEM);

@@ -15,11 +15,17 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned short ss_family
     int getpeername(int fd, sockaddr *address, socklen_t *length) noexcept
     int getsockname(int fd, sockaddr *address, socklen_t *length) noexcept
-    int AF_INET, AF_INET6, AF_UNIX
+    int AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in6_addr:
         unsigned char s6_addr[16]
+    struct in_addr:
+        uint32_t s_addr
+    struct sockaddr_in:
+        unsigned short sin_family
+        uint16_t sin_port
+        in_addr sin_addr
     struct sockaddr_in6:
         unsigned short sin6_family
         uint32_t sin6_flowinfo
@@ -44,9 +50,9 @@ cdef extern from "clock.h" nogil:
 cdef extern from "ring.h" nogil:
     ctypedef struct hoop_ring:
         void **items
-        size_t capacity
-        size_t head
-        size_t tail
+        uint32_t capacity
+        uint32_t head
+        uint32_t tail
     void hoop_ring_init(hoop_ring *ring) noexcept
     void hoop_ring_free(hoop_ring *ring) noexcept
     int hoop_ring_grow(hoop_ring *ring) noexcept

@@ -1,12 +1,13 @@
 """Addresses of sockets: convert the kernel's record (sockaddr) to what the socket module shows, and back."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_CheckExact
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.tuple cimport PyTuple_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact
-from hoop.core.csrc cimport AF_INET, AF_INET6, hoop_address, hoop_net_format_address, hoop_net_parse_literal, \
-    hoop_net_unix_name, htonl, sockaddr_storage
-from libc.stdint cimport uint16_t, uint32_t
-from libc.string cimport memcpy, strlen
+from hoop.core.csrc cimport AF_INET, AF_INET6, AF_UNSPEC, hoop_address, hoop_net_format_address, \
+    hoop_net_parse_literal, hoop_net_unix_name, htonl, sockaddr_in, sockaddr_storage
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy, memset, strlen
 
 import os
 
@@ -31,30 +32,73 @@ cdef object address_of(const sockaddr *address, socklen_t length):
     return encoded if encoded.startswith(b"\0") else os.fsdecode(encoded)
 
 
-cdef object raw_address_of(const RawAddress *raw):
-    return None if raw.length == 0 else address_of(<const sockaddr *>&raw.address, raw.length)
+# ---- kept in a connection's fields ---------------------------------------------------------------------------------
+# An AF_INET address is host and port in network order, as the kernel has them, and a bit that no pointer has.
+
+cdef enum:
+    IS_INET = 1
 
 
-cdef object read_address(address_fn ask, int fd, RawAddress *raw):
+cdef object kept_address_of(KeptAddress kept):
+    cdef sockaddr_in inet
+    cdef RawAddress *raw
+    if kept == 0:
+        return None
+    if kept & IS_INET:
+        memset(&inet, 0, sizeof(inet))
+        inet.sin_family = AF_INET
+        inet.sin_addr.s_addr = <uint32_t>(kept >> 32)
+        inet.sin_port = <uint16_t>(kept >> 16)
+        return address_of(<const sockaddr *>&inet, sizeof(inet))
+    raw = <RawAddress *><uintptr_t>kept
+    return address_of(<const sockaddr *>&raw.address, raw.length)
+
+
+cdef object read_address(address_fn ask, int fd, KeptAddress *kept):
     """Ask the kernel now, and keep the address as keep_address() does: after a reset it no longer knows the peer."""
     cdef sockaddr_storage address
     cdef socklen_t length = sizeof(address)
-    raw.length = 0
+    forget_address(kept)
     if ask(fd, <sockaddr *>&address, &length) != 0:
         return None
-    return keep_address(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)), raw)
+    return keep_address(<sockaddr *>&address, min(length, <socklen_t>sizeof(address)), kept)
 
 
-cdef object keep_address(const sockaddr *address, socklen_t length, RawAddress *raw):
-    """Keep an IP address in raw, and return None. Return the name of a UNIX socket, which does not fit there. Keep
-    nothing of other families."""
-    raw.length = 0
-    if length >= sizeof(address.sa_family) and (address.sa_family == AF_INET or address.sa_family == AF_INET6):
+cdef object keep_address(const sockaddr *address, socklen_t length, KeptAddress *kept):
+    """Keep an IP address in kept, until forget_address(), and return None. Return the name of a UNIX socket, which does
+    not fit there. Keep nothing of other families."""
+    cdef const sockaddr_in *inet = <const sockaddr_in *>address
+    cdef RawAddress *raw
+    forget_address(kept)
+    if length >= sizeof(sockaddr_in) and address.sa_family == AF_INET:
+        kept[0] = (<uint64_t>inet.sin_addr.s_addr << 32) | (<uint64_t>inet.sin_port << 16) | IS_INET
+        return None
+    if length >= sizeof(address.sa_family) and address.sa_family == AF_INET6:
+        raw = <RawAddress *>PyMem_Malloc(sizeof(RawAddress))
+        if raw == NULL:
+            raise MemoryError()
         raw.length = min(length, <socklen_t>sizeof(raw.address))
         memcpy(&raw.address, address, raw.length)
+        kept[0] = <uintptr_t>raw
         return None
     return address_of(address, length)
 
+
+cdef int family_of(KeptAddress kept) noexcept:
+    """AF_INET or AF_INET6; AF_UNSPEC when unknown."""
+    if kept == 0:
+        return AF_UNSPEC
+    return AF_INET if kept & IS_INET else (<RawAddress *><uintptr_t>kept).address.sin6_family
+
+
+cdef int forget_address(KeptAddress *kept) noexcept:
+    if kept[0] != 0 and not kept[0] & IS_INET:
+        PyMem_Free(<void *><uintptr_t>kept[0])
+    kept[0] = 0
+    return 0
+
+
+# ---- what an application says --------------------------------------------------------------------------------------
 
 cdef int parse_host(object host, uint16_t port, sockaddr_storage *address) except -2:
     """Return the length of the sockaddr of a numeric host (str, bytes or bytearray) and port; -1 for other hosts.

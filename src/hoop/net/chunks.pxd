@@ -7,6 +7,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from hoop.core.csrc cimport hoop_ring, hoop_ring_free, hoop_ring_pop, hoop_ring_size, iovec
 from hoop.core.rings cimport drain, push
+from libc.stdint cimport uint32_t
 from libc.string cimport memchr, memcpy
 
 cdef struct Chunks:             # all zero: empty
@@ -73,18 +74,18 @@ cdef inline int drop_chunks(Chunks *chunks) except -1:
 cdef inline int chunk_buffers(const Chunks *chunks, iovec *buffers, int capacity, Py_ssize_t *total) noexcept:
     """Describe the first chunks in buffers. Returns how many fit; total is their bytes. The queue must not be empty."""
     cdef Py_ssize_t size
-    cdef size_t i
+    cdef uint32_t i
     cdef int count = 1
     buffers[0].iov_base = chunk_start(chunks.head, &size) + chunks.head_used
     total[0] = size - chunks.head_used
     buffers[0].iov_len = <size_t>total[0]
-    for i in range(chunks.rest.head, chunks.rest.tail):
-        if count == capacity:
-            break
+    i = chunks.rest.head
+    while i != chunks.rest.tail and count < capacity:
         buffers[count].iov_base = chunk_start(<PyObject *>chunks.rest.items[i & (chunks.rest.capacity - 1)], &size)
         buffers[count].iov_len = <size_t>size
         total[0] += size
         count += 1
+        i += 1
     return count
 
 
@@ -92,7 +93,7 @@ cdef inline int copy_chunks(const Chunks *chunks, char *target, Py_ssize_t count
     """Copy the first count bytes to target; the queue must have them."""
     cdef Py_ssize_t size
     cdef const char *start = chunk_start(chunks.head, &size) + chunks.head_used
-    cdef size_t i = chunks.rest.head
+    cdef uint32_t i = chunks.rest.head
     size -= chunks.head_used
     while count > size:
         memcpy(target, start, <size_t>size)
@@ -109,7 +110,7 @@ cdef inline Py_ssize_t find_byte(const Chunks *chunks, char byte, Py_ssize_t off
     cdef Py_ssize_t size, base = 0
     cdef const char *found
     cdef const char *start
-    cdef size_t i = chunks.rest.head
+    cdef uint32_t i = chunks.rest.head
     if chunks.head == NULL:
         return -1
     start = chunk_start(chunks.head, &size) + chunks.head_used
@@ -144,10 +145,11 @@ cdef inline object take_chunks(Chunks *chunks, Py_ssize_t count):
 
 cdef inline list views_of_chunks(const Chunks *chunks):
     """Return views of all chunks, for inspection."""
-    cdef size_t i
+    cdef uint32_t i = chunks.rest.head
     cdef list views = []
     if chunks.head != NULL:
         views.append(memoryview(<object>chunks.head)[chunks.head_used:])
-    for i in range(chunks.rest.head, chunks.rest.tail):
+    while i != chunks.rest.tail:
         views.append(memoryview(<object><PyObject *>chunks.rest.items[i & (chunks.rest.capacity - 1)]))
+        i += 1
     return views

@@ -320,7 +320,7 @@ cdef class DatagramTransport(Transport):
         elif self.queued is not None:
             self.back_off()
         self.update_interest()
-        if self.flow.is_paused:
+        if self.is_writing_paused:
             self.reactor.enter_context(self.context)
             self.resume_protocol()  # may send, close or abort
         if self.queued is None and self.state == TRANSPORT_CLOSING:

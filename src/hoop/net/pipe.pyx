@@ -11,7 +11,8 @@ from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, os_error
 from hoop.core.handle cimport new_handle
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor
-from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, Transport, count_dropped_write
+from hoop.net.transport cimport DUPLICATE, OWNED, TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, Transport, \
+    count_dropped_write
 from hoop.net.writing cimport WritingTransport
 from libc.errno cimport EAGAIN
 
@@ -203,7 +204,7 @@ cdef class WritePipeTransport(WritingTransport):
 cdef int lose_descriptor(Transport transport) except -1:
     """Fail without closing: other code closed our descriptor and the number is in use again, perhaps by the pipe."""
     transport.sock = None
-    transport.is_fd_duplicate = False
+    transport.closer = OWNED
     return transport.fatal(OSError(errno.EBADF, "the transport's descriptor was closed behind its back"),
                            "Fatal error on transport")
 
@@ -216,9 +217,10 @@ cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object pr
     check(hoop_net_set_nonblocking(number))
     if reactor.watcher_of(number) is not None:
         fd = os.dup(number)
-    transport.is_fd_duplicate = fd != number
     try:
         transport.adopt(reactor, fd, pipe, protocol, None, None, {"pipe": pipe})
+        if fd != number:
+            transport.closer = DUPLICATE
         transport.begin_life(waiter)
     except BaseException:
         transport.disown()

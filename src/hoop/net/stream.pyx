@@ -162,7 +162,7 @@ cdef class StreamTransport(WritingTransport):
         if self.is_lingering or (self.state == TRANSPORT_OPEN and self.is_reading_started
                                  and not self.is_reading_paused and not self.is_eof_received):
             interest = HOOP_READABLE
-        if self.is_refused or self.lease_waiter is not None:
+        if self.is_refused or self.owed is not None:
             interest |= HOOP_WRITABLE
         # also when it waits for nothing yet: its server finds it in the table of watchers
         if self.is_watched or interest != 0 or (self.is_reading_started and self.state == TRANSPORT_OPEN):
@@ -175,7 +175,7 @@ cdef class StreamTransport(WritingTransport):
         if events & HOOP_WRITABLE and self.state < TRANSPORT_LOST:
             if self.is_refused:
                 self.on_writable()
-            elif self.lease_waiter is not None:
+            elif self.owed is not None:
                 self.wake_lease()
         return 0
 

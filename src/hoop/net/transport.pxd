@@ -2,8 +2,8 @@ from hoop.core.csrc cimport sockaddr, socklen_t
 from hoop.core.flag cimport flag
 from hoop.core.reactor cimport Reactor, Watcher
 from hoop.core.timeouts cimport Guard
-from hoop.net.addresses cimport RawAddress
-from hoop.net.flow_control cimport FlowControl
+from hoop.net.addresses cimport KeptAddress
+from hoop.net.flow_control cimport Watermarks
 
 
 cdef enum TransportState:
@@ -13,6 +13,13 @@ cdef enum TransportState:
     TRANSPORT_CLOSED            # connection_lost has been called and the descriptor is closed
 
 
+cdef enum Closer:               # who closes the descriptor
+    BARE                        # no socket object has it: the transport
+    OWNED                       # the socket object that was handed in
+    BORROWED                    # a socket object was made lazily around it: the transport, and it lets the object go
+    DUPLICATE                   # it is not the number of the object handed in: both close their own
+
+
 cdef class Transport(Watcher):
     # In the order of use: what a message does not touch comes first, what it does comes last, beside the fields that
     # subclasses add for each message. So a message touches few cache lines of a connection.
@@ -20,25 +27,25 @@ cdef class Transport(Watcher):
     cdef object sock            # the socket object handed in, or one made for get_extra_info; else None
     cdef object server          # counts this connection; None: no server does
     cdef dict extra             # get_extra_info beyond addresses and socket, or None
-    cdef RawAddress peer
-    cdef RawAddress local
-    cdef object loss            # what to tell connection_lost, if scheduling it failed for lack of memory
-    cdef int dropped_writes     # writes after the connection was lost
-    cdef flag is_sock_borrowed  # sock was made lazily around fd: it must not close it
-    cdef flag is_fd_bare        # no socket object has fd
-    cdef flag is_fd_duplicate   # fd is not sock's own number, and is closed besides sock
-    cdef flag is_loss_due
+    cdef KeptAddress peer
+    cdef KeptAddress local
+    # The future that sendfile() awaits; or, once lost, what connection_lost() must be told where memory was too short
+    # to schedule it; else None.
+    cdef object owed
 
     cdef dict __dict__          # test suites patch instances
     cdef object protocol
     cdef object context         # the transport's own: callbacks that the loop originates run in it
     cdef Guard guard            # limits it; None: it has no limits
-    cdef TransportState state
     cdef flag is_prompt         # send writes at once; do not hold them until the phase has ended
     cdef flag is_reading_started
     cdef flag is_reading_paused
     cdef flag is_protocol_connected
-    cdef FlowControl flow
+    cdef flag is_writing_paused  # the protocol was told to pause, and not yet to resume
+    cdef unsigned char state    # a TransportState
+    cdef unsigned char closer   # a Closer
+    cdef unsigned char dropped_writes  # writes after the connection was lost, as far as they are counted
+    cdef Watermarks marks
 
     cdef int adopt(self, Reactor reactor, int fd, object sock, object protocol, object context, object server,
                    dict extra) except -1
@@ -74,7 +81,7 @@ cdef class Transport(Watcher):
 
 cdef int spare_dict(object item) except -1
 
-cdef int count_dropped_write(int *dropped_writes, str warning) except -1
+cdef int count_dropped_write(unsigned char *dropped_writes, str warning) except -1
 
 cdef int descriptor_of(object fileobj) except -1
 cdef object in_use(Watcher watcher)

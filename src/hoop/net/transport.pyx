@@ -16,7 +16,7 @@ from hoop.core.errors cimport error_saying, os_error, pass_exits_on
 from hoop.core.handle cimport new_handle
 from hoop.core.reactor cimport Reactor, Watcher, flush_if_deferred
 from hoop.core.timeouts cimport Guard
-from hoop.net.addresses cimport RawAddress, keep_address, raw_address_of, read_address
+from hoop.net.addresses cimport KeptAddress, family_of, forget_address, keep_address, kept_address_of, read_address
 from hoop.net.flow_control cimport pause_above, resume_below, set_watermarks
 from libc.errno cimport EBADF
 
@@ -30,6 +30,8 @@ from hoop.net.connection_socket import ConnectionSocket, ProxiedSocket
 
 # Finalizers may run when the interpreter's end has emptied this module, so what they call is no attribute of it.
 cdef object warn = warnings.warn
+
+cdef object NO_ERROR = object()  # owed to connection_lost() after an ordinary end
 
 
 cdef enum:
@@ -59,8 +61,8 @@ cdef int spare_dict(object item) except -1:
 cdef class Transport(Watcher):
     def __cinit__(self):
         spare_dict(self)
-        self.flow.high = DEFAULT_HIGH_WATER
-        self.flow.low = DEFAULT_HIGH_WATER // 4
+        self.marks.high = DEFAULT_HIGH_WATER
+        self.marks.low = DEFAULT_HIGH_WATER // 4
         self.enter(TRANSPORT_CLOSED)
 
     @property
@@ -77,9 +79,9 @@ cdef class Transport(Watcher):
         cdef object local = None
         if context is None:
             context = PyContext_CopyCurrent()
-        if self.peer.length == 0 and (extra is None or "peername" not in extra):
+        if self.peer == 0 and (extra is None or "peername" not in extra):
             peer = read_address(getpeername, fd, &self.peer)
-        if self.local.length == 0 and (extra is None or "sockname" not in extra):
+        if self.local == 0 and (extra is None or "sockname" not in extra):
             local = read_address(getsockname, fd, &self.local)
         if peer is not None or local is not None:
             extra = {"peername": peer, "sockname": local, **(extra or {})}
@@ -91,7 +93,7 @@ cdef class Transport(Watcher):
         self.is_prompt = not reactor.defers_writes
         self.fd = fd
         self.sock = sock
-        self.is_fd_bare = sock is None
+        self.closer = BARE if sock is None else OWNED
         self.server = server
         self.extra = extra
         self.context = context
@@ -116,7 +118,7 @@ cdef class Transport(Watcher):
 
     cdef int know_peer(self, object address) except -1:
         """After adopt(): the address that was connected to, for a connection that was reset before any caller asked."""
-        if self.peer.length == 0 and (self.extra is None or self.extra.get("peername") is None):
+        if self.peer == 0 and (self.extra is None or self.extra.get("peername") is None):
             self.extra = {**(self.extra or {}), "peername": address}
         return 0
 
@@ -127,9 +129,9 @@ cdef class Transport(Watcher):
         if source_length > 0:
             extra["peername"] = keep_address(source, source_length, &self.peer)
             extra["sockname"] = keep_address(destination, destination_length, &self.local)
-            if self.peer.length > 0:
+            if self.peer != 0:
                 del extra["peername"]
-            if self.local.length > 0:
+            if self.local != 0:
                 del extra["sockname"]
         elif self.extra is not None:
             extra.update(self.extra)
@@ -240,18 +242,18 @@ cdef class Transport(Watcher):
             try:
                 self.reactor.schedule_method(self._call_connection_lost, error, self.context)
             except MemoryError:
-                self.loss = error
-                self.is_loss_due = True
+                self.owed = NO_ERROR if error is None else error
                 self.reactor.run_errand_later(self)
         return 0
 
     cdef int on_errand(self) except -1:
         """Call connection_lost, as a callback of the loop."""
-        cdef object error = self.loss
-        if not self.is_loss_due:
+        cdef object error = self.owed
+        if error is None or self.state != TRANSPORT_LOST:
             return 0
-        self.is_loss_due = False
-        self.loss = None
+        self.owed = None
+        if error is NO_ERROR:
+            error = None
         self.reactor.enter_context(self.context)
         try:
             self._call_connection_lost(error)
@@ -292,8 +294,8 @@ cdef class Transport(Watcher):
         self.fd = -1
         self.server = None
         self.bind_protocol(None)
-        if sock is not None and not self.is_sock_borrowed:
-            if self.is_fd_duplicate and fd >= 0:
+        if sock is not None and self.closer != BORROWED:
+            if self.closer == DUPLICATE and fd >= 0:
                 hoop_net_close(fd)
             sock.close()
         else:
@@ -355,8 +357,10 @@ cdef class Transport(Watcher):
 
         A socket object closes its own.
         """
-        if self.state != TRANSPORT_CLOSED and self.fd >= 0 and (self.is_fd_bare or self.is_fd_duplicate):
+        if self.state != TRANSPORT_CLOSED and self.fd >= 0 and (self.closer == BARE or self.closer == DUPLICATE):
             hoop_net_close(self.fd)
+        forget_address(&self.peer)
+        forget_address(&self.local)
 
     # ---- reading: two flags, which update_interest() translates for the poller ------------------------------------
 
@@ -390,10 +394,10 @@ cdef class Transport(Watcher):
 
     cdef int pause_protocol(self) except -1:
         """The kernel has refused more than the high-water mark. Runs in the current context."""
-        return pause_above(&self.flow, self.held_bytes(), self.reactor, self, self.protocol)
+        return pause_above(&self.marks, &self.is_writing_paused, self.held_bytes(), self.reactor, self, self.protocol)
 
     cdef int resume_protocol(self) except -1:
-        return resume_below(&self.flow, self.held_bytes(), self.reactor, self, self.protocol)
+        return resume_below(&self.marks, &self.is_writing_paused, self.held_bytes(), self.reactor, self, self.protocol)
 
     cdef int note_dropped_write(self) except -1:
         return count_dropped_write(&self.dropped_writes, "socket.send() raised exception.")
@@ -403,13 +407,13 @@ cdef class Transport(Watcher):
 
         Defaults are asyncio's (64 KiB, and a quarter). ValueError unless high >= low >= 0.
         """
-        set_watermarks(&self.flow, high, low, DEFAULT_HIGH_WATER)
+        set_watermarks(&self.marks, high, low, DEFAULT_HIGH_WATER)
         self.flush_deferred()
         self.pause_protocol()
 
     def get_write_buffer_limits(self):
         """(low, high) in bytes."""
-        return (self.flow.low, self.flow.high)
+        return (self.marks.low, self.marks.high)
 
     def get_write_buffer_size(self):
         """Bytes that the kernel has not taken yet."""
@@ -461,9 +465,9 @@ cdef class Transport(Watcher):
         if self.extra is not None and name in self.extra:
             return self.extra[name]
         if name == "peername":
-            value = raw_address_of(&self.peer)
+            value = kept_address_of(self.peer)
         elif name == "sockname":
-            value = raw_address_of(&self.local)
+            value = kept_address_of(self.local)
         elif name == "socket":
             value = self.transport_socket()
         else:
@@ -478,11 +482,10 @@ cdef class Transport(Watcher):
     cdef object transport_socket(self):
         if self.sock is None:
             if self.fd < 0:
-                return closed_socket(&self.local)
+                return closed_socket(self.local)
             sock = socket_module.socket(fileno=self.fd)
             self.sock = sock
-            self.is_sock_borrowed = True
-            self.is_fd_bare = False
+            self.closer = BORROWED
             sock.setblocking(False)  # else dup() would set the blocking mode of the open file, which both share
         if self.extra is not None and "proxy_peername" in self.extra:
             return ProxiedSocket(
@@ -501,7 +504,7 @@ cdef class Transport(Watcher):
 
     @property
     def _protocol_paused(self):
-        return self.flow.is_paused
+        return self.is_writing_paused
 
     @property
     def _protocol_connected(self):
@@ -539,11 +542,11 @@ cdef class Transport(Watcher):
 
     @property
     def _high_water(self):
-        return self.flow.high
+        return self.marks.high
 
     @property
     def _low_water(self):
-        return self.flow.low
+        return self.marks.low
 
     def __repr__(self):
         names = {TRANSPORT_OPEN: "open", TRANSPORT_CLOSING: "closing", TRANSPORT_LOST: "closing",
@@ -559,11 +562,12 @@ cdef class Transport(Watcher):
         return f"<{' '.join(words)}>"
 
 
-cdef int count_dropped_write(int *dropped_writes, str warning) except -1:
+cdef int count_dropped_write(unsigned char *dropped_writes, str warning) except -1:
     """Count a write dropped after the end. Warn a program that goes on writing: once, where asyncio repeats itself."""
     if dropped_writes[0] == DROPPED_WRITES_UNTIL_WARNING:
         logger.warning(warning)
-    dropped_writes[0] += 1
+    if dropped_writes[0] < 255:
+        dropped_writes[0] += 1
     return 0
 
 
@@ -573,10 +577,10 @@ def waiter_done(waiter):
         waiter.set_result(None)
 
 
-cdef object closed_socket(const RawAddress *local):
+cdef object closed_socket(KeptAddress local):
     """Show a socket whose descriptor is gone to a caller that asks only now; None where no socket can be made."""
     try:
-        sock = socket_module.socket(local.address.sin6_family if local.length > 0 else AF_UNIX)
+        sock = socket_module.socket(family_of(local) if local != 0 else AF_UNIX)
     except OSError:
         return None
     sock.setblocking(False)

@@ -9,7 +9,6 @@ cdef enum:
 
 
 cdef class WritingTransport(Transport):
-    cdef object lease_waiter    # the future that sendfile() awaits: nothing is held and the descriptor is writable
     cdef Chunks unsent          # what write() accepted and the kernel has not taken
     cdef flag is_refused        # the kernel took less than it was given: wait until writable
     cdef flag is_eof_wanted     # write_eof() was called

@@ -108,7 +108,8 @@ cdef class WritingTransport(Transport):
         self.silence = 0
         if self.is_refused:
             return self.note_refused()
-        if reactor.in_callback and not self.is_prompt and self.unsent.size < self.flow.high and may_hold(reactor, size):
+        if (reactor.in_callback and not self.is_prompt and self.unsent.size < self.marks.high
+                and may_hold(reactor, size)):
             if not self.is_flush_due:
                 reactor.defer_flush(self)
             return 0
@@ -199,7 +200,7 @@ cdef class WritingTransport(Transport):
         if self.unsent.size == 0:
             self.is_refused = False
             self.update_interest()
-        if self.flow.is_paused:
+        if self.is_writing_paused:
             self.reactor.enter_context(self.context)
             self.resume_protocol()  # may write, close or abort
         if self.unsent.size == 0 and self.state < TRANSPORT_LOST:
@@ -234,21 +235,21 @@ cdef class WritingTransport(Transport):
     def _when_writable(self, waiter):
         """Set waiter, a future, when the kernel has taken all that write() accepted, and takes more."""
         self._lent_descriptor()
-        self.lease_waiter = waiter
+        self.owed = waiter
         self.update_interest()
 
     def _take_back(self):
         """Allow write() again."""
         self.is_lent = False
-        self.lease_waiter = None
+        self.owed = None
         if self.state < TRANSPORT_LOST:
             self.update_interest()
             if self.unsent.size == 0:
                 self.on_drained()  # write_eof() has waited
 
     cdef int wake_lease(self) except -1:
-        cdef object waiter = self.lease_waiter
-        self.lease_waiter = None
+        cdef object waiter = self.owed
+        self.owed = None
         if self.guard is not None:
             self.guard.on_sent()  # the peer takes what sendfile() sends
         self.update_interest()
@@ -257,9 +258,9 @@ cdef class WritingTransport(Transport):
         return 0
 
     cdef int lose(self, object error) except -1:
-        cdef object waiter = self.lease_waiter
+        cdef object waiter = self.owed
         if waiter is not None:
-            self.lease_waiter = None
+            self.owed = None
             if not waiter.done():
                 waiter.set_exception(error or ConnectionError("the connection was closed while a file was being sent"))
         return Transport.lose(self, error)

@@ -72,7 +72,7 @@ cdef class TlsSession(TlsReading):
         self.lower = transport
         if isinstance(transport, StreamTransport):
             self.stream = <StreamTransport>transport
-            self.is_lower_paused = self.flow.is_paused = self.stream.flow.is_paused
+            self.is_lower_paused = self.is_writing_paused = self.stream.is_writing_paused
             self.is_prompt = self.stream.is_prompt
             self.stream.is_prompt = False  # records are collected there, and sent by us
             self.limit_lower()

@@ -1,11 +1,11 @@
-from hoop.net.flow_control cimport FlowControl
+from hoop.net.flow_control cimport Watermarks
 from hoop.tls.session cimport TlsSession
 
 
 cdef class TlsTransport:
     cdef TlsSession session
     cdef object sslcontext      # the one given, or the default one
-    cdef FlowControl reading    # only shown: pausing is immediate, so nothing piles up
+    cdef Watermarks reading    # only shown: pausing is immediate, so nothing piles up
     cdef dict __dict__          # test suites patch instances
     cdef object __weakref__
 

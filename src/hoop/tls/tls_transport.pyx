@@ -76,7 +76,7 @@ cdef class TlsTransport:
 
     @property
     def _protocol_paused(self):
-        return self.session.flow.is_paused
+        return self.session.is_writing_paused
 
     @property
     def _closed(self):
@@ -84,11 +84,11 @@ cdef class TlsTransport:
 
     @property
     def _high_water(self):
-        return self.session.flow.high
+        return self.session.marks.high
 
     @property
     def _low_water(self):
-        return self.session.flow.low
+        return self.session.marks.low
 
     cdef int check_caller(self) except -1:
         """In debug mode ending a connection that still lives is for the loop's own thread. RuntimeError for others."""
@@ -230,7 +230,7 @@ cdef class TlsTransport:
         Defaults are asyncio's for TLS (512 KiB, and a quarter). ValueError unless high >= low >= 0.
         """
         cdef TlsSession session = self.session
-        set_watermarks(&session.flow, high, low, DEFAULT_TLS_HIGH_WATER)
+        set_watermarks(&session.marks, high, low, DEFAULT_TLS_HIGH_WATER)
         if session.stream is not None:
             session.limit_lower()
             session.flush_queue()
@@ -240,7 +240,7 @@ cdef class TlsTransport:
 
     def get_write_buffer_limits(self):
         """(low, high) in bytes."""
-        return (self.session.flow.low, self.session.flow.high)
+        return (self.session.marks.low, self.session.marks.high)
 
     def get_write_buffer_size(self):
         """Bytes that have not left: plaintext that waits, and ciphertext that hoop's own stream below holds."""

@@ -1,6 +1,6 @@
 from hoop.core.flag cimport flag
 from hoop.net.chunks cimport Chunks
-from hoop.net.flow_control cimport FlowControl
+from hoop.net.flow_control cimport Watermarks
 from hoop.tls.tls_connection cimport TlsConnection
 
 cdef enum:
@@ -9,12 +9,13 @@ cdef enum:
 
 cdef class TlsWriting(TlsConnection):
     cdef Chunks plaintext       # what is not encrypted yet
-    cdef FlowControl flow
+    cdef Watermarks marks
+    cdef flag is_writing_paused  # the protocol was told to pause, and not yet to resume
     cdef flag is_prompt         # what is written is encrypted and sent at once, not when the callback has ended
     cdef flag is_lower_paused   # the transport below wants no more for now
     cdef flag is_flush_owed     # the queue was to be flushed while the engine was busy
     cdef flag is_blocked        # the engine takes no plaintext before the peer has sent something
-    cdef int dropped_writes
+    cdef unsigned char dropped_writes
 
     cdef int write_chunk(self, object chunk, Py_ssize_t size) except -1
     cdef int after_write(self) except -1

@@ -19,8 +19,8 @@ cdef enum:
 
 cdef class TlsWriting(TlsConnection):
     def __cinit__(self):
-        self.flow.high = DEFAULT_TLS_HIGH_WATER
-        self.flow.low = DEFAULT_TLS_HIGH_WATER // 4
+        self.marks.high = DEFAULT_TLS_HIGH_WATER
+        self.marks.low = DEFAULT_TLS_HIGH_WATER // 4
 
     def __dealloc__(self):
         drop_chunks(&self.plaintext)
@@ -75,7 +75,7 @@ cdef class TlsWriting(TlsConnection):
         self.encrypt_queue()
         if self.state >= TLS_LOST:
             return 0
-        if self.flow.is_paused:
+        if self.is_writing_paused:
             self.resume_protocol()
         else:
             self.note_refused()
@@ -159,13 +159,15 @@ cdef class TlsWriting(TlsConnection):
         # Bytes that are only deferred, here or below, do not count.
         if not (self.is_lower_paused or self.is_blocked) or not self.is_connected or self.state > TLS_OPEN:
             return 0
-        return pause_above(&self.flow, self.unsent(), self.reactor, self.transport, self.protocol)
+        return pause_above(&self.marks, &self.is_writing_paused, self.unsent(), self.reactor, self.transport,
+                           self.protocol)
 
     cdef int resume_protocol(self) except -1:
         # Not paused below means that what it holds is under our low-water mark (limit_lower).
         if self.is_lower_paused or self.is_blocked:
             return 0
-        return resume_below(&self.flow, self.plaintext.size, self.reactor, self.transport, self.protocol)
+        return resume_below(&self.marks, &self.is_writing_paused, self.plaintext.size, self.reactor, self.transport,
+                            self.protocol)
 
     def pause_writing(self):
         """The transport below is full."""
@@ -180,6 +182,6 @@ cdef class TlsWriting(TlsConnection):
     cdef int limit_lower(self) except -1:
         """Have the stream below call resume_writing() no later than our own low-water mark asks for."""
         cdef StreamTransport stream = self.stream
-        stream.flow.high = min(stream.flow.high, self.flow.low)
-        stream.flow.low = min(stream.flow.low, stream.flow.high // 4)
+        stream.marks.high = min(stream.marks.high, self.marks.low)
+        stream.marks.low = min(stream.marks.low, stream.marks.high // 4)
         return 0
