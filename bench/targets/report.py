@@ -1,9 +1,10 @@
-"""Makes bench/RESULTS.md, its plots and the table of the README from the results files that are kept.
+"""Makes bench/RESULTS.md, its plots and the tables of README.md and docs/benchmarks.md from the results files that are
+kept.
 
     python -m bench.targets.report             # from every bench/results-3.x.json
     python -m bench.targets.report --no-plots
 
-A test compares both texts with what the files give, so run this after `python -m bench --targets --record`.
+A test compares the texts with what the files give, so run this after `python -m bench --targets --record`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from bench.targets.tables import requirement, shown, target_row, without_repeats
 
 RESULTS = BENCH / "RESULTS.md"
 README = ROOT / "README.md"
+MARKED = (README, ROOT / "docs" / "benchmarks.md")  # have the short tables, between the markers
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 UVLOOP = "uvloop"
 IN_README = (  # figures of the part "servers"
@@ -151,7 +153,7 @@ def _part_section(
 
 
 def readme_text(readme: str, contents: Sequence[Content]) -> str:
-    """The README with what stands between its markers made anew."""
+    """The README, or another page, with what stands between its markers made anew."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -222,14 +224,15 @@ def write_all(with_plots: bool = True) -> list[str]:
     for content in contents if with_plots else ():
         lines += plots.draw_all(figures_of(content), content, python_of(content))
     RESULTS.write_text(results_text(contents))
-    README.write_text(readme_text(README.read_text(), contents))
-    return [*lines, f"wrote {RESULTS}", f"wrote the table of {README}"]
+    for page in MARKED:
+        page.write_text(readme_text(page.read_text(), contents))
+    return [*lines, f"wrote {RESULTS}", *(f"wrote the tables of {page}" for page in MARKED)]
 
 
 def main() -> None:
     """Make everything from the results files."""
     parser = argparse.ArgumentParser(prog="python -m bench.targets.report")
-    parser.add_argument("--no-plots", action="store_true", help="only RESULTS.md and the README's table")
+    parser.add_argument("--no-plots", action="store_true", help="only the texts")
     print(*write_all(not parser.parse_args().no_plots), sep="\n")
 
 

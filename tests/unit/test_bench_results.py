@@ -55,10 +55,11 @@ def test_the_page_of_results_is_what_the_files_give() -> None:
     assert report.RESULTS.read_text() == report.results_text(report.recorded())
 
 
-def test_the_table_of_the_readme_is_what_the_files_give() -> None:
+def test_the_tables_of_readme_and_site_are_what_the_files_give() -> None:
     """Else: python -m bench.targets.report."""
-    readme = report.README.read_text()
-    assert readme == report.readme_text(readme, report.recorded())
+    for page in report.MARKED:
+        text = page.read_text()
+        assert text == report.readme_text(text, report.recorded())
 
 
 def test_the_page_tells_what_is_missed_and_what_was_not_measured() -> None:
