@@ -1,4 +1,6 @@
-"""docs/serving.md: each command of its console blocks is typed here, in its order, and ends as it does there."""
+"""docs/serving.md and getting_started.md: each command of their console blocks is typed here, in its order, and ends as
+it does there.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,16 @@ from clusters import PATIENCE_S, Cluster
 from free_ports import free_port
 from hoop.command.main import make_parser
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = DOCS / "serving.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 APP = re.compile(r"^```python no-run\n# app\.py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WRONG = re.compile(r"\berror: ")
 
 
-def commands() -> Iterator[tuple[list[str], bool]]:
+def commands(page: Path) -> Iterator[tuple[list[str], bool]]:
     """The words of each, and whether it fails."""
-    for block in BLOCK.findall(PAGE.read_text()):
+    for block in BLOCK.findall(page.read_text()):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             line, _, output = part.partition("\n")
             yield line.split(), WRONG.search(output) is not None
@@ -33,18 +36,19 @@ def serve(folder: Path, words: list[str], port: int) -> Cluster:
     return Cluster(f"import sys\nfrom hoop.command.main import main\nsys.exit(main({words!r}))", folder)
 
 
-def test_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [PAGE, DOCS / "getting_started.md"], ids=lambda page: page.stem)
+def test_commands_of_the_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("uvicorn")
     (tmp_path / "runtime").mkdir(0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    (found,) = APP.findall(PAGE.read_text())
+    (found,) = APP.findall(page.read_text())
     app = tmp_path / "app.py"
     app.write_text(found)
     port = free_port()
     running: list[Cluster] = []
     try:
-        for words, fails in commands():
+        for words, fails in commands(page):
             match words:
                 case ["hoop", "serve", *_]:
                     started = serve(tmp_path, words[1:], free_port() if fails else port)
