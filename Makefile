@@ -1,6 +1,7 @@
 # make                 build hoop in place, with PYTHON (default: the clone's environment, else python3)
 # make test            all tests, as ./tests/run; make ctest: those of csrc; make check-types: mypy and stubtest
 # make lint            ruff, cython-lint, clang-format, shellcheck (scripts/lint.sh; --fix mends what they can mend)
+# make site            the documentation site, build/site/html (scripts/site.sh)
 # make sanitize        hoop's half of the Python suite on modules built with ASan and UBSan (scripts/sanitized_tests.sh)
 # make debug           the same on a debug build of CPython, Debian's by default (scripts/debug_tests.sh)
 # make suites          other projects' tests on asyncio and on hoop (SUITES="tornado uvicorn": only these)
@@ -11,7 +12,7 @@
 
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 
-.PHONY: build test ctest check-types lint sanitize debug fuzz suites bench dist clean
+.PHONY: build test ctest check-types lint site sanitize debug fuzz suites bench dist clean
 
 build:
 	$(PYTHON) setup.py --quiet build_ext --inplace
@@ -29,6 +30,9 @@ check-types:
 
 lint:
 	./scripts/lint.sh
+
+site:
+	./scripts/site.sh
 
 sanitize:
 	./scripts/sanitized_tests.sh
