@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from free_ports import free_port
+from free_ports import free_port, free_ports
 from server_process import ServerProcess, wait_for_listener
 
 if sys.platform != "linux":
@@ -75,6 +75,33 @@ def test_counter(redis_port: int) -> None:
         answers = [re.fullmatch(r"visitor (\d+), answered by worker (\d)\n", ask(port)) for _ in range(20)]
         assert [int(answer[1]) for answer in answers if answer is not None] == list(range(1, 21))
         assert {answer[2] for answer in answers if answer is not None} == {"0", "1"}
+        assert server.stop() == 0, server.text
+
+
+def test_worker_metrics() -> None:
+    """Each slot has its port, and the next worker in it takes it over; the master adds up."""
+    pytest.importorskip("prometheus_client")
+    port, first = free_port(), free_ports(WORKERS + 1)
+
+    def lines(port: int) -> float:
+        with httpx.Client(timeout=LIMIT_S, trust_env=False) as client:
+            text = client.get(f"http://127.0.0.1:{port}/metrics").text
+        assert "hoop_eventloop_turns_total" in text
+        return float(re.findall(r"^lines_total (\S+)$", text, re.MULTILINE)[0])
+
+    with Example("worker_metrics.py", port, first) as server:
+        assert server.find("serving on") is not None, server.text
+        wait_for_listener(first)
+        wait_for_listener(first + 1)
+        with socket.create_connection(("127.0.0.1", port), LIMIT_S) as client:
+            client.sendall(b"a\n")
+            assert client.recv(10) == b"a\n"
+        assert lines(first) + lines(first + 1) == 1
+        assert "hoop_cluster_workers" in ask(first + WORKERS, "/metrics")
+        server.process.send_signal(signal.SIGHUP)
+        assert server.find("exited with status 0", 2) is not None, server.text
+        wait_for_listener(first)
+        assert lines(first) == 0
         assert server.stop() == 0, server.text
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from clusters import LINES_APP, Client, ask, cluster, until, workers_of
-from metrics_soak import COUNT, Soak, metrics_of, page, scrape, soak, total
+from metrics_soak import BIND, COUNT, Soak, metrics_of, page, scrape, soak, total
 
-METRICS = {"metrics_bind": "127.0.0.1:0"}
+METRICS = {"metrics_bind": BIND}
 TURNS = re.compile(r"^hoop_eventloop_(?:turns|sleeps)_total.*$", re.MULTILINE)
 
 
