@@ -5,22 +5,37 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
-from clusters import LINES_APP, Client, ask, cluster, until, workers_of
+from clusters import LINES_APP, Address, Client, ask, cluster, until
 from metrics_soak import BIND, COUNT, Soak, metrics_of, page, scrape, soak, total
 
 METRICS = {"metrics_bind": BIND}
+WHO = "run import hoop; answer = hoop.otel.resource_attributes()['service.instance.id']"
 TURNS = re.compile(r"^hoop_eventloop_(?:turns|sleeps)_total.*$", re.MULTILINE)
 
 
+def instances_of(address: Address) -> dict[str, str]:
+    """What each of two workers is to OpenTelemetry, by slot."""
+    found: dict[str, str] = {}
+
+    def ask_one() -> bool:
+        with Client(address) as client:
+            found[client.ask("who").split()[1]] = client.ask(WHO)
+        return len(found) == 2
+
+    until(ask_one)
+    return found
+
+
 def test_trap_o3_a_scrape_wakes_no_worker_and_waits_for_none(tmp_path: Path) -> None:
-    """Trap O5, too: labels are slots, so restarts make no new series."""
+    """Traps O5 and O7, too: labels and OpenTelemetry's instances are slots, so restarts make no new ones."""
     with cluster(tmp_path, blocked_timeout=None, **METRICS) as running:
         metrics = metrics_of(running)
         address = running.serving()
-        workers_of(address, 2)
+        assert instances_of(address) == {slot: f"{socket.gethostname()}-{slot}" for slot in "01"}
         until(lambda: total(scrape(metrics), "hoop_server_connections") == 0)
         until(lambda: TURNS.findall(page(metrics)) == TURNS.findall(page(metrics)))
         before = page(metrics)

@@ -17,7 +17,7 @@ NAMED = re.compile(r"`(?:([\w/]+\.py)(?:: *)?)?(test_[\w*]+)?`")
 TEST = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
 
 # The pages, and what their paths begin with.
-PAGES = {"asyncio_fixes.md": "conformance", "architecture.md": ""}
+PAGES = {"asyncio_fixes.md": "conformance", "architecture.md": "", "metrics.md": ""}
 
 
 def tables_of(text: str) -> list[list[str]]:
