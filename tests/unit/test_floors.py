@@ -102,9 +102,9 @@ FLOORS_IN: dict[str, Floors] = {
         ("unix_sockets",),
         ("endpoints", "socket_handles"),
     ),
-    "command": (("parser",), ("serve", "ctl"), ("main",)),
+    "command": (("parser",), ("serve", "ctl", "screen"), ("top_frame",), ("top",), ("main",)),
     "cluster": (
-        ("supervisor", "binds", "channel", "spawn", "stacks", "changes", "accounts"),
+        ("supervisor", "binds", "channel", "spawn", "stacks", "changes", "accounts", "figures"),
         ("roles",),
         ("options", "listeners", "control", "liveness", "post", "health", "upgrade", "metrics_page"),
         ("worker_process", "watch", "desk", "handover"),

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from hoop.cluster.binds import UnixBind, open_bind
+from hoop.cluster.figures import Looks
 
 Json = dict[str, Any]
 Unsubscribe = Callable[[], object]
@@ -45,6 +46,10 @@ class Commands(Protocol):
 
     async def blocked(self) -> Json:
         """What has held the loops of the workers, as JSON; raises if none is monitored."""
+        ...
+
+    def look(self, looks: Looks) -> Json:
+        """The same, with what has happened since the looks before this one: see docs/looking_inside.md."""
         ...
 
     async def reload(self) -> None:
@@ -188,6 +193,7 @@ class Connection(asyncio.Protocol):
         self._work: asyncio.Task[None] | None = None
         self._unsubscribe: Unsubscribe | None = None
         self._dropped = 0
+        self._looks = Looks()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -241,6 +247,8 @@ class Connection(asyncio.Protocol):
                 return self._commands.status()
             case {"command": "blocked"}:
                 return await self._commands.blocked()
+            case {"command": "look"}:
+                return self._commands.look(self._looks)
             case {"command": "reload"}:
                 return await self._commands.reload()
             case {"command": "upgrade"}:
@@ -287,13 +295,13 @@ class ControlClient:
     """A connection to a master, blocking; a context manager. OSError if nobody listens at the path."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
+        self.socket = socket.socket(socket.AF_UNIX)
         try:
-            self._socket.connect(str(path))
+            self.socket.connect(str(path))
         except OSError as error:
-            self._socket.close()
+            self.socket.close()
             raise OSError(error.errno, f"no cluster answers at {path}: {error.strerror or error}") from error
-        self._answers = self._socket.makefile("rb")
+        self._answers = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:
         return self
@@ -304,11 +312,11 @@ class ControlClient:
     def close(self) -> None:
         """Idempotent."""
         self._answers.close()
-        self._socket.close()
+        self.socket.close()
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """The result, when there is one. Refused if the master says so, ConnectionError if it ends before that."""
-        self._socket.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        self.socket.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
         answer = next(self.lines(), None)
         if answer is None:
             raise ConnectionError("the cluster has ended before it answered")

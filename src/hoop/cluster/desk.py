@@ -17,7 +17,8 @@ import hoop
 from hoop.cluster.changes import Changes
 from hoop.cluster.channel import ChannelFull
 from hoop.cluster.control import ControlServer, Json, default_path, open_control
-from hoop.cluster.stacks import rss_of
+from hoop.cluster.figures import Looks, Sample
+from hoop.cluster.stacks import cpu_of, rss_of
 
 LOOK_S = 1.0  # between two looks at the files
 ANSWER_S = 2.0  # in which a worker answers, unless something holds its loop
@@ -41,6 +42,7 @@ class Desk:
         self._changes: Changes | None = Changes() if master.options.reload_on_change else None
         self._timer: Any = None
         self._last_failure: str | None = None
+        self._exits: dict[str, Json] = {}  # the last one of each slot and role, by its name
 
     def open(self) -> None:
         """OSError if another master has the control socket, or if a path that was asked for cannot be had."""
@@ -103,8 +105,9 @@ class Desk:
 
     # ---- commands ---------------------------------------------------------------------------------------------------
 
-    def status(self) -> Json:
+    def status(self, looks: Looks | None = None) -> Json:
         master = self._master
+        records = sorted(master.records.values(), key=rank)
         supervisor = master.supervisor
         state = "stopping" if supervisor.is_stopping else "reloading" if supervisor.is_reloading else "serving"
         return {
@@ -117,14 +120,35 @@ class Desk:
             "python": platform.python_version(),
             "last_failure": self._last_failure,
             "subscribers": len(self._listeners),
-            "workers": [self._status_of(record) for record in sorted(master.records.values(), key=rank)],
+            "workers": [self._status_of(record, looks) for record in records],
         }
 
-    def _status_of(self, record: Any) -> Json:
+    def look(self, looks: Looks) -> Json:
+        """Of the board, as status(): no worker is asked. utilization is that since the last look."""
+        status = self.status(looks)
+        looks.keep(self._master.records.keys())
+        return status
+
+    def note_exit(self, record: Any, how: str) -> None:
+        """A worker has ended."""
+        former = self._exits.get(record.name, {"count": 0})
+        self._exits[record.name] = {
+            "how": how, "pid": record.pid, "generation": record.generation, "count": former["count"] + 1,
+            "at": self._master.loop.time(),
+        }  # fmt: skip
+
+    def _last_exit(self, name: str, now: float) -> Json | None:
+        found = self._exits.get(name)
+        if found is None:
+            return None
+        return {**{key: value for key, value in found.items() if key != "at"}, "ago": round(now - found["at"], 3)}
+
+    def _status_of(self, record: Any, looks: Looks | None) -> Json:
         worker = self._master.supervisor.workers.get(record.number)
         reading = record.post.read()
-        age = self._master.loop.time() - record.began  # the sleep that a loop is in is in none of its figures yet
-        return {
+        now = self._master.loop.time()
+        age = now - record.began  # the sleep that a loop is in is in none of its figures yet
+        status = {
             **({"slot": record.slot} if record.slot >= 0 else {"role": record.name}),
             "pid": record.pid,
             "generation": record.generation,
@@ -136,6 +160,11 @@ class Desk:
             "utilization": round(min(reading.busy_ns / 1e9 / max(age, 1e-3), 1.0), 4),
             "rss": rss_of(record.pid),
         }
+        if looks is not None:
+            sample = Sample(time.monotonic(), reading, cpu_of(record.pid))
+            status |= looks.figures(record.number, sample, time.monotonic() - age)
+            status["last_exit"] = self._last_exit(record.name, now)
+        return status
 
     async def blocked(self) -> Json:
         records = sorted(self._master.records.values(), key=rank)

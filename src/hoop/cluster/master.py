@@ -534,6 +534,7 @@ class Master:
             logger.warning("%s: %d messages to it are lost", record.name, unsent, extra=fields_of(record))
         self._log_exit(record, how)
         self._count_exit(record)
+        self.desk.note_exit(record, how)
         if self.on_exit is not None:
             self.on_exit(record, how)
         self.tell(decisions.Exited(record.number, how))

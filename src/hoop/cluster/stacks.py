@@ -58,6 +58,16 @@ def state_of(pid: int) -> str | None:
     return STATES.get(fields[0])
 
 
+def cpu_of(pid: int) -> float | None:
+    """The seconds of processor time that a process has had, in user mode and in the kernel; None where the system does
+    not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def rss_of(pid: int) -> int | None:
     """The bytes of memory that a process has, shared ones among them; None where the system does not tell."""
     try:

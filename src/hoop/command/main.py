@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import hoop
-from hoop.command import ctl, serve
+from hoop.command import ctl, serve, top
 from hoop.command.parser import Parser
 
 EPILOG = """\
@@ -15,8 +15,9 @@ examples:
   hoop serve app:app --bind 0.0.0.0:80 --workers 4
   hoop ctl status                        what runs, and how it goes
   hoop ctl reload                        new code, without losing a request
+  hoop top                               what each worker does, each second
 
-`hoop serve --help` and `hoop ctl --help` tell the rest.
+`hoop serve --help`, and the like for the others, tell the rest.
 """
 
 
@@ -31,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve.add_to(commands)
     ctl.add_to(commands)
+    top.add_to(commands)
     return parser
 
 
