@@ -18,11 +18,13 @@ if sys.platform == "win32":
     )
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from hoop import compress, crypto, dns, fs, monitor, otel, prometheus, proxy_protocol, systemd
+    from hoop import inspect as inspect
     from hoop import limits as limits
     from hoop.agent.agent import Agent, AgentClosed
     from hoop.agent.lease import Lease
@@ -105,7 +107,10 @@ def new_event_loop() -> Loop:
     """A new, open loop."""
     import hoop
 
-    return hoop.Loop()  # an attribute: __getattr__ loads it for the first loop
+    loop = hoop.Loop()  # an attribute: __getattr__ loads it for the first loop
+    if "HOOP_INSPECT" in os.environ:
+        hoop.inspect.serve_when_running(loop)
+    return loop
 
 
 @overload
@@ -149,8 +154,8 @@ def is_draining() -> bool:
 # chroot(2), and hangs in a child that another thread's fork(2) made in the middle of it.
 MODULES_ON_DEMAND = frozenset(
     {
-        *("cluster", "compress", "crypto", "dns", "fs", "limits", "monitor", "otel", "prometheus", "proxy_protocol"),
-        "systemd",
+        *("cluster", "compress", "crypto", "dns", "fs", "inspect", "limits", "monitor", "otel"),
+        *("prometheus", "proxy_protocol", "systemd"),
     }
 )
 NAMES_ON_DEMAND = {

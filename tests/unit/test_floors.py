@@ -47,6 +47,7 @@ AREAS: Floors = (
     ("asgi",),
     ("adapters",),
     ("cluster",),
+    ("inspect",),
     ("command",),
     ("__main__",),
 )

@@ -34,6 +34,7 @@ MOST_UNSENT = 1 << 20  # bytes of messages that a client may leave unread
 BACKLOG = 16
 LONGEST_NAME = 60  # characters: with its directory a socket's path must not exceed 107
 SUFFIX = ".sock"
+PROCESS_PREFIX = "pid-"  # of sockets of processes without a cluster: see hoop.inspect
 
 
 class Commands(Protocol):
@@ -129,8 +130,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def find_control(wanted: str | None, environment: Mapping[str, str] | None = None) -> Path:
-    """The socket to connect to: a path, a name in the runtime directory, HOOP_CONTROL, or the only one that is alive.
-    LookupError, in words for the user, if that is none."""
+    """The socket to connect to: a path, a name in the runtime directory, HOOP_CONTROL, or the only one that is alive,
+    clusters before processes. LookupError, in words for the user, if that is none."""
     environment = os.environ if environment is None else environment
     wanted = wanted or environment.get("HOOP_CONTROL") or None
     if wanted is not None and "/" in wanted:
@@ -139,18 +140,27 @@ def find_control(wanted: str | None, environment: Mapping[str, str] | None = Non
     if wanted is not None:
         return folder / f"{wanted.removesuffix(SUFFIX)}{SUFFIX}"
     alive = [path for path in sorted(folder.glob(f"*{SUFFIX}")) if is_alive(path)]
-    if len(alive) == 1:
-        return alive[0]
+    clusters = [path for path in alive if not path.name.startswith(PROCESS_PREFIX)]
+    if len(alive) == 1 or len(clusters) == 1:
+        return (clusters or alive)[0]
     if not alive:
         raise LookupError(f"no cluster of yours is running (looked in {folder}; --control names another socket)")
     names = ", ".join(path.name.removesuffix(SUFFIX) for path in alive)
-    raise LookupError(f"several clusters are running: choose by --control one of {names}")
+    raise LookupError(
+        f"several {'clusters' if clusters else 'processes'} are running: choose by --control one of {names}"
+    )
 
 
 def is_alive(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         return probe.connect_ex(str(path)) in (0, errno.EAGAIN)
+
+
+def identity_of(path: Path) -> tuple[int, int]:
+    """Of a file, whatever its name: another one that takes the name is another."""
+    found = path.lstat()
+    return found.st_dev, found.st_ino
 
 
 # ---- the server's half ----------------------------------------------------------------------------------------------
@@ -261,6 +271,8 @@ class Connection(asyncio.Protocol):
                 if self._unsubscribe is None:
                     self._unsubscribe = self._commands.subscribe(self._pass_on)
                 return None
+            case {"command": "tasks"}:
+                raise ValueError("a master has no tasks to show: HOOP_INSPECT=1 opens a socket in each of its workers")
         raise ValueError(f"unknown command: {json.dumps(request)}")
 
     def _pass_on(self, message: Json) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import hoop
 from hoop.cluster.changes import Changes
 from hoop.cluster.channel import ChannelFull
-from hoop.cluster.control import ControlServer, Json, default_path, open_control
+from hoop.cluster.control import ControlServer, Json, default_path, identity_of, open_control
 from hoop.cluster.figures import Looks, Sample
 from hoop.cluster.stacks import cpu_of, rss_of
 
@@ -218,8 +218,3 @@ class Desk:
 def rank(record: Any) -> tuple[bool, int, int]:
     """Workers by their slots, then roles in the order in which they were given."""
     return record.slot < 0, abs(record.slot), record.generation
-
-
-def identity_of(path: Path) -> tuple[int, int]:
-    found = path.lstat()
-    return found.st_dev, found.st_ino

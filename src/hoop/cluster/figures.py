@@ -64,7 +64,7 @@ def figures_between(before: Sample | None, now: Sample, began: float) -> dict[st
 
 
 def rate(name: str, before: Sample | None, now: Sample, seconds: float) -> float:
-    counted = getattr(now.reading, name) - (0 if before is None else getattr(before.reading, name))
+    counted: int = getattr(now.reading, name) - (0 if before is None else getattr(before.reading, name))
     return round(counted / seconds, 2)
 
 

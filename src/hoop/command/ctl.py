@@ -36,6 +36,7 @@ COMMANDS = {
     "scale": "have N workers",
     "stop": "answer what is under way, and end",
     "messages": "show what workers send to the master, until Ctrl-C",
+    "tasks": "where each task of one process waits (see hoop.inspect)",
 }
 
 
@@ -96,6 +97,8 @@ def ask(client: ControlClient, arguments: argparse.Namespace) -> int:
         print("\n".join(status_lines(result)))
     elif arguments.command == "blocked":
         print("\n".join(blocked_lines(result)))
+    elif arguments.command == "tasks":
+        print("\n".join(task_lines(result)))
     else:
         print(DONE[arguments.command].format(**given))
     return 0
@@ -128,11 +131,11 @@ def status_lines(status: Json) -> list[str]:
     rows += [[cell(name, worker.get(name)) for name in columns] for worker in status["workers"]]
     widths = [max(len(row[number]) for row in rows) for number in range(len(columns))]
     programs = f"hoop {status['hoop']}, Python {status['python']}"
-    age, generation = duration(status["age"]), status["generation"]
-    lines = [
-        f"master {status['pid']} {status['state']}, up {age}, generation {generation}, {programs}",
-        f"on {', '.join(status['addresses'])}",
-    ]
+    age, who = duration(status["age"]), status.get("kind", "master")
+    generation = f", generation {status['generation']}" if "generation" in status else ""
+    lines = [f"{who} {status['pid']} {status['state']}, up {age}{generation}, {programs}"]
+    if status["addresses"]:
+        lines.append(f"on {', '.join(status['addresses'])}")
     if status.get("last_failure"):
         lines.append(f"last failure: {status['last_failure']}")
     for row in rows:
@@ -153,6 +156,17 @@ def blocked_lines(result: Json) -> list[str]:
             lines.append(f"{who}: not monitored")
         else:
             lines += table_lines(worker["found"], who)
+    return lines
+
+
+def task_lines(tasks: list[Json]) -> list[str]:
+    """Each task with its stack, the outermost coroutine first, as in a traceback."""
+    lines = [f"{len(tasks)} task{'s' * (len(tasks) != 1)}"]
+    for task in tasks:
+        lines.append(f"{task['name']}: {task['coroutine']}")
+        lines += [f"  {frame['file']}:{frame['line']} in {frame['function']}" for frame in task["stack"]]
+        if task["awaits"] is not None:
+            lines.append(f"  awaits {task['awaits']}")
     return lines
 
 

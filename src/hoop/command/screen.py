@@ -1,4 +1,5 @@
-"""A terminal as `hoop top` uses it: the alternate screen, keys one by one, changes of its size; and as it was, after."""
+"""A terminal as `hoop top` uses it: the alternate screen, keys one by one, changes of its size; afterwards as it was.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ class Screen:
             found = os.get_terminal_size(self._output)
             if found.columns > 0 and found.lines > 0:
                 return found.columns, found.lines
-        return tuple(shutil.get_terminal_size())
+        columns, lines = shutil.get_terminal_size()
+        return columns, lines
 
     def draw(self, lines: Sequence[str]) -> None:
         """In place of what is there, without a moment in which nothing is: a blank screen in between would flicker."""

@@ -56,9 +56,7 @@ def add_to(commands: Any) -> None:
         help="its control socket, or the name of one in the runtime directory (default: HOOP_CONTROL, else the only "
         "one there)",
     )
-    parser.add_argument(
-        "--interval", metavar="TIME", type=interval, default=1.0, help="between two looks (default: 1)"
-    )
+    parser.add_argument("--interval", metavar="TIME", type=interval, default=1.0, help="between two looks (default: 1)")
     parser.add_argument("--once", action="store_true", help="look for one interval, print, and end")
     parser.add_argument("--json", action="store_true", help="print JSON, with --once")
 

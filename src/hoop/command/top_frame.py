@@ -65,10 +65,8 @@ def head_lines(look: Json) -> list[str]:
     workers = look["workers"]
     who = "process" if look.get("kind") == "process" else "master"
     generation = f", generation {look['generation']}" if "generation" in look else ""
-    lines = [
-        f"{who} {look['pid']} {look['state']}, up {duration(look['age'])}{generation}, hoop {look['hoop']}, "
-        f"Python {look['python']}"
-    ]
+    programs = f"hoop {look['hoop']}, Python {look['python']}"
+    lines = [f"{who} {look['pid']} {look['state']}, up {duration(look['age'])}{generation}, {programs}"]
     if look.get("addresses"):
         lines.append(f"on {', '.join(look['addresses'])}")
     sums = [f"{sum_of(workers, 'connections'):.0f} connections, {sum_of(workers, 'accepts_per_s'):.0f} new/s"]
@@ -266,7 +264,7 @@ def cells_of_one(character: str) -> int:
 
 
 def clipped(text: str, width: int, *, fill: bool = False) -> str:
-    """At most width places, on one line, and nothing that commands the terminal: an exit's reason is somebody's text."""
+    """At most width places, on one line, and nothing that commands the terminal: an exit's reason is somebody's."""
     kept: list[str] = []
     used = 0
     for character in text:
