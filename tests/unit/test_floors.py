@@ -103,7 +103,13 @@ FLOORS_IN: dict[str, Floors] = {
         ("unix_sockets",),
         ("endpoints", "socket_handles"),
     ),
-    "command": (("parser",), ("serve", "ctl", "screen"), ("top_frame",), ("top",), ("main",)),
+    "command": (
+        ("parser",),
+        ("serve", "ctl", "screen", "machine"),
+        ("top_frame", "checks"),
+        ("top", "doctor"),
+        ("main",),
+    ),
     "cluster": (
         ("supervisor", "binds", "channel", "spawn", "stacks", "changes", "accounts", "figures"),
         ("roles",),

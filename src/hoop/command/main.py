@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import hoop
-from hoop.command import ctl, serve, top
+from hoop.command import ctl, doctor, serve, top
 from hoop.command.parser import Parser
 
 EPILOG = """\
@@ -16,6 +16,7 @@ examples:
   hoop ctl status                        what runs, and how it goes
   hoop ctl reload                        new code, without losing a request
   hoop top                               what each worker does, each second
+  hoop doctor app:app                    what is in its way on this machine
 
 `hoop serve --help`, and the like for the others, tell the rest.
 """
@@ -33,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     serve.add_to(commands)
     ctl.add_to(commands)
     top.add_to(commands)
+    doctor.add_to(commands)
     return parser
 
 

@@ -1,5 +1,4 @@
-"""A terminal as `hoop top` uses it: the alternate screen, keys one by one, changes of its size; afterwards as it was.
-"""
+"""A terminal as `hoop top` uses it: the alternate screen, keys one by one, its size; and afterwards as it was."""
 
 from __future__ import annotations
 
