@@ -1,5 +1,4 @@
-"""What `hoop doctor` finds wrong: a table of checks, each a pure function of what was read of the machine and of what is
-to be served.
+"""What `hoop doctor` finds wrong: a table of checks, each a pure function of what was read and of what is to be served.
 
 A check answers with a Finding, or with text if all is well. None: it does not concern this machine.
 """
@@ -251,7 +250,7 @@ def check_descriptors(machine: Machine, plan: Plan) -> Finding | str:
         return Finding(
             WARNING,
             f"a process may have {soft} open files, and no limit of connections keeps a worker below that",
-            f"with some {max(soft - OWN_DESCRIPTORS, 0)} connections a worker accepts no more, and opens no file either",
+            f"with some {max(soft - OWN_DESCRIPTORS, 0)} connections a worker accepts no more, and opens no file",
             mend_nofile(machine, 65_536, "or: hoop serve --limit-max-connections N"),
         )
     needed = plan.max_connections + OWN_DESCRIPTORS
@@ -269,7 +268,8 @@ def mend_nofile(machine: Machine, needed: int, otherwise: str) -> str:
     hard = machine.nofile_hard
     if hard is None or hard >= needed:
         return f"ulimit -n {needed} (systemd: LimitNOFILE={needed}); {otherwise}"
-    return f"as root: ulimit -Hn {needed} (systemd: LimitNOFILE={needed}; docker run --ulimit nofile={needed}); {otherwise}"
+    elsewhere = f"systemd: LimitNOFILE={needed}; docker run --ulimit nofile={needed}"
+    return f"as root: ulimit -Hn {needed} ({elsewhere}); {otherwise}"
 
 
 def check_ports(machine: Machine, plan: Plan) -> Finding | str | None:

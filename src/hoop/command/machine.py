@@ -93,7 +93,7 @@ class Machine:
 
     def as_json(self) -> dict[str, Any]:
         """For programs; of the environment only what was asked about."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("application",)}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "application"}
 
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "INVOCATION_ID", "WEB_CONCURRENCY")
@@ -226,7 +226,7 @@ def read_memory() -> tuple[int | None, bool]:
 def is_container() -> bool:
     if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):
         return True
-    return bool(os.environ.get("KUBERNETES_SERVICE_HOST") or os.environ.get("container"))
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST") or os.environ.get("container"))  # noqa: SIM112  systemd and podman set it
 
 
 def try_exclusive() -> bool:
