@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from hoop import compress, crypto, dns, fs, monitor, otel, prometheus, proxy_protocol, systemd
-    from hoop import inspect as inspect
     from hoop import limits as limits
     from hoop.agent.agent import Agent, AgentClosed
     from hoop.agent.lease import Lease
@@ -109,7 +108,9 @@ def new_event_loop() -> Loop:
 
     loop = hoop.Loop()  # an attribute: __getattr__ loads it for the first loop
     if "HOOP_INSPECT" in os.environ:
-        hoop.inspect.serve_when_running(loop)
+        from importlib import import_module
+
+        import_module("hoop.inspect").serve_when_running(loop)  # for those who want it
     return loop
 
 

@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import socket
-import sys
 import threading
 import time
 import weakref
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import hoop
+from hoop import watched
 from hoop.cluster.binds import UnixBind, open_bind
 from hoop.cluster.control import (
     BACKLOG,
@@ -41,10 +41,9 @@ from hoop.cluster.control import (
     is_alive,
     runtime_folder,
 )
-from hoop.cluster.figures import Looks, Sample
+from hoop.cluster.looks import Looks, Sample
 from hoop.cluster.stacks import cpu_of, rss_of
-from hoop.core.board import Board
-from hoop.stats import BoardReading
+from hoop.core.board import place_of
 
 __all__ = ["Inspector", "serve"]
 
@@ -270,11 +269,11 @@ class Process:
 
     def __init__(self, loop: hoop.Loop) -> None:
         self._loop = weakref.ref(loop)
-        self._read = reader_of(loop)
+        self._board, self._place = place_of(loop)  # its cluster's, if it is a worker's
         self._first = self._sample()
 
     def _sample(self) -> Sample:
-        return Sample(time.monotonic(), self._read(), cpu_of(os.getpid()))
+        return Sample(time.monotonic(), self._board.read(self._place), cpu_of(os.getpid()))
 
     def new_looks(self) -> Looks:
         """For a client: its first look is at all that has happened since serve()."""
@@ -291,7 +290,14 @@ class Process:
                 return self._status(looks)
             case "tasks":
                 return tasks_of(self._loop())
-        raise ValueError(f"this is a process without a cluster: it answers status, look and tasks, not {command!r}")
+            case "blocked" if watched.report is not None:
+                return {
+                    "workers": [{"role": "program", "pid": os.getpid(), "answers": True, "found": watched.report()}]
+                }
+            case "blocked":
+                raise LookupError("the process is not monitored: start it with HOOP_MONITOR=50ms in its environment")
+        known = "status, look, tasks and blocked"
+        raise ValueError(f"this is a process without a cluster: it answers {known}, not {command!r}")
 
     def _status(self, looks: Looks) -> Json:
         loop = self._loop()
@@ -323,26 +329,6 @@ class Process:
             "python": platform.python_version(),
             "workers": [worker],
         }
-
-
-boards: weakref.WeakKeyDictionary[hoop.Loop, Board] = weakref.WeakKeyDictionary()
-
-
-def reader_of(loop: hoop.Loop) -> Any:
-    """What reads the loop's figures. A loop writes on one board: that of its cluster, if it is a worker's."""
-    module = sys.modules.get("hoop.cluster.worker_process")
-    worker = None if module is None else module.current
-    if worker is not None and worker.post.watches(loop):
-        return worker.post.read
-    if loop not in boards:
-        boards[loop] = Board(1)
-        boards[loop].attach(loop, 0)
-    board = boards[loop]
-
-    def read() -> BoardReading:
-        return board.read(0)
-
-    return read
 
 
 def process_age() -> float:

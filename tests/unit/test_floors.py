@@ -111,7 +111,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("main",),
     ),
     "cluster": (
-        ("supervisor", "binds", "channel", "spawn", "stacks", "changes", "accounts", "figures"),
+        ("supervisor", "binds", "channel", "spawn", "stacks", "changes", "accounts", "looks"),
         ("roles",),
         ("options", "listeners", "control", "liveness", "post", "health", "upgrade", "metrics_page"),
         ("worker_process", "watch", "desk", "handover"),

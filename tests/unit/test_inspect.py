@@ -14,6 +14,7 @@ from typing import Any
 import hoop
 import hoop.inspect
 import pytest
+from hoop import watched
 from hoop.cluster.control import ControlClient, find_control
 from hoop.cluster.stacks import cpu_of
 from interpreter import run_script
@@ -92,6 +93,19 @@ def test_where_each_task_waits(tmp_path: Path) -> None:
             assert all(frame["file"] == __file__ and frame["line"] > 0 for frame in task["stack"])
         gate.set_result(None)
         await waiting
+
+    hoop.run(main())
+
+
+def test_what_has_held_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        with hoop.inspect.serve(tmp_path / "app.sock") as inspector:
+            monkeypatch.setattr(watched, "report", None)
+            (answer,) = await asked(inspector.path, '{"command": "blocked"}')
+            assert "HOOP_MONITOR=50ms" in answer["error"]
+            monkeypatch.setattr(watched, "report", lambda: {"blocks": 3})
+            (worker,) = (await result(inspector.path, "blocked"))["workers"]
+            assert (worker["pid"], worker["answers"], worker["found"]) == (os.getpid(), True, {"blocks": 3})
 
     hoop.run(main())
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from hoop.cluster.binds import UnixBind, open_bind
-from hoop.cluster.figures import Looks
+from hoop.cluster.looks import Looks
 
 Json = dict[str, Any]
 Unsubscribe = Callable[[], object]

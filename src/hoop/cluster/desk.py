@@ -17,7 +17,7 @@ import hoop
 from hoop.cluster.changes import Changes
 from hoop.cluster.channel import ChannelFull
 from hoop.cluster.control import ControlServer, Json, default_path, identity_of, open_control
-from hoop.cluster.figures import Looks, Sample
+from hoop.cluster.looks import Looks, Sample
 from hoop.cluster.stacks import cpu_of, rss_of
 
 LOOK_S = 1.0  # between two looks at the files

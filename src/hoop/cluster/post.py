@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import weakref
 from collections.abc import Callable
 
 from hoop.cluster.stacks import StackFile
@@ -20,7 +19,6 @@ class Post:
         self.board = board
         self.place = place
         self.stacks = stacks
-        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
 
     def take(self) -> None:
         """In the worker, before anything of the application runs: its stacks can be asked for."""
@@ -29,11 +27,6 @@ class Post:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the worker: its loop writes on the board from now on."""
         self.board.attach(loop, self.place)
-        self._loop = weakref.ref(loop)
-
-    def watches(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether it is that loop that writes on the board."""
-        return self._loop is not None and self._loop() is loop
 
     @property
     def count_request(self) -> Callable[[], None]:

@@ -1,11 +1,11 @@
-"""hoop.cluster.figures: what has happened between two looks at a loop."""
+"""hoop.cluster.looks: what has happened between two looks at a loop."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hoop.cluster.figures import Looks, Sample, figures_between
+from hoop.cluster.looks import Looks, Sample, figures_between
 from hoop.core.board import Lags
 from hoop.stats import BoardReading
 
