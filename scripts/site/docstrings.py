@@ -14,7 +14,7 @@ TOKENS = re.compile(
     r"`(?P<quoted>[^`\n]+)`"
     r"|docs/(?P<page>\w+)\.md"
     r"|(?P<called>(?<![\w.])[A-Za-z_][\w.]*\w\([^()\n]*\))"
-    r"|(?P<dotted>(?<![\w./@-])(?:hoop|loop|asyncio|transport|server|worker|os|socket)(?:\.\w+)+)"
+    r"|(?P<dotted>(?<![\w./@-])(?:hoop|loop|Loop|Server|Socket|asyncio|transport|server|worker|os|socket)(?:\.\w+)+)"
     r"|(?P<name>(?<![\w./@-])(?=\w*[a-z0-9])[A-Za-z]\w*_\w+)"
 )
 SPECIAL = re.compile(r"([\\*`|_])")

@@ -20,7 +20,9 @@ import sources
 from docstrings import Docstrings
 from sources import Member
 
-INSIDE = {"loop", "drained_run", "__init__", "__main__"}  # files of hoop whose names users have from elsewhere, or not
+# Files of hoop whose names users have from elsewhere, or not at all.
+INSIDE = {"loop", "drained_run", "figures", "__init__", "__main__"}
+FOR_HOOP = {"WorkerPool": ("on_ready", "on_outcome", "on_end")}  # members that other modules of hoop call
 OF_LOOP = {"BaseLoop": "Callbacks, timers and descriptors", "StartTls": "TLS", "SendFile": "sendfile"}
 CONSTANTS = {"__version__": "The version of hoop, a string."}
 
@@ -206,7 +208,8 @@ class Reference:
 
 
 def members(value: type) -> list[Member]:
-    return sources.members_of(value.__module__, value.__name__)
+    found = sources.members_of(value.__module__, value.__name__)
+    return [member for member in found if member.name not in FOR_HOOP.get(value.__name__, ())]
 
 
 def init_of(node: ast.ClassDef) -> ast.FunctionDef | None:

@@ -2,7 +2,7 @@
 
 A fenced block of a page that begins with ```python is run after the blocks before it, in one namespace and in an empty
 folder. One with prompts (>>>) must print what it shows; one without must not raise. ```python no-run is for what cannot
-be run here.
+be run here. Commands of hoop that a page names, in its text or in blocks of shell, are given to the parser.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import contextlib
 import doctest
 import io
 import re
+import shlex
 import traceback
 from pathlib import Path
 
 import pytest
+from hoop.command.main import make_parser
 
 PAGES = sorted((Path(__file__).resolve().parents[2] / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```python *\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -90,3 +92,27 @@ def test_an_exception_names_its_line() -> None:
         run_page("example.md", PAGE.format(answer=6, last="1 / 0"))
     last = traceback.extract_tb(raised.tb)[-1]
     assert (last.filename, last.lineno) == ("example.md", 22)
+
+
+# Commands.
+
+COMMAND = re.compile(r"`(?:python -m )?hoop ((?:serve|ctl|top|doctor) [^`]+)`")
+SHELL = re.compile(r"^```(?:sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TYPED = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*hoop ([a-z]+(?!:)\b.*?)(?: +#.*)?$", re.MULTILINE)
+EXAMPLES = {"N": "2", "PATH": "/x", "TARGET": "app:app", "SIZE": "64M", "SECONDS": "60", "SHARE": "0.1"}
+
+
+def test_commands_are_understood() -> None:
+    """`hoop serve ...` and its kin: the parser takes them, or says on standard error what it has not understood."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        found += COMMAND.findall(text) + [line for block in SHELL.findall(text) for line in TYPED.findall(block)]
+    assert len(found) > 20, "where are they?"
+    for line in found:
+        words = [EXAMPLES.get(word, word) for word in shlex.split(line)]
+        if words[-1] == "--help":
+            continue
+        if words[0] == "serve" and words[1].startswith("-"):
+            words.insert(1, "app:app")
+        make_parser().parse_args(words)
