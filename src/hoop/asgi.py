@@ -32,9 +32,9 @@ class Lifecycle:
         self._readyz = readyz
         self._is_ending = False
         self._is_up = True  # until a server shows that it knows lifespans
-        self.requests = 0
+        self.requests: int = 0
         """Requests that the application got, WebSockets among them."""
-        self.active = 0
+        self.active: int = 0
         """Those that it has not ended."""
 
     @property

@@ -48,7 +48,7 @@ LEVELS = {"gzip": (-1, 9), "zlib": (-1, 9), "deflate": (-1, 9), "bz2": (1, 9), "
 PADDED = ("gzip", "xz")  # zero bytes may follow
 SINGLE = ("zlib", "deflate")  # one stream; of the others, several may follow one another
 
-run = functools.partial(offload.run, "hoop.compress")
+_run = functools.partial(offload.run, "hoop.compress")
 
 
 class DecompressError(ValueError):
@@ -71,7 +71,7 @@ async def compress(
     encode = encoder(format, level)
     content = offload.immutable_bytes(data)
     is_small = len(content) <= inline_size and format not in ALWAYS_IN_POOL
-    return await run(is_small, encode, content)
+    return await _run(is_small, encode, content)
 
 
 async def decompress(
@@ -91,10 +91,10 @@ async def decompress(
     if max_size is not None and max_size < 0:
         raise ValueError(f"max_size must be 0 or more, or None, not {max_size!r}")
     work = Decompression(offload.immutable_bytes(data), format, max_size)
-    if len(work.data) <= inline_size and await run(True, work.run, inline_size):
+    if len(work.data) <= inline_size and await _run(True, work.run, inline_size):
         return work.result()
     try:
-        await run(False, work.run, None)
+        await _run(False, work.run, None)
     finally:
         work.is_cancelled = True
     return work.result()
@@ -134,7 +134,7 @@ class ZlibStream:
 
     def __init__(self, window_bits: int) -> None:
         self._engine = zlib.decompressobj(window_bits)
-        self.needs_input = True
+        self.needs_input: bool = True
 
     @property
     def eof(self) -> bool:

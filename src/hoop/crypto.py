@@ -41,7 +41,7 @@ __all__ = [
 INLINE_SIZE = 16_384
 FILE_PIECE = 262_144  # bytes of one read of a file; we look for cancellation after each
 
-run = functools.partial(offload.run, "hoop.crypto")
+_run = functools.partial(offload.run, "hoop.crypto")
 
 
 async def pbkdf2_hmac(
@@ -53,7 +53,7 @@ async def pbkdf2_hmac(
     """
     hashlib.new(hash_name)  # OpenSSL's own error would not name it
     password, salt = offload.immutable_bytes(password), offload.immutable_bytes(salt)
-    return await run(False, hashlib.pbkdf2_hmac, hash_name, password, salt, iterations, dklen)
+    return await _run(False, hashlib.pbkdf2_hmac, hash_name, password, salt, iterations, dklen)
 
 
 async def scrypt(
@@ -69,7 +69,7 @@ async def scrypt(
     derive = functools.partial(
         hashlib.scrypt, salt=offload.immutable_bytes(salt), n=n, r=r, p=p, maxmem=maxmem, dklen=dklen
     )
-    return await run(False, derive, offload.immutable_bytes(password))
+    return await _run(False, derive, offload.immutable_bytes(password))
 
 
 async def digest(
@@ -83,7 +83,7 @@ async def digest(
     """
     content = offload.immutable_bytes(data)
     size = len(content) if length is None else max(len(content), length)
-    return await run(size <= inline_size, digest_now, name, content, length)
+    return await _run(size <= inline_size, digest_now, name, content, length)
 
 
 async def file_digest(name: str, path: StrOrBytesPath | int, *, length: int | None = None) -> bytes:
@@ -95,7 +95,7 @@ async def file_digest(name: str, path: StrOrBytesPath | int, *, length: int | No
     """
     work = FileDigest(name, path, length)
     try:
-        return await run(False, work.run)
+        return await _run(False, work.run)
     finally:
         work.is_cancelled = True
 
@@ -110,7 +110,7 @@ async def hmac_digest(
     hashlib.new(digest)  # as above
     secret, message = offload.immutable_bytes(key), offload.immutable_bytes(msg)
     size = max(len(secret), len(message))  # a key longer than a block is hashed too
-    return await run(size <= inline_size, hmac.digest, secret, message, digest)
+    return await _run(size <= inline_size, hmac.digest, secret, message, digest)
 
 
 async def random_bytes(size: int, *, inline_size: int = INLINE_SIZE) -> bytes:
@@ -118,7 +118,7 @@ async def random_bytes(size: int, *, inline_size: int = INLINE_SIZE) -> bytes:
 
     ValueError for a negative size. inline_size: up to so many bytes are generated on the loop's thread.
     """
-    return await run(size <= inline_size, os.urandom, size)
+    return await _run(size <= inline_size, os.urandom, size)
 
 
 def digest_now(name: str, data: bytes, length: int | None) -> bytes:

@@ -41,7 +41,7 @@ MOST_SPIN_US = 1000
 TaskFactory = Callable[..., "asyncio.Future[Any]"]
 
 # What a base annotates is the state that it has in a Loop; its _begin_...() sets it.
-slots_of_bases = tuple(
+slots_of_bases: tuple[str, ...] = tuple(
     name
     for base in (Executors, NameLookups, AsyncGenerators, Problems, Signals, Drains, Servers)
     for name in base.__annotations__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 
 class DataclassFields:
@@ -23,8 +23,11 @@ class Value:
     of methods for each class: that would take about a quarter as long as everything else that the first loop loads.
     """
 
+    if TYPE_CHECKING:  # else it would be a field
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+
     def __init_subclass__(cls) -> None:
-        cls.__dataclass_fields__ = DataclassFields()  # type: ignore[attr-defined]
+        cls.__dataclass_fields__ = DataclassFields()  # type: ignore[assignment]
 
     def __init__(self, **fields: Any) -> None:
         names = type(self).__annotations__

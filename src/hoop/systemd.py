@@ -28,7 +28,7 @@ class Notifier:
 
     def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
         environment = os.environ if environment is None else environment
-        self.taken = {name: environment[name] for name in NOTIFY_VARIABLES if name in environment}
+        self.taken: dict[str, str] = {name: environment[name] for name in NOTIFY_VARIABLES if name in environment}
         """What the environment has forgotten: for a program that takes this one's place in its process."""
         address = environment.pop("NOTIFY_SOCKET", "")
         self._watchdog_us = watchdog_us(environment)

@@ -116,7 +116,7 @@ class LifespanStart:
 
     def __init__(self, timeout: float | None, fail: Callable[[TargetError], None]) -> None:
         self.is_starting = False
-        self.is_over_time = False
+        self.is_over_time: bool = False
         self._timeout = timeout
         self._fail = fail
         self._timer: asyncio.TimerHandle | None = None

@@ -21,10 +21,10 @@ class Config(hypercorn.config.Config):
 
     def __init__(self, worker: ServingWorker) -> None:
         self._worker = worker
-        self.backlog = worker.backlog
-        self.accesslog = logging.getLogger("hypercorn.access") if worker.access_log else None
-        self.errorlog = logging.getLogger("hypercorn.error")
-        self.startup_timeout = None  # type: ignore[assignment]  # ServedApplication has the limit
+        self.backlog: int = worker.backlog
+        self.accesslog: logging.Logger | None = logging.getLogger("hypercorn.access") if worker.access_log else None
+        self.errorlog: logging.Logger | str | None = logging.getLogger("hypercorn.error")
+        self.startup_timeout: Any = None  # ServedApplication has the limit
 
     @property
     def ssl_enabled(self) -> bool:

@@ -52,7 +52,7 @@ class Channel:
         self._unread = bytearray(unread)
         self._unsent: deque[memoryview] = deque(memoryview(frame) for frame in unsent)
         self._unsent_size = sum(map(len, self._unsent))
-        self.is_open = True
+        self.is_open: bool = True
         loop.add_reader(sock, self._on_readable)
         if self._unsent:
             loop.add_writer(sock, self._on_writable)

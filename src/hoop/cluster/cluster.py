@@ -18,7 +18,7 @@ from hoop.cluster.options import Options
 from hoop.cluster.template import Preload
 from hoop.cluster.worker_process import Worker
 
-logger = logging.getLogger("hoop.cluster")
+logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 
 class Cluster:
@@ -40,7 +40,7 @@ class Cluster:
         on_exit: Callable[[WorkerRecord, str], object] | None = None,
         **settings: Any,
     ) -> None:
-        self.options = target if isinstance(target, Options) else Options(target=target, **settings)
+        self.options: Options = target if isinstance(target, Options) else Options(target=target, **settings)
         self.on_start = on_start
         self.on_message = on_message
         self.on_exit = on_exit

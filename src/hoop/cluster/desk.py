@@ -23,7 +23,7 @@ from hoop.cluster.stacks import cpu_of, rss_of
 LOOK_S = 1.0  # between two looks at the files
 ANSWER_S = 2.0  # in which a worker answers, unless something holds its loop
 
-logger = logging.getLogger("hoop.cluster")
+logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 
 class Desk:

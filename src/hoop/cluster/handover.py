@@ -19,14 +19,14 @@ from hoop.cluster.spawn import Process, open_pidfd
 from hoop.cluster.supervisor import Fork, Supervisor
 from hoop.cluster.upgrade import State, UpgradeError
 
-logger = logging.getLogger("hoop.cluster")
+logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 
 class Handover:
     """One for a master."""
 
     def __init__(self, master: Any) -> None:
-        self.is_due = False  # exchange() is, as soon as no loop runs
+        self.is_due: bool = False  # exchange() is, as soon as no loop runs
         self._master = master
         self._is_checking = False
         self._task: asyncio.Task[None] | None = None

@@ -35,7 +35,7 @@ class Listeners:
         self._of_slot: dict[int, list[socket.socket]] = {}
         self._first_of_bind: dict[TcpBind, list[socket.socket]] = {}
         self._files: dict[str, Identity] = {}  # of UNIX sockets that were made here
-        self.are_closed = False
+        self.are_closed: bool = False
 
     def open(self, slots: int) -> None:
         """OSError with the address in its text; then nothing stays open, and no file stays."""

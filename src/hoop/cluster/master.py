@@ -53,7 +53,7 @@ SAME_WISH = 0.1  # seconds in which a second signal is the same wish as the firs
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STATUS_OF_SIGNALS = 128  # a shell's: 128 and the number of the signal that ended the process
 
-logger = logging.getLogger("hoop.cluster")
+logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 Serve = Callable[[Worker], Any]
 
@@ -108,8 +108,8 @@ class Master:
         self.records: dict[int, WorkerRecord] = {}  # by the supervisor's number
         self.on_message = on_message
         self.on_exit = on_exit
-        self.desk = Desk(self)
-        self.handover = Handover(self)
+        self.desk: Desk = Desk(self)
+        self.handover: Handover = Handover(self)
         self.on_start: Callable[[], object] | None = None  # when every slot serves for the first time
         self._serve = serve
         self._is_over = False
@@ -122,7 +122,7 @@ class Master:
         self.forks: deque[decisions.Fork] = deque()
         self._events: deque[decisions.Event] = deque()
         self._is_handling = False
-        self.was_serving = False
+        self.was_serving: bool = False
         self._pages: list[HealthServer] = []
         self._timer: asyncio.TimerHandle | None = None
         self._contexts: dict[int, ssl_module.SSLContext | None] = {}
@@ -137,18 +137,18 @@ class Master:
         """Serve until the cluster has ended; the exit status. ClusterError if it cannot start."""
         try:
             state = exchange.take()
-            self.outer_descriptors = open_descriptors() if state is None else set(state["outer"])
-            self.size = self.options.worker_count()
+            self.outer_descriptors: set[int] = open_descriptors() if state is None else set(state["outer"])
+            self.size: int = self.options.worker_count()
             if state is None:
                 self._contexts[0] = self.options.ssl_context()
-            self.notifier = systemd.Notifier()
-            self.watch = Watch(self.options, None if state is None else state["watch"])
+            self.notifier: systemd.Notifier = systemd.Notifier()
+            self.watch: Watch = Watch(self.options, None if state is None else state["watch"])
             if state is None:
                 self._open_pages()
             else:
                 with exchange.logged("its addresses for health and metrics"):
                     self._open_pages()
-            self.listeners = self._open_listeners(state)
+            self.listeners: Listeners = self._open_listeners(state)
         except (OSError, ValueError) as error:
             self._close_pages()
             raise ClusterError(in_words(error)) from error
@@ -173,7 +173,7 @@ class Master:
         return self._status or (EXIT_CUT if self._is_cut else 0)
 
     def _start(self) -> None:
-        self.supervisor = Supervisor(
+        self.supervisor: Supervisor = Supervisor(
             self.size,
             roles=slots_of(self.options.roles),
             times=self.times(),

@@ -18,7 +18,7 @@ from hoop.drain import Drain
 from hoop.limits import Limits
 from hoop.proxy_protocol import ProxyProtocol
 
-CHOICES = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "server": ("auto", "uvicorn", "hypercorn", "aiohttp", "protocol", "main"),
     "balance": ("shared", "reuseport", "port_per_worker"),
     "log_format": ("auto", "text", "json"),

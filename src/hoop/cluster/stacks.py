@@ -24,7 +24,7 @@ class StackFile:
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        self.fd = open_nameless() if fd is None else fd
+        self.fd: int = open_nameless() if fd is None else fd
 
     def register(self) -> None:
         """In the process: write the stacks of all threads when SIGNAL comes, whatever runs."""

@@ -253,17 +253,17 @@ class Supervisor:
         parallel: int = 1,
         jitter: random.Random | None = None,
     ) -> None:
-        self.times = times or Times()
+        self.times: Times = times or Times()
         self.parallel = parallel
         self.workers: dict[int, Worker] = {}
-        self.slots = [Slot(number) for number in range(size)]
-        self.role_slots = [Slot(-1 - index, role.name, role.overlaps) for index, role in enumerate(roles)]
-        self.generation = 0  # of the workers that are made
-        self.has_started = False  # every slot has served
-        self.is_stopping = False
-        self.is_over = False
-        self.is_reloading = False
-        self.is_reload_wanted = False  # another one, after this
+        self.slots: list[Slot] = [Slot(number) for number in range(size)]
+        self.role_slots: list[Slot] = [Slot(-1 - index, role.name, role.overlaps) for index, role in enumerate(roles)]
+        self.generation: int = 0  # of the workers that are made
+        self.has_started: bool = False  # every slot has served
+        self.is_stopping: bool = False
+        self.is_over: bool = False
+        self.is_reloading: bool = False
+        self.is_reload_wanted: bool = False  # another one, after this
         self.failure: str | None = None  # of the first start, or of the end
         self._jitter = jitter or random.Random()
         self._last_number = 0

@@ -43,7 +43,7 @@ MOST_DESCRIPTORS = 250  # in one message; the kernel takes 253
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 LONGEST_DETAIL = 1 << 16  # characters of a traceback
 
-logger = logging.getLogger("hoop.cluster")
+logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 MakeWorker = Callable[[int, int, "list[socket.socket]", Post], Worker]  # of slot, generation, listening sockets
 
@@ -85,8 +85,8 @@ class Template:
     def __init__(self, owner: Templates, generation: int, process: Process) -> None:
         self.generation = generation
         self.process = process
-        self.is_ready = False
-        self.is_gone = False
+        self.is_ready: bool = False
+        self.is_gone: bool = False
         self.failure: tuple[str, str] | None = None  # why it could not load the application: a line, a traceback
         self.waiting: dict[int, tuple[Fork, list[socket.socket]]] = {}  # for it to be ready; by the worker's number
         self.asked: dict[int, tuple[Fork, socket.socket]] = {}  # of it, and not answered; with our end of the channel

@@ -38,7 +38,7 @@ HELD = frozenset(
 
 State = dict[str, Any]
 
-logger = logging.getLogger("hoop.cluster")
+logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 
 class UpgradeError(Exception):

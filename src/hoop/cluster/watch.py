@@ -23,7 +23,7 @@ from hoop.core.board import Board
 
 PLACES = 4096  # for four times as many workers as a cluster may have: two serve in a slot during a reload
 
-logger = logging.getLogger("hoop.cluster")
+logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 
 class Record(Protocol):
@@ -51,8 +51,8 @@ class Watch:
 
     def __init__(self, options: Options, snapshot: dict[str, Any] | None = None) -> None:
         former = None if snapshot is None else former_board(snapshot["board"])
-        self.board = Board(PLACES) if former is None else former
-        self.accounts = Accounts(None if snapshot is None else snapshot.get("accounts"))
+        self.board: Board = Board(PLACES) if former is None else former
+        self.accounts: Accounts = Accounts(None if snapshot is None else snapshot.get("accounts"))
         self._terms = Terms(
             blocked_timeout=options.blocked_timeout,
             max_requests=options.max_requests,

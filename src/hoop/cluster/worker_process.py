@@ -33,7 +33,7 @@ FLUSH_S = 1.0  # for the last messages of a worker that ends
 LONGEST_DETAIL = 1 << 16  # characters of a traceback that the master is told
 OF_THE_MASTER = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH")
 
-logger = logging.getLogger("hoop.cluster")
+logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 current: Worker | None = None  # the worker that this process is: a process is none, or one to its end
 
@@ -142,8 +142,8 @@ class Life:
         self._worker = worker
         self._application = application
         self._draining: asyncio.Task[None] | None = None
-        self.is_orphaned = False
-        self.channel = Channel(self._loop, channel, self._on_message, self._on_master_gone)
+        self.is_orphaned: bool = False
+        self.channel: Channel = Channel(self._loop, channel, self._on_message, self._on_master_gone)
         worker._channel = self.channel
         worker._on_ready = self._on_ready
 

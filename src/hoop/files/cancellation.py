@@ -27,7 +27,7 @@ class Step(Generic[T]):
         self._lock = lock
         self._method = method
         self._args = args
-        self.has_begun = False
+        self.has_begun: bool = False
         self.is_abandoned = False
 
     def __call__(self) -> T:

@@ -55,8 +55,9 @@ def identity(fd: int) -> tuple[int, int]:
 class SignalPipe:
     """A pipe for the numbers of signals, with non-blocking ends. Only the main thread may put it in front."""
 
-    reading = writing = -1
-    is_in_front = False
+    reading: int = -1
+    writing: int = -1
+    is_in_front: bool = False
     # The class keeps these: close() may run in a finalizer after modules were emptied.
     _set_wakeup_fd = staticmethod(signal.set_wakeup_fd)
     _set_handler = staticmethod(signal.signal)
