@@ -17,8 +17,8 @@ class Waiter:
     __slots__ = ("attempt", "future", "number")
 
     def __init__(self, number: int, future: asyncio.Future[Pooled]) -> None:
-        self.number = number  # the smaller, the older
-        self.future = future
+        self.number: int = number  # the smaller, the older
+        self.future: asyncio.Future[Pooled] = future
         self.attempt: Attempt | None = None
 
 
@@ -36,15 +36,15 @@ class Host:
     __slots__ = ("arguments", "attempts", "bare", "failures", "free", "key", "lent", "options", "refill", "waiters")
 
     def __init__(self, key: Hashable, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self.key = key
-        self.arguments = arguments  # of connect
-        self.options = options
+        self.key: Hashable = key
+        self.arguments: tuple[Any, ...] = arguments  # of connect
+        self.options: dict[str, Any] = options
         self.free: OrderedDict[Pooled, None] = OrderedDict()  # the one that is free for longest first
-        self.lent = 0
+        self.lent: int = 0
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()  # in the order of their coming
         self.bare: list[tuple[int, Waiter]] = []  # a heap: waiters without an attempt, and some that have one again
         self.attempts: set[Attempt] = set()
-        self.failures = 0  # of attempts for the stock, in a row
+        self.failures: int = 0  # of attempts for the stock, in a row
         self.refill: asyncio.TimerHandle | None = None  # when the stock is tried again
 
     @property

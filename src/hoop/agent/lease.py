@@ -23,7 +23,7 @@ class Lease:
         self._pooled: Pooled | None = pooled
         self.connection: Any = pooled.made
         """What the agent's connect returned."""
-        self.reused = reused
+        self.reused: bool = reused
         """Whether it was used before: a request that fails on it at once may be sent again. (Node: reusedSocket)"""
 
     def __repr__(self) -> str:

@@ -87,19 +87,20 @@ class Pooled(asyncio.Protocol):
             raise TypeError(
                 "connect must return (transport, protocol), (reader, writer) or a hoop.Socket, not " + repr(made)
             )
-        self.keeper = keeper
-        self.host = host  # the keeper's note of whom it leads to
-        self.made = made
+        self.keeper: Keeper = keeper
+        self.host: Any = host  # the keeper's note of whom it leads to
+        self.made: Any = made
         self.owner: Any = self.transport.get_protocol()
-        self.stage = Stage.LENT
-        self.uses = 0
-        self.deadline = 0.0  # while it is free: when to give it up
-        self.worn_at = worn_at  # when it has reached max_age; None: never
+        self.stage: Stage = Stage.LENT
+        self.uses: int = 0
+        self.deadline: float = 0.0  # while it is free: when to give it up
+        self.worn_at: float | None = worn_at  # when it has reached max_age; None: never
         sock = self.transport.get_extra_info("socket")
         self.fd = -1 if sock is None else sock.fileno()
-        self.is_tls = self.transport.get_extra_info("sslcontext") is not None
-        self.ref = getattr(self.transport, "ref", None)  # a loop other than hoop's does not wait for connections
-        self.unref = getattr(self.transport, "unref", None)
+        self.is_tls: bool = self.transport.get_extra_info("sslcontext") is not None
+        # A loop other than hoop's does not wait for connections.
+        self.ref: Any = getattr(self.transport, "ref", None)
+        self.unref: Any = getattr(self.transport, "unref", None)
 
     def is_clean(self) -> bool:
         """Whether its owner has left it as the next one expects it: open, reading, nothing unread."""

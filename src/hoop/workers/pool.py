@@ -43,10 +43,10 @@ class Task:
     __slots__ = ("call", "future", "stage", "timeout", "timer", "worker")
 
     def __init__(self, future: asyncio.Future[Any], call: Any, timeout: float | None) -> None:
-        self.future = future
-        self.call = call  # as its kind of worker wants it; None once it runs
-        self.stage = Stage.QUEUED
-        self.timeout = timeout
+        self.future: asyncio.Future[Any] = future
+        self.call: Any = call  # as its kind of worker wants it; None once it runs
+        self.stage: Stage = Stage.QUEUED
+        self.timeout: float | None = timeout
         self.timer: asyncio.TimerHandle | None = None
         self.worker: Worker = None
 

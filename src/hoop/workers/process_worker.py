@@ -79,15 +79,15 @@ class ProcessWorker(asyncio.Protocol):
         self.transport: Any = None
         self.process: subprocess.Popen[bytes] | None = None
         self.opening: asyncio.Task[None] | None = None
-        self.tasks = Aside(-1)
-        self.results = Aside(-1)
-        self.life_fd = -1  # as long as it is open, the worker lives
-        self.unread = bytearray()
+        self.tasks: Aside = Aside(-1)
+        self.results: Aside = Aside(-1)
+        self.life_fd: int = -1  # as long as it is open, the worker lives
+        self.unread: bytearray = bytearray()
         self.failure: BaseException | None = None  # why it could not start
-        self.is_started = False
-        self.is_stopping = False
-        self.is_lost = False
-        self.pidfd = -1
+        self.is_started: bool = False
+        self.is_stopping: bool = False
+        self.is_lost: bool = False
+        self.pidfd: int = -1
         self.code: int | None = None  # how the process ended, as Popen.returncode
 
     # ---- for the pool ---------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ class ThreadWorker:
         self.loop = loop
         self.owner = owner
         self.calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self.is_over = False
+        self.is_over: bool = False
 
     def start(self, options: dict[str, Any]) -> None:
         """Start the thread. RuntimeError if the system has no room for it."""
