@@ -1,5 +1,6 @@
 # make                 build hoop in place, with PYTHON (default: the clone's environment, else python3)
 # make test            all tests, as ./tests/run; make ctest: those of csrc; make check-types: mypy and stubtest
+# make verify-types    every public name has a type that pyright knows (scripts/verify_types.py)
 # make lint            ruff, cython-lint, clang-format, shellcheck (scripts/lint.sh; --fix mends what they can mend)
 # make site            the documentation site, build/site/html (scripts/site.sh)
 # make sanitize        hoop's half of the Python suite on modules built with ASan and UBSan (scripts/sanitized_tests.sh)
@@ -12,7 +13,7 @@
 
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 
-.PHONY: build test ctest check-types lint site sanitize debug fuzz suites bench dist clean
+.PHONY: build test ctest check-types verify-types lint site sanitize debug fuzz suites bench dist clean
 
 build:
 	$(PYTHON) setup.py --quiet build_ext --inplace
@@ -27,6 +28,9 @@ ctest:
 check-types:
 	$(PYTHON) -m mypy
 	$(PYTHON) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/unit/stubtest_allowlist.txt hoop
+
+verify-types:
+	$(PYTHON) scripts/verify_types.py
 
 lint:
 	./scripts/lint.sh

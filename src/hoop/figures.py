@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hoop.agent.agent import Agent
     from hoop.workers.pool import WorkerPool
 
-logger = logging.getLogger("hoop.metrics")
+logger: logging.Logger = logging.getLogger("hoop.metrics")
 
 
 class Figure(NamedTuple):
@@ -238,7 +238,7 @@ class Sources:
         agents: Mapping[str, Agent] | None = None,
         worker_pools: Mapping[str, WorkerPool] | None = None,
     ) -> None:
-        self.loop = asyncio.get_running_loop() if loop is None else loop
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop() if loop is None else loop
         self._board, self._place = board_of(self.loop)
         self._agents = agents or {}
         self._worker_pools = worker_pools or {}

@@ -245,10 +245,11 @@ class Tally:
     __slots__ = ("count", "is_exact", "max_s", "stack", "total_s")
 
     def __init__(self, stack: traceback.StackSummary, is_exact: bool) -> None:
-        self.stack = stack
-        self.is_exact = is_exact
-        self.count = 0
-        self.total_s = self.max_s = 0.0
+        self.stack: traceback.StackSummary = stack
+        self.is_exact: bool = is_exact
+        self.count: int = 0
+        self.total_s: float = 0.0
+        self.max_s: float = 0.0
 
 
 class Watch:

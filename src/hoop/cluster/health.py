@@ -30,7 +30,7 @@ LARGEST_HEAD = 8192
 BACKLOG = 128
 LIMITS = Limits(max_connections=128, idle_timeout=5.0, header_timeout=5.0)
 
-logger = logging.getLogger("hoop.cluster")
+logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 
 class HealthServer:
