@@ -68,7 +68,7 @@ def language(found: re.Match[str]) -> str:
 
 
 def toctree(title: str, names: list[str]) -> str:
-    return "\n".join(["", "```{toctree}", ":hidden:", f":caption: {title}", "", *names, "```", ""])
+    return "\n".join(["", "```{toctree}", ":hidden:", ":titlesonly:", f":caption: {title}", "", *names, "```", ""])
 
 
 def stage() -> None:

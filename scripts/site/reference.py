@@ -116,7 +116,7 @@ class Reference:
         ]
         text += rubric("Modules") + self._table(rows)
         pages = ["hoop", *(f"hoop.{name}" for name in self.classes), *self.modules]
-        return text + "\n.. toctree::\n   :hidden:\n\n" + "".join(f"   {page}\n" for page in pages)
+        return text + "\n.. toctree::\n   :hidden:\n   :titlesonly:\n\n" + "".join(f"   {page}\n" for page in pages)
 
     def _first(self, name: str) -> str:
         return self.docs.summary(self._doc(f"hoop.{name}", CONSTANTS.get(name) or inspect.getdoc(getattr(hoop, name))))
