@@ -121,8 +121,44 @@ with socket.create_connection(address) as client:
 print("done")
 """
 
+ABORT = """
+import tempfile
 
-@pytest.mark.parametrize("body", [RECEIVE, ACCEPT], ids=["receive", "accept"])
+failures = 0
+for k in range(40):
+    for is_cancelled in (False, True):
+        with socket.create_connection(address) as client, tempfile.TemporaryFile() as file:
+            settle()
+            protocol = Echo.made
+            file.truncate(1 << 26)
+            sending = loop.create_task(loop.sendfile(protocol.transport, file))
+            for _ in range(10):
+                settle()
+
+            def abort():
+                global failures
+                _testcapi.set_nomemory(k, k + 1)
+                try:
+                    protocol.transport.abort()
+                except MemoryError:
+                    failures += 1
+                finally:
+                    _testcapi.remove_mem_hooks()
+
+            loop.call_soon(abort)
+            if is_cancelled:
+                sending.cancel()
+            settle()
+            protocol.transport.abort()
+            loop.run_until_complete(asyncio.wait_for(protocol.lost, 20))
+            loop.run_until_complete(asyncio.wait([sending], timeout=20))
+            assert sending.done() and (sending.cancelled() or sending.exception()), (k, is_cancelled, sending)
+assert failures > 0
+print("done")
+"""
+
+
+@pytest.mark.parametrize("body", [RECEIVE, ACCEPT, ABORT], ids=["receive", "accept", "abort"])
 def test_an_allocation_that_fails_is_about_one_connection(body: str) -> None:
     status, output, errors = run_script(PRELUDE + body)
     assert (status, output) == (0, "done"), errors

@@ -241,8 +241,8 @@ cdef class WritingTransport(Transport):
     def _take_back(self):
         """Allow write() again."""
         self.is_lent = False
-        self.owed = None
-        if self.state < TRANSPORT_LOST:
+        if self.state < TRANSPORT_LOST:  # after that, connection_lost() may be owed
+            self.owed = None
             self.update_interest()
             if self.unsent.size == 0:
                 self.on_drained()  # write_eof() has waited
@@ -259,10 +259,10 @@ cdef class WritingTransport(Transport):
 
     cdef int lose(self, object error) except -1:
         cdef object waiter = self.owed
-        if waiter is not None:
-            self.owed = None
+        if waiter is not None and self.state < TRANSPORT_LOST:
             if not waiter.done():
                 waiter.set_exception(error or ConnectionError("the connection was closed while a file was being sent"))
+            self.owed = None  # not before: where memory was too short, the caller may try again
         return Transport.lose(self, error)
 
 
