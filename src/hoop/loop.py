@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 from hoop import watched
+from hoop.core.processors import usable_processors
 from hoop.jobs.pool import Pool
 from hoop.loop_methods.async_generators import AsyncGenerators
 from hoop.loop_methods.base_loop import BaseLoop, own_methods
@@ -274,8 +275,7 @@ def time_of_looking(spin_us: int | None) -> int:
         spin_us = int(text) if text.isdecimal() else -1
     if not 0 <= operator.index(spin_us) <= MOST_SPIN_US:
         raise ValueError(f"{name} must be a number from 0 to {MOST_SPIN_US}")
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return spin_us if cpus > 1 else 0
+    return spin_us if usable_processors() > 1 else 0
 
 
 # For the children of fork(2): they must leave the poller of the parent's loops alone.

@@ -20,9 +20,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from missing import fail_or_skip
 
 if TYPE_CHECKING:
     from certificates import Certificates
@@ -57,13 +58,6 @@ Payload = Callable[[int], bytes]
 
 # Where Debian and Homebrew keep programs that they do not put on PATH.
 OTHER_FOLDERS = {"postgres": ("/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql@*/bin")}
-
-
-def fail_or_skip(reason: str, *, excused: bool = False) -> NoReturn:
-    """Something that the tests need is not on this machine: fail under CI unless excused, skip elsewhere."""
-    if os.environ.get("CI") and not excused:
-        pytest.fail(f"{reason} (CI is set, so this is not skipped)", pytrace=False)
-    pytest.skip(reason)
 
 
 class UnimportableModule(pytest.Module):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from cluster_process import Cluster, Load, ask_once, workers_at
-from conftest import fail_or_skip
 from free_ports import free_ports
+from missing import fail_or_skip
 from server_process import ServerProcess, wait_for_listener
 
 if sys.platform != "linux":

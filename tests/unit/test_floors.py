@@ -53,7 +53,7 @@ AREAS: Floors = (
 )
 FLOORS_IN: dict[str, Floors] = {
     "core": (
-        ("csrc", "cpython_api", "flag", "checks"),
+        ("csrc", "cpython_api", "flag", "checks", "processors", "other_loops"),
         ("refuse_instances", "step_coroutine"),
         ("errors", "rings"),
         ("handle", "poller_choice"),

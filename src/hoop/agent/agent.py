@@ -24,6 +24,7 @@ from hoop.agent.host import Attempt, Host, Waiter
 from hoop.agent.lease import Lease
 from hoop.agent.pooled import Pooled, Sight, Stage
 from hoop.core.checks import check_count, check_seconds
+from hoop.core.other_loops import unref
 from hoop.handles.socket import Socket
 from hoop.stats import AgentStats
 from hoop.streams.stream_api import open_connection
@@ -593,9 +594,3 @@ async def connected(socket: Socket) -> None:
         raise
     finally:
         socket.on_connect, socket.on_error = on_connect, on_error
-
-
-def unref(timer: Any) -> None:
-    """Have loop.run() not wait for it, where the loop has such timers."""
-    if hasattr(timer, "unref"):
-        timer.unref()

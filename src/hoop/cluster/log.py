@@ -22,7 +22,7 @@ RESET, DIM, BOLD, RED, YELLOW = "\x1b[0m", "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x
 MASTER = "\x1b[36m"
 WORKERS = ("\x1b[32m", "\x1b[34m", "\x1b[35m", "\x1b[33m", "\x1b[96m", "\x1b[92m")  # by slot, over and over
 ACCESS = ("uvicorn.access", "hypercorn.access", "aiohttp.access")
-FIELDS = ("slot", "worker_pid", "generation")  # that a record may have, see master.fields_of()
+FIELDS = ("slot", "worker_pid", "generation")  # that a record may have, see watch.fields_of()
 
 
 def who() -> tuple[str, int | None]:

@@ -45,7 +45,7 @@ from hoop.cluster.spawn import (
 )
 from hoop.cluster.supervisor import Stage, Supervisor, Times
 from hoop.cluster.template import Preload, Templates
-from hoop.cluster.watch import Watch
+from hoop.cluster.watch import Watch, fields_of
 from hoop.cluster.worker_process import Worker, run_worker
 
 EXIT_CUT = 3  # it has ended, but not all that was begun
@@ -660,11 +660,6 @@ class Master:
 
 def in_words(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
-
-
-def fields_of(record: WorkerRecord) -> dict[str, Any]:
-    """For logs that are read by programs."""
-    return {"slot": record.slot, "worker_pid": record.pid, "generation": record.generation}
 
 
 def do_nothing() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from hoop.cluster.binds import Bind, TcpBind, parse_bind
 from hoop.cluster.roles import Role, check_roles, check_target
 from hoop.core.checks import check_count, check_seconds
+from hoop.core.processors import usable_processors
 from hoop.drain import Drain
 from hoop.limits import Limits
 from hoop.proxy_protocol import ProxyProtocol
@@ -221,7 +222,7 @@ def check_bounded(name: str, value: object, most: int) -> None:
 
 def workers_auto() -> int:
     """The CPUs that this process may really use: its affinity, and the quota of its cgroups, rounded up."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = usable_processors()
     quota = cpu_quota() if sys.platform == "linux" else None
     return min(cpus if quota is None else max(1, min(cpus, math.ceil(quota))), MOST_WORKERS)
 

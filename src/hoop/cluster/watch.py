@@ -34,6 +34,8 @@ class Record(Protocol):
     @property
     def slot(self) -> int: ...
     @property
+    def generation(self) -> int: ...
+    @property
     def name(self) -> str: ...
     @property
     def pid(self) -> int: ...
@@ -212,4 +214,4 @@ def former_board(fd: int) -> Board | None:
 
 def fields_of(record: Record) -> dict[str, Any]:
     """For logs that are read by programs."""
-    return {"slot": record.slot, "worker_pid": record.pid}
+    return {"slot": record.slot, "worker_pid": record.pid, "generation": record.generation}

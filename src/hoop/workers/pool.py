@@ -20,9 +20,11 @@ from typing import Any, Literal, Self, TypeVar
 from hoop_worker import LARGE, LargeBytes, pack
 
 from hoop.core.checks import check_count, check_seconds
+from hoop.core.other_loops import unref
+from hoop.core.processors import usable_processors
 from hoop.jobs.pool import PoolFull
 from hoop.stats import WorkerPoolStats
-from hoop.workers.process_worker import ProcessWorker, WorkerDied, unref
+from hoop.workers.process_worker import ProcessWorker, WorkerDied
 from hoop.workers.thread_worker import ThreadWorker
 
 T = TypeVar("T")
@@ -87,7 +89,7 @@ class WorkerPool:
         check_count("max_workers", max_workers)
         check_count("max_tasks_per_worker", max_tasks_per_worker)
         check_seconds("idle_timeout", idle_timeout)
-        self._max_workers = max_workers or usable_cpus()
+        self._max_workers = max_workers or usable_processors()
         for name, count in (("min_workers", min_workers), ("queue_limit", queue_limit or 0)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
                 raise ValueError(f"{name} must be a whole number from 0 on, not {count!r}")
@@ -435,7 +437,3 @@ class WorkerExecutor(concurrent.futures.Executor):
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> concurrent.futures.Future[T]:
         return asyncio.run_coroutine_threadsafe(self._pool.run(function, *arguments, **keywords), self._pool._loop)
-
-
-def usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -27,6 +27,8 @@ from hoop_worker import (
     unpack,
 )
 
+from hoop.core.other_loops import unref
+
 LONGEST_END = 5.0  # seconds that an idle worker may take to end
 LAST_WORDS = 0.1  # seconds in which the end of the socket follows the end of the process
 CODE = "import sys, hoop_worker; hoop_worker.main(*map(int, sys.argv[1:]))"
@@ -245,9 +247,3 @@ def died(pid: int, code: int) -> WorkerDied:
     if code >= 0:
         return WorkerDied(f"worker process {pid} exited with status {code}", status=code)
     return WorkerDied(f"worker process {pid} was killed by {signal.Signals(-code).name}", signal=-code)
-
-
-def unref(timer: Any) -> None:
-    """Have loop.run() not wait for it, where the loop has such timers."""
-    if hasattr(timer, "unref"):
-        timer.unref()
