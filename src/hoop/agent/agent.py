@@ -16,6 +16,7 @@ import asyncio
 import contextvars
 import os
 import random
+from asyncio import get_running_loop
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Literal
@@ -33,9 +34,21 @@ MAX_AGE_JITTER = 0.1  # connections made at the same time end at different ones
 FIRST_BACK_OFF = 0.1  # seconds until the stock is filled again after a failure
 LONGEST_BACK_OFF = 30.0
 
-COUNTED = ("used_new", "reused", "created", "failures", "timeouts", "dead", "expired", "closed")
+COUNTED = ("used_new", "created", "failures", "timeouts", "dead", "expired", "closed")
 
 Connect = Callable[..., Awaitable[Any]]
+
+GOOD, EXPIRED, FREE = Sight.GOOD, Sight.EXPIRED, Stage.FREE  # looked up once: acquire() and release() count in µs
+
+forks = 0  # that lie between this process and the first one of this program: cheaper than to ask for its number
+
+
+def count_fork() -> None:
+    global forks  # noqa: PLW0603
+    forks += 1
+
+
+os.register_at_fork(after_in_child=count_fork)
 
 
 class AgentClosed(RuntimeError):
@@ -112,7 +125,7 @@ class Agent:
 
         self._loop: Any = None
         self._context = contextvars.copy_context()  # no user's own: connections outlive them
-        self._pid = os.getpid()
+        self._forks = forks
         self._hosts: dict[Hashable, Host] = {}
         self._idle: OrderedDict[Pooled, None] = OrderedDict()  # the free ones, longest free first
         self._expiry: asyncio.TimerHandle | None = None
@@ -121,6 +134,7 @@ class Agent:
         self._is_closed = False
         self._all_back: asyncio.Future[None] | None = None
         self._counts = dict.fromkeys(COUNTED, 0)
+        self._reused = 0
 
     # ---- for users ------------------------------------------------------------------------------------------------
 
@@ -135,7 +149,8 @@ class Agent:
         TimeoutError if that is not enough, AgentClosed if the agent is closed, what connect raises (OSError,
         ssl.SSLError), RuntimeError in another loop, TypeError for arguments that are not hashable.
         """
-        self._enter()
+        if self._loop is not get_running_loop() or self._forks != forks or self._is_closed:
+            self._enter()
         key = (arguments, frozenset(keywords.items())) if keywords else arguments
         while True:
             host = self._hosts.get(key)
@@ -146,8 +161,10 @@ class Agent:
             pooled, _ = host.free.popitem(last=self._is_lifo)
             del self._idle[pooled]
             host.lent += 1
-            sight = self._look(pooled)
-            if (sight is Sight.GOOD and self._check is None) or await self._passes(pooled, sight):
+            now = self._loop.time()
+            is_old = pooled.deadline < now or (pooled.worn_at is not None and pooled.worn_at < now)
+            sight = EXPIRED if is_old else pooled.look()
+            if (sight is GOOD and self._check is None) or await self._passes(pooled, sight):
                 return self._lease(pooled)
 
     def stats(self) -> AgentStats:
@@ -159,6 +176,7 @@ class Agent:
             connecting=sum([len(host.attempts) for host in hosts]),
             waiting=sum([len(host.waiters) for host in hosts]),
             hosts=len(self._hosts),
+            reused=self._reused,
             **self._counts,
         )
 
@@ -175,7 +193,7 @@ class Agent:
         """Lend no more: close what is free, give up what is in the making, and let who waits have AgentClosed. A
         connection that is lent is closed when its user releases it. Idempotent."""
         self._is_closed = True
-        if self._pid != os.getpid() or self._loop is None or self._loop.is_closed():
+        if self._forks != forks or self._loop is None or self._loop.is_closed():
             self._forget()
             return
         if self._expiry is not None:
@@ -199,8 +217,8 @@ class Agent:
 
     def _enter(self, *, even_closed: bool = False) -> None:
         """Check that this call may use the agent."""
-        loop = asyncio.get_running_loop()
-        if self._pid != os.getpid():
+        loop = get_running_loop()
+        if self._forks != forks:
             self._forget()
         if self._loop is not loop:
             if self._loop is not None:
@@ -211,7 +229,7 @@ class Agent:
 
     def _forget(self) -> None:
         """Have no connection any more, and close none: they are a parent process's, or those of a closed loop."""
-        self._pid = os.getpid()
+        self._forks = forks
         self._loop = self._expiry = None
         self._hosts = {}
         self._idle = OrderedDict()
@@ -261,19 +279,15 @@ class Agent:
     # ---- who gets what --------------------------------------------------------------------------------------------
 
     def _lease(self, pooled: Pooled) -> Lease:
-        if pooled.stage is Stage.FREE:
+        if pooled.stage is FREE:
             pooled.go_lent()
         is_reused = pooled.uses > 0
         pooled.uses += 1
-        self._counts["reused" if is_reused else "used_new"] += 1
+        if is_reused:
+            self._reused += 1
+        else:
+            self._counts["used_new"] += 1
         return Lease(pooled, is_reused)
-
-    def _look(self, pooled: Pooled) -> Sight:
-        """At a connection that was free, before it is lent."""
-        now = self._loop.time()
-        if pooled.deadline < now or (pooled.worn_at is not None and pooled.worn_at < now):
-            return Sight.EXPIRED
-        return pooled.look()
 
     async def _passes(self, pooled: Pooled, sight: Sight) -> bool:
         """Whether a connection that was free may be lent. If not, close it."""
@@ -474,7 +488,7 @@ class Agent:
         """Its user is done with it, and it is fit for the next one."""
         if (
             self._is_closed
-            or self._pid != os.getpid()
+            or self._forks != forks
             or (self._max_uses is not None and pooled.uses >= self._max_uses)
             or (pooled.worn_at is not None and pooled.worn_at < self._loop.time())
             or not pooled.is_clean()
@@ -495,7 +509,7 @@ class Agent:
     def _discarded(self, pooled: Pooled) -> None:
         """A lent connection is to be closed."""
         host: Host = pooled.host
-        if self._pid != os.getpid() or self._hosts.get(host.key) is not host:
+        if self._forks != forks or self._hosts.get(host.key) is not host:
             return  # a child's copy, or of an agent that has forgotten it
         host.lent -= 1
         self._end(pooled)
@@ -549,7 +563,7 @@ class Agent:
                 all_back.set_result(None)
 
     def _is_loop_closed(self) -> bool:
-        return self._pid != os.getpid() or self._loop is None or bool(self._loop.is_closed())
+        return self._forks != forks or self._loop is None or bool(self._loop.is_closed())
 
     # ---- time -----------------------------------------------------------------------------------------------------
 

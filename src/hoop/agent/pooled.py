@@ -33,6 +33,10 @@ class Sight(enum.Enum):
     UNCLEAR = 4  # TLS has records waiting: tickets, which are fine, or an end
 
 
+FREE, LENT = Stage.FREE, Stage.LENT
+GOOD, DEAD = Sight.GOOD, Sight.DEAD
+
+
 class Keeper(Protocol):
     """Whose connections they are: the agent."""
 
@@ -49,8 +53,6 @@ def is_stream_pair(made: object) -> TypeGuard[tuple[asyncio.StreamReader, asynci
 
 def is_untouched(reader: Any) -> bool:
     """Whether nothing is unread, and nothing but reading can come next: no end, no error."""
-    if type(reader) is StreamReader:
-        return reader._is_untouched
     return not (reader._buffer or reader._eof or reader.exception() is not None)
 
 
@@ -61,6 +63,7 @@ class Pooled(asyncio.Protocol):
         "deadline",
         "fd",
         "host",
+        "is_own_reader",
         "is_tls",
         "keeper",
         "made",
@@ -87,6 +90,7 @@ class Pooled(asyncio.Protocol):
             raise TypeError(
                 "connect must return (transport, protocol), (reader, writer) or a hoop.Socket, not " + repr(made)
             )
+        self.is_own_reader: bool = type(self.reader) is StreamReader
         self.keeper: Keeper = keeper
         self.host: Any = host  # the keeper's note of whom it leads to
         self.made: Any = made
@@ -108,16 +112,19 @@ class Pooled(asyncio.Protocol):
         if transport.is_closing() or not transport.is_reading():
             return False
         reader = self.reader
+        if self.is_own_reader:
+            untouched: bool = reader._is_untouched
+            return untouched
         return reader is None or is_untouched(reader)
 
     def go_free(self) -> None:
-        self.stage = Stage.FREE
+        self.stage = FREE
         self.transport.set_protocol(self)
         if self.unref is not None:
             self.unref()
 
     def go_lent(self) -> None:
-        self.stage = Stage.LENT
+        self.stage = LENT
         self.transport.set_protocol(self.owner)
         if self.ref is not None:
             self.ref()
@@ -125,11 +132,11 @@ class Pooled(asyncio.Protocol):
     def look(self) -> Sight:
         """What has happened to it that the loop has not seen yet."""
         if self.transport.is_closing():
-            return Sight.DEAD
+            return DEAD
         waiting = peek(self.fd) if self.fd >= 0 else 0
         if waiting == 0:
-            return Sight.GOOD
-        return Sight.UNCLEAR if waiting > 0 and self.is_tls else Sight.DEAD
+            return GOOD
+        return Sight.UNCLEAR if waiting > 0 and self.is_tls else DEAD
 
     def end(self) -> None:
         """Close it. Its owner hears connection_lost()."""

@@ -17,14 +17,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from hoop_worker import LARGE, LargeBytes, pack
+from hoop_worker import LARGE, LargeBytes
 
 from hoop.core.checks import check_count, check_seconds
 from hoop.core.other_loops import unref
 from hoop.core.processors import usable_processors
 from hoop.jobs.pool import PoolFull
 from hoop.stats import WorkerPoolStats
-from hoop.workers.process_worker import ProcessWorker, WorkerDied
+from hoop.workers.process_worker import ProcessWorker, WorkerDied, pack_call
 from hoop.workers.thread_worker import ThreadWorker
 
 T = TypeVar("T")
@@ -216,9 +216,8 @@ class WorkerPool:
     def _call_of(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if self.kind == "thread":
             return function, arguments, keywords
-        from multiprocessing import process
-
-        if getattr(process.current_process(), "_inheriting", False):
+        process = sys.modules.get("multiprocessing.process")  # not loaded: this is no process of a pool
+        if process is not None and getattr(process.current_process(), "_inheriting", False):
             raise RuntimeError(
                 "a worker process imports the program's main module, which must not start it again: put what starts "
                 'the program under `if __name__ == "__main__":`'
@@ -262,7 +261,7 @@ class WorkerPool:
             if self.kind == "thread":
                 worker.run(call)
             else:
-                worker.run(*pack(call, worker.tasks))
+                worker.run(*pack_call(call, worker.tasks))
         except Exception as error:  # it does not pickle: the worker has seen nothing of it
             del self._busy[worker]
             self._finish(task, error=error)

@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Protocol
 
 from hoop_worker import (
     HEAD,
     LAST_ERROR,
     LAST_RESULT,
+    MOST_FUNCTIONS,
     READY,
     RESULT,
     SET_UP,
@@ -24,6 +26,7 @@ from hoop_worker import (
     TASK,
     Aside,
     head_of,
+    pack,
     unpack,
 )
 
@@ -59,6 +62,25 @@ def new_memory(name: str) -> int:
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     return fd
+
+
+pickled_functions: dict[Any, bytes] = {}
+
+
+def pack_call(call: tuple[Any, tuple[Any, ...], dict[str, Any]], aside: Aside) -> tuple[bytes, list[Any]]:
+    """As pack() of (by_name, function, arguments, keywords). To find the name of a function and to look it up again
+    costs more than all else of a small task, so a function that has one is pickled once."""
+    function, arguments, keywords = call
+    kind = type(function)
+    if kind is FunctionType or (kind is BuiltinFunctionType and type(function.__self__) is ModuleType):
+        pickled = pickled_functions.get(function)
+        if pickled is None:
+            pickled = pickle.dumps(function, 5)
+            if len(pickled_functions) >= MOST_FUNCTIONS:
+                pickled_functions.clear()
+            pickled_functions[function] = pickled
+        return pack((True, pickled, arguments, keywords), aside)
+    return pack((False, function, arguments, keywords), aside)
 
 
 class Owner(Protocol):
@@ -135,9 +157,12 @@ class ProcessWorker(asyncio.Protocol):
 
     def run(self, pickled: bytes, buffers: list[Any]) -> None:
         """Send a task to a worker that is idle."""
-        self.tasks.write(buffers)
         head = head_of(TASK, pickled, buffers)
-        self.transport.writelines((head, pickled))
+        if buffers:
+            self.tasks.write(buffers)
+            self.transport.writelines((head, pickled))
+        else:
+            self.transport.write(head + pickled)
 
     def kill(self) -> None:
         """End the process at once. The owner hears on_end()."""
@@ -154,6 +179,11 @@ class ProcessWorker(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         unread = self.unread
+        if not unread and len(data) >= HEAD.size:  # mostly a whole message comes, and nothing else
+            kind, size, count = HEAD.unpack_from(data)
+            if count == 0 and len(data) == HEAD.size + size:
+                self.on_message(kind, data[HEAD.size :], [])
+                return
         unread += data
         while len(unread) >= HEAD.size:
             kind, size, count = HEAD.unpack_from(unread)
@@ -232,6 +262,7 @@ class ProcessWorker(asyncio.Protocol):
             os.close(self.life_fd)
             self.life_fd = -1
         for aside in (self.tasks, self.results):
+            aside.unmap()
             if aside.fd >= 0:
                 os.close(aside.fd)
                 aside.fd = -1
