@@ -1,0 +1,1 @@
+"""What hoop.Agent and hoop.WorkerPool cost, beside their peers: `python -m bench.pools`."""
