@@ -145,7 +145,8 @@ class Monitor:
             loop = self._loop()
             if loop is None or loop.is_closed():
                 return
-            self._look(loop, time.monotonic())
+            if not self._is_of_one_run or loop.is_running():  # after the run, its thread has the last look
+                self._look(loop, time.monotonic())
             del loop  # do not keep it alive while this thread waits
 
     def _begin_run(self, loop: BaseLoop) -> None:
@@ -155,9 +156,10 @@ class Monitor:
         self._look(loop, time.monotonic())
 
     def _end_run(self, loop: BaseLoop) -> None:
-        """The run is over: what kept the GIL to its end is known only now."""
-        self.stop()
-        self._look(loop, time.monotonic())
+        """The run is over: what kept the GIL to its end is known only now, unless the monitor was stopped before."""
+        if self.is_running():
+            self.stop()
+            self._look(loop, time.monotonic())
 
     def _look(self, loop: BaseLoop, now_s: float) -> None:
         beats, holder, looked_ago_ns, late_lags = loop._pulse(round(self._threshold_s * 1e9))
@@ -319,7 +321,8 @@ class Watch:
     def _on_run(self, loop: BaseLoop) -> Callable[[], object]:
         former = self._monitors.get(loop)  # begun in the middle of the run before
         if former is not None:
-            self._end_run(former, loop)
+            former.stop()  # the end of that run was not seen
+            self._forget(former)
 
         def count(stall: Stall) -> None:
             self._count(monitor, stall)
@@ -336,6 +339,10 @@ class Watch:
     def _end_run(self, monitor: Monitor, loop: BaseLoop) -> None:
         self._monitors.pop(loop, None)
         monitor._end_run(loop)
+        self._forget(monitor)
+
+    def _forget(self, monitor: Monitor) -> None:
+        """It counts no more."""
         with self._lock:
             self._under_way.pop(id(monitor), None)
 

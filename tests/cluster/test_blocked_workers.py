@@ -10,6 +10,7 @@ from hoop.cluster.control import ControlClient
 from hoop.command.ctl import blocked_lines
 
 LINE = "in handle: time.sleep(float(words[0]))"
+NO_ANSWER = "no answer within 2 s, its loop has been held for "
 WAITS_FOR_A_FILE = "run while not os.path.exists('go'): time.sleep(0.01)"
 
 
@@ -32,7 +33,7 @@ def test_what_holds_workers_is_told_by_ctl_and_at_the_end(tmp_path: Path) -> Non
             assert [worker["slot"] for worker in found["workers"]] == [0, 1]
             assert any(line.startswith(f"worker {slot} (process {pid}): held ") for line in blocked_lines(found))
             client.send(WAITS_FOR_A_FILE)
-            until(lambda: "does not answer, its loop is held now" in "\n".join(blocked_lines(asking.ask("blocked"))))
+            until(lambda: NO_ANSWER in "\n".join(blocked_lines(asking.ask("blocked"))))
             (tmp_path / "go").touch()
             client.answer()
         client.close()

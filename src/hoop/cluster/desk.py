@@ -169,17 +169,28 @@ class Desk:
     async def blocked(self) -> Json:
         records = sorted(self._master.records.values(), key=rank)
         answers = [self._ask_what_blocked(record) for record in records]
-        if answers:
-            await asyncio.wait(answers, timeout=ANSWER_S)
-        workers: list[Json] = []
-        for record, answer in zip(records, answers, strict=True):
-            told = answer.result() if answer.done() else None
-            worker = {"slot": record.slot} if record.slot >= 0 else {"role": record.name}
-            workers.append({**worker, "pid": record.pid, "answers": answer.done(), "found": told})
-            answer.cancel()
-        if all(worker["answers"] and worker["found"] is None for worker in workers):
-            raise LookupError("no worker is monitored: start the cluster with HOOP_MONITOR=50ms in its environment")
-        return {"workers": workers}
+        try:
+            if answers:
+                await asyncio.wait(answers, timeout=ANSWER_S)
+            told = [answer.result() for answer in answers if answer.done()]
+            if told and all(found is None for found in told):
+                raise LookupError("no worker is monitored: start the cluster with HOOP_MONITOR=50ms in its environment")
+            pairs = zip(records, answers, strict=True)
+            return {"workers": [self._blocked_of(record, answer) for record, answer in pairs]}
+        finally:
+            for answer in answers:
+                answer.cancel()
+
+    def _blocked_of(self, record: Any, answer: asyncio.Future[Any]) -> Json:
+        worker = {"slot": record.slot} if record.slot >= 0 else {"role": record.name}
+        busy_since = record.post.read().busy_since
+        return {
+            **worker,
+            "pid": record.pid,
+            "answers": answer.done(),
+            "held": None if busy_since is None else round(self._master.loop.time() - busy_since, 3),
+            "found": answer.result() if answer.done() else None,
+        }
 
     def _ask_what_blocked(self, record: Any) -> asyncio.Future[Any]:
         """The worker's answer, if it comes."""

@@ -151,7 +151,8 @@ def blocked_lines(result: Json) -> list[str]:
         name = worker["role"] if "role" in worker else f"worker {worker['slot']}"
         who = f"{name} (process {worker['pid']})"
         if not worker["answers"]:
-            lines.append(f"{who}: does not answer, its loop is held now")
+            held = "" if worker["held"] is None else f", its loop has been held for {worker['held']:.1f} s"
+            lines.append(f"{who}: no answer within 2 s{held}")
         elif worker["found"] is None:
             lines.append(f"{who}: not monitored")
         else:
