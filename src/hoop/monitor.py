@@ -261,11 +261,11 @@ class Watch:
         if not LEAST_THRESHOLD_S <= threshold_s < threading.TIMEOUT_MAX:
             raise ValueError(f"threshold_s must be a number of seconds from {LEAST_THRESHOLD_S} on, not {threshold_s}")
         check_count("most_stacks", most_stacks)
-        self.threshold_s = threshold_s
+        self.threshold_s: float = threshold_s
         """Seconds for which a callback holds its loop before it counts."""
-        self.most_stacks = most_stacks
+        self.most_stacks: int = most_stacks
         """Stacks that are told apart."""
-        self.is_by_environment = False
+        self.is_by_environment: bool = False
         """Whether HOOP_MONITOR has begun it."""
         self._lock = threading.Lock()
         self._tallies: dict[Any, Tally] = {}
