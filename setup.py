@@ -1,11 +1,15 @@
 """Builds csrc as one static library and links it into the modules of src/hoop; all else is in pyproject.toml."""
 
+import json
 import os
 import sys
 from pathlib import Path
 
+import Cython
+import setuptools
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
@@ -66,6 +70,44 @@ class BuildModules(build_ext):
         super().build_extension(extension)
 
 
+class Wheel(bdist_wheel):
+    """With a bill of materials, where PEP 770 has it: what is in the modules that the metadata does not name."""
+
+    def write_wheelfile(self, wheelfile_base, *arguments, **keywords):
+        super().write_wheelfile(wheelfile_base, *arguments, **keywords)
+        folder = Path(wheelfile_base, "sboms")
+        folder.mkdir()
+        text = json.dumps(bill_of_materials(self.distribution.get_version()), indent=2)
+        (folder / "hoop.cdx.json").write_text(text + "\n")
+
+
+def bill_of_materials(version):
+    """CycloneDX 1.6. No library is bundled: csrc is hoop's own. Compiled modules contain what Cython writes into each.
+
+    Without a time and a serial number, so that the same sources make the same file.
+    """
+
+    def component(name, version, licence, **more):
+        reference = f"pkg:pypi/{name.lower()}@{version}"
+        licences = [{"license": {"id": licence}}]
+        return {"type": "library", "bom-ref": reference, "name": name, "version": version, "purl": reference,
+                "licenses": licences, **more}  # fmt: skip
+
+    hoop = component("hoop", version, "MIT")
+    cython = component("Cython", Cython.__version__, "Apache-2.0", scope="required",
+                       description="its runtime support, compiled into each module")  # fmt: skip
+    tool = component("setuptools", setuptools.__version__, "MIT")
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": hoop, "tools": {"components": [tool]}, "lifecycles": [{"phase": "build"}]},
+        "components": [cython],
+        "dependencies": [{"ref": hoop["bom-ref"], "dependsOn": [cython["bom-ref"]]}, {"ref": cython["bom-ref"]}],
+    }
+
+
 # HOOP_BUILT=1: an editable install of a clone in which everything is built in place; pip would build all of it once
 # more.
 is_built = os.environ.get("HOOP_BUILT") == "1"
@@ -92,15 +134,23 @@ extensions = [
     for module in MODULES
 ]
 
+# Nothing is translated to say who we are or to pack the sources. CYTHON_CACHE_DIR=FOLDER shares what Cython writes
+# among the builds for several Pythons.
+is_compiled = not {"egg_info", "dist_info", "sdist"} & set(sys.argv[1:])
+is_cached = bool(os.environ.get("CYTHON_CACHE_DIR"))
+
 setup(
     options=build_options,
-    cmdclass={"build_ext": BuildModules},
+    cmdclass={"bdist_wheel": Wheel, "build_ext": BuildModules},
     libraries=[] if is_built else [core],
     ext_modules=[]
     if is_built
+    else extensions
+    if not is_compiled
     else cythonize(
         extensions,
         include_path=["src"],
+        cache=is_cached,
         quiet=True,
         compiler_directives={
             "language_level": 3,
