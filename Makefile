@@ -9,11 +9,12 @@
 # make fuzz            random calls of every public method, with sanitizers: HOOP_FUZZ_SECONDS (60), HOOP_FUZZ_SEED
 # make bench           the quick benchmark, as ./bench/run
 # make dist            an sdist and a wheel in dist/
+# make release-check   builds and tries what a release uploads, as far as this machine can (docs/releasing.md)
 # make clean           removes everything that was built, but not the environments
 
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 
-.PHONY: build test ctest check-types verify-types lint site sanitize debug fuzz suites bench dist clean
+.PHONY: build test ctest check-types verify-types lint site sanitize debug fuzz suites bench dist release-check clean
 
 build:
 	$(PYTHON) setup.py --quiet build_ext --inplace
@@ -55,6 +56,9 @@ bench:
 
 dist:
 	$(PYTHON) -m build
+
+release-check:
+	./scripts/release_check.sh
 
 clean:
 	rm -rf build dist wheelhouse src/hoop.egg-info bench/build .mypy_cache .pytest_cache .ruff_cache .hypothesis

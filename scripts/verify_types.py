@@ -1,8 +1,8 @@
 """verify_types.py: every name that hoop exports has a known type, as `pyright --verifytypes hoop` sees it.
 
-For the Python that runs this, with hoop and the servers of hoop.adapters installed, whose classes are bases of ours. The
-pyright is that of the extra `lint`, in build/lint or on PATH. Exit status: 0 for 100 %, 1 for less with each name that
-lacks something, 3 without a pyright.
+For the Python that runs this, with hoop and the servers of hoop.adapters installed: their classes are bases of ours.
+The pyright is that of the extra `lint`, in build/lint or on PATH. Exit status: 0 for 100 %, 1 for less with each name
+that lacks something, 3 without a pyright.
 """
 
 from __future__ import annotations
