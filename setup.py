@@ -76,7 +76,7 @@ class Wheel(bdist_wheel):
     def write_wheelfile(self, wheelfile_base, *arguments, **keywords):
         super().write_wheelfile(wheelfile_base, *arguments, **keywords)
         folder = Path(wheelfile_base, "sboms")
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         text = json.dumps(bill_of_materials(self.distribution.get_version()), indent=2)
         (folder / "hoop.cdx.json").write_text(text + "\n")
 

@@ -46,6 +46,8 @@ problems += [
     for name, content in binaries.items()
     if any(section in content for section in DEBUG_SECTIONS)
 ]
+if not any(name.endswith(".dist-info/sboms/hoop.cdx.json") for name in names):
+    problems.append("the wheel lacks its bill of materials")
 if installed > MOST_INSTALLED:
     problems.append(f"the wheel unpacks to {installed} bytes, more than {MOST_INSTALLED}")
 
