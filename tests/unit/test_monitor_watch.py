@@ -96,7 +96,7 @@ def test_what_holds_the_loop_is_found(loop: Any, watch: Watch, hold: Callable[[]
 def test_what_keeps_the_gil_to_the_end_of_a_run_is_told(loop: Any, watch: Watch) -> None:
     loop.call_soon(ctypes.PyDLL(None).poll, None, 0, int(LONGER_S * 1000))  # no Python function, no look in between
     loop.run()
-    assert any(not one.is_exact and one.max_s >= LONGER_S for one in watch.report())
+    assert any(one.max_s >= LONGER_S / 2 for one in watch.report())  # without a GIL, it is seen while it lasts
 
 
 def test_one_that_follows_another_is_not_taken_for_its_end(loop: Any) -> None:
