@@ -1,6 +1,5 @@
 """What Sphinx is told. The pages are those that scripts/site/build.py has put into build/site/source."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -32,7 +31,6 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
-html_baseurl = os.environ.get("HOOP_SITE_URL", "")
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 html_theme_options = {

@@ -1,4 +1,6 @@
-"""docs/coming_from_uvloop.md: each row of what differs is tried, on hoop, and on uvloop where it is installed."""
+"""docs/coming_from_uvloop.md: each row of what differs is tried, on hoop, and on uvloop where it is installed; its
+figures are those that were measured.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from typing import Any
 import hoop
 import pytest
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "coming_from_uvloop.md").read_text()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "coming_from_uvloop.md").read_text()
 ROW = re.compile(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \|$", re.MULTILINE)
 
 
@@ -143,3 +146,30 @@ def test_rows_on_uvloop() -> None:
             except (NotImplementedError, TypeError, RuntimeError):
                 agrees = False
             assert not agrees, f"{row}: uvloop does it as hoop, the page says that it does not"
+
+
+# Figures on the page are those of the pages that are made by measuring.
+
+
+def test_counts_of_tests_are_those_of_the_compatibility_page() -> None:
+    rows = (DOCS / "compatibility.md").read_text()
+    ran, failed = re.search(r"^\| 3\.13\.\d+ \| hoop \| (\d+) \| \d+ \| (\d+) \|", rows, re.MULTILINE).groups()
+    uvloop_failed = re.search(r"^\| 3\.13\.\d+ \| uvloop [\d.]+ \| \d+ \| \d+ \| (\d+) \|", rows, re.MULTILINE)[1]
+    assert failed == "0"
+    assert f"of {ran} of them that run on a loop of Python 3.13, hoop fails none" in " ".join(PAGE.split())
+    assert f"fails {uvloop_failed}." in " ".join(PAGE.split())
+
+
+@pytest.mark.parametrize(
+    ("workload", "words"),
+    [
+        ("protocol echo, 1 KiB, 10 connections", "less than uvloop for an echo of 1 KiB"),
+        ("protocol echo over TLS 1.3, 1 KiB, 100 connections", "over TLS"),
+        ("uvicorn + httptools, plain text, keep-alive, 64 connections", "by uvicorn"),
+        ("sock echo, 1 KiB, 10 connections", "for `sock_recv` and `sock_sendall`"),
+    ],
+)
+def test_percentages_are_those_of_the_benchmarks(workload: str, words: str) -> None:
+    table = (DOCS / "benchmarks.md").read_text()
+    to_uvloop = re.search(rf"^\| {re.escape(workload)} \| [^|]+ \| [^|]+ \| ([\d.]+) \|", table, re.MULTILINE)
+    assert f"{100 - round(float(to_uvloop[1]) * 100)} % {words}" in " ".join(PAGE.split())
