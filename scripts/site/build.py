@@ -77,7 +77,9 @@ def stage() -> None:
     SOURCE.mkdir(parents=True)
     made = reference.write_pages(SOURCE / "reference")
     files = {page: source_of(page) for _, pages in sections() for page in pages if page != "reference/index"}
-    files = {page: file for page, file in files.items() if file.is_file()}
+    missing = [page for page, file in files.items() if not file.is_file()]
+    if missing:
+        raise SystemExit(f"scripts/site/pages.toml names what there is not: {', '.join(missing)}")
     names = {file: staged_name(file) for file in (DOCS / "index.md", *files.values())}
     names[TOP / "README.md"] = "index"  # the start of the repository is the start of the site
     lost = sorted(path.name for path in DOCS.glob("*.md") if path not in names)

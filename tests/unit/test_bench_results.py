@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,19 @@ def test_a_results_file_has_a_line_for_each_metric() -> None:
     text = results.dump(content())
     assert json.loads(text) == content()
     assert '    "cpu_us": {"hoop": [5, 5.1], "uvloop": [6, 6.1], "asyncio": [7, 7.1], "c": [8, 8.1]},\n' in text
+
+
+def test_memory_that_tuning_tells_of_is_that_of_the_results() -> None:
+    rows = {
+        "`asyncio.Protocol`": "asyncio.Protocol",
+        "streams with their task: hoop's own; the others', asyncio's": "streams; hoop with its own compiled ones",
+        "`asyncio.Protocol` over TLS 1.3": "asyncio.Protocol over TLS 1.3",
+    }
+    page = (report.ROOT / "docs" / "tuning.md").read_text()
+    results = report.RESULTS.read_text()
+    for told, measured in rows.items():
+        ours, uvloop, asyncio = re.search(
+            rf"^\| {re.escape(told)} \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE
+        ).groups()
+        row = re.search(rf"^\| an idle connection: {re.escape(measured)} \| (.*uvloop.*)$", results, re.MULTILINE)[1]
+        assert f"uvloop {uvloop}" in row and f"asyncio {asyncio}" in row and f"| {ours} KiB |" in row

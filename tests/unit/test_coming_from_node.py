@@ -75,6 +75,7 @@ async def run_rows(rows: list[tuple[str, list[str]]]) -> None:
             raise
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("section", [section for section in SECTIONS if section != IN_PROCESSES])
 def test_rows(section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
