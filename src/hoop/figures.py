@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hoop.core.board import Board, Lags, place_of
 from hoop.jobs.pool import loop_pool_if_made
@@ -21,6 +21,8 @@ from hoop.stats import BoardReading
 if TYPE_CHECKING:
     from hoop.agent.agent import Agent
     from hoop.workers.pool import WorkerPool
+
+T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("hoop.metrics")
 
@@ -225,11 +227,19 @@ def of_worker_pool(name: str, pool: WorkerPool) -> Iterator[Sample]:
         yield Sample(POOL_ENDED, {**own, "outcome": outcome}, getattr(stats, outcome))
 
 
+def named(argument: str, sources: Mapping[str, T] | None) -> Mapping[str, T]:
+    """With names that can be labels."""
+    for name in sources or {}:
+        if not isinstance(name, str):
+            raise TypeError(f"a name in {argument} must be a str, not {name!r}")
+    return sources or {}
+
+
 class Sources:
     """What one process has to tell: of a loop, and of what else it was given. Made in the loop's thread, or while the
     loop does not run.
 
-    TypeError for a loop that is not hoop's.
+    TypeError for a loop that is not hoop's, and for a name that is no str.
     """
 
     def __init__(
@@ -240,8 +250,8 @@ class Sources:
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop() if loop is None else loop
         self._board, self._place = board_of(self.loop)
-        self._agents = agents or {}
-        self._worker_pools = worker_pools or {}
+        self._agents = named("agents", agents)
+        self._worker_pools = named("worker_pools", worker_pools)
         self._pid = os.getpid()
         self._told: set[str] = set()  # of what has failed: once
 

@@ -120,6 +120,7 @@ def test_trap_o10_what_raises_does_not_end_the_export(loop, caplog):
     assert record.getMessage().startswith("no metrics of agent broken: ZeroDivisionError")
 
 
+@pytest.mark.once
 def test_trap_o7_a_child_exports_nothing_of_its_parents_loop():
     """Trap O7, too: what tells workers apart is their slot."""
     pytest.importorskip("opentelemetry.sdk.metrics")
@@ -159,6 +160,7 @@ def test_trap_o7_service_instance_ids_differ_by_slot(loop, monkeypatch):
     assert points["hoop.cluster.worker.generation"] == {(): 3}
 
 
+@pytest.mark.once
 def test_trap_o9_without_opentelemetry_nothing_is_imported():
     program = """
 import sys
@@ -186,6 +188,7 @@ except ImportError as error:
     assert len(output.splitlines()) == 2
 
 
+@pytest.mark.once
 def test_trap_o9_the_sdk_is_never_imported():
     pytest.importorskip("opentelemetry.metrics")
     program = "import sys, hoop; hoop.otel.instrument(loop=hoop.Loop())\n"

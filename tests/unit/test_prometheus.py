@@ -160,6 +160,11 @@ def test_trap_o10_a_source_that_fails_leaves_the_others(loop, caplog):
     assert record.getMessage().startswith("no metrics of agent broken: ZeroDivisionError")
 
 
+def test_a_name_that_can_be_no_label_is_refused(loop):
+    with pytest.raises(TypeError, match="a name in agents must be a str, not 1"):
+        hoop.prometheus.render(loop, agents={1: None})
+
+
 def test_what_has_no_metrics_is_refused():
     plain = asyncio.SelectorEventLoop()
     with pytest.raises(TypeError, match="hoop loop"):
@@ -169,6 +174,7 @@ def test_what_has_no_metrics_is_refused():
         hoop.prometheus.render()
 
 
+@pytest.mark.once
 def test_a_child_tells_nothing_of_its_parents_loop():
     program = """
 import logging, os

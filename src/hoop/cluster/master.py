@@ -143,11 +143,7 @@ class Master:
                 self._contexts[0] = self.options.ssl_context()
             self.notifier: systemd.Notifier = systemd.Notifier()
             self.watch: Watch = Watch(self.options, None if state is None else state["watch"])
-            if state is None:
-                self._open_pages()
-            else:
-                with exchange.logged("its addresses for health and metrics"):
-                    self._open_pages()
+            self._open_pages(is_upgraded=state is not None)
             self.listeners: Listeners = self._open_listeners(state)
         except (OSError, ValueError) as error:
             self._close_pages()
@@ -230,8 +226,9 @@ class Master:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _open_pages(self) -> None:
-        """What the master answers over HTTP: one server for each address."""
+    def _open_pages(self, *, is_upgraded: bool) -> None:
+        """What the master answers over HTTP: one server for each address. After an upgrade it goes on without those
+        that cannot be opened."""
         health: dict[str, Page] = {"/livez": self.liveness_page, "/readyz": self.readiness_page}
         metrics: dict[str, Page] = {"/metrics": functools.partial(metrics_page, self)}
         binds: dict[str, dict[str, Page]] = {}
@@ -239,13 +236,14 @@ class Master:
             if bind is not None:
                 binds.setdefault(bind, {}).update(pages)
         for bind, pages in binds.items():
-            server = HealthServer(parse_bind(bind), pages)
-            self._pages.append(server)
-            server.open()
             what = " and ".join(
                 [name for name, path in (("health", "/livez"), ("metrics", "/metrics")) if path in pages]
             )
-            logger.info("%s at %s", what, ", ".join(server.addresses()))
+            with exchange.logged(f"{what} at {bind}") if is_upgraded else contextlib.nullcontext():
+                server = HealthServer(parse_bind(bind), pages)
+                self._pages.append(server)
+                server.open()
+                logger.info("%s at %s", what, ", ".join(server.addresses()))
 
     def _close_pages(self) -> None:
         for server in self._pages:
