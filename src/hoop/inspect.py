@@ -74,7 +74,7 @@ class Inspector:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = weakref.ref(endpoint)  # the loop has it: so it ends with the loop
-        self.path = endpoint.path
+        self.path: Path = endpoint.path
 
     def close(self) -> None:
         """Answer no longer, and remove the file; in the loop's thread. Idempotent."""
@@ -145,13 +145,13 @@ class Endpoint:
     the loop drains and counts, and that have its limits."""
 
     def __init__(self, loop: hoop.Loop, path: Path) -> None:
-        self.path = path
-        self.is_closed = False
+        self.path: Path = path
+        self.is_closed: bool = False
         self._socket = open_endpoint(path)
         self._loop: Any = loop
         self._clients: set[Client] = set()
         self._clean_up = weakref.finalize(self, clean_up, self._socket, path, identity_of(path), os.getpid())
-        self.process = Process(loop)
+        self.process: Process = Process(loop)
         loop.add_reader(self._socket, self._accept)
         self._loop._reference_reader(self._socket.fileno(), False)
         endpoints.add(self)
@@ -340,7 +340,7 @@ def process_age() -> float:
     return round(time.monotonic() - imported_at, 3)
 
 
-imported_at = time.monotonic()
+imported_at: float = time.monotonic()
 
 
 def tasks_of(loop: Any) -> list[Json]:

@@ -40,7 +40,7 @@ Connect = Callable[..., Awaitable[Any]]
 
 GOOD, EXPIRED, FREE = Sight.GOOD, Sight.EXPIRED, Stage.FREE  # looked up once: acquire() and release() count in µs
 
-forks = 0  # that lie between this process and the first one of this program: cheaper than to ask for its number
+forks: int = 0  # that lie between this process and the first one of this program: cheaper than to ask for its number
 
 
 def count_fork() -> None:

@@ -307,7 +307,7 @@ class ControlClient:
     """A connection to a master, blocking; a context manager. OSError if nobody listens at the path."""
 
     def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket: socket.socket = socket.socket(socket.AF_UNIX)
         try:
             self.socket.connect(str(path))
         except OSError as error:
