@@ -8,6 +8,7 @@ host.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -22,8 +23,10 @@ TOP = Path(__file__).resolve().parents[2]
 DOCS = TOP / "docs"
 OUT = TOP / "build" / "site"
 SOURCE = OUT / "source"
+REPOSITORY = "/".join(filter(None, map(os.environ.get, ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY"))))  # in a workflow
 FENCE = re.compile(r"^```([a-z]+)(?: [^\n]*)?$", re.MULTILINE)  # ```python no-run: the second word is for tests
 UNKNOWN_TO_PYGMENTS = {"haproxy": "text"}
+PLAIN_LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\(([^)#\s]+)\)")
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 
 
@@ -47,6 +50,13 @@ def staged_text(path: Path, names: dict[Path, str]) -> str:
     """The text with its links turned to where the pages are on the site; a link to a file that has none is an error."""
     here = Path(names[path]).parent
 
+    def untied(found: re.Match[str]) -> str:
+        """A link to a file of the repository that is no page leads there, if we know where it is; else its text."""
+        file = (path.parent / found[2]).resolve()
+        if "://" in found[2] or file in names or file.suffix == ".png" or not file.exists():
+            return found[0]
+        return f"[{found[1]}]({REPOSITORY}/blob/main/{file.relative_to(TOP)})" if REPOSITORY else found[1]
+
     def turned(found: re.Match[str]) -> str:
         target = found[2]
         if "://" in target or target.startswith("mailto:"):
@@ -60,7 +70,7 @@ def staged_text(path: Path, names: dict[Path, str]) -> str:
             return f"{found[1]}{'../' * len(here.parts)}plots/{file.name}{found[3]}"
         raise SystemExit(f"{path.relative_to(TOP)}: a link to {target}, which is no page of the site (pages.toml)")
 
-    return LINK.sub(turned, FENCE.sub(language, path.read_text()))
+    return LINK.sub(turned, PLAIN_LINK.sub(untied, FENCE.sub(language, path.read_text())))
 
 
 def language(found: re.Match[str]) -> str:
