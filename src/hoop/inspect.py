@@ -269,14 +269,22 @@ class Process:
 
     def __init__(self, loop: hoop.Loop) -> None:
         self._loop = weakref.ref(loop)
-        self._board, self._place = place_of(loop)  # its cluster's, if it is a worker's
+        self._where: tuple[Any, int] | None = None
         self._first = self._sample()
 
     def _sample(self) -> Sample:
-        return Sample(time.monotonic(), self._board.read(self._place), cpu_of(os.getpid()))
+        """Of the board on which the loop writes now: a worker of a cluster takes to its master's after its start."""
+        loop = self._loop()
+        assert loop is not None  # it calls this
+        board, place = place_of(loop)
+        sample = Sample(time.monotonic(), board.read(place), cpu_of(os.getpid()))
+        if (board, place) != self._where:
+            self._where, self._first = (board, place), sample
+        return sample
 
     def new_looks(self) -> Looks:
         """For a client: its first look is at all that has happened since serve()."""
+        self._sample()
         looks = Looks()
         looks.figures(KEY, self._first, self._first.at)
         return looks

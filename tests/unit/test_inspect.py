@@ -17,6 +17,7 @@ import pytest
 from hoop import watched
 from hoop.cluster.control import ControlClient, find_control
 from hoop.cluster.stacks import cpu_of
+from hoop.core.board import Board
 from interpreter import run_script
 
 DEADLINE_S = 60
@@ -71,6 +72,21 @@ def test_a_look_is_at_what_came_since_the_last_one(tmp_path: Path) -> None:
             assert first["result"]["workers"][0]["accepts_per_s"] > 0
             assert second["result"]["workers"][0]["accepts_per_s"] == 0
             server.close()
+
+    hoop.run(main())
+
+
+def test_a_loop_that_writes_on_another_board_is_read_there(tmp_path: Path) -> None:
+    """As a worker's does, once its master's board is attached: the figures of the one before would stand still."""
+    board = Board(2)
+
+    async def main() -> None:
+        with hoop.inspect.serve(tmp_path / "app.sock") as inspector:
+            board.attach(asyncio.get_running_loop(), 1)
+            board.count_requests(1, 7)
+            (worker,) = (await result(inspector.path, "status"))["workers"]
+            assert worker["requests"] == 7
+        assert board.read(1).pid == os.getpid()
 
     hoop.run(main())
 
