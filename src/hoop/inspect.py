@@ -149,8 +149,9 @@ class Endpoint:
         self.is_closed: bool = False
         self._socket = open_endpoint(path)
         self._loop: Any = loop
-        self._clients: set[Client] = set()
-        self._clean_up = weakref.finalize(self, clean_up, self._socket, path, identity_of(path), os.getpid())
+        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()  # the loop has them
+        self._sockets = {self._socket}  # and the clients'
+        self._clean_up = weakref.finalize(self, clean_up, self._sockets, path, identity_of(path), os.getpid())
         self.process: Process = Process(loop)
         loop.add_reader(self._socket, self._accept)
         self._loop._reference_reader(self._socket.fileno(), False)
@@ -168,7 +169,7 @@ class Endpoint:
             sock.close()
             return
         sock.setblocking(False)
-        Client(self._loop, sock, self.process, self._clients)
+        self._clients.add(Client(self._loop, sock, self.process, self._sockets))
 
     def close(self) -> None:
         """Idempotent."""
@@ -185,13 +186,12 @@ class Endpoint:
         """In a child of fork(2): the socket is the parent's, and it must be seen when the parent ends."""
         self.is_closed = True
         self._clean_up()
-        for client in list(self._clients):
-            client.sock.close()
 
 
-def clean_up(sock: socket.socket, path: Path, identity: tuple[int, int], pid: int) -> None:
-    """The file goes, unless another socket has its name by now."""
-    sock.close()
+def clean_up(sockets: set[socket.socket], path: Path, identity: tuple[int, int], pid: int) -> None:
+    """Also when the loop was closed. The file goes, unless another socket has its name by now."""
+    while sockets:
+        sockets.pop().close()
     if pid == os.getpid():
         with contextlib.suppress(OSError):
             if identity_of(path) == identity:
@@ -201,14 +201,14 @@ def clean_up(sock: socket.socket, path: Path, identity: tuple[int, int], pid: in
 class Client:
     """One connection: lines of JSON in and out, as hoop.cluster.control has them."""
 
-    def __init__(self, loop: Any, sock: socket.socket, process: Process, clients: set[Client]) -> None:
+    def __init__(self, loop: Any, sock: socket.socket, process: Process, sockets: set[socket.socket]) -> None:
         self.sock = sock
         self._loop = loop
         self._process = process
-        self._clients = clients
+        self._sockets = sockets
         self._unread = self._unsent = b""
         self._looks = process.new_looks()
-        clients.add(self)
+        sockets.add(sock)
         loop.add_reader(sock, self._read)
         loop._reference_reader(sock.fileno(), False)
 
@@ -254,7 +254,7 @@ class Client:
 
     def close(self) -> None:
         """Idempotent."""
-        self._clients.discard(self)
+        self._sockets.discard(self.sock)
         if self.sock.fileno() >= 0 and not self._loop.is_closed():
             self._loop.remove_reader(self.sock)
             self._loop.remove_writer(self.sock)

@@ -63,7 +63,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, dict[str, Any],
     ("workers", {"quota": 1.5}, {"workers": 5}, WARNING, "hoop serve --workers 2", {"quota": 1.5}, {"workers": 4}),
     ("workers", {"environment": {"WEB_CONCURRENCY": "9"}}, {}, WARNING, "9 workers for 4 CPUs", {}, {}),
     (
-        "memory", {"application": Application(**APP), "is_memory_limited": True}, {"workers": 30}, ERROR,
+        "memory", {"application": Application(**APP), "is_memory_limited": True}, {"workers": 30}, WARNING,
         "hoop serve --workers 18, or --preload", {"application": Application(**APP)}, {"workers": 18},
     ),
     (

@@ -179,6 +179,24 @@ def test_it_ends_with_the_loop(tmp_path: Path) -> None:
     inspector.close()
 
 
+def test_clients_of_a_closed_loop_are_closed(tmp_path: Path) -> None:
+    loop = hoop.Loop()
+    try:
+        inspector = loop.run_until_complete(serve_at(tmp_path / "app.sock"))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(inspector.path))
+            client.sendall(b'{"command": "status"}\n')
+            while not select.select([client], [], [], 0)[0]:
+                loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+            client.settimeout(DEADLINE_S)
+            while client.recv(1 << 16):
+                pass
+    finally:
+        loop.close()
+    assert not inspector.path.exists()
+
+
 def test_a_file_that_is_anothers_by_now_is_left(tmp_path: Path) -> None:
     async def main() -> None:
         with hoop.inspect.serve(tmp_path / "app.sock") as inspector:
@@ -222,7 +240,11 @@ def test_a_child_of_fork_neither_answers_nor_removes(tmp_path: Path) -> None:
         with hoop.inspect.serve(tmp_path / "app.sock") as inspector:
             pid = os.fork()
             if pid == 0:
-                os._exit(0 if not inspector.is_open else 1)
+                status = 2
+                try:
+                    status = int(inspector.is_open)
+                finally:
+                    os._exit(status)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
             assert (await result(inspector.path, "status"))["pid"] == os.getpid()
 

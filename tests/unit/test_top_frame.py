@@ -61,6 +61,14 @@ def test_a_blocked_worker_shows_for_how_long() -> None:
     assert "\x1b[31mheld 3.2s" in lines[4]
 
 
+def test_a_slot_that_waits_for_its_next_process_shows_why() -> None:
+    last = {"how": "exited with status 1", "pid": 1, "generation": 0, "count": 9, "ago": 2.0}
+    row = {"slot": 1, "pid": None, "state": "waiting", "age": None, "last_exit": last}
+    lines = frame(look(worker(0), row), 160, 20, coloured=False)
+    assert lines[5].split()[:5] == ["1", "-", "-", "waiting", "-"]
+    assert lines[5].endswith("2s ago: exited with status 1 (9 in all)")
+
+
 def test_columns_give_way_in_the_order_of_their_worth() -> None:
     wide, narrow, tiny = (frame(look(worker()), width, 9, coloured=False)[3].split() for width in (160, 70, 20))
     assert {"EXIT", "LAG50", "REQ/S", "BUSY", "LAG99"} <= set(wide)

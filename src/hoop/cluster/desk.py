@@ -126,8 +126,23 @@ class Desk:
     def look(self, looks: Looks) -> Json:
         """Of the board, as status(): no worker is asked. utilization is that since the last look."""
         status = self.status(looks)
+        status["workers"] = sorted([*status["workers"], *self._empty_slots()], key=lambda one: one.get("slot", 1 << 30))
         looks.keep(self._master.records.keys())
         return status
+
+    def _empty_slots(self) -> list[Json]:
+        """Rows for slots that wait for their next process: how the last one has ended is what one looks for."""
+        supervisor, now = self._master.supervisor, self._master.loop.time()
+        filled = {record.slot for record in self._master.records.values()}
+        rows: list[Json] = []
+        for slot in supervisor.all_slots():
+            name = supervisor.name_of(slot.number)
+            if slot.number not in filled and name in self._exits:
+                who = {"slot": slot.number} if slot.number >= 0 else {"role": name}
+                rows.append(
+                    {**who, "pid": None, "state": "waiting", "age": None, "last_exit": self._last_exit(name, now)}
+                )
+        return rows
 
     def note_exit(self, record: Any, how: str) -> None:
         """A worker has ended."""

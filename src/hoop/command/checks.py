@@ -310,9 +310,9 @@ def check_memory(machine: Machine, plan: Plan) -> Finding | str | None:
     if needed > MOST_OF_MEMORY * machine.memory:
         fitting = max(int(MOST_OF_MEMORY * machine.memory / found.rss), 1)
         return Finding(
-            ERROR if machine.is_memory_limited and needed > machine.memory else WARNING,
+            WARNING,  # no more: some of these pages are shared
             f"{text}, before the first client, of {machine.memory / 2**20:.0f} MiB",
-            "the kernel kills a worker, or the whole container, when memory ends",
+            "unless they share much of it, the kernel kills a worker, or the whole container, when memory ends",
             f"hoop serve --workers {fitting}, or --preload, by which workers share what is imported",
         )
     return f"{text} of {machine.memory / 2**20:.0f} MiB"

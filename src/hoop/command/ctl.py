@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from typing import Any
@@ -12,6 +13,8 @@ from hoop.monitor import table_lines
 
 EXIT_REFUSED = 1
 EXIT_NO_CLUSTER = 4
+ANSWER_S = 10.0  # a master takes a millisecond
+LOOKS = ("status", "tasks", "blocked")
 
 DESCRIPTION = """\
 Command a cluster that `hoop serve` or hoop.cluster.run() has started, of the same user on the same machine.
@@ -83,7 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def ask(client: ControlClient, arguments: argparse.Namespace) -> int:
     given = {"workers": arguments.workers} if arguments.command == "scale" else {}
-    result = client.ask(arguments.command, **given)
+    if arguments.command in LOOKS:
+        result = ask_soon(client, arguments.command)
+    else:
+        result = client.ask(arguments.command, **given)
     if arguments.command == "messages":
         for message in client.lines():
             print(json.dumps(message), flush=True)
@@ -102,6 +108,17 @@ def ask(client: ControlClient, arguments: argparse.Namespace) -> int:
     else:
         print(DONE[arguments.command].format(**given))
     return 0
+
+
+def ask_soon(client: ControlClient, command: str) -> Any:
+    """The answer to what only looks. OSError if there is none within ANSWER_S: a process answers by its loop."""
+    client.socket.settimeout(ANSWER_S)
+    try:
+        return client.ask(command)
+    except TimeoutError:
+        raise OSError(errno.ETIMEDOUT, f"no answer within {ANSWER_S:.0f} s: its loop is held") from None
+    finally:
+        client.socket.settimeout(None)
 
 
 DONE = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 from hoop.cluster.control import ControlClient, Json, Refused, find_control
 from hoop.cluster.log import is_coloured
-from hoop.command.ctl import EXIT_NO_CLUSTER, EXIT_REFUSED
+from hoop.command.ctl import EXIT_NO_CLUSTER, EXIT_REFUSED, ask_soon
 from hoop.command.parser import seconds
 from hoop.command.top_frame import frame
 
@@ -36,7 +35,6 @@ examples:
 exit status: 0 done, 1 it could not be told, 2 wrong options, 4 no cluster and no process answers.
 """
 SHORTEST_S, LONGEST_S = 0.05, 3600.0
-ANSWER_S = 10.0  # a master takes a millisecond
 PIPE_WIDTH = 160  # columns where the output is no terminal
 
 
@@ -93,22 +91,11 @@ def tell_error(arguments: argparse.Namespace, text: str, status: int) -> int:
     return status
 
 
-def first_look(client: ControlClient) -> Json:
-    """Of a process whose loop is held there is none: it answers by its loop."""
-    client.socket.settimeout(ANSWER_S)
-    try:
-        look: Json = client.ask("look")
-    except TimeoutError:
-        raise OSError(errno.ETIMEDOUT, f"no answer within {ANSWER_S:.0f} s: its loop is held") from None
-    client.socket.settimeout(None)
-    return look
-
-
 def once(arguments: argparse.Namespace) -> int:
     with ControlClient(find_control(arguments.control)) as client:
-        first_look(client)
+        ask_soon(client, "look")
         time.sleep(arguments.interval)
-        look = client.ask("look")
+        look = ask_soon(client, "look")
     if arguments.json:
         print(json.dumps({"ok": True, "result": look}, indent=2))
         return 0
@@ -191,7 +178,7 @@ def watch(arguments: argparse.Namespace) -> int:
     from hoop.command.screen import Ended, Screen
 
     with ControlClient(find_control(arguments.control)) as client:
-        look = first_look(client)
+        look = ask_soon(client, "look")
     source = Source(arguments.control)
     try:
         with Screen() as screen:

@@ -104,7 +104,9 @@ def state_of(worker: Json) -> Cell:
     if held >= LONG_TURN_S:
         return Cell(f"held {held:.1f}s", RED)
     state = str(worker["state"])
-    return Cell(state, {"serving": GREEN, "running": GREEN, "starting": YELLOW, "blocked": RED}.get(state, ""))
+    return Cell(
+        state, {"serving": GREEN, "running": GREEN, "starting": YELLOW, "waiting": RED, "blocked": RED}.get(state, "")
+    )
 
 
 def share(name: str, warn: float = 2.0, alarm: float = 2.0) -> Callable[[Json], Cell]:
@@ -156,7 +158,7 @@ COLUMNS = (
     Column("pid", "PID", plain("pid"), 7, 1),
     Column("generation", "GEN", plain("generation"), 3, 8),
     Column("state", "STATE", state_of, 9, 2, is_text=True),
-    Column("age", "AGE", lambda worker: Cell(duration(worker["age"])), 7, 7),
+    Column("age", "AGE", lambda worker: Cell("-" if worker["age"] is None else duration(worker["age"])), 7, 7),
     Column("cpu", "CPU", share("cpu"), 4, 3),
     Column("rss", "RSS", lambda worker: Cell(size(worker.get("rss"))), 5, 5),
     Column("connections", "CONNS", plain("connections"), 6, 4),
