@@ -161,6 +161,7 @@ setup(
             "auto_pickle": False,
             "embedsignature": True,
             "embedsignature.format": "clinic",
+            "freethreading_compatible": True,  # docs/threads.md says what makes it so
         },
     ),
 )

@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETTINGS = PROJECT["tool"]["cibuildwheel"]
 SYSTEMS = {"linux": ("manylinux", "musllinux"), "macos": ("macosx",)}
 
-ROW = re.compile(r"^\| [^|]+ \| `(\w+)` \| ([\w, ]+) \| ([\d., ]+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| [^|]+ \| `(\w+)` \| ([\w, ]+) \| ([\dt., ]+) \|$", re.MULTILINE)
 
 
 def promised() -> set[str]:
@@ -56,6 +56,9 @@ def test_the_table_is_what_cibuildwheel_builds(platform: str) -> None:
 
 def test_the_classifiers_name_the_same_pythons() -> None:
     classified = re.findall(r"Python :: (3\.\d+)$", "\n".join(PROJECT["project"]["classifiers"]), re.MULTILINE)
-    assert {f"cp{version.replace('.', '')}" for version in classified} == {one.split("-")[0] for one in promised()}
+    with_gil = {one.split("-")[0] for one in promised() if not one.split("-")[0].endswith("t")}
+    assert {f"cp{version.replace('.', '')}" for version in classified} == with_gil
+    is_free_threaded = any("Free Threading" in one for one in PROJECT["project"]["classifiers"])
+    assert is_free_threaded == any(one.split("-")[0].endswith("t") for one in promised())
     oldest = min(classified, key=lambda version: int(version.partition(".")[2]))
     assert PROJECT["project"]["requires-python"] == f">={oldest}"
