@@ -145,14 +145,19 @@ class Loop(
 
     def _run(self, *, until_idle: bool) -> None:
         self._check_runnable()
-        end_watch = None if watched.on_run is None else watched.on_run(self)
-        former_hooks = self._install_asyncgen_hooks()
+        former_hooks = sys.get_asyncgen_hooks()
+        end_watch = None
+        self._begin_run()
         try:
+            if watched.on_run is not None:
+                end_watch = watched.on_run(self)
+            self._install_asyncgen_hooks()
             self._track_coroutine_origins(self.get_debug())
             events._set_running_loop(self)
             self._claim_signals()
             self._run_turns(until_idle)
         finally:
+            self._end_run()
             try:
                 events._set_running_loop(None)
             finally:  # Python 3.11 allocates for that; without memory the rest is undone all the same
@@ -196,13 +201,19 @@ class Loop(
             raise RuntimeError("This event loop is already running")
         if events._get_running_loop() is not None:
             raise RuntimeError("Cannot run the event loop while another loop is running")
+        self._own()
 
     def close(self) -> None:
-        """Release every descriptor, callback and thread. Idempotent; RuntimeError while running."""
+        """Release every descriptor, callback and thread. Idempotent; RuntimeError while running.
+
+        RuntimeError, too, in another thread than the loop's while that lives: on a free-threaded Python, or in debug mode.
+        """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        if not self._is_abandoned:
+            self._check_closer()
         if self.get_debug() and not self._is_abandoned:  # an interpreter that ends may have no logging any more
             logger.debug("Close %r", self)
         self._close_threads(may_wait=not self._is_abandoned)

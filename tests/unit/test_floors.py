@@ -54,7 +54,7 @@ AREAS: Floors = (
 FLOORS_IN: dict[str, Floors] = {
     "core": (
         ("csrc", "cpython_api", "flag", "checks", "processors", "other_loops"),
-        ("refuse_instances", "step_coroutine"),
+        ("refuse_instances", "step_coroutine", "ownership"),
         ("errors", "rings"),
         ("handle", "poller_choice"),
         ("scheduler",),
@@ -156,7 +156,7 @@ FUNCTION_POINTER = re.compile(r"\(\*(\w+)\)")
 ARGUMENTS = re.compile(r"\([^()]*\)")
 WORD = re.compile(r"[A-Za-z_]\w*")
 C_WORDS = {"ctypedef", "struct", "enum", "const", "unsigned", "long", "short", "char", "void", "noexcept", "pass"}
-CYTHON_CLASS = re.compile(r"^cdef class (?:Scheduler|Reactor|BaseLoop)\b[^\n]*:\n((?:[ \t][^\n]*\n|\n)*)", re.MULTILINE)
+CYTHON_CLASS = re.compile(r"^cdef class (?:Owned|Scheduler|Reactor|BaseLoop)\b[^\n]*:\n((?:[ \t][^\n]*\n|\n)*)", re.MULTILINE)
 OF_LOOP = re.compile(r"(?:\b_?(reactor|loop)|\(<(Reactor|BaseLoop)>[\w.]+\))\.(\w+)")
 CYTHON_FUNCTION = re.compile(r"^([ \t]*)(?:cdef|cpdef|def|async def)\b(?! class)[^\n=(]*?(\w+)\(", re.MULTILINE)
 C_BODY = re.compile(r"^(\w[^\n;]*\([^;{}]*\))\n\{\n.*?^\}", re.MULTILINE | re.DOTALL)
@@ -304,7 +304,7 @@ def private_functions(files: dict[str, str], declarations: str) -> list[str]:
 
 
 def declared_of_loop(declarations: str) -> set[str]:
-    """The words by which the text of a .pxd declares what a loop has, as Scheduler, Reactor or BaseLoop."""
+    """The words by which the text of a .pxd declares what a loop has, as Owned, Scheduler, Reactor or BaseLoop."""
     return {word for body in CYTHON_CLASS.findall(COMMENT.sub("", declarations)) for word in WORD.findall(body)}
 
 

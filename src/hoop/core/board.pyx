@@ -114,7 +114,7 @@ cdef class Board:
         attaches one loop at a time to a place of its own; another loop goes on from the figures of the one before."""
         cdef Reactor reactor = loop
         cdef hoop_board_place *found = self.place(place)
-        reactor.check_ours()
+        reactor.check_ours("Board.attach")
         hoop_board_attach(&reactor.board, found, &reactor.meter, hoop_clock_ns())
         reactor.board_memory = self
         hoop_board_tell_run(&reactor.board, &reactor.meter, reactor.thread_id != 0, hoop_clock_ns())

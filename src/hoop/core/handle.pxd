@@ -34,8 +34,9 @@ cdef class ThreadSafeHandle(PostedHandle):
     cdef unsigned long runner   # the thread that runs the callback just now, else 0
     cdef list waiting           # locks that end() releases: one for each thread that waits; or None
 
-    cdef int begin(self) except -1
+    cdef bint begin(self) except -1
     cdef int end(self) except -1
+    cdef bint discard_unless_running(self) except -1
     cdef int await_end(self) except -1
 
 

@@ -12,6 +12,7 @@ from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyThread_get_
     raw_incref, raw_tuple_items, raw_vectorcall
 from hoop.core.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
     hoop_timers_set_referenced
+from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load
 
 import asyncio
 import functools
@@ -80,7 +81,8 @@ cdef class ThreadSafeHandle(PostedHandle):
     """A callback scheduled with call_soon_threadsafe, from Python 3.14 on.
 
     As asyncio's, but without a lock in each handle: nothing is allocated unless a thread has to wait. All of it happens
-    under the GIL, and nothing between a look at `runner` and what follows from it gives the GIL away.
+    under the GIL, or else in a critical section of the handle, and nothing between a look at `runner` and what follows
+    from it gives either away.
     """
 
     @property
@@ -90,38 +92,56 @@ cdef class ThreadSafeHandle(PostedHandle):
     def cancel(self):
         """Make sure that the callback does not run. While another thread runs it, wait until it has ended.
         Idempotent."""
-        self.await_end()
-        discard(self)
+        while not self.discard_unless_running():
+            self.await_end()
 
     def cancelled(self):
         """Whether cancel() was called. While another thread runs the callback, wait until it has ended."""
         self.await_end()
         return self.is_cancelled
 
-    cdef int begin(self) except -1:
-        """This thread is about to call the callback."""
-        self.runner = PyThread_get_thread_ident()
-        return 0
+    cdef bint discard_unless_running(self) except -1:
+        """discard(), if no other thread runs the callback; whether that is so."""
+        with cython.critical_section(self):
+            if self.runner != 0 and self.runner != PyThread_get_thread_ident():
+                return False
+            discard(self)
+        return True
+
+    cdef bint begin(self) except -1:
+        """This thread is about to call the callback; False if another one has cancelled it."""
+        with cython.critical_section(self):
+            if self.is_cancelled:
+                return False
+            self.runner = PyThread_get_thread_ident()
+        return True
 
     cdef int end(self) except -1:
         """The callback has returned or raised."""
-        cdef list waiting = self.waiting
-        self.runner = 0
-        if waiting is not None:
+        cdef list waiting
+        with cython.critical_section(self):
+            waiting = self.waiting
+            self.runner = 0
             self.waiting = None
+        if waiting is not None:
             for lock in waiting:
                 lock.release()
         return 0
 
     cdef int await_end(self) except -1:
-        if self.runner == 0 or self.runner == PyThread_get_thread_ident():
+        cdef unsigned long runner = hoop_load(&self.runner)
+        cdef bint must_wait = False
+        if runner == 0 or runner == PyThread_get_thread_ident():
             return 0
         lock = allocate_lock()
         lock.acquire()
-        if self.runner != 0:  # the callback may have ended meanwhile: allocating can run other code
-            if self.waiting is None:
-                self.waiting = []
-            self.waiting.append(lock)
+        with cython.critical_section(self):
+            if self.runner != 0:  # the callback may have ended meanwhile: allocating can run other code
+                if self.waiting is None:
+                    self.waiting = []
+                self.waiting.append(lock)
+                must_wait = True
+        if must_wait:
             lock.acquire()
         return 0
 
@@ -322,6 +342,8 @@ cdef int invoke(Handle handle) noexcept:
 
 
 cdef int withdraw(ScheduledHandle handle) except -1:
+    if IS_FREE_THREADED and not is_ours(handle):
+        refuse_foreigner(handle)
     discard(handle)
     if hoop_timer_is_pending(&handle.timer):
         handle.is_scheduled = False
@@ -334,6 +356,9 @@ cdef int discard(Handle handle) except -1:
     cdef object label = None
     if handle.is_cancelled:
         return 0
+    if IS_FREE_THREADED and not handle.is_guarded and not is_ours(handle):
+        handle.is_cancelled = True  # its loop may be reading the rest, and lets go of it when its turn comes
+        return 0
     if handle.source_traceback is not None:
         label = repr(handle)  # debug mode: a cancelled handle still tells what it was
     handle.is_cancelled = True
@@ -341,6 +366,16 @@ cdef int discard(Handle handle) except -1:
     handle.first = None
     handle.second = label
     return 0
+
+
+cdef bint is_ours(Handle handle) noexcept:
+    """Whether this is the thread of the handle's loop, or it has none."""
+    return handle.loop is None or (<Owned>handle.loop).is_ours()
+
+
+cdef int refuse_foreigner(Handle handle) except -1:
+    raise RuntimeError("cancel() of a timer is for the thread of its loop; others hand it the call by "
+                       "call_soon_threadsafe()")
 
 
 cdef tuple arguments_of(Handle handle):

@@ -3,6 +3,7 @@ from hoop.core.csrc cimport hoop_board_writer, hoop_clock_ns, hoop_datagram_read
     hoop_ring_size, hoop_spin
 from hoop.core.flag cimport flag
 from hoop.core.handle cimport Handle, invoke
+from hoop.core.ownership cimport hoop_mutex
 from hoop.core.scheduler cimport Errand, Scheduler
 from libc.stdint cimport int64_t
 
@@ -54,6 +55,7 @@ cdef class Reactor(Scheduler):
     cdef hoop_ring flushes      # Deferred: writes of the phase that is running
     cdef hoop_poller poller
     cdef PyObject **watchers    # Watcher by descriptor number, or NULL
+    cdef hoop_mutex table       # without a GIL: while the table changes, or a watcher that it does not own is taken
     cdef int watcher_capacity
     cdef char *read_buffer      # shared by the transports: each copies what it has read before anything else runs
     cdef hoop_datagram_reader *datagram_reader  # likewise, for datagrams; NULL until the first
@@ -91,6 +93,8 @@ cdef class Reactor(Scheduler):
     cdef int set_interest(self, Watcher watcher, unsigned interest) except -1
     cdef unsigned interest(self, Watcher watcher) noexcept
     cdef Watcher watcher_of(self, int fd)
+    cdef Watcher taken(self, int fd)
+    cdef int check_watching(self) except -1
     cdef int drop_watcher(self, int fd) except -1
     cdef int keep_idle(self, Watcher watcher) except -1
     cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1

@@ -14,9 +14,11 @@ from hoop.core.cpython_api cimport PyContext_Exit, raw_context_enter, raw_contex
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, os_error, pass_exits_on, raise_what_is_set
 from hoop.core.handle cimport Handle, callback_source, described
+from hoop.core.ownership cimport IS_FREE_THREADED, hoop_let_borrow, hoop_mutex_lock, hoop_mutex_unlock, \
+    hoop_try_incref
 from hoop.core.poller_choice cimport open_poller
 from hoop.core.rings cimport drain, push
-from hoop.core.scheduler cimport Errand, Scheduler
+from hoop.core.scheduler cimport Errand, Scheduler, check_caller
 from libc.errno cimport ENOENT
 from libc.stdint cimport INT64_MAX, int64_t
 from libc.string cimport memset
@@ -62,11 +64,15 @@ cdef class Watcher(Deferred):
 
     def ref(self):
         """Have loop.run() wait for this again, as it does by default. Returns self. (libuv: uv_ref)"""
+        if self.reactor is not None:
+            check_caller(self.reactor, "ref")
         self.set_referenced(True)
         return self
 
     def unref(self):
         """Let loop.run() return although this is still open; nothing else changes. Returns self. (libuv: uv_unref)"""
+        if self.reactor is not None:
+            check_caller(self.reactor, "unref")
         self.set_referenced(False)
         return self
 
@@ -144,6 +150,7 @@ cdef class Reactor(Scheduler):
         if self.forked:
             raise RuntimeError("this event loop belongs to the parent process; make a new one after fork()")
         self.check_open()
+        self.check_watching()
         cdef Watcher former = self.watcher_of(fd)
         if former is not None:
             hoop_poller_forget(&self.poller, fd)
@@ -157,10 +164,13 @@ cdef class Reactor(Scheduler):
             except MemoryError:
                 hoop_poller_remove(&self.poller, fd)
                 raise
+        hoop_let_borrow(<void *>watcher)
+        hoop_mutex_lock(&self.table)
         self.watchers[fd] = <PyObject *>watcher
+        hoop_mutex_unlock(&self.table)
         watcher.is_watched = True
         self.count_watcher(watcher, interest != 0)
-        keep_alive(watcher, interest != 0 or watcher.is_kept_idle)
+        keep_alive(self, watcher, interest != 0 or watcher.is_kept_idle)
         self.must_poll = True
         return 0
 
@@ -179,6 +189,7 @@ cdef class Reactor(Scheduler):
         """Forget watcher; its descriptor stays open. Idempotent."""
         if not watcher.is_watched:
             return 0
+        self.check_watching()
         if self.forked or self.poller.backend == NULL:
             hoop_poller_forget(&self.poller, watcher.fd)
         else:
@@ -191,12 +202,19 @@ cdef class Reactor(Scheduler):
         cdef int result
         if not watcher.is_watched:
             return 0
+        self.check_watching()
         result = hoop_poller_set(&self.poller, watcher.fd, interest)
         if result < 0 and result != -ENOENT:
             raise os_error(result)
         self.must_poll = True
         self.count_watcher(watcher, interest != 0)
-        keep_alive(watcher, interest != 0 or watcher.is_kept_idle)
+        keep_alive(self, watcher, interest != 0 or watcher.is_kept_idle)
+        return 0
+
+    cdef int check_watching(self) except -1:
+        """Without a GIL: RuntimeError in another thread than the loop's. Callers further up say so in better words."""
+        if IS_FREE_THREADED and not self.is_ours() and not self.closed and not self.forked:
+            self.refuse_thread("what changes a loop's descriptors, as this")
         return 0
 
     cdef unsigned interest(self, Watcher watcher) noexcept:
@@ -205,21 +223,40 @@ cdef class Reactor(Scheduler):
     cdef Watcher watcher_of(self, int fd):
         if fd < 0 or fd >= self.watcher_capacity or self.watchers[fd] == NULL:
             return None
-        return <Watcher>self.watchers[fd]
+        return self.taken(fd) if IS_FREE_THREADED else <Watcher>self.watchers[fd]
+
+    cdef Watcher taken(self, int fd):
+        """From any thread, the watcher of fd. None for one that the table does not own and that another thread just now
+        lets go of: it is about to be finalized."""
+        cdef PyObject *entry = NULL
+        cdef Watcher watcher
+        hoop_mutex_lock(&self.table)
+        if fd < self.watcher_capacity and self.watchers[fd] != NULL and hoop_try_incref(self.watchers[fd]):
+            entry = self.watchers[fd]
+        hoop_mutex_unlock(&self.table)
+        if entry == NULL:
+            return None
+        watcher = <Watcher>entry
+        raw_decref(entry)
+        return watcher
 
     cdef int drop_watcher(self, int fd) except -1:
-        cdef Watcher watcher = <Watcher>self.watchers[fd]
+        cdef Watcher watcher = self.watcher_of(fd)
+        hoop_mutex_lock(&self.table)
         self.watchers[fd] = NULL
+        hoop_mutex_unlock(&self.table)
+        if watcher is None:
+            return 0
         watcher.is_watched = False
         self.count_watcher(watcher, False)
-        keep_alive(watcher, False)
+        keep_alive(self, watcher, False)
         return 0
 
     cdef int keep_idle(self, Watcher watcher) except -1:
         """Have the table own watcher until unwatch(), even while it waits for nothing."""
         watcher.is_kept_idle = True
         if watcher.is_watched:
-            keep_alive(watcher, True)
+            keep_alive(self, watcher, True)
         return 0
 
     cdef int count_watcher(self, Watcher watcher, bint is_waiting) except -1:
@@ -237,12 +274,16 @@ cdef class Reactor(Scheduler):
         cdef int capacity = max(64, self.watcher_capacity)
         while capacity <= fd:
             capacity = capacity * 2 if capacity < 0x3fffffff else fd + 1
-        cdef PyObject **grown = <PyObject **>PyMem_Realloc(self.watchers, <size_t>capacity * sizeof(PyObject *))
+        cdef PyObject **grown
+        hoop_mutex_lock(&self.table)
+        grown = <PyObject **>PyMem_Realloc(self.watchers, <size_t>capacity * sizeof(PyObject *))
+        if grown != NULL:
+            memset(grown + self.watcher_capacity, 0, (capacity - self.watcher_capacity) * sizeof(PyObject *))
+            self.watchers = grown
+            self.watcher_capacity = capacity
+        hoop_mutex_unlock(&self.table)
         if grown == NULL:
             raise MemoryError()
-        memset(grown + self.watcher_capacity, 0, (capacity - self.watcher_capacity) * sizeof(PyObject *))
-        self.watchers = grown
-        self.watcher_capacity = capacity
         return 0
 
     # ---- contexts -------------------------------------------------------------------------------------------------
@@ -377,13 +418,16 @@ cdef class Reactor(Scheduler):
 
 # ---- parts of the above ------------------------------------------------------------------------------------------
 
-cdef int keep_alive(Watcher watcher, bint wanted) except -1:
+cdef int keep_alive(Reactor reactor, Watcher watcher, bint wanted) except -1:
     """Take or drop the table's reference: users alone keep a watcher that waits for nothing, as in asyncio."""
-    if wanted and not watcher.is_held:
-        watcher.is_held = True
+    cdef bint was_held
+    hoop_mutex_lock(&reactor.table)  # a finalizer in another thread may call keep_idle()
+    was_held = watcher.is_held
+    watcher.is_held = wanted
+    hoop_mutex_unlock(&reactor.table)
+    if wanted and not was_held:
         Py_INCREF(watcher)
-    elif not wanted and watcher.is_held:
-        watcher.is_held = False
+    elif not wanted and was_held:
         Py_DECREF(watcher)
     return 0
 

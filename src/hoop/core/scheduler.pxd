@@ -5,6 +5,7 @@ from hoop.core.csrc cimport hoop_inbox, hoop_inbox_is_empty, hoop_inbox_node, ho
 from hoop.core.flag cimport flag
 from hoop.core.handle cimport HAS_THREAD_SAFE_HANDLE, Handle, Immediate, ScheduledHandle, TimerHandle, new_handle, \
     new_posted_handle
+from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load
 from hoop.core.rings cimport push
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
@@ -20,7 +21,7 @@ cdef class Errand:
     cdef int on_errand(self) except -1  # what it has asked run_errand_later() for
 
 
-cdef class Scheduler:
+cdef class Scheduler(Owned):
     cdef hoop_ring ready        # Handle: what the next turn runs
     cdef hoop_ring due          # ScheduledHandle: taken from the heap by this turn, not yet run
     cdef hoop_ring next_ticks   # Handle
@@ -44,7 +45,7 @@ cdef class Scheduler:
     cdef bint stopping
     cdef bint closed
     cdef bint debug
-    cdef unsigned long thread_id  # of the thread inside run_turns, else 0
+    cdef int posters            # threads inside post_from_elsewhere(): inbox and waker must stay
 
     # For work that no queue, timer or watcher shows (a job in the pool, a thread that will post): run() does not
     # return before each ref() has had its unref(). Both in the loop's thread, or while the loop does not run; the
@@ -64,8 +65,9 @@ cdef class Scheduler:
     cdef int run_errand_later(self, Errand errand) noexcept
     cdef int run_errands(self) except -1
     cdef int note_failed_turn(self, uint64_t turn, object error) except -1
-    cdef int check_ours(self) except -1
-    cdef int check_thread(self) except -1
+    cdef int check_ours(self, str method) except -1
+    cdef int check_thread(self, str method) except -1
+    cdef int refuse_thread(self, str method) except -1
     cdef bint may_touch(self) noexcept
     cdef inline Handle schedule(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
         """A callback for the next turn."""
@@ -86,7 +88,7 @@ cdef class Scheduler:
     cdef inline Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
         """A callback from any thread."""
         cdef Handle handle
-        if self.thread_id != PyThread_get_thread_ident():
+        if hoop_load(&self.thread_id) != PyThread_get_thread_ident():
             return self.post_from_elsewhere(callback, arguments, count, context)
         if HAS_THREAD_SAFE_HANDLE:
             handle = new_posted_handle(self, callback, arguments, count, context)
@@ -95,6 +97,7 @@ cdef class Scheduler:
         push(&self.ready, handle)
         return handle
 
+    cdef int await_posters(self) except -1
     cdef Handle post_from_elsewhere(self, object callback, PyObject **arguments, Py_ssize_t count, object context)
     cdef Handle defer(self, hoop_ring *queue, object callback, PyObject **arguments, Py_ssize_t count, object context)
 
@@ -102,6 +105,11 @@ cdef class Scheduler:
     cdef int take_due_timers(self, int64_t now_ns) except -1
     cdef int64_t sleep_limit_ns(self, int64_t now_ns) noexcept
     cdef int release_queues(self) except -1
+
+
+cdef inline int check_caller(Scheduler loop, str method) except -1:
+    """RuntimeError in another thread than the loop's: always without a GIL, in debug mode with it."""
+    return loop.refuse_thread(method) if (IS_FREE_THREADED or loop.debug) and not loop.is_ours() else 0
 
 
 cdef inline int64_t deadline_after(int64_t now_ns, double delay_s) noexcept:

@@ -6,15 +6,19 @@ Ownership: every ring, the heap and the inbox own one reference to each entry. T
 """
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from hoop.core.cpython_api cimport PyObject_Call, PyThread_get_thread_ident
+from hoop.core.cpython_api cimport PyObject_Call
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check
 from hoop.core.handle cimport Handle, Immediate, PostedHandle, ScheduledHandle, TimerHandle, handle_of_node, \
     handle_of_timer, new_handle, new_immediate, new_posted_handle, new_timer_handle
+from hoop.core.ownership cimport IS_FREE_THREADED, hoop_add, hoop_load_bint
 from hoop.core.rings cimport drain, make_room, push, push_owned
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 import asyncio
+
+cdef extern from "sched.h":
+    int sched_yield() nogil
 
 cdef object REPLACED_TIME = NotImplemented  # neither None nor callable
 
@@ -43,6 +47,7 @@ cdef class Scheduler:
         hoop_meter_reset(&self.meter, 0)
         self.waker.read_fd = self.waker.write_fd = -1
         self.closed = True  # until everything is open
+        self.own()
 
     cdef int64_t now_ns(self) except? -1:
         if self.clock is None:
@@ -73,20 +78,23 @@ cdef class Scheduler:
             raise RuntimeError("Event loop is closed")
         return 0
 
-    cdef int check_ours(self) except -1:
-        """RuntimeError once the loop is closed, and in debug mode in another thread than the loop's."""
+    cdef int check_ours(self, str method) except -1:
+        """RuntimeError once the loop is closed, and where check_caller() raises."""
         self.check_open()
-        return self.check_thread() if self.debug else 0
+        return check_caller(self, method)
 
-    cdef int check_thread(self) except -1:
-        """In debug mode: only the loop's own thread may schedule, except by call_soon_threadsafe. RuntimeError."""
-        if not self.may_touch():
-            raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
-        return 0
+    cdef int check_thread(self, str method) except -1:
+        """Only the loop's own thread may call method, which is not safe from any thread. RuntimeError."""
+        return 0 if self.is_ours() else self.refuse_thread(method)
+
+    cdef int refuse_thread(self, str method) except -1:
+        raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one: "
+                           f"{method}() is for the thread of its loop; others hand it the call by "
+                           "call_soon_threadsafe(), or a coroutine by asyncio.run_coroutine_threadsafe()")
 
     cdef bint may_touch(self) noexcept:
-        """Whether this thread may change the loop: it is the loop's own, or the loop is not running."""
-        return self.thread_id == 0 or self.thread_id == PyThread_get_thread_ident()
+        """Whether this thread may change the loop: it is the loop's own, or (under the GIL) the loop is not running."""
+        return self.is_ours() or (not IS_FREE_THREADED and self.thread_id == 0)
 
     # ---- what run() waits for -------------------------------------------------------------------------------------
 
@@ -151,10 +159,26 @@ cdef class Scheduler:
 
     cdef Handle post_from_elsewhere(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
         cdef PostedHandle handle = new_posted_handle(self, callback, arguments, count, context)
+        cdef int result = 0
+        if IS_FREE_THREADED:  # the loop may be closed meanwhile; close() waits for those who have found it open
+            hoop_add(&self.posters, 1)
+            if hoop_load_bint(&self.closed):
+                hoop_add(&self.posters, -1)
+                raise RuntimeError("Event loop is closed")
         Py_INCREF(handle)
         if hoop_inbox_push(&self.inbox, &handle.node):
-            check(hoop_waker_wake(&self.waker))
+            result = hoop_waker_wake(&self.waker)
+        if IS_FREE_THREADED:
+            hoop_add(&self.posters, -1)
+        check(result)
         return handle
+
+    cdef int await_posters(self) except -1:
+        """Once the loop is closed: wait until no other thread is about to post. That takes no longer than a write(2)."""
+        while hoop_add(&self.posters, 0) != 0:
+            with nogil:
+                sched_yield()
+        return 0
 
     cdef object new_future(self):
         """What create_future() returns."""

@@ -7,7 +7,7 @@ drift), and the timer skips ticks that passed while the loop or the callback was
 from hoop.core.csrc cimport hoop_timer_is_pending, hoop_timers_remove
 from hoop.core.handle cimport ScheduledHandle, fill, withdraw
 from hoop.core.reactor cimport Reactor
-from hoop.core.scheduler cimport deadline_after, seconds_of
+from hoop.core.scheduler cimport check_caller, deadline_after, seconds_of
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport INT64_MAX, int64_t
@@ -52,8 +52,7 @@ cdef class Timer(ScheduledHandle):
         self.reactor.check_open()
         if self.is_cancelled:
             raise RuntimeError(f"a closed timer cannot be refreshed: {self!r}")
-        if self.reactor.debug:
-            self.reactor.check_thread()
+        check_caller(self.reactor, "Timer.refresh")
         if hoop_timer_is_pending(&self.timer):
             hoop_timers_remove(self.timers, &self.timer)
             self.is_scheduled = False

@@ -9,10 +9,11 @@ of a turn schedule runs in the next turn.
 """
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from hoop.core.cpython_api cimport PyErr_CheckSignals, PyThread_get_thread_ident
+from hoop.core.cpython_api cimport PyErr_CheckSignals
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, pass_exits_on
 from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle
+from hoop.core.ownership cimport hoop_store
 from hoop.core.reactor cimport Reactor, Watcher, call_one, seconds_since
 from libc.errno cimport EINTR
 from libc.stdint cimport int64_t
@@ -39,11 +40,10 @@ cdef class Turns(Reactor):
     cdef int run_turns(self, bint until_idle) except -1:
         """Turn until stop(), or until nothing is left to wait for.
 
-        KeyboardInterrupt and SystemExit pass through.
+        KeyboardInterrupt and SystemExit pass through. The caller has claimed the loop; it is free again in the end.
         """
         self.look_at_time()
         self.check_open()  # another thread may have closed it since the caller asked
-        self.thread_id = PyThread_get_thread_ident()
         self.must_poll = True
         self.in_callback = True
         try:
@@ -67,7 +67,7 @@ cdef class Turns(Reactor):
                 self.leave_context()
             finally:
                 self.stopping = False
-                self.thread_id = 0
+                hoop_store(&self.thread_id, 0)
                 self._current_handle = None
                 hoop_meter_stop(&self.meter, self.now_ns())
                 if self.board.place != NULL:
@@ -366,7 +366,8 @@ cdef inline int run_one(Reactor reactor, Handle handle) except -1:
 
 
 cdef int run_guarded(Reactor reactor, ThreadSafeHandle handle) except -1:
-    handle.begin()
+    if not handle.begin():
+        return 0
     try:
         call_one(reactor, handle)
     finally:

@@ -49,6 +49,8 @@ cdef class Socket:
     cdef bint is_unreferenced   # unref() was called before there was a transport
     cdef object __weakref__
 
+    cdef int check_ours(self, str method) except -1
+
     cdef int enter(self, SocketState state) except -1
     cdef bint is_closing(self) except -1
     cdef int check_initialised(self) except -1

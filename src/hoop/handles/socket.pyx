@@ -17,6 +17,7 @@ from hoop.core.cpython_api cimport PyContext_CopyCurrent
 from hoop.core.csrc cimport hoop_net_set_nodelay
 from hoop.core.errors cimport check
 from hoop.core.reactor cimport Reactor
+from hoop.core.scheduler cimport check_caller
 from hoop.net.admission cimport set_quiet_timeout
 from hoop.net.stream cimport StreamTransport
 from hoop.net.transport cimport TRANSPORT_LOST, TRANSPORT_OPEN
@@ -50,6 +51,12 @@ cdef class Socket:
         self.on_connection = on_connection
         self.is_half_open_allowed = allow_half_open
         self.enter(SOCKET_CONNECTING)
+
+    cdef int check_ours(self, str method) except -1:
+        """An open socket is for its loop's own thread. RuntimeError for others, without a GIL or in debug mode."""
+        if self.reactor is not None and self.state < SOCKET_CLOSED:
+            check_caller(self.reactor, method)
+        return 0
 
     cdef int enter(self, SocketState state) except -1:
         """Go on to state: the one assignment to it. RuntimeError for a way back."""
@@ -227,6 +234,7 @@ cdef class Socket:
         connection.
         TypeError for other data, RuntimeError after end(). On a closed socket data is dropped, and the answer is False.
         """
+        self.check_ours("Socket.write")
         cdef object chunk = data if PyBytes_CheckExact(data) else owned_chunk(data)
         cdef Py_ssize_t size = len(chunk)
         if self.is_ended:
@@ -259,6 +267,7 @@ cdef class Socket:
         """Send data, if given, then end this direction: the peer sees the end of the stream. Reading goes on until the
         peer ends too; then the socket closes. Idempotent without data. (A TLS connection ends in both directions.)
         """
+        self.check_ours("Socket.end")
         if data is not None:
             self.write(data)
         if self.is_ended:
@@ -279,6 +288,7 @@ cdef class Socket:
 
         Idempotent. TypeError for an error that is no exception.
         """
+        self.check_ours("Socket.destroy")
         if error is not None and not isinstance(error, BaseException):
             raise TypeError(f"the error must be an exception or None, not {error!r}")
         if self.state == SOCKET_OPEN:
@@ -295,11 +305,13 @@ cdef class Socket:
 
     def pause(self):
         """Call on_data no more until resume(); keep what comes meanwhile, up to a limit. Idempotent."""
+        self.check_ours("Socket.pause")
         self.is_paused = True
         self.update_flow()
 
     def resume(self):
         """Undo pause(), or begin reading without on_data, which drops what comes. Idempotent."""
+        self.check_ours("Socket.resume")
         self.is_paused = False
         self.is_flow_wanted = True
         self.update_flow()
@@ -377,6 +389,7 @@ cdef class Socket:
         The socket stays open: the callback decides. None or 0 switches the timeout off. A callback becomes on_timeout.
         ValueError or TypeError for what is no time. (Node: socket.setTimeout, in milliseconds there)
         """
+        self.check_ours("Socket.set_timeout")
         check_seconds("the timeout", seconds or None)
         if callback is not None:
             self.on_timeout = callback
@@ -440,6 +453,7 @@ cdef class Socket:
 
     def ref(self):
         """Have loop.run() wait for this socket again, as it does by default. Returns self."""
+        self.check_ours("Socket.ref")
         self.is_unreferenced = False
         if self.transport is not None:
             self.transport.ref()
@@ -447,6 +461,7 @@ cdef class Socket:
 
     def unref(self):
         """Let loop.run() return although this socket is open (once it is connected). Returns self."""
+        self.check_ours("Socket.unref")
         self.is_unreferenced = True
         if self.transport is not None:
             self.transport.unref()

@@ -180,7 +180,7 @@ cdef class Crew:
         return 0
 
     cdef object submit(self, Reactor reactor, Job job):
-        reactor.check_open()
+        reactor.check_ours("Pool.run_for")
         if reactor.forked:
             raise RuntimeError("this event loop belongs to the parent process; make a new one after fork()")
         if job.job == NULL or job.job.state != HOOP_JOB_IDLE or job.future is not None:
@@ -249,9 +249,9 @@ cdef class Crew:
         try:
             place = Place.__new__(Place)
             place.crew = self
-            thread = threading.Thread(target=self.serve, args=(place,), name=f"{self.name}_{self.hired}")
-            self.hired += 1
             with self.hiring:
+                thread = threading.Thread(target=self.serve, args=(place,), name=f"{self.name}_{self.hired}")
+                self.hired += 1
                 # Before start(), which an interrupt may end when the thread already runs. Weakly, so that a thread that
                 # dies lets go of its place.
                 self.threads.append(weakref.ref(thread))
@@ -270,12 +270,13 @@ cdef class Crew:
     cdef int forget_thread(self, object thread) except -1:
         """It has not started; nor are those worth a place that have gone. In place, which takes no memory."""
         cdef Py_ssize_t i = 0
-        while i < len(self.threads):
-            former = self.threads[i]()
-            if former is None or former is thread:
-                del self.threads[i]
-            else:
-                i += 1
+        with self.hiring:
+            while i < len(self.threads):
+                former = self.threads[i]()
+                if former is None or former is thread:
+                    del self.threads[i]
+                else:
+                    i += 1
         return 0
 
     def serve(self, Place place):
@@ -440,8 +441,17 @@ def mark_crews_forked():
 def stop_crews():
     """At the end of the interpreter, before it waits for the threads of pools that were not closed."""
     cdef Crew crew
-    for crew in list(crews):
+    for crew in members(crews):
         crew.stop()
+
+
+cdef list members(object living):
+    """The members of a WeakSet, to which another thread may be adding."""
+    while True:
+        try:
+            return list(living)
+        except RuntimeError:  # it has changed meanwhile
+            pass
 
 
 os.register_at_fork(after_in_child=mark_crews_forked)

@@ -3,12 +3,14 @@ rest.
 """
 from cpython.object cimport PyObject, PyTypeObject
 from hoop.core.cpython_api cimport PyCFunction, PyCFunction_Check, PyCFunction_GetFunction, PyDescr_NewMethod, \
-    PyObject_GenericSetAttr, method_descriptor, tuple_items
+    PyObject_GenericSetAttr, PyThread_get_thread_ident, method_descriptor, tuple_items
 from hoop.core.csrc cimport hoop_board_carry, hoop_board_detach, hoop_clock_ns, hoop_histogram_count_from, \
     hoop_meter, hoop_meter_reset, hoop_poller_close, hoop_ring_size, hoop_timers_referenced, hoop_waker_close
 from hoop.core.garbage cimport show_to_collector
 from hoop.core.handle cimport Handle, new_handle
 from hoop.core.reactor cimport Watcher, flush_if_deferred
+from hoop.core.ownership cimport IS_FREE_THREADED, hoop_exchange_if, hoop_store, hoop_store_bint
+from hoop.core.scheduler cimport check_caller
 from hoop.core.turns cimport Turns
 from hoop.jobs.pool cimport durations
 from hoop.loop_methods.calls cimport add_calls, check_schedulable
@@ -58,6 +60,7 @@ cdef class BaseLoop(Turns):
 
     def stop(self):
         """End run_forever() after the callbacks of the turn that is running."""
+        check_caller(self, "stop")
         self.stopping = True
 
     def is_running(self):
@@ -80,6 +83,7 @@ cdef class BaseLoop(Turns):
 
     def remove_reader(self, fd):
         """Stop calling. Returns whether there was a callback."""
+        check_caller(self, "remove_reader")
         return remove_callback(self, fd, False)
 
     def add_writer(self, fd, callback, *args):
@@ -88,6 +92,7 @@ cdef class BaseLoop(Turns):
 
     def remove_writer(self, fd):
         """Stop calling. Returns whether there was a callback."""
+        check_caller(self, "remove_writer")
         return remove_callback(self, fd, True)
 
     cdef object add_watch(self, object fd, object callback, tuple args, bint is_writer, str method):
@@ -137,7 +142,30 @@ cdef class BaseLoop(Turns):
         """Whether run() goes on. A task that waits (for another thread, perhaps) counts too; ask for those last."""
         return Turns.is_alive(self) or len(asyncio.all_tasks(self)) > 0
 
+    def _check_caller(self, str method not None):
+        """RuntimeError in another thread than the loop's: always without a GIL, in debug mode with it."""
+        check_caller(self, method)
+
+    def _is_ours(self):
+        """Whether the loop belongs to this thread: it runs it or, while none does, has run or made it last."""
+        return self.is_ours()
+
+    def _own(self):
+        """This thread is about to run the loop, which does not run: it belongs to this thread."""
+        self.own()
+
+    def _begin_run(self):
+        """This thread runs the loop, until _run_turns() ends, or _end_run(). RuntimeError if another one has begun."""
+        self.claim()
+
+    def _end_run(self):
+        """Undo _begin_run(). Idempotent."""
+        if self.thread_id == PyThread_get_thread_ident():
+            hoop_store(&self.thread_id, 0)
+
     def _run_turns(self, bint until_idle=False):
+        if self.thread_id == 0:
+            self.claim()
         self.run_turns(until_idle)
 
     def _ref(self):
@@ -155,21 +183,36 @@ cdef class BaseLoop(Turns):
         """Release all callbacks and descriptors. Idempotent; RuntimeError if another thread has started the loop."""
         if self.closed:
             return
-        if self.thread_id != 0:
+        cdef unsigned long nobody = 0
+        if not hoop_exchange_if(&self.thread_id, &nobody, PyThread_get_thread_ident()):
             raise RuntimeError("Cannot close a running event loop")
+        try:
+            self.close_reactor()
+        finally:
+            hoop_store(&self.thread_id, 0)
+
+    def _check_closer(self):
+        """RuntimeError if this thread may not close the loop: another one has it, and lives."""
+        if (IS_FREE_THREADED or self.debug) and not self.forked:
+            self.claim_abandoned("close")
+
+    cdef int close_reactor(self) except -1:
         cdef int fd
         cdef Watcher watcher
         for fd in range(self.watcher_capacity):
             watcher = self.watcher_of(fd)
             if watcher is not None and not self.forked:
                 watcher.on_loop_closed()
-        self.closed = True
+        hoop_store_bint(&self.closed, True)
+        if IS_FREE_THREADED:
+            self.await_posters()
         hoop_board_detach(&self.board)
         self.board_memory = None
         self.release_everything()
         self.cached_files = None  # it has descriptors
         hoop_poller_close(&self.poller)
         hoop_waker_close(&self.waker)
+        return 0
 
     def _flush_deferred(self):
         """Send what the running phase has written. Call it before anything that peers or other processes can see.
@@ -205,7 +248,7 @@ cdef class BaseLoop(Turns):
         cdef int fd
         cdef dict counts = {}
         for fd in range(self.watcher_capacity):
-            watcher = self.watcher_of(fd)
+            watcher = self.watcher_of(fd)  # from any thread
             if watcher is not None:
                 kind = type(watcher).__name__
                 counts[kind] = counts.get(kind, 0) + 1

@@ -12,7 +12,8 @@ from hoop.core.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PY_VECTORCALL_A
 from hoop.core.csrc cimport hoop_ring
 from hoop.core.handle cimport Handle, new_tuple
 from hoop.core.reactor cimport Reactor
-from hoop.core.scheduler cimport deadline_after
+from hoop.core.ownership cimport IS_FREE_THREADED
+from hoop.core.scheduler cimport check_caller, deadline_after
 from hoop.core.timer cimport set_interval, set_timeout
 from libc.math cimport isnan
 from libc.stdint cimport int64_t
@@ -128,7 +129,8 @@ cdef int refuse_keywords(str method, tuple names) except -1:
 
 
 cdef inline int check_callback(Reactor loop, PyObject *callback, str method) except -1:
-    if loop.closed or loop.debug or (<type_slots *>Py_TYPE(<object>callback)).tp_call == NULL:
+    if (loop.closed or loop.debug or (<type_slots *>Py_TYPE(<object>callback)).tp_call == NULL
+            or (IS_FREE_THREADED and not loop.is_ours())):
         return check_schedulable(loop, <object>callback, method)
     return 0
 
@@ -139,12 +141,9 @@ cdef int check_schedulable(Reactor loop, object callback, str method) except -1:
         if asyncio.iscoroutine(callback):
             raise TypeError(f"coroutines cannot be used with {method}()")
         raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
-    if loop.debug:
-        if inspect.iscoroutinefunction(callback):
-            raise TypeError(f"coroutines cannot be used with {method}()")
-        if method != "call_soon_threadsafe":
-            loop.check_thread()
-    return 0
+    if loop.debug and inspect.iscoroutinefunction(callback):
+        raise TypeError(f"coroutines cannot be used with {method}()")
+    return 0 if method == "call_soon_threadsafe" else check_caller(loop, method)
 
 
 cdef inline object context_of(Call *call):
@@ -201,7 +200,7 @@ cdef object enter_create_task(PyObject *self, PyObject **arguments, Py_ssize_t c
     cdef Py_ssize_t i, keywords = 0
     cdef tuple task_names = LOOP_ALONE
     if (count != 1 or loop.closed or loop.debug or loop._task_factory is not None
-            or (names != NULL and not are_task_keywords(names))):
+            or (names != NULL and not are_task_keywords(names)) or (IS_FREE_THREADED and not loop.is_ours())):
         return create_uncommon_task(loop, arguments, count, names)
     if asyncio.Task is COMPILED_TASK and get_running_loop_or_none() is loop:
         # It finds this loop by itself. Passing the loop would cost a dictionary, where no other keyword is given.
@@ -228,7 +227,7 @@ cdef object create_uncommon_task(Reactor loop, PyObject **arguments, Py_ssize_t 
 
 def create_task(Reactor loop not None, /, coro, **kwargs):
     """Make a task as the method does, called with Python's protocol, which checks the arguments."""
-    loop.check_open()
+    loop.check_ours("create_task")
     factory = loop._task_factory
     if factory is None:
         return asyncio.Task(coro, loop=loop, **kwargs)

@@ -48,6 +48,7 @@ class Executors(BaseLoop, asyncio.AbstractEventLoop):
         """
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
+        self._check_caller("run_in_executor")
         is_coroutine = self.get_debug() and (asyncio.iscoroutine(func) or inspect.iscoroutinefunction(func))
         if is_coroutine or not callable(func):
             raise TypeError(f"a plain callable was expected by run_in_executor(), got {func!r}")

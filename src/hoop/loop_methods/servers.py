@@ -187,6 +187,7 @@ class Server(asyncio.AbstractServer):
 
     def close(self) -> None:
         """Stop accepting and close the listening sockets; open connections go on. Idempotent."""
+        self._loop._check_caller("Server.close")
         self._close_sockets()
         forever = self._serving_forever
         if forever is not None and not forever.done():
@@ -210,12 +211,14 @@ class Server(asyncio.AbstractServer):
 
     def close_clients(self) -> None:
         """close() every connection that this server accepted and that is still open."""
+        self._loop._check_caller("Server.close_clients")
         self._end_arrivals()
         for stream in streams_of(self._loop, self):
             close_stream(stream)
 
     def abort_clients(self) -> None:
         """abort() every connection that this server accepted and that is still open."""
+        self._loop._check_caller("Server.abort_clients")
         self._end_arrivals()
         for stream in streams_of(self._loop, self):
             stream.abort()

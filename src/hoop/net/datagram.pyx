@@ -128,6 +128,7 @@ cdef class DatagramTransport(Transport):
 
     def write_eof(self):
         """Raises NotImplementedError: a datagram endpoint is no stream."""
+        self.check_ours("transport.write_eof")
         raise NotImplementedError
 
     # ---- sending -------------------------------------------------------------------------------------------------
@@ -140,6 +141,7 @@ cdef class DatagramTransport(Transport):
         asyncio, close() ends it only once nothing waits any more, and an endpoint without an address of its own sends
         until connection_lost() is called, if the kernel has room. After that data is dropped.
         """
+        self.check_ours("transport.sendto")
         cdef Py_buffer view
         cdef int result
         if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -345,6 +347,7 @@ cdef class DatagramTransport(Transport):
 
     def resume_reading(self):
         """Undo pause_reading(); what was received by then comes first. Idempotent."""
+        self.check_ours("transport.resume_reading")
         cdef bint was_paused = self.is_reading_paused
         Transport.resume_reading(self)
         if was_paused and not self.is_reading_paused and self.arrived is not None:
@@ -557,7 +560,7 @@ def make_datagram(Reactor reactor not None, sock, protocol, address, waiter=None
     cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
     check_unowned(reactor, sock)
     try:
-        reactor.check_ours()
+        reactor.check_ours("create_datagram_endpoint")
         transport.open(reactor, sock, protocol, address, waiter)
     except BaseException:
         transport.disown()

@@ -136,14 +136,17 @@ cdef class WritePipeTransport(WritingTransport):
 
     def pause_reading(self):
         """Raises NotImplementedError: nothing is read here."""
+        self.check_ours("transport.pause_reading")
         raise NotImplementedError
 
     def resume_reading(self):
         """Raises NotImplementedError: nothing is read here."""
+        self.check_ours("transport.resume_reading")
         raise NotImplementedError
 
     def write_eof(self):
         """The same as close(): a pipe has only this direction."""
+        self.check_ours("transport.write_eof")
         self.close()
 
     def can_write_eof(self):
@@ -213,7 +216,7 @@ cdef int adopt_pipe(Transport transport, Reactor reactor, object pipe, object pr
     """Make transport own pipe and begin. On failure, pipe stays the caller's."""
     cdef int number = pipe.fileno()
     cdef int fd = number
-    reactor.check_ours()
+    reactor.check_ours("connect_pipe")
     check(hoop_net_set_nonblocking(number))
     if reactor.watcher_of(number) is not None:
         fd = os.dup(number)

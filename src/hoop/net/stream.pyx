@@ -69,6 +69,7 @@ cdef class StreamTransport(WritingTransport):
 
     def write_eof(self):
         """Close the writing direction once everything written is delivered; reading goes on. Idempotent."""
+        self.check_ours("transport.write_eof")
         if self.state != TRANSPORT_OPEN or self.is_eof_wanted:
             return
         self.flush_deferred()
@@ -395,7 +396,7 @@ def make_stream(Reactor reactor not None, sock, protocol, waiter=None, peer=None
     cdef StreamTransport transport = None
     check_unowned(reactor, sock)
     try:
-        reactor.check_ours()
+        reactor.check_ours("create_connection")
         transport = StreamTransport.__new__(StreamTransport)
         transport.adopt(reactor, sock.fileno(), sock, protocol, None, None, None)
         if peer is not None:

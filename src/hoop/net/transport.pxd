@@ -65,7 +65,7 @@ cdef class Transport(Watcher):
 
     cdef int begin_life(self, object waiter) except -1
     cdef int connection_made_now(self) except -1
-    cdef int check_caller(self) except -1
+    cdef int check_ours(self, str method) except -1
     cdef int begin_close(self) except -1
     cdef int end_delivered(self) except -1
     cdef int lose(self, object error) except -1

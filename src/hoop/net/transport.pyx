@@ -14,7 +14,9 @@ from hoop.core.cpython_api cimport PyContext_CopyCurrent, instance_dict
 from hoop.core.csrc cimport AF_UNIX, getpeername, getsockname, hoop_net_close, sockaddr
 from hoop.core.errors cimport error_saying, os_error, pass_exits_on
 from hoop.core.handle cimport new_handle
+from hoop.core.ownership cimport IS_FREE_THREADED
 from hoop.core.reactor cimport Reactor, Watcher, flush_if_deferred
+from hoop.core.scheduler cimport check_caller
 from hoop.core.timeouts cimport Guard
 from hoop.net.addresses cimport KeptAddress, family_of, forget_address, keep_address, kept_address_of, read_address
 from hoop.net.flow_control cimport pause_above, resume_below, set_watermarks
@@ -350,7 +352,10 @@ cdef class Transport(Watcher):
                 self.release()
             else:  # the collector runs in a foreign thread
                 self.reactor.keep_idle(self)  # else the table's pointer would dangle if the loop closed first
-                self.reactor.post(self._release, NULL, 0, None)
+                try:
+                    self.reactor.post(self._release, NULL, 0, None)
+                except RuntimeError:
+                    pass  # its thread closes the loop just now, and lets go of all that it watches: see __dealloc__()
 
     def __dealloc__(self):
         """Close the descriptor where the loop was closed before it ran what the finalizer posted.
@@ -378,6 +383,7 @@ cdef class Transport(Watcher):
 
     def pause_reading(self):
         """Deliver no more data until resume_reading(). Idempotent."""
+        self.check_ours("transport.pause_reading")
         if self.is_reading_paused or self.state != TRANSPORT_OPEN:
             return
         self.is_reading_paused = True
@@ -385,6 +391,7 @@ cdef class Transport(Watcher):
 
     def resume_reading(self):
         """Undo pause_reading(). Idempotent."""
+        self.check_ours("transport.resume_reading")
         if not self.is_reading_paused or self.state != TRANSPORT_OPEN:
             return
         self.is_reading_paused = False
@@ -407,6 +414,7 @@ cdef class Transport(Watcher):
 
         Defaults are asyncio's (64 KiB, and a quarter). ValueError unless high >= low >= 0.
         """
+        self.check_ours("transport.set_write_buffer_limits")
         set_watermarks(&self.marks, high, low, DEFAULT_HIGH_WATER)
         self.flush_deferred()
         self.pause_protocol()
@@ -428,6 +436,7 @@ cdef class Transport(Watcher):
 
     def set_protocol(self, protocol):
         """Call another protocol from now on."""
+        self.check_ours("transport.set_protocol")
         self.flush_deferred()
         self.bind_protocol(protocol)
 
@@ -435,20 +444,21 @@ cdef class Transport(Watcher):
         """Whether close(), abort() or an error has ended the connection or is about to."""
         return self.state != TRANSPORT_OPEN
 
-    cdef int check_caller(self) except -1:
-        """In debug mode ending a connection that still lives is for the loop's own thread. RuntimeError for others."""
-        if self.state < TRANSPORT_LOST and self.reactor.debug:
-            self.reactor.check_thread()
+    cdef int check_ours(self, str method) except -1:
+        """A connection that still lives is for its loop's own thread. RuntimeError for others: always without a GIL, in
+        debug mode with it."""
+        if self.state < TRANSPORT_LOST and self.reactor is not None:
+            check_caller(self.reactor, method)
         return 0
 
     def close(self):
-        """Deliver what was written, then close. Receive no more data. RuntimeError in debug mode, in another thread."""
-        self.check_caller()
+        """Deliver what was written, then close. Receive no more data."""
+        self.check_ours("transport.close")
         self.begin_close()
 
     def abort(self):
-        """Close at once; what the kernel has not taken is lost. RuntimeError in debug mode, in another thread."""
-        self.check_caller()
+        """Close at once; what the kernel has not taken is lost."""
+        self.check_ours("transport.abort")
         self._force_close(None)
 
     def _force_close(self, error):
@@ -469,11 +479,14 @@ cdef class Transport(Watcher):
         elif name == "sockname":
             value = kept_address_of(self.local)
         elif name == "socket":
+            self.check_ours('transport.get_extra_info("socket")')
             value = self.transport_socket()
         else:
             return default
         if value is None:
             return default
+        if IS_FREE_THREADED and self.reactor is not None and not self.reactor.is_ours():
+            return value  # a name for a log, perhaps: its loop alone keeps it
         if self.extra is None:
             self.extra = {}
         self.extra[name] = value

@@ -56,6 +56,7 @@ cdef class WritingTransport(Transport):
 
         TypeError for anything else; RuntimeError after write_eof(). After the connection is lost, data is dropped.
         """
+        self.check_ours("transport.write")
         if PyBytes_CheckExact(data):
             self.write_chunk(data, PyBytes_GET_SIZE(data))
         else:
@@ -66,6 +67,7 @@ cdef class WritingTransport(Transport):
         """Send the items of an iterable, in one system call where possible. Nothing is sent if one has a wrong type."""
         cdef list chunks
         cdef bytes joined
+        self.check_ours("transport.writelines")
         self.check_writable(METHOD_NAMED_FOR_LINES)
         if are_few_bytes(list_of_data):
             joined = b"".join(list_of_data)
@@ -126,6 +128,7 @@ cdef class WritingTransport(Transport):
         """Let write() hold bytes until the running phase has ended (docs/writes.md), or not: then it sends at once,
         as asyncio's does; what is held is sent now. The default is the loop's; pipes have it switched off.
         """
+        self.check_ours("transport.set_write_deferral")
         self.is_prompt = not enabled
         if self.is_prompt and self.state < TRANSPORT_LOST:
             self.flush_deferred()
@@ -146,7 +149,9 @@ cdef class WritingTransport(Transport):
         return 0
 
     cdef int flush_deferred(self) except -1:
-        return 0 if self.state == TRANSPORT_CLOSED else self.send_now()  # one that never was open has no loop
+        if self.state == TRANSPORT_CLOSED or not self.reactor.may_touch():
+            return 0  # one that never was open has no loop; another thread may ask for figures
+        return self.send_now()
 
     cdef int flush(self, bint is_loop_calling) except -1:
         """Give the kernel what is held. What the kernel refuses waits until the descriptor is writable."""

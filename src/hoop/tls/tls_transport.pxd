@@ -9,4 +9,4 @@ cdef class TlsTransport:
     cdef dict __dict__          # test suites patch instances
     cdef object __weakref__
 
-    cdef int check_caller(self) except -1
+    cdef int check_ours(self, str method) except -1

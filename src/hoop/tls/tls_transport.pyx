@@ -1,6 +1,7 @@
 """The application's end of a TLS connection: an asyncio.Transport over a TlsSession."""
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from hoop.core.refuse_instances cimport refuse_instances
+from hoop.core.scheduler cimport check_caller
 from hoop.net.chunks cimport append_chunk
 from hoop.net.flow_control cimport set_watermarks
 from hoop.net.transport cimport TRANSPORT_OPEN
@@ -90,10 +91,11 @@ cdef class TlsTransport:
     def _low_water(self):
         return self.session.marks.low
 
-    cdef int check_caller(self) except -1:
-        """In debug mode ending a connection that still lives is for the loop's own thread. RuntimeError for others."""
-        if self.session.state < TLS_LOST and self.session.reactor.debug:
-            self.session.reactor.check_thread()
+    cdef int check_ours(self, str method) except -1:
+        """A connection that still lives is for its loop's own thread. RuntimeError for others: always without a GIL, in
+        debug mode with it."""
+        if self.session.state < TLS_LOST:
+            check_caller(self.session.reactor, method)
         return 0
 
     def get_extra_info(self, name, default=None):
@@ -121,6 +123,7 @@ cdef class TlsTransport:
 
     def set_protocol(self, protocol):
         """Have another protocol called from now on."""
+        self.check_ours("transport.set_protocol")
         self.session.flush_queue()
         self.session.bind_protocol(protocol)
 
@@ -131,12 +134,12 @@ cdef class TlsTransport:
 
     def close(self):
         """Deliver what was written, exchange close_notify, close; bounded by ssl_shutdown_timeout."""
-        self.check_caller()
+        self.check_ours("transport.close")
         self.session.start_close()
 
     def abort(self):
         """Close at once."""
-        self.check_caller()
+        self.check_ours("transport.abort")
         self.session.abort(None)
 
     def _force_close(self, error):
@@ -144,11 +147,13 @@ cdef class TlsTransport:
 
     def ref(self):
         """As of the transport below, if it has that: have loop.run() wait for this connection again. Returns self."""
+        self.check_ours("transport.ref")
         self.session.lower.ref()
         return self
 
     def unref(self):
         """Let loop.run() return although this connection is still open. Returns self."""
+        self.check_ours("transport.unref")
         self.session.lower.unref()
         return self
 
@@ -162,6 +167,7 @@ cdef class TlsTransport:
 
     def pause_reading(self):
         """Deliver no more data until resume_reading(). Idempotent."""
+        self.check_ours("transport.pause_reading")
         cdef TlsSession session = self.session
         if session.state == TLS_OPEN and not session.is_reading_paused:
             session.is_reading_paused = True
@@ -169,6 +175,7 @@ cdef class TlsTransport:
 
     def resume_reading(self):
         """Undo pause_reading(). Idempotent."""
+        self.check_ours("transport.resume_reading")
         cdef TlsSession session = self.session
         if session.state == TLS_OPEN and session.is_reading_paused:
             session.is_reading_paused = False
@@ -180,6 +187,7 @@ cdef class TlsTransport:
 
         TypeError for anything else. After the connection is closed, data is dropped.
         """
+        self.check_ours("transport.write")
         if PyBytes_CheckExact(data):
             self.session.write_chunk(data, PyBytes_GET_SIZE(data))
         else:
@@ -190,6 +198,7 @@ cdef class TlsTransport:
         """Whether write() may hold bytes until the phase that runs has ended, and encrypt them together then
         (docs/writes.md). If not, it encrypts and sends at once; what is held is sent now. The default is the loop's.
         """
+        self.check_ours("transport.set_write_deferral")
         self.session.set_prompt(not enabled)
 
     def header_received(self):
@@ -206,6 +215,7 @@ cdef class TlsTransport:
 
     def writelines(self, list_of_data):
         """Send the items of an iterable, in as few records as possible. Nothing is sent if one has a wrong type."""
+        self.check_ours("transport.writelines")
         cdef list chunks = owned_chunks(list_of_data)
         cdef TlsSession session = self.session
         for chunk in chunks:
@@ -218,6 +228,7 @@ cdef class TlsTransport:
 
     def write_eof(self):
         """TLS connections are not closed one way. Raises NotImplementedError."""
+        self.check_ours("transport.write_eof")
         raise NotImplementedError("a TLS connection cannot be closed one way")
 
     def can_write_eof(self):
@@ -229,6 +240,7 @@ cdef class TlsTransport:
 
         Defaults are asyncio's for TLS (512 KiB, and a quarter). ValueError unless high >= low >= 0.
         """
+        self.check_ours("transport.set_write_buffer_limits")
         cdef TlsSession session = self.session
         set_watermarks(&session.marks, high, low, DEFAULT_TLS_HIGH_WATER)
         if session.stream is not None:
