@@ -626,6 +626,13 @@ cdef object in_use(Watcher watcher):
 cdef int check_unowned(Reactor reactor, object sock) except -1:
     """RuntimeError if another watcher (a transport, say) owns sock's descriptor; the application's own gives way."""
     cdef Watcher watcher = reactor.watcher_of(descriptor_of(sock))
-    if watcher is not None and not watcher.is_users_fd:
+    if watcher is not None and not watcher.is_users_fd and not has_lost_descriptor(watcher):
         raise in_use(watcher)
     return 0
+
+
+cdef bint has_lost_descriptor(Watcher watcher) except -1:
+    """Whether the collector, in another thread, has come to a transport's socket object and closed it: the transport is
+    about to be released, and the number may be another file's already."""
+    cdef object sock = (<Transport>watcher).sock if isinstance(watcher, Transport) else None
+    return type(sock) is socket_module.socket and sock.fileno() != watcher.fd
