@@ -20,7 +20,9 @@ from libc.errno cimport ENOBUFS, ESHUTDOWN
 
 import asyncio
 import concurrent.futures
+import contextvars
 import os
+import sys
 import threading
 import weakref
 
@@ -250,7 +252,8 @@ cdef class Crew:
             place = Place.__new__(Place)
             place.crew = self
             with self.hiring:
-                thread = threading.Thread(target=self.serve, args=(place,), name=f"{self.name}_{self.hired}")
+                thread = threading.Thread(target=self.serve, args=(place,), name=f"{self.name}_{self.hired}",
+                                          **without_context())
                 self.hired += 1
                 # Before start(), which an interrupt may end when the thread already runs. Weakly, so that a thread that
                 # dies lets go of its place.
@@ -400,6 +403,12 @@ cdef class Place:
             self.is_taken = True
             hoop_pool_worker_failed(self.crew.core)
             self.crew.give_back(True)
+
+
+cdef dict without_context():
+    """Arguments of a thread that begins in a context of its own. Since Python 3.14 it may begin in a copy of that of who
+    starts it (without a GIL it does): of one of many callers, and it would keep that for all that it runs."""
+    return {"context": contextvars.Context()} if sys.version_info >= (3, 14) else {}
 
 
 cdef int note_crew(Reactor reactor, Crew crew) except -1:

@@ -43,7 +43,8 @@ class AsyncGenerators(asyncio.AbstractEventLoop):
         """Runs in the thread that collects the garbage. At the interpreter's end no loop will run again to close it."""
         if _is_finalizing():
             return
-        self._asyncgens.discard(generator)
+        if self._is_ours():  # else shutdown_asyncgens() may be looking at the set; a generator that is gone leaves it
+            self._asyncgens.discard(generator)
         if not self.is_closed():
             self.call_soon_threadsafe(self.create_task, generator.aclose())
 

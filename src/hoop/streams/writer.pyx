@@ -299,7 +299,10 @@ cdef class StreamWriter:
         if self.protocol._loop.is_closed():
             warn("loop is closed", ResourceWarning)
         else:
-            self.close()
+            try:
+                self.close()
+            except RuntimeError:  # the collector runs in another thread than the loop
+                self.protocol._loop.call_soon_threadsafe(self.stream_transport.close)
             warn(f"unclosed {self!r}", ResourceWarning)
 
 
