@@ -206,7 +206,7 @@ class Loop(
     def close(self) -> None:
         """Release every descriptor, callback and thread. Idempotent; RuntimeError while running.
 
-        RuntimeError, too, in another thread than the loop's while that lives: on a free-threaded Python, or in debug mode.
+        RuntimeError, too, in another thread than the loop's while that lives: without a GIL, or in debug mode.
         """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")

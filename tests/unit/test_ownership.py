@@ -1,6 +1,6 @@
-"""A loop and all that belongs to it is for one thread; others get a RuntimeError that names the method (docs/threads.md).
+"""A loop and all that belongs to it is for one thread; others get a RuntimeError that names the method.
 
-On a free-threaded Python always, elsewhere in debug mode, which these tests switch on.
+On a free-threaded Python always, elsewhere in debug mode, which these tests switch on. (docs/threads.md)
 """
 
 from __future__ import annotations

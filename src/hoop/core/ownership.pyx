@@ -1,7 +1,7 @@
 """Whose a loop is: of the thread that has made it, then of the thread that has run it last (docs/threads.md).
 
-Others may only call what is said to be safe from any thread. A loop changes hands when another thread runs it, or closes
-it after its own thread has ended: so the number of a thread must not come again, as its identifier does.
+Others may only call what is said to be safe from any thread. A loop changes hands when another thread runs it, or
+closes it after its own thread has ended: so the number of a thread must not come again, as its identifier does.
 """
 from hoop.core.cpython_api cimport PyThread_get_thread_ident
 from libc.stdint cimport uint64_t
@@ -52,6 +52,6 @@ cdef class Owned:
         if former == hoop_thread_number() or former == 0:
             return 0
         if former in living or not hoop_exchange_number_if(&self.owner, &former, hoop_thread_number()):
-            raise RuntimeError(f"{method}() of an event loop that belongs to another thread: call it there, or when that "
-                               "thread has ended")
+            raise RuntimeError(f"{method}() of an event loop that belongs to another thread: call it there, or when "
+                               "that thread has ended")
         return 0

@@ -174,7 +174,7 @@ cdef class Scheduler:
         return handle
 
     cdef int await_posters(self) except -1:
-        """Once the loop is closed: wait until no other thread is about to post. That takes no longer than a write(2)."""
+        """Once the loop is closed: wait until no other thread is about to post, no longer than a write(2) takes."""
         while hoop_add(&self.posters, 0) != 0:
             with nogil:
                 sched_yield()

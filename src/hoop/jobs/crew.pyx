@@ -406,8 +406,8 @@ cdef class Place:
 
 
 cdef dict without_context():
-    """Arguments of a thread that begins in a context of its own. Since Python 3.14 it may begin in a copy of that of who
-    starts it (without a GIL it does): of one of many callers, and it would keep that for all that it runs."""
+    """Arguments of a thread that begins in a context of its own. Since Python 3.14 it may begin in a copy of that of
+    who starts it (without a GIL it does): of one of many callers, and it would keep that for all that it runs."""
     return {"context": contextvars.Context()} if sys.version_info >= (3, 14) else {}
 
 

@@ -9,10 +9,12 @@ import weakref
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from hoop.loop_methods.base_loop import BaseLoop
+
 Hooks = tuple[Any, Any]
 
 
-class AsyncGenerators(asyncio.AbstractEventLoop):
+class AsyncGenerators(BaseLoop, asyncio.AbstractEventLoop):
     """The hooks of sys.set_asyncgen_hooks, and shutdown_asyncgens."""
 
     _asyncgens: weakref.WeakSet[AsyncGenerator[Any, Any]]
