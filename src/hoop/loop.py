@@ -147,25 +147,27 @@ class Loop(
         self._check_runnable()
         former_hooks = sys.get_asyncgen_hooks()
         end_watch = None
-        self._begin_run()
         try:
-            if watched.on_run is not None:
-                end_watch = watched.on_run(self)
-            self._install_asyncgen_hooks()
-            self._track_coroutine_origins(self.get_debug())
-            events._set_running_loop(self)
-            self._claim_signals()
-            self._run_turns(until_idle)
-        finally:
-            self._end_run()
+            self._begin_run()
             try:
-                events._set_running_loop(None)
-            finally:  # Python 3.11 allocates for that; without memory the rest is undone all the same
-                self._track_coroutine_origins(False)
-                sys.set_asyncgen_hooks(*former_hooks)
-                self._leave_signals()
-                if end_watch is not None:
-                    end_watch()
+                if watched.on_run is not None:
+                    end_watch = watched.on_run(self)
+                self._install_asyncgen_hooks()
+                self._track_coroutine_origins(self.get_debug())
+                events._set_running_loop(self)
+                self._claim_signals()
+                self._run_turns(until_idle)
+            finally:
+                try:
+                    events._set_running_loop(None)
+                finally:  # Python 3.11 allocates for that; without memory the rest is undone all the same
+                    self._track_coroutine_origins(False)
+                    sys.set_asyncgen_hooks(*former_hooks)
+                    self._leave_signals()
+                    if end_watch is not None:
+                        end_watch()
+        finally:  # an interrupt may come right after _begin_run()
+            self._end_run()
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until future is done and return its result; a coroutine becomes a task first.
@@ -206,7 +208,7 @@ class Loop(
     def close(self) -> None:
         """Release every descriptor, callback and thread. Idempotent; RuntimeError while running.
 
-        RuntimeError, too, in another thread than the loop's while that lives: without a GIL, or in debug mode.
+        On a free-threaded Python RuntimeError, too, in another thread than the loop's while that lives.
         """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")

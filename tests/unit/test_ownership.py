@@ -1,6 +1,7 @@
 """A loop and all that belongs to it is for one thread; others get a RuntimeError that names the method.
 
-On a free-threaded Python always, elsewhere in debug mode, which these tests switch on. (docs/threads.md)
+On a free-threaded Python always; elsewhere in debug mode, which these tests switch on, and while the loop runs. See
+docs/threads.md.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def refused(name: str) -> Any:
     return pytest.raises(RuntimeError, match=rf"Non-thread-safe operation.*: {name}\(\).*call_soon_threadsafe")
 
 
+@needs_no_gil
 @pytest.mark.parametrize("name", CALLS)
 def test_another_thread_is_refused_while_no_thread_runs_the_loop(loop: hoop.Loop, name: str) -> None:
     with refused(name):
@@ -117,6 +119,7 @@ def test_another_thread_is_refused_while_the_loop_runs(runner: Runner) -> None:
     assert runner.do(lambda: 42) == 42
 
 
+@needs_no_gil
 def test_a_task_is_refused_before_it_is_made(loop: hoop.Loop) -> None:
     coroutine = asyncio.sleep(0)
     with refused("create_task"):
@@ -135,6 +138,7 @@ def test_what_is_safe_from_any_thread(runner: Runner) -> None:
     assert "running=True" in repr(loop)
 
 
+@needs_no_gil
 def test_a_loop_belongs_to_the_thread_that_ran_it_last(loop: hoop.Loop) -> None:
     elsewhere(lambda: loop.run_until_complete(asyncio.sleep(0)))
     with refused("call_soon"):  # its thread has ended
@@ -150,6 +154,7 @@ def test_a_loop_whose_thread_has_ended_can_be_closed() -> None:
     assert loop.is_closed()
 
 
+@needs_no_gil
 def test_a_thread_cannot_close_the_loop_of_another_one_that_lives(loop: hoop.Loop) -> None:
     with pytest.raises(RuntimeError, match=r"close\(\).*belongs to another thread"):
         elsewhere(loop.close)

@@ -85,9 +85,12 @@ cdef class Scheduler:
 
     cdef int check_thread(self, str method) except -1:
         """Only the loop's own thread may call method, which is not safe from any thread. RuntimeError."""
-        return 0 if self.is_ours() else self.refuse_thread(method)
+        return self.refuse_thread(method)
 
     cdef int refuse_thread(self, str method) except -1:
+        """RuntimeError, unless this thread may touch the loop all the same."""
+        if self.may_touch():
+            return 0
         raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one: "
                            f"{method}() is for the thread of its loop; others hand it the call by "
                            "call_soon_threadsafe(), or a coroutine by asyncio.run_coroutine_threadsafe()")

@@ -192,8 +192,8 @@ cdef class BaseLoop(Turns):
             hoop_store(&self.thread_id, 0)
 
     def _check_closer(self):
-        """RuntimeError if this thread may not close the loop: another one has it, and lives."""
-        if (IS_FREE_THREADED or self.debug) and not self.forked:
+        """Without a GIL: RuntimeError if another thread has the loop, and lives."""
+        if IS_FREE_THREADED and not self.forked:
             self.claim_abandoned("close")
 
     cdef int close_reactor(self) except -1:
