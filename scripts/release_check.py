@@ -108,8 +108,10 @@ def build_wheel(sdist: Path, version: str, interpreter: str, machine: str) -> Pa
     with tarfile.open(sdist) as archive:
         archive.extractall(sources, filter="data")
     (unpacked,) = sources.iterdir()
+    compiler = f"{sys.executable} -m ziglang cc -target {machine}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
     settings = {
-        "CC": f"{sys.executable} -m ziglang cc -target {machine}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}",
+        "CC": compiler,
+        "LDSHARED": f"{compiler} -shared",  # not with the search path of libraries that this CPython was linked with
         "AR": f"{sys.executable} -m ziglang ar",
         "CYTHON_CACHE_DIR": os.environ.get("CYTHON_CACHE_DIR") or str(WORK / "cython"),  # for all Pythons, the same
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",

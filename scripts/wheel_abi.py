@@ -59,8 +59,10 @@ def module_of(name: str, content: bytes) -> Module:
             for tag in section.iter_tags():
                 if tag.entry.d_tag == "DT_NEEDED":
                     module.libraries.append(tag.needed)
-                elif tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH"):
-                    module.search_paths.append(str(tag.entry.d_val))
+                elif tag.entry.d_tag == "DT_RPATH":
+                    module.search_paths.append(tag.rpath)
+                elif tag.entry.d_tag == "DT_RUNPATH":
+                    module.search_paths.append(tag.runpath)
         elif isinstance(section, GNUVerNeedSection):
             for _, versions in section.iter_versions():
                 for one in versions:
