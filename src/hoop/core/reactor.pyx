@@ -150,7 +150,8 @@ cdef class Reactor(Scheduler):
         if self.forked:
             raise RuntimeError("this event loop belongs to the parent process; make a new one after fork()")
         self.check_open()
-        self.check_watching()
+        if IS_FREE_THREADED:
+            self.check_watching()
         cdef Watcher former = self.watcher_of(fd)
         if former is not None:
             hoop_poller_forget(&self.poller, fd)
@@ -189,7 +190,8 @@ cdef class Reactor(Scheduler):
         """Forget watcher; its descriptor stays open. Idempotent."""
         if not watcher.is_watched:
             return 0
-        self.check_watching()
+        if IS_FREE_THREADED:
+            self.check_watching()
         if self.forked or self.poller.backend == NULL:
             hoop_poller_forget(&self.poller, watcher.fd)
         else:
@@ -202,7 +204,8 @@ cdef class Reactor(Scheduler):
         cdef int result
         if not watcher.is_watched:
             return 0
-        self.check_watching()
+        if IS_FREE_THREADED:
+            self.check_watching()
         result = hoop_poller_set(&self.poller, watcher.fd, interest)
         if result < 0 and result != -ENOENT:
             raise os_error(result)
@@ -241,11 +244,11 @@ cdef class Reactor(Scheduler):
         return watcher
 
     cdef int drop_watcher(self, int fd) except -1:
-        cdef Watcher watcher = self.watcher_of(fd)
+        cdef Watcher watcher = self.taken(fd) if IS_FREE_THREADED else <Watcher>self.watchers[fd]
         hoop_mutex_lock(&self.table)
         self.watchers[fd] = NULL
         hoop_mutex_unlock(&self.table)
-        if watcher is None:
+        if IS_FREE_THREADED and watcher is None:
             return 0
         watcher.is_watched = False
         self.count_watcher(watcher, False)
@@ -420,14 +423,17 @@ cdef class Reactor(Scheduler):
 
 cdef int keep_alive(Reactor reactor, Watcher watcher, bint wanted) except -1:
     """Take or drop the table's reference: users alone keep a watcher that waits for nothing, as in asyncio."""
-    cdef bint was_held
+    if wanted == watcher.is_held and not IS_FREE_THREADED:
+        return 0
     hoop_mutex_lock(&reactor.table)  # a finalizer in another thread may call keep_idle()
-    was_held = watcher.is_held
+    if wanted == watcher.is_held:
+        hoop_mutex_unlock(&reactor.table)
+        return 0
     watcher.is_held = wanted
     hoop_mutex_unlock(&reactor.table)
-    if wanted and not was_held:
+    if wanted:
         Py_INCREF(watcher)
-    elif not wanted and was_held:
+    else:
         Py_DECREF(watcher)
     return 0
 

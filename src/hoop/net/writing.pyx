@@ -13,6 +13,7 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromObject, PyBytes_GET_S
 from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport os_error
+from hoop.core.ownership cimport IS_FREE_THREADED
 from hoop.core.reactor cimport Reactor, flush_if_deferred, may_hold
 from hoop.net.chunks cimport append_chunk, chunk_buffers, consume_chunks, drop_chunks, views_of_chunks
 from hoop.net.transport cimport TRANSPORT_CLOSED, TRANSPORT_LOST, TRANSPORT_OPEN, Transport
@@ -56,7 +57,6 @@ cdef class WritingTransport(Transport):
 
         TypeError for anything else; RuntimeError after write_eof(). After the connection is lost, data is dropped.
         """
-        self.check_ours("transport.write")
         if PyBytes_CheckExact(data):
             self.write_chunk(data, PyBytes_GET_SIZE(data))
         else:
@@ -101,6 +101,8 @@ cdef class WritingTransport(Transport):
             return 0
         if self.state != TRANSPORT_OPEN:
             return self.note_dropped_write()
+        if IS_FREE_THREADED or self.reactor.debug:
+            self.check_ours("transport.write")
         append_chunk(&self.unsent, chunk, size)
         return self.after_write(size)
 
