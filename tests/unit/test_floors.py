@@ -156,7 +156,7 @@ FUNCTION_POINTER = re.compile(r"\(\*(\w+)\)")
 ARGUMENTS = re.compile(r"\([^()]*\)")
 WORD = re.compile(r"[A-Za-z_]\w*")
 C_WORDS = {"ctypedef", "struct", "enum", "const", "unsigned", "long", "short", "char", "void", "noexcept", "pass"}
-CYTHON_CLASS = re.compile(r"^cdef class (?:Owned|Scheduler|Reactor|BaseLoop)\b[^\n]*:\n((?:[ \t][^\n]*\n|\n)*)", re.MULTILINE)
+CYTHON_CLASS = re.compile(r"^cdef class (?:Owned|Scheduler|Reactor|BaseLoop)\b.*:\n((?:[ \t].*\n|\n)*)", re.MULTILINE)
 OF_LOOP = re.compile(r"(?:\b_?(reactor|loop)|\(<(Reactor|BaseLoop)>[\w.]+\))\.(\w+)")
 CYTHON_FUNCTION = re.compile(r"^([ \t]*)(?:cdef|cpdef|def|async def)\b(?! class)[^\n=(]*?(\w+)\(", re.MULTILINE)
 C_BODY = re.compile(r"^(\w[^\n;]*\([^;{}]*\))\n\{\n.*?^\}", re.MULTILINE | re.DOTALL)
