@@ -188,17 +188,17 @@ def test_posting_to_a_loop_that_closes_is_refused_or_dropped() -> None:
         def post() -> None:
             while True:
                 try:
-                    loop.call_soon_threadsafe(int)  # noqa: B023 - joined in this round
+                    loop.call_soon_threadsafe(int)
                 except RuntimeError:
                     return
 
         def body(number: int) -> None:
             if number == 0:
-                loop.run_until_complete(asyncio.sleep(0.001))  # noqa: B023
-                loop.close()  # noqa: B023
-                closed.set()  # noqa: B023
+                loop.run_until_complete(asyncio.sleep(0.001))
+                loop.close()
+                closed.set()
             else:
-                post()  # noqa: B023
+                post()
 
         loop_thread: Callable[[int], None] = body
         in_threads(3, loop_thread)

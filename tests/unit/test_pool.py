@@ -380,7 +380,7 @@ def test_a_job_cannot_close_its_own_loop() -> None:
 
     future = loop.pool.run_for(loop, job, ())
     assert ended.wait(DEADLINE_S)  # before the loop runs: that would be another error
-    with pytest.raises(RuntimeError, match="a job of the pool cannot close the loop|belongs to another thread"):
+    with pytest.raises(RuntimeError, match=r"a job of the pool cannot close the loop|belongs to another thread"):
         loop.run_until_complete(future)
     assert not loop.is_closed()
     loop.close()
