@@ -91,7 +91,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("main", "protocol", "uvicorn", "hypercorn", "aiohttp"),
     ),
     "agent": (("pooled",), ("host", "lease"), ("agent",)),
-    "workers": (("process_worker",), ("thread_worker",), ("pool",)),
+    "workers": (("process_worker",), ("thread_worker",), ("interpreter_worker",), ("pool",)),
     "loop_methods": (
         ("calls", "signal_pipe", "race"),
         ("base_loop",),

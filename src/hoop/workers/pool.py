@@ -1,4 +1,4 @@
-"""hoop.WorkerPool: CPU work in processes or threads that stay, dispatched by the loop itself.
+"""hoop.WorkerPool: CPU work in processes, threads or interpreters that stay, dispatched by the loop itself.
 
 A task waits in the pool's queue, runs in one worker, and ends once: with a result, an error, a timeout, a cancellation
 or the death of its worker. No queue is shared with workers, so a death costs the task that ran, and no other.
@@ -17,18 +17,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from hoop_worker import LARGE, LargeBytes
+from hoop_worker import LARGE, Aside, LargeBytes
 
 from hoop.core.checks import check_count, check_seconds
 from hoop.core.other_loops import unref
 from hoop.core.processors import usable_processors
 from hoop.jobs.pool import PoolFull
 from hoop.stats import WorkerPoolStats
+from hoop.workers.interpreter_worker import InterpreterWorker
 from hoop.workers.process_worker import ProcessWorker, WorkerDied, pack_call
 from hoop.workers.thread_worker import ThreadWorker
 
 T = TypeVar("T")
-Worker = Any  # ProcessWorker or ThreadWorker
+Worker = Any  # one of these
+KINDS: dict[str, Worker] = {"process": ProcessWorker, "thread": ThreadWorker, "interpreter": InterpreterWorker}
+NO_MEMORY: Aside = Aside(-1)  # what goes to an interpreter has no memory beside it
 
 FAILED_STARTS = 3  # in a row, after which tasks get the reason instead of waiting for a worker that cannot be
 
@@ -56,8 +59,9 @@ class Task:
 class WorkerPool:
     """Runs functions in workers, each of which has one task at a time. (Node: piscina)
 
-    kind: "process"; "thread", for interpreters without the GIL, and functions that release it; "auto" takes threads
-        where there is no GIL. Functions, arguments and results of a process must pickle, and a program that uses
+    kind: "process"; "thread", for interpreters without the GIL, and functions that release it; "interpreter", a
+        subinterpreter with a GIL of its own in a thread (from Python 3.14 on); "auto" takes threads where there is no
+        GIL, else processes. Functions, arguments and results of a process must pickle, and a program that uses
         processes needs `if __name__ == "__main__":` around what starts it, as with multiprocessing.
     min_workers: kept when idle. max_workers: at most; by default the processors that this process may use.
     idle_timeout: seconds after which a further idle worker ends. None: never.
@@ -72,7 +76,7 @@ class WorkerPool:
 
     def __init__(
         self,
-        kind: Literal["auto", "process", "thread"] = "auto",
+        kind: Literal["auto", "process", "thread", "interpreter"] = "auto",
         *,
         min_workers: int = 0,
         max_workers: int | None = None,
@@ -84,8 +88,10 @@ class WorkerPool:
         initargs: tuple[Any, ...] = (),
         nice: int = 0,
     ) -> None:
-        if kind not in ("auto", "process", "thread"):
-            raise ValueError(f"kind must be 'auto', 'process' or 'thread', not {kind!r}")
+        if kind not in ("auto", "process", "thread", "interpreter"):
+            raise ValueError(f"kind must be 'auto', 'process', 'thread' or 'interpreter', not {kind!r}")
+        if kind == "interpreter" and sys.version_info < (3, 14):
+            raise ValueError("kind='interpreter' needs Python 3.14 or newer")
         check_count("max_workers", max_workers)
         check_count("max_tasks_per_worker", max_tasks_per_worker)
         check_seconds("idle_timeout", idle_timeout)
@@ -97,10 +103,11 @@ class WorkerPool:
             raise ValueError(f"min_workers={min_workers} is more than max_workers={self._max_workers}")
         if max_memory is not None and (not isinstance(max_memory, int) or max_memory <= 0):
             raise ValueError(f"max_memory must be a number of bytes or None, not {max_memory!r}")
-        is_threads = kind == "thread" or (kind == "auto" and not getattr(sys, "_is_gil_enabled", lambda: True)())
-        if is_threads and (max_memory is not None or nice):
+        if kind == "auto":
+            kind = "process" if getattr(sys, "_is_gil_enabled", lambda: True)() else "thread"
+        if kind != "process" and (max_memory is not None or nice):
             raise ValueError("max_memory and nice are for worker processes")
-        self.kind: Literal["process", "thread"] = "thread" if is_threads else "process"
+        self.kind: Literal["process", "thread", "interpreter"] = kind
         self._min_workers = min_workers
         self._idle_timeout = idle_timeout
         self._queue_limit = queue_limit
@@ -128,7 +135,8 @@ class WorkerPool:
         """What function(*arguments, **keywords) returns in a worker, or what it raises.
 
         timeout: seconds that it may run; waiting for a worker does not count. If they pass, or the caller is
-        cancelled, a process that runs it is killed and replaced (a thread goes on, and its outcome is dropped).
+        cancelled, a process that runs it is killed and replaced (a thread or an interpreter
+        goes on, and its outcome is dropped).
 
         TimeoutError; PoolFull if queue_limit tasks wait; WorkerDied if the process ended; RuntimeError if the pool is
         closed, of another loop, or no worker can start; what pickle raises for what cannot go to another process.
@@ -216,6 +224,13 @@ class WorkerPool:
     def _call_of(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if self.kind == "thread":
             return function, arguments, keywords
+        if self.kind == "interpreter":
+            if getattr(function, "__module__", None) == "__main__":
+                raise ValueError(
+                    f"{function!r} is of the main module, which imports hoop, and hoop does not load in "
+                    "subinterpreters: put it into a module of its own"
+                )
+            return function, arguments, keywords
         process = sys.modules.get("multiprocessing.process")  # not loaded: this is no process of a pool
         if process is not None and getattr(process.current_process(), "_inheriting", False):
             raise RuntimeError(
@@ -260,6 +275,8 @@ class WorkerPool:
         try:
             if self.kind == "thread":
                 worker.run(call)
+            elif self.kind == "interpreter":
+                worker.run(pack_call(call, NO_MEMORY)[0])
             else:
                 worker.run(*pack_call(call, worker.tasks))
         except Exception as error:  # it does not pickle: the worker has seen nothing of it
@@ -308,7 +325,7 @@ class WorkerPool:
 
     def _start(self) -> bool:
         """Whether a worker starts; if not, and there is none, the tasks get the reason."""
-        worker: Worker = ThreadWorker(self._loop, self) if self.kind == "thread" else ProcessWorker(self._loop, self)
+        worker: Worker = KINDS[self.kind](self._loop, self)
         try:
             worker.start(self._worker_options())
         except Exception as error:
@@ -321,6 +338,10 @@ class WorkerPool:
     def _worker_options(self) -> dict[str, Any]:
         if self.kind == "thread":
             return {**self._options, "initializer": self._initializer}
+        if self.kind == "interpreter":
+            function, arguments = self._initializer
+            initial = None if function is None else pack_call((function, arguments, {}), NO_MEMORY)[0]
+            return {**self._options, "initializer": initial}
         from multiprocessing import spawn
 
         preparation = spawn.get_preparation_data("hoop-worker")

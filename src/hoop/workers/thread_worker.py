@@ -9,8 +9,6 @@ from typing import Any
 
 from hoop.workers.process_worker import Owner
 
-Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-
 
 class ThreadWorker:
     """A thread cannot be killed: kill() has it end after its task, whose outcome is dropped."""
@@ -18,14 +16,14 @@ class ThreadWorker:
     def __init__(self, loop: Any, owner: Owner) -> None:
         self.loop = loop
         self.owner = owner
-        self.calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self.calls: queue.SimpleQueue[Any] = queue.SimpleQueue()  # None: there are no more
         self.is_over: bool = False
 
     def start(self, options: dict[str, Any]) -> None:
         """Start the thread. RuntimeError if the system has no room for it."""
-        threading.Thread(target=self.serve, args=(options,), name="hoop-worker", daemon=True).start()
+        threading.Thread(target=self.live, args=(options,), name="hoop-worker", daemon=True).start()
 
-    def run(self, call: Call) -> None:
+    def run(self, call: Any) -> None:
         self.calls.put(call)
 
     def kill(self) -> None:
@@ -39,24 +37,38 @@ class ThreadWorker:
 
     # ---- in the thread --------------------------------------------------------------------------------------------
 
-    def serve(self, options: dict[str, Any]) -> None:
-        function, arguments = options["initializer"]
+    def live(self, options: dict[str, Any]) -> None:
         try:
-            if function is not None:
-                function(*arguments)
+            self.set_up(options)
         except BaseException as error:
             self.tell(self.fail, error)
-            return
-        self.tell(self.owner.on_ready, self)
+        else:
+            self.tell(self.owner.on_ready, self)
+            self.serve(options)
+        finally:
+            self.tear_down()
+
+    def set_up(self, options: dict[str, Any]) -> None:
+        function, arguments = options["initializer"]
+        if function is not None:
+            function(*arguments)
+
+    def perform(self, call: Any) -> tuple[bool, Any]:
+        """(whether it returned, what it returned or raised)."""
+        function, arguments, keywords = call
+        try:
+            return True, function(*arguments, **keywords)
+        except BaseException as error:
+            return False, error
+
+    def tear_down(self) -> None:
+        """Whatever has happened: the thread ends."""
+
+    def serve(self, options: dict[str, Any]) -> None:
         done = 0
         while (call := self.calls.get()) is not None:
-            function, arguments, keywords = call
+            is_result, value = self.perform(call)
             del call
-            try:
-                is_result, value = True, function(*arguments, **keywords)
-            except BaseException as error:
-                is_result, value = False, error
-            del function, arguments, keywords
             done += 1
             is_last = done == options["max_tasks"]
             self.tell(self.finish, is_result, value, is_last)
