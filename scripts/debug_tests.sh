@@ -11,6 +11,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
+export HOOP_OPTIMIZE=1
 
 PYTHON=${PYTHON:-/usr/bin/python3-dbg}
 "$PYTHON" -c 'import sys; sys.gettotalrefcount' 2>/dev/null || fail "$PYTHON is no debug build (Debian: python3-dbg)"
