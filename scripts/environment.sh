@@ -56,7 +56,9 @@ install() {
     now=$(cat pyproject.toml tests/apps/requirements.txt | cksum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$now" ]; then
         say "installing $*"
-        "$python" -W ignore::ResourceWarning -m pip install --quiet --disable-pip-version-check "$@" || return
+        # Most of what comes is never imported: what is, Python compiles then.
+        "$python" -W ignore::ResourceWarning -m pip install --quiet --disable-pip-version-check --no-compile "$@" ||
+            return
         printf '%s\n' "$now" >"$stamp"
     fi
 }
