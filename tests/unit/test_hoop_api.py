@@ -335,9 +335,13 @@ def test_a_loop_that_another_thread_begins_to_close_while_it_is_begun() -> None:
     loop.close()
 
 
-def test_a_loop_that_is_closed_while_it_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_is_not_closed_while_it_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = hoop.Loop()
-    monkeypatch.setattr(loop, "_claim_signals", loop._close_reactor)
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.run_forever()
-    assert loop.is_closed()
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_claim_signals", loop._close_reactor)
+        with pytest.raises(RuntimeError, match="Cannot close a running event loop"):
+            loop.run_forever()
+    assert not loop.is_running() and not loop.is_closed()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
