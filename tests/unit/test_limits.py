@@ -334,6 +334,9 @@ def test_a_peer_that_reads_may_be_sent_any_amount(kind: str) -> None:
     async def main(clock: Clock) -> None:
         async with serving(kind, hoop.Limits(max_write_buffer=MIB)) as served:
             peer, connection = await served.peer()
+            # Else a reader without a processor has TCP advertise windows smaller than the loopback's segments of
+            # 64 KiB, and each of these waits for a timer.
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * MIB)
             with peers(peer):
                 for _ in range(16):
                     reading = asyncio.ensure_future(off_loop(read_exactly, peer, 900_000))
