@@ -3,6 +3,7 @@
 #
 #   open_environment     the environment, with hoop built in place; sets `python`
 #   install ARGUMENTS    pip install in it, unless these arguments were installed before and pyproject.toml is as it was
+#   open_tools DIR X     the tools of the extra X in an environment of their own, DIR; sets `python`
 #   requirements_of X    what the extra X of pyproject.toml asks for, one requirement on a line
 #
 # All it needs is a C compiler and Python with its venv module: the one that PYTHON names, or python3, or a newer one.
@@ -49,6 +50,17 @@ open_environment() {
     export HOOP_BUILT=1
     install --no-build-isolation --no-deps --editable .
     unset HOOP_BUILT
+}
+
+open_tools() {
+    environment=$1
+    python=$PWD/$environment/bin/python
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        say "creating $environment with $("$interpreter" --version)"
+        "$interpreter" -m venv --clear "$environment" || fail "$interpreter cannot make one (Debian: python3-venv)"
+    fi
+    requirements_of "$2" >"$environment/$2.txt"
+    install -r "$environment/$2.txt"
 }
 
 install() {

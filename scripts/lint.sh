@@ -11,14 +11,7 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 
 find_python
-environment=build/lint
-python=$PWD/$environment/bin/python
-if ! "$python" -m pip --version >/dev/null 2>&1; then
-    say "creating $environment with $("$interpreter" --version)"
-    "$interpreter" -m venv --clear "$environment" || fail "$interpreter cannot make one (Debian: python3-venv)"
-fi
-requirements_of lint >"$environment/lint.txt"
-install -r "$environment/lint.txt"
+open_tools build/lint lint
 PATH=$PWD/$environment/bin:$PATH # cython-lint runs pycodestyle from PATH
 
 sources_in_c() {

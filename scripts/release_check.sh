@@ -8,12 +8,5 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 
 find_python
-environment=build/release/tools
-python=$PWD/$environment/bin/python
-if ! "$python" -m pip --version >/dev/null 2>&1; then
-    say "creating $environment with $("$interpreter" --version)"
-    "$interpreter" -m venv --clear "$environment" || fail "$interpreter cannot make one (Debian: python3-venv)"
-fi
-requirements_of release >"$environment/release.txt"
-install -r "$environment/release.txt"
+open_tools build/release/tools release
 exec "$python" -u scripts/release_check.py "$@"

@@ -8,14 +8,6 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 
 open_environment
-environment=build/site/env-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-tools=$PWD/$environment/bin/python
-if ! "$tools" -m pip --version >/dev/null 2>&1; then
-    say "creating $environment with $("$interpreter" --version)"
-    "$interpreter" -m venv --clear "$environment" || fail "$interpreter cannot make one (Debian: python3-venv)"
-fi
-python=$tools
-requirements_of docs >"$environment/docs.txt"
-install -r "$environment/docs.txt"
+open_tools "build/site/env-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" docs
 say "building the site"
-PYTHONPATH=src exec "$tools" -W ignore::DeprecationWarning scripts/site/build.py
+PYTHONPATH=src exec "$python" -W ignore::DeprecationWarning scripts/site/build.py
