@@ -11,7 +11,7 @@ from typing import Any
 from bench.blocking.cases import CASES, line_of
 from bench.blocking.tools import TOOLS
 from bench.build import BENCH, ROOT
-from bench.targets.report import markdown_table
+from bench.targets.report import made_anew, markdown_table
 
 RESULTS = BENCH / "blocking" / "results.json"
 PAGE = ROOT / "docs" / "monitor.md"
@@ -21,11 +21,7 @@ NOT_FOUND = "–"
 
 def page_text(page: str, content: Mapping[str, Any]) -> str:
     """The page with what stands between its markers made anew."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no {BEGIN} and {END} in it")
-    return before + "\n".join([BEGIN, *_lines(content), END]) + after
+    return made_anew(page, BEGIN, END, _lines(content))
 
 
 def table(content: Mapping[str, Any]) -> list[str]:

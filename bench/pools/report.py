@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.build import BENCH, ROOT
 from bench.pools.rows import ROWS
-from bench.targets.report import markdown_table
+from bench.targets.report import made_anew, markdown_table
 
 RESULTS = BENCH / "pools" / "results.json"
 BEGIN, END = "<!-- figures begin -->", "<!-- figures end -->"
@@ -25,11 +25,7 @@ def pages() -> dict[str, Path]:
 
 def page_text(page: str, text: str, content: Mapping[str, Any]) -> str:
     """The page with what stands between its markers made anew."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no {BEGIN} and {END} in {page}")
-    return before + "\n".join([BEGIN, *_lines(page, content), END]) + after
+    return made_anew(text, BEGIN, END, _lines(page, content))
 
 
 def table(content: Mapping[str, Any], page: str | None = None) -> list[str]:

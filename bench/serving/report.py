@@ -15,7 +15,7 @@ from typing import Any
 from bench.build import BENCH, ROOT
 from bench.serving.rows import RELOADS_AT_S, ROWS, SHARE_WORKERS
 from bench.serving.servers import HOOP, SERVERS
-from bench.targets.report import markdown_table
+from bench.targets.report import made_anew, markdown_table
 
 RESULTS = BENCH / "serving" / "results.json"
 PAGE = ROOT / "docs" / "serving.md"
@@ -28,11 +28,7 @@ Found = Mapping[str, Any]  # of one row and server
 
 def page_text(page: str, content: Content) -> str:
     """The page with what stands between its markers made anew."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no {BEGIN} and {END} in it")
-    return before + "\n".join([BEGIN, *_lines(content), END]) + after
+    return made_anew(page, BEGIN, END, _lines(content))
 
 
 def table(content: Content) -> list[str]:

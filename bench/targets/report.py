@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,15 @@ def recorded() -> list[Content]:
     """What is kept, the oldest Python first."""
     paths = sorted(BENCH.glob("results-3.*.json"), key=lambda path: int(path.stem.rpartition(".")[2]))
     return [json.loads(path.read_text()) for path in paths]
+
+
+def made_anew(page: str, begin: str, end: str, lines: Iterable[str]) -> str:
+    """The page with lines between its two markers. ValueError if it lacks one."""
+    before, found_begin, rest = page.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"no {begin} and {end} in it")
+    return before + "\n".join([begin, *lines, end]) + after
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -154,11 +163,7 @@ def _part_section(
 
 def readme_text(readme: str, contents: Sequence[Content]) -> str:
     """The README, or another page, with what stands between its markers made anew."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no {BEGIN} and {END} in it")
-    return before + "\n".join([BEGIN, *_readme_lines(contents), END]) + after
+    return made_anew(readme, BEGIN, END, _readme_lines(contents))
 
 
 def _readme_lines(contents: Sequence[Content]) -> Iterator[str]:
