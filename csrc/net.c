@@ -204,11 +204,8 @@ static size_t join_small_buffers(const struct iovec *buffers, int count, char *j
     for (int i = 0; i < count; i++) {
         if (buffers[i].iov_len > HOOP_NET_JOINED_MOST - size)
             return 0;
+        memcpy(joined + size, buffers[i].iov_base, buffers[i].iov_len);
         size += buffers[i].iov_len;
-    }
-    for (int i = 0; i < count; i++) {
-        memcpy(joined, buffers[i].iov_base, buffers[i].iov_len);
-        joined += buffers[i].iov_len;
     }
     return size;
 }
@@ -217,13 +214,13 @@ ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count)
 {
     if (count <= 0)
         return count == 0 ? 0 : -EINVAL;
+    char joined[HOOP_NET_JOINED_MOST];
+    size_t size = count == 1 ? 0 : join_small_buffers(buffers, count, joined);
+    if (size > 0)
+        return hoop_net_send(fd, joined, size);
     int fitting = fitting_buffers(buffers, count);
     if (fitting <= 1)
         return hoop_net_send(fd, buffers[0].iov_base, buffers[0].iov_len);
-    char joined[HOOP_NET_JOINED_MOST];
-    size_t size = join_small_buffers(buffers, fitting, joined);
-    if (size > 0)
-        return hoop_net_send(fd, joined, size);
     struct msghdr message;
     memset(&message, 0, sizeof(message));
     message.msg_iov = (struct iovec *)(uintptr_t)buffers; /* sendmsg only reads it, its prototype cannot say so */

@@ -81,6 +81,9 @@ cdef class Watcher(Deferred):
         return not self.is_unreferenced
 
 
+ctypedef int (*flush_without_raising)(Reactor, bint, PyObject **) noexcept  # flush_each; -1 with the exception set
+
+
 cdef class Reactor(Scheduler):
     def __cinit__(self, *args, **kwargs):
         hoop_ring_init(&self.flushes)
@@ -385,22 +388,12 @@ cdef class Reactor(Scheduler):
         return now_ns - self.held_since_ns <= LONGEST_HOLD_NS and now_ns >= self.wary_until_ns
 
     cdef int flush_writes(self, bint is_loop_calling) except -1:
-        """Flush each object in the queue. What fails is its own affair, and the next one has its turn. (One try block
-        for all: one for each would cost each.)"""
-        cdef Deferred deferred = None
-        cdef PyObject *entry
+        """Flush each object in the queue. What fails is its own affair, and the next one has its turn."""
+        cdef PyObject *flushed = NULL
         self.held_since_ns = INT64_MAX  # what TLS encrypts now goes behind it in this queue, however long that takes
-        while hoop_ring_size(&self.flushes) > 0:
-            try:
-                while hoop_ring_size(&self.flushes) > 0:
-                    entry = <PyObject *>hoop_ring_pop(&self.flushes)
-                    deferred = <Deferred>entry
-                    Py_DECREF(deferred)
-                    deferred.is_flush_due = False
-                    deferred.on_flush(is_loop_calling)
-            except BaseException as error:
-                pass_exits_on(error)
-                deferred.on_flush_failed(error)
+        # Without a try block, which would save and restore the state of exceptions in each phase.
+        while (<flush_without_raising><void *>flush_each)(self, is_loop_calling, &flushed) < 0:
+            flush_failed(<Deferred>flushed)
         return 0
 
     # ---- the end --------------------------------------------------------------------------------------------------
@@ -435,6 +428,29 @@ cdef int keep_alive(Reactor reactor, Watcher watcher, bint wanted) except -1:
         Py_INCREF(watcher)
     else:
         Py_DECREF(watcher)
+    return 0
+
+
+cdef int flush_each(Reactor reactor, bint is_loop_calling, PyObject **flushed) except -1:
+    """Empty the queue. When this raises, `flushed` is whose on_flush() did, and the caller owns the reference."""
+    cdef PyObject *entry = <PyObject *>hoop_ring_pop(&reactor.flushes)
+    while entry != NULL:
+        flushed[0] = entry
+        (<Deferred>entry).is_flush_due = False
+        (<Deferred>entry).on_flush(is_loop_calling)
+        raw_decref(entry)
+        entry = <PyObject *>hoop_ring_pop(&reactor.flushes)
+    return 0
+
+
+cdef int flush_failed(Deferred deferred) except -1:
+    """Tell deferred, whose reference is given away, the exception that is set, or let it pass."""
+    Py_DECREF(deferred)
+    try:
+        raise_what_is_set()
+    except BaseException as error:
+        pass_exits_on(error)
+        deferred.on_flush_failed(error)
     return 0
 
 

@@ -39,10 +39,24 @@ cdef inline int append_chunk(Chunks *chunks, object chunk, Py_ssize_t size) exce
     return 0
 
 
+cdef inline int drop_chunks(Chunks *chunks) except -1:
+    """Release everything."""
+    cdef PyObject *head = chunks.head
+    chunks.head = NULL
+    chunks.head_used = chunks.size = 0
+    if head != NULL:
+        Py_DECREF(<object>head)
+        if chunks.rest.capacity > 0:
+            drain(&chunks.rest)
+    return 0
+
+
 cdef inline int consume_chunks(Chunks *chunks, Py_ssize_t count) except -1:
     """Drop the first count bytes, and release the chunks that they fill. An empty queue keeps no memory."""
     cdef PyObject *done
     cdef Py_ssize_t size
+    if count == chunks.size:
+        return drop_chunks(chunks)
     chunks.size -= count
     while chunks.head != NULL:
         chunk_start(chunks.head, &size)
@@ -56,18 +70,6 @@ cdef inline int consume_chunks(Chunks *chunks, Py_ssize_t count) except -1:
         Py_DECREF(<object>done)
     if chunks.rest.capacity > 0:
         hoop_ring_free(&chunks.rest)
-    return 0
-
-
-cdef inline int drop_chunks(Chunks *chunks) except -1:
-    """Release everything."""
-    cdef PyObject *head = chunks.head
-    chunks.head = NULL
-    chunks.head_used = chunks.size = 0
-    if head != NULL:
-        Py_DECREF(<object>head)
-        if chunks.rest.capacity > 0:
-            drain(&chunks.rest)
     return 0
 
 
