@@ -26,8 +26,8 @@ RELOADS = 3
 CHECKED = """\
     option httpchk GET /readyz
     http-check expect status 200
-    default-server check inter 50ms fastinter 50ms downinter 50ms fall 2 rise 1
-"""
+    default-server check inter 500ms fastinter 50ms downinter 50ms fall 2 rise 1
+"""  # inter is also what a check may take to connect: HAProxy itself may have no processor for that long
 CONFIGURATION = """\
 defaults
     mode http
