@@ -67,6 +67,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Many tests collect garbage; keep the thousands of tests themselves out of each of those collections."""
+    keep_out_of_collections()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def former_modules() -> None:
+    """And what earlier modules have left: reports, caches, all that was imported."""
+    keep_out_of_collections()
+
+
+def keep_out_of_collections() -> None:
     gc.collect()
     gc.freeze()
 

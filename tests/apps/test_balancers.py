@@ -20,6 +20,8 @@ import pytest
 from free_ports import free_port
 from server_process import STARTING_S, ServerProcess, wait_for_listener
 
+pytestmark = pytest.mark.once  # as all of tests/cluster
+
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "proxy_protocol.md").read_text()
 (APPLICATION,) = re.findall(r"^```python no-run\n# app\.py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 (COMMAND,) = re.findall(r"^```sh\npython (.*)\n```$", PAGE, re.MULTILINE)

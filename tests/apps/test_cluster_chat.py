@@ -15,6 +15,8 @@ from cluster_process import LIMIT_S, Cluster, ended
 from free_ports import free_ports
 from server_process import ServerProcess, wait_for_listener
 
+pytestmark = pytest.mark.once  # as all of tests/cluster
+
 if sys.platform != "linux":
     pytest.skip("other systems have no pidfds", allow_module_level=True)
 

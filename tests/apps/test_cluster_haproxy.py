@@ -15,6 +15,8 @@ from cluster_process import Cluster, Load, ask, ask_once, connection, workers_at
 from free_ports import free_ports
 from server_process import STARTING_S, ServerProcess, wait_for_listener
 
+pytestmark = pytest.mark.once  # as all of tests/cluster
+
 if sys.platform != "linux":
     pytest.skip("other systems have neither pidfds nor all addresses of 127.0.0.0/8", allow_module_level=True)
 
@@ -112,7 +114,7 @@ def test_the_backend_is_never_down_over_reloads(
     state = haproxy.server("one")
     assert (state["status"], state["check_status"].removeprefix("* ")) == ("UP", "L7OK")  # *: one is under way
     for name in ("econ", "eresp", "wretr", "wredis", "chkfail", "chkdown", "hrsp_5xx"):
-        assert state[name] == "0", (name, state)
+        assert state[name] == "0", (name, state, haproxy.text)
     assert "is DOWN" not in haproxy.text
 
 

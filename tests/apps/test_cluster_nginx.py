@@ -14,6 +14,8 @@ from free_ports import free_ports
 from missing import fail_or_skip
 from server_process import ServerProcess, wait_for_listener
 
+pytestmark = pytest.mark.once  # as all of tests/cluster
+
 if sys.platform != "linux":
     pytest.skip("other systems have neither pidfds nor all addresses of 127.0.0.0/8", allow_module_level=True)
 

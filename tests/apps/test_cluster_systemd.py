@@ -16,6 +16,8 @@ from cluster_process import LIMIT_S, Cluster, ask_once
 from free_ports import free_ports
 from server_process import STARTING_S
 
+pytestmark = pytest.mark.once  # as all of tests/cluster
+
 if sys.platform != "linux":
     pytest.skip("systemd is of Linux", allow_module_level=True)
 

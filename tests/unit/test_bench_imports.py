@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench import imports
 
+pytestmark = pytest.mark.once  # the benchmark, which is not run on every Python
+
 if sys.platform != "linux":
     pytest.skip("the benchmark needs Linux", allow_module_level=True)
 

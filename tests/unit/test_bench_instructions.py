@@ -9,6 +9,8 @@ import pytest
 from bench import instructions
 from bench.build import BuildError
 
+pytestmark = pytest.mark.once  # the benchmark, which is not run on every Python
+
 SET = {"python": "3.13.0", "compiler": "cc 12", "openssl": "3.0", "uvicorn": "0.54"}
 
 

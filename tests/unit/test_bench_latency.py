@@ -19,6 +19,8 @@ from bench.measure import choose_cores
 from bench.progress import Display, Steps
 from bench.rounds import Timing
 
+pytestmark = pytest.mark.once  # the benchmark, which is not run on every Python
+
 
 @pytest.fixture(scope="module")
 def view() -> latency.View:

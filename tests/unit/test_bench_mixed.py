@@ -16,6 +16,8 @@ if sys.platform != "linux" or not (shutil.which("cc") and shutil.which("make")):
 
 from bench import mixed
 
+pytestmark = pytest.mark.once  # the benchmark, which is not run on every Python
+
 TINY = ["--rounds", "1", "--seconds", "0.3", "--connections", "20", "--rate", "300", "--iterations", "100"]
 
 

@@ -23,6 +23,8 @@ from bench.measure import Cores, choose_cores
 from bench.processes import ChildFailed, run_client, running
 from bench.progress import Display
 
+pytestmark = pytest.mark.once  # the benchmark, which is not run on every Python
+
 TINY = ["--rounds", "1", "--seconds", "0.2"]
 
 

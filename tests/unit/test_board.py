@@ -130,15 +130,17 @@ if child == 0:
     loop = hoop.Loop()
     board.attach(loop, 0)
 
-    sleep = ctypes.PyDLL(None).sleep
+    functions = ctypes.PyDLL(None)  # they keep the GIL
+    woken, wake = os.pipe()
+    loop.add_reader(woken, int)
     sys.setswitchinterval(100)  # else the loop may have the GIL before sleep() is reached
 
     def keep():
         while board.read(0).busy_since is not None:
             time.sleep(0.001)
         os.write(tell, b"x")
-        loop.call_soon_threadsafe(int)
-        sleep(60)
+        functions.write(wake, b"x", 1)
+        functions.sleep(60)
 
     threading.Thread(target=keep, daemon=True).start()
     loop.run_forever()

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once  # about the text of the files
+
 Floors = tuple[tuple[str, ...], ...]
 
 # Lowest first.

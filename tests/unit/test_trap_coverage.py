@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once  # about the text of the files
+
 TESTS = Path(__file__).resolve().parents[1]
 IN_A_NAME = re.compile(r"(?:^|_)traps?((?:_(?:and_)?\d+)+)(?=_|$)")
 IN_A_TEXT = re.compile(r"\b[Tt]raps?((?:(?:, | and | )\d+)+)\b")

@@ -14,6 +14,8 @@ from pathlib import Path
 import hoop
 import pytest
 
+pytestmark = pytest.mark.once  # what mypy and stubtest say does not depend on the back end, and little on Python
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "src"
 PUBLIC_MODULES = ["compress", "crypto", "dns", "fs", "limits", "monitor", "policy", "stats"]
