@@ -19,7 +19,7 @@ if sys.platform == "win32":
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ __all__ = [
     "prometheus",
     "proxy_protocol",
     "run",
+    "run_threads",
     "start_server",
     "start_unix_server",
     "systemd",
@@ -135,6 +136,48 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None, drain: Drain
         from hoop.drained_run import run_drained
 
         return run_drained(runner, main, drain)
+
+
+def run_threads(
+    main: Callable[..., Coroutine[Any, Any, Any]],
+    threads: int,
+    *,
+    bind: str | Sequence[str] = (),
+    backlog: int = 2048,
+    state: Any = None,
+    drain: Drain | None = None,
+    limits: Limits | None = None,
+    proxy_protocol: ProxyProtocol | None = None,
+    debug: bool | None = None,
+) -> list[Any]:
+    """Run main(worker), or main(), in so many threads, each on a hoop loop of its own; what they return, in order.
+
+    worker has id (0, 1, ...), state (the object that is given, for all of them; else a new types.SimpleNamespace) and
+    sockets: listening ones on bind, addresses as hoop.cluster has them, for loop.create_server(sock=...) and its kin.
+    All loops accept from the same queues, and a connection stays on the loop that has accepted it.
+
+    SIGTERM and SIGINT drain all loops (hoop.Drain), then cancel the mains, whose result is None if they let it pass. A
+    second one aborts what is open, and the call raises KeyboardInterrupt or SystemExit(143). A main that raises has the
+    others drain and end, too; then the call raises an ExceptionGroup of all that was raised. limits, proxy_protocol:
+    loop.server_defaults.
+
+    RuntimeError on a Python with a GIL and in a running loop, ValueError outside of the main thread and for what makes
+    no sense, OSError for an address that cannot be listened on.
+    """
+    from importlib import import_module
+
+    results: list[Any] = import_module("hoop.cluster.threads").run_threads(
+        main,
+        threads,
+        bind=bind,
+        backlog=backlog,
+        state=state,
+        drain=drain,
+        limits=limits,
+        proxy_protocol=proxy_protocol,
+        debug=debug,
+    )
+    return results
 
 
 async def draining() -> None:

@@ -117,8 +117,9 @@ FLOORS_IN: dict[str, Floors] = {
         ("roles",),
         ("options", "listeners", "control", "liveness", "post", "health", "upgrade", "metrics_page"),
         ("worker_process", "watch", "desk", "handover"),
-        ("template",),
+        ("template", "thread_worker"),
         ("application", "master", "log"),
+        ("threads",),
         ("cluster",),
     ),
 }

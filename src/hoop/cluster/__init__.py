@@ -58,7 +58,7 @@ class NoWorker(RuntimeError, AttributeError):
 
 def __getattr__(name: str) -> Any:
     if name == "worker":
-        current = import_module("hoop.cluster.worker_process").current
+        current = import_module("hoop.cluster.worker_process").here()
         if current is None:
             raise NoWorker("hoop.cluster.worker is there in the workers of a cluster only: see hoop.cluster.run()")
         return current

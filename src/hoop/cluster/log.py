@@ -26,8 +26,8 @@ FIELDS = ("slot", "worker_pid", "generation")  # that a record may have, see wat
 
 
 def who() -> tuple[str, int | None]:
-    """What this process is, and in which slot."""
-    worker = worker_process.current
+    """What this process, or this thread, is, and in which slot."""
+    worker = worker_process.here()
     return ("master", None) if worker is None else ("worker", worker.id)
 
 

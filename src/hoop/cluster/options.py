@@ -20,10 +20,16 @@ from hoop.limits import Limits
 from hoop.proxy_protocol import ProxyProtocol
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "kind": ("processes", "threads"),
     "server": ("auto", "uvicorn", "hypercorn", "aiohttp", "protocol", "main"),
     "balance": ("shared", "reuseport", "port_per_worker"),
     "log_format": ("auto", "text", "json"),
 }
+
+OF_PROCESSES = (
+    *("preload", "reload_on_change", "blocked_timeout", "abort_after", "kill_after", "max_requests", "max_accepts"),
+    *("max_rss", "max_lifetime", "jitter", "parallel", "control", "roles"),
+)  # what only processes can do: be killed, replaced, made of a process
 
 DEFAULT_BIND = "127.0.0.1:8000"
 MOST_WORKERS = 1024
@@ -36,6 +42,10 @@ class Options:
 
     target: what each worker runs: an import string ("package.module:attribute") or the object itself. An import string
         is imported in the workers only, so that a reload finds new code.
+    kind: "processes", or "threads" of one process, for a Python without a GIL: see docs/threads.md. What only processes
+        can do is refused then: preload, reload_on_change, blocked_timeout, abort_after, kill_after, max_requests,
+        max_accepts, max_rss, max_lifetime, jitter, parallel, control, roles.
+    state: worker.state of all workers, which are threads; None: a new types.SimpleNamespace.
     factory: the target is a function without parameters that returns the application.
     server: who serves it; "auto" tells by the kind of the application.
     workers: how many; "auto" is WEB_CONCURRENCY, else what the container lets this process use (workers_auto()).
@@ -68,6 +78,8 @@ class Options:
     """
 
     target: str | Callable[..., Any]
+    kind: Literal["processes", "threads"] = "processes"
+    state: Any = dataclasses.field(default=None, repr=False)
     factory: bool = False
     server: Literal["auto", "uvicorn", "hypercorn", "aiohttp", "protocol", "main"] = "auto"
     workers: int | Literal["auto"] = "auto"
@@ -111,6 +123,7 @@ class Options:
         check_target("target", "a callable", self.target)
         self._check_numbers()
         self._check_choices()
+        self._check_kind()
         self._check_addresses()
         self._check_tls()
         check_roles(self.roles)
@@ -185,6 +198,17 @@ class Options:
                 raise TypeError(f"{name} must be a hoop.{kind.__name__}, not {value!r}")
         if self.control is not None and self.control is not False and not isinstance(self.control, str):
             raise TypeError(f"control must be a path, None or False, not {self.control!r}")
+
+    def _check_kind(self) -> None:
+        if self.kind == "processes":
+            if self.state is not None:
+                raise ValueError('state is shared by threads, kind="threads": processes share no objects')
+            return
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in OF_PROCESSES:
+            value = getattr(self, name)
+            if value != defaults[name] and value not in (None, False):
+                raise ValueError(f'{name} is for processes: kind="threads" cannot have {name}={value!r}')
 
     def _check_addresses(self) -> None:
         binds = self.binds()

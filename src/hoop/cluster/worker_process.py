@@ -12,6 +12,7 @@ import ssl as ssl_module
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,6 +37,13 @@ OF_THE_MASTER = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU",
 logger: logging.Logger = logging.getLogger("hoop.cluster")
 
 current: Worker | None = None  # the worker that this process is: a process is none, or one to its end
+of_thread: threading.local = threading.local()  # .worker: the one whose loop a thread runs, in a cluster of threads
+of_context: ContextVar[Worker] = ContextVar("worker")  # the same for the threads that work for such a loop
+
+
+def here() -> Worker | None:
+    """The worker that the caller belongs to."""
+    return current or getattr(of_thread, "worker", None) or of_context.get(None)
 
 
 @dataclass
@@ -134,21 +142,59 @@ class Worker:
         self._channel.send(message)
 
 
-class Life:
-    """The course of a worker: start, serve until it is to end, drain, end."""
+class Course:
+    """The course of a worker: serve until it is to end, drain, end. Made by its loop."""
 
-    def __init__(self, worker: Worker, application: asyncio.Task[None], channel: socket.socket) -> None:
-        self._loop: Any = asyncio.get_running_loop()
+    def __init__(self, worker: Worker, application: asyncio.Task[Any]) -> None:
+        self.loop: Any = asyncio.get_running_loop()
         self._worker = worker
         self._application = application
         self._draining: asyncio.Task[None] | None = None
+
+    def end(self, is_last: bool) -> None:
+        """Drain, then have the application end. Once: Ctrl-C and a service manager tell all processes of a group.
+
+        is_last: no other worker takes over, so that balancers must see it before anything is refused (Drain.delay).
+        """
+        if self._draining is None:
+            course = self._worker.drain if is_last else replace(self._worker.drain, delay=0)
+            self._draining = self.loop.create_task(self._drain(course))
+
+    async def _drain(self, course: Drain) -> None:
+        if not self.loop.is_draining():  # else the application has done it
+            cut = sum(len(report.cut) for report in await self.loop.drain(course))
+            if cut:
+                self._on_cut(cut)
+        self._application.cancel()
+
+    def _on_cut(self, connections: int) -> None:
+        """The drain's timeout has ended so many."""
+
+    async def outcome(self) -> BaseException | None:
+        """Wait for the end of the application; what it has failed with."""
+        await asyncio.wait((self._application,))
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.wait((self._draining,))
+            if not self._draining.cancelled():
+                self._draining.result()
+        if self._application.cancelled():
+            return None if self._draining is not None else asyncio.CancelledError("the application was cancelled")
+        return self._application.exception()
+
+
+class Life(Course):
+    """The course of a worker process, whose master is at the other end of a channel."""
+
+    def __init__(self, worker: Worker, application: asyncio.Task[None], channel: socket.socket) -> None:
+        super().__init__(worker, application)
         self.is_orphaned: bool = False
-        self.channel: Channel = Channel(self._loop, channel, self._on_message, self._on_master_gone)
+        self.channel: Channel = Channel(self.loop, channel, self._on_message, self._on_master_gone)
         worker._channel = self.channel
         worker._on_ready = self._on_ready
 
     def _on_ready(self) -> None:
-        self._loop.add_signal_handler(signal.SIGTERM, self.end, True)
+        self.loop.add_signal_handler(signal.SIGTERM, self.end, True)
         if self._worker.options.reload_on_change:
             self.channel.send({"kind": "files", "files": imported_files()})
 
@@ -170,37 +216,13 @@ class Life:
         logger.warning("the master is gone: the worker drains and ends")
         self.end(True)
 
-    def end(self, is_last: bool) -> None:
-        """Drain, then have the application end. Once: Ctrl-C and a service manager tell all processes of a group.
-
-        is_last: no other worker takes over, so that balancers must see it before anything is refused (Drain.delay).
-        """
-        if self._draining is None:
-            course = self._worker.drain if is_last else replace(self._worker.drain, delay=0)
-            self._draining = self._loop.create_task(self._drain(course))
-
-    async def _drain(self, course: Drain) -> None:
-        if not self._loop.is_draining():  # else the application has done it
-            cut = sum(len(report.cut) for report in await self._loop.drain(course))
-            if cut and not self.is_orphaned:
-                self.channel.send({"kind": "cut", "connections": cut})
-        self._application.cancel()
-
-    async def outcome(self) -> BaseException | None:
-        """Wait for the end of the application; what it has failed with."""
-        await asyncio.wait((self._application,))
-        if self._draining is not None:
-            self._draining.cancel()
-            await asyncio.wait((self._draining,))
-            if not self._draining.cancelled():
-                self._draining.result()
-        if self._application.cancelled():
-            return None if self._draining is not None else asyncio.CancelledError("the application was cancelled")
-        return self._application.exception()
+    def _on_cut(self, connections: int) -> None:
+        if not self.is_orphaned:
+            self.channel.send({"kind": "cut", "connections": connections})
 
 
-async def live(worker: Worker, channel: socket.socket, run: Callable[[Worker], Coroutine[Any, Any, None]]) -> int:
-    """Run the application until it ends, or until the worker is to end; the exit status."""
+def set_up_loop(worker: Worker) -> Any:
+    """Give the running loop what the options say of servers, and have it write on the board; it is returned."""
     loop: Any = asyncio.get_running_loop()
     worker.post.attach(loop)
     loop.server_defaults.kept_files = frozenset(
@@ -208,6 +230,12 @@ async def live(worker: Worker, channel: socket.socket, run: Callable[[Worker], C
     )
     loop.server_defaults.limits = worker.options.limits
     loop.server_defaults.proxy_protocol = worker.options.proxy_protocol
+    return loop
+
+
+async def live(worker: Worker, channel: socket.socket, run: Callable[[Worker], Coroutine[Any, Any, None]]) -> int:
+    """Run the application until it ends, or until the worker is to end; the exit status."""
+    loop = set_up_loop(worker)
     life = Life(worker, loop.create_task(run(worker)), channel)
     failure = await life.outcome()
     if failure is not None and not (isinstance(failure, SystemExit) and not failure.code):
