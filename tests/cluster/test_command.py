@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from clusters import PATIENCE_S, Cluster, address_in, is_alive
-from hoop.command import ctl
+from hoop.command import ctl, reaching
 from hoop.command.main import main
 from hoop.command.parser import seconds, size
 from hoop.command.serve import settings_of
@@ -113,7 +113,7 @@ def test_serve_status_reload_scale_stop(folder: Path) -> None:
         while "no answer within" in (done := hoop_ctl(folder, "blocked")).stdout:
             pass  # the machine is busy
         assert (
-            done.returncode == ctl.EXIT_REFUSED and "no worker is monitored: start the cluster with HOOP" in done.stderr
+            done.returncode == reaching.EXIT_REFUSED and "no worker is monitored: start the cluster with HOOP" in done.stderr
         )
 
         done = hoop_ctl(folder, "scale", "3")
@@ -128,7 +128,7 @@ def test_serve_status_reload_scale_stop(folder: Path) -> None:
             get(url)
     assert list((folder / "runtime" / "hoop").iterdir()) == []
     done = hoop_ctl(folder, "status")
-    assert (done.returncode, done.stdout) == (ctl.EXIT_NO_CLUSTER, "")
+    assert (done.returncode, done.stdout) == (reaching.EXIT_NO_CLUSTER, "")
     assert "no cluster of yours is running" in done.stderr
 
 
@@ -148,7 +148,7 @@ def test_trap_c05_reload_that_fails_tells_why_and_the_old_code_serves_on(folder:
         workers = {one["pid"] for one in status_of(folder)["workers"]}
         (folder / "app.py").write_text(source)
         done = hoop_ctl(folder, "reload")
-        assert (done.returncode, done.stdout) == (ctl.EXIT_REFUSED, "")
+        assert (done.returncode, done.stdout) == (reaching.EXIT_REFUSED, "")
         assert reason in done.stderr.splitlines()[0] and "Traceback" in done.stderr
         told = json.loads(hoop_ctl(folder, "reload", "--json").stdout)
         assert not told["ok"] and reason in told["error"] and "Traceback" in told["detail"]

@@ -106,7 +106,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("endpoints", "socket_handles"),
     ),
     "command": (
-        ("parser",),
+        ("parser", "reaching"),
         ("serve", "ctl", "screen", "machine"),
         ("top_frame", "checks"),
         ("top", "doctor"),

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
-import sys
 from typing import Any
 
-from hoop.cluster.control import ControlClient, Json, Refused, find_control
+from hoop.cluster.control import ControlClient, Json, find_control
+from hoop.command.reaching import add_control_option, ask_soon, status_of
 from hoop.monitor import table_lines
 
-EXIT_REFUSED = 1
-EXIT_NO_CLUSTER = 4
-ANSWER_S = 10.0  # a master takes a millisecond
 LOOKS = ("status", "tasks", "blocked")
 
 DESCRIPTION = """\
@@ -52,12 +48,7 @@ def add_to(commands: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--control",
-        metavar="PATH",
-        help="its control socket, or the name of one in the runtime directory (default: HOOP_CONTROL, else the only "
-        "one there)",
-    )
+    add_control_option(parser)
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, text in COMMANDS.items():
         sub = subcommands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -70,18 +61,12 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, and show the answer; the exit status."""
-    try:
-        with ControlClient(find_control(arguments.control)) as client:
-            return ask(client, arguments)
-    except Refused as refused:
-        tell_error(arguments, str(refused), refused.detail)
-        return EXIT_REFUSED
-    except (LookupError, OSError) as error:
-        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        tell_error(arguments, text, None)
-        return EXIT_NO_CLUSTER
-    except KeyboardInterrupt:
-        return 0
+    return status_of("ctl", arguments, reach)
+
+
+def reach(arguments: argparse.Namespace) -> int:
+    with ControlClient(find_control(arguments.control)) as client:
+        return ask(client, arguments)
 
 
 def ask(client: ControlClient, arguments: argparse.Namespace) -> int:
@@ -110,32 +95,12 @@ def ask(client: ControlClient, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def ask_soon(client: ControlClient, command: str) -> Any:
-    """The answer to what only looks. OSError if there is none within ANSWER_S: a process answers by its loop."""
-    client.socket.settimeout(ANSWER_S)
-    try:
-        return client.ask(command)
-    except TimeoutError:
-        raise OSError(errno.ETIMEDOUT, f"no answer within {ANSWER_S:.0f} s: its loop is held") from None
-    finally:
-        client.socket.settimeout(None)
-
-
 DONE = {
     "reload": "reloaded",
     "upgrade": "the new program takes over",
     "scale": "scaling to {workers} workers",
     "stop": "ended",
 }
-
-
-def tell_error(arguments: argparse.Namespace, text: str, detail: str | None) -> None:
-    if arguments.json:
-        print(json.dumps({"ok": False, "error": text, "detail": detail}, indent=2))
-        return
-    print(f"hoop ctl: error: {text}", file=sys.stderr)
-    if detail:
-        print(detail.rstrip(), file=sys.stderr)
 
 
 # ---- status, for people ---------------------------------------------------------------------------------------------

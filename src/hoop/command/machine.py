@@ -21,6 +21,7 @@ import hoop
 from hoop.adapters.target import TargetError, find, server_for
 from hoop.cluster.options import cpu_quota
 from hoop.cluster.stacks import rss_of
+from hoop.core.processors import usable_processors
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
@@ -129,7 +130,7 @@ def read_machine(plan: Plan) -> Machine:
         nofile_hard=limits[1],
         ports=read_ports(),
         migrates_requests=None if migrates is None else migrates != 0,
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpus=usable_processors(),
         quota=cpu_quota() if on_linux else None,
         memory=memory,
         is_memory_limited=is_limited,

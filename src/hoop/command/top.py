@@ -13,8 +13,8 @@ from typing import Any
 
 from hoop.cluster.control import ControlClient, Json, Refused, find_control
 from hoop.cluster.log import is_coloured
-from hoop.command.ctl import EXIT_NO_CLUSTER, EXIT_REFUSED, ask_soon
 from hoop.command.parser import seconds
+from hoop.command.reaching import add_control_option, ask_soon, status_of
 from hoop.command.top_frame import frame
 
 DESCRIPTION = """\
@@ -48,12 +48,7 @@ def add_to(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run, parser=parser)
-    parser.add_argument(
-        "--control",
-        metavar="PATH",
-        help="its control socket, or the name of one in the runtime directory (default: HOOP_CONTROL, else the only "
-        "one there)",
-    )
+    add_control_option(parser)
     parser.add_argument("--interval", metavar="TIME", type=interval, default=1.0, help="between two looks (default: 1)")
     parser.add_argument("--once", action="store_true", help="look for one interval, print, and end")
     parser.add_argument("--json", action="store_true", help="print JSON, with --once")
@@ -72,23 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error("--json needs --once")
     if not arguments.once and not (sys.stdin.isatty() and sys.stdout.isatty()):
         arguments.parser.error("this is no terminal: --once prints one table")
-    try:
-        return once(arguments) if arguments.once else watch(arguments)
-    except Refused as refused:
-        return tell_error(arguments, str(refused), EXIT_REFUSED)
-    except (LookupError, OSError) as error:
-        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        return tell_error(arguments, text, EXIT_NO_CLUSTER)
-    except KeyboardInterrupt:
-        return 0
-
-
-def tell_error(arguments: argparse.Namespace, text: str, status: int) -> int:
-    if arguments.json:
-        print(json.dumps({"ok": False, "error": text, "detail": None}, indent=2))
-    else:
-        print(f"hoop top: error: {text}", file=sys.stderr)
-    return status
+    return status_of("top", arguments, once if arguments.once else watch)
 
 
 def once(arguments: argparse.Namespace) -> int:

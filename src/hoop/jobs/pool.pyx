@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t
 
 import os
 
+from hoop.core.processors import usable_processors
 from hoop.jobs.crew import PoolFull  # no-cython-lint: hoop.PoolFull is looked up here
 from hoop.stats import Durations, PoolStats
 
@@ -238,8 +239,7 @@ cdef int64_t spin_ns_of(object spin_us) except? -1:
         spin_us = number_in_environment("HOOP_POOL_SPIN_US", DEFAULT_SPIN_US, 0, MOST_SPIN_US)
     else:
         checked_number("spin_us", spin_us, 0, MOST_SPIN_US)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return spin_us * 1000 if cpus > 1 else 0  # on one CPU, a thread that looks keeps off the one that works
+    return spin_us * 1000 if usable_processors() > 1 else 0  # on one CPU, a thread that looks keeps off the one that works
 
 
 cdef object number_in_environment(str name, int default, int least, int most):
