@@ -113,7 +113,8 @@ def test_serve_status_reload_scale_stop(folder: Path) -> None:
         while "no answer within" in (done := hoop_ctl(folder, "blocked")).stdout:
             pass  # the machine is busy
         assert (
-            done.returncode == reaching.EXIT_REFUSED and "no worker is monitored: start the cluster with HOOP" in done.stderr
+            done.returncode == reaching.EXIT_REFUSED
+            and "no worker is monitored: start the cluster with HOOP" in done.stderr
         )
 
         done = hoop_ctl(folder, "scale", "3")

@@ -9,7 +9,6 @@ from typing import Any
 
 import hoop
 
-
 DEADLINE_S = 100.0  # that a test takes which hangs; a sanitizer on a loaded machine needs 30
 
 

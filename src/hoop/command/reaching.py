@@ -7,8 +7,9 @@ import errno
 import json
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from hoop.cluster.control import ControlClient, Json, Refused
+from hoop.cluster.control import ControlClient, Refused
 
 EXIT_REFUSED = 1
 EXIT_NO_CLUSTER = 4
