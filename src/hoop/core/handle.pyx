@@ -374,8 +374,8 @@ cdef bint is_ours(Handle handle) noexcept:
 
 
 cdef int refuse_foreigner(Handle handle) except -1:
-    raise RuntimeError("cancel() of a timer is for the thread of its loop; others hand it the call by "
-                       "call_soon_threadsafe()")
+    raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one: cancel() of a "
+                       "timer is for the thread of its loop; others hand it the call by call_soon_threadsafe()")
 
 
 cdef tuple arguments_of(Handle handle):
