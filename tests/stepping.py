@@ -13,17 +13,28 @@ def one_turn(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
 
 
-def run_guarded(loop: asyncio.AbstractEventLoop) -> None:
-    """run_forever() that fails at the deadline instead of hanging."""
+def run_guarded(loop: asyncio.AbstractEventLoop, *, is_ours: bool = True) -> None:
+    """run_forever() that fails at the deadline instead of hanging.
+
+    is_ours: this thread has made the loop, or run it last. If not, a timer can only be set once it runs (without a GIL).
+    """
     expired: list[bool] = []
+    guards: list[asyncio.Handle] = []
 
     def expire() -> None:
         expired.append(True)
         loop.stop()
 
-    guard = loop.call_later(DEADLINE_S, expire)
+    def set_guard() -> None:
+        guards.append(loop.call_later(DEADLINE_S, expire))
+
+    if is_ours:
+        set_guard()
+    else:
+        loop.call_soon_threadsafe(set_guard)
     try:
         loop.run_forever()
     finally:
-        guard.cancel()
+        for guard in guards:
+            guard.cancel()
     assert not expired, "what should have stopped the loop was lost, or nothing woke it"

@@ -16,6 +16,7 @@ import pytest
 from stepping import one_turn
 
 DEADLINE_S = 30.0
+HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Payload:
@@ -515,6 +516,7 @@ def test_close_drops_what_was_queued(loop):
     assert [ref() for ref in refs] == [None, None, None]
 
 
+@pytest.mark.skipif(not HAS_GIL, reason="without a GIL it belongs to its thread: unit/test_ownership.py")
 def test_a_loop_can_be_closed_by_another_thread_when_it_does_not_run(loop):
     loop.run_until_complete(asyncio.sleep(0))
     thread = threading.Thread(target=loop.close)

@@ -419,7 +419,7 @@ def test_two_loops_call_each_other(loop_factory):
 
     try:
         loops[0].call_soon_threadsafe(bounce, 0)
-        threads = start_threads(2, lambda number: run_guarded(loops[number]))
+        threads = start_threads(2, lambda number: run_guarded(loops[number], is_ours=False))
         join_all(threads)
         assert count == [rounds]
     finally:

@@ -224,8 +224,8 @@ def test_the_loop_may_run_in_another_thread(loop):
         loop.stop()
 
     def in_thread() -> None:
-        loop.call_soon(started.set)
-        run_guarded(loop)
+        loop.call_soon_threadsafe(started.set)  # it is the main thread's until it runs
+        run_guarded(loop, is_ours=False)
 
     thread = threading.Thread(target=in_thread)
     thread.start()
@@ -411,7 +411,12 @@ def test_a_loop_closed_in_another_thread_leaves_no_dead_descriptor(loop_factory,
     loop = loop_factory()
     loop.add_signal_handler(signal.SIGUSR1, print)
     number = current_wakeup_fd()
-    thread = threading.Thread(target=loop.close)
+
+    def in_thread() -> None:
+        loop.run_until_complete(asyncio.sleep(0))  # from then on it is this thread's, which may close it without a GIL
+        loop.close()
+
+    thread = threading.Thread(target=in_thread)
     thread.start()
     thread.join(30)
     assert loop.is_closed() and current_wakeup_fd() == number
