@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 """Engines of TLS as Python sees them, for the tests of their contract (src/hoop/tls/engine.pxd)."""
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from hoop.tls.engine cimport TLS_WANTS_INPUT, Ciphertext, TlsEngine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -116,6 +117,7 @@ def wait_until(condition) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="there is no GIL to keep")
 def test_busy_while_another_thread_keeps_the_gil(board, loop):
     """The loop has been woken, and cannot go on: the page says so. (Another process must look, without this GIL.)"""
     program = """

@@ -462,8 +462,11 @@ def test_a_child_is_waited_for(loop, has_pidfd, monkeypatch):
     exited: list[int] = []
 
     class Child(asyncio.SubprocessProtocol):
-        def process_exited(self) -> None:
-            exited.append(transport.get_returncode())
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def process_exited(self) -> None:  # maybe before subprocess_exec() has returned the transport
+            exited.append(self.transport.get_returncode())
 
     started = loop.subprocess_exec(Child, sys.executable, "-c", "exit(3)", stdin=None, stdout=None, stderr=None)
     transport, _ = loop.run_until_complete(started)
