@@ -120,6 +120,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("template", "thread_worker"),
         ("application", "master", "log"),
         ("threads",),
+        ("thread_master",),
         ("cluster",),
     ),
 }

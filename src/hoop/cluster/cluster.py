@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from hoop.adapters.target import TargetError
 from hoop.cluster import upgrade
 from hoop.cluster.application import load_target, serve_application, serve_role, serve_target
 from hoop.cluster.channel import ChannelFull
@@ -16,6 +17,9 @@ from hoop.cluster.log import log_to_stderr
 from hoop.cluster.master import ClusterError, Master, WorkerRecord
 from hoop.cluster.options import Options
 from hoop.cluster.template import Preload
+from hoop.cluster.thread_master import ThreadMaster
+from hoop.cluster.thread_worker import ThreadWorker
+from hoop.cluster.threads import ThreadRecord, check_place, warn_of_gil
 from hoop.cluster.worker_process import Worker
 
 logger: logging.Logger = logging.getLogger("hoop.cluster")
@@ -29,6 +33,9 @@ class Cluster:
     on_start(): every slot serves for the first time.
     on_message(worker, message): a worker has sent a message; worker has slot, pid, generation and send().
     on_exit(worker, how): a worker process has ended; how, in words.
+
+    With kind="threads" the main thread is the master, a worker is a thread, and messages are objects, which are not
+    copied.
     """
 
     def __init__(
@@ -36,15 +43,15 @@ class Cluster:
         target: str | Callable[..., Any] | Options,
         *,
         on_start: Callable[[], object] | None = None,
-        on_message: Callable[[WorkerRecord, Any], object] | None = None,
-        on_exit: Callable[[WorkerRecord, str], object] | None = None,
+        on_message: Callable[[Any, Any], object] | None = None,
+        on_exit: Callable[[Any, str], object] | None = None,
         **settings: Any,
     ) -> None:
         self.options: Options = target if isinstance(target, Options) else Options(target=target, **settings)
         self.on_start = on_start
         self.on_message = on_message
         self.on_exit = on_exit
-        self._master: Master | None = None
+        self._master: Master | ThreadMaster | None = None
 
     def run(self) -> int:
         """Serve until the cluster has ended; the exit status for that: 0, or 128 and the number of the signal that has
@@ -57,6 +64,8 @@ class Cluster:
             raise RuntimeError("the cluster runs already")
         if asyncio.events._get_running_loop() is not None:
             raise RuntimeError("a cluster cannot run inside of a running event loop")
+        if self.options.kind == "threads":
+            return self._run_threads()
         if threading.active_count() > 1:
             names = ", ".join(one.name for one in threading.enumerate() if one is not threading.main_thread())
             raise RuntimeError(f"a cluster cannot start in a process with threads: {names}")
@@ -76,10 +85,30 @@ class Cluster:
                 self._master.hear_stop_signals()
             self._master = None
 
+    def _run_threads(self) -> int:
+        check_place('hoop.cluster.run(..., kind="threads")')
+        os.environ.update(self.options.env or {})
+        try:
+            found = load_target(self.options)
+        except TargetError as error:
+            raise ClusterError(str(error), error.detail) from error
+        warn_of_gil()
+
+        async def serve(worker: ThreadWorker) -> None:
+            await serve_target(found, worker)
+
+        master = self._master = ThreadMaster(
+            self.options, serve, on_start=self.on_start, on_message=self.on_message, on_exit=self.on_exit
+        )
+        try:
+            return master.run_cluster()
+        finally:
+            self._master = None
+
     # ---- while it runs, in the master ------------------------------------------------------------------------------
 
     @property
-    def workers(self) -> list[WorkerRecord]:
+    def workers(self) -> list[WorkerRecord] | list[ThreadRecord]:
         """Those that serve, by slot."""
         return self._running().serving()
 
@@ -92,21 +121,30 @@ class Cluster:
                 logger.warning("worker %d: a message to all did not reach it: %s", worker.slot, error)
 
     def reload(self) -> None:
-        """As SIGHUP: replace each worker by one with the code of now; if that fails the old ones serve on."""
-        self._running().begin_reload()
+        """As SIGHUP: replace each worker by one with the code of now; if that fails the old ones serve on.
+        RuntimeError if they are threads."""
+        self._processes("reload").begin_reload()
 
     def scale(self, workers: int) -> None:
-        """Have that many workers. ValueError for a number that is none of workers."""
-        self._running().scale(workers)
+        """Have that many workers. ValueError for a number that is none of workers, RuntimeError if they are threads."""
+        self._processes("scale").scale(workers)
 
     def stop(self) -> None:
         """As SIGTERM: drain all workers, then end. Again: at once."""
         self._running().stop()
 
-    def _running(self) -> Master:
+    def _running(self) -> Master | ThreadMaster:
         if self._master is None:
             raise RuntimeError("the cluster does not run")
         return self._master
+
+    def _processes(self, wish: str) -> Master:
+        master = self._running()
+        if not isinstance(master, Master):
+            raise RuntimeError(
+                f"{wish}() is for processes: a cluster of threads has its code, and its size, to its end"
+            )
+        return master
 
     # ---- for programs -----------------------------------------------------------------------------------------------
 

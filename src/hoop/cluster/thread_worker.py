@@ -11,6 +11,7 @@ import functools
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from typing import Any
 
 import hoop
@@ -62,6 +63,10 @@ class ThreadWorker(Worker):
 
 class ThreadCourse(Course):
     """end() and the others below are for the worker's loop."""
+
+    def __init__(self, worker: ThreadWorker, application: asyncio.Task[Any]) -> None:
+        super().__init__(worker, application)
+        self.context: Context = copy_context()
 
     @property
     def result(self) -> Any:
@@ -116,10 +121,11 @@ def run_in_thread(worker: ThreadWorker, run: Run, debug: bool | None) -> None:
         worker._tell(end)
 
 
-def post_to(loop: Any, function: Callable[..., object], *arguments: Any) -> bool:
-    """Have the loop of another thread call the function. Returns whether it can: it may have been closed."""
+def post_to(loop: Any, context: Context, function: Callable[..., object], *arguments: Any) -> bool:
+    """Have the loop of another thread call the function, in a context of its own: the caller's says which worker is
+    here. Returns whether it can: it may have been closed."""
     try:
-        loop.call_soon_threadsafe(functools.partial(function, *arguments))
+        loop.call_soon_threadsafe(functools.partial(function, *arguments), context=context)
     except RuntimeError:
         if loop.is_closed():
             return False

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import sysconfig
 import threading
 import types
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 import hoop
@@ -53,6 +55,10 @@ class ThreadRecord:
         return self.worker.id
 
     @property
+    def pid(self) -> int:
+        return os.getpid()
+
+    @property
     def generation(self) -> int:
         return self.worker.generation
 
@@ -70,7 +76,7 @@ class ThreadRecord:
         """Have the worker's loop call a method of its course. Returns whether that is possible."""
         if self.course is None or self.has_ended:
             return False
-        return post_to(self.course.loop, getattr(self.course, method), *arguments)
+        return post_to(self.course.loop, self.course.context, getattr(self.course, method), *arguments)
 
 
 class Threads:
@@ -110,6 +116,7 @@ class Threads:
 
     async def _main(self, count: int, context: Any) -> None:
         self._loop: Any = asyncio.get_running_loop()
+        self._context = copy_context()
         self._over: asyncio.Future[None] = self._loop.create_future()
         for number in STOP_SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal, number)
@@ -145,7 +152,7 @@ class Threads:
 
     def _report(self, slot: int, message: Message) -> None:
         """In any thread."""
-        if not post_to(self._loop, self._on_told, self.records[slot], message):
+        if not post_to(self._loop, self._context, self._on_told, self.records[slot], message):
             raise ConnectionError("the main thread has ended the cluster")
 
     # ---- for those that know more ---------------------------------------------------------------------------------
@@ -275,6 +282,7 @@ def run_threads(
     if isinstance(main, str):
         raise TypeError(f"main must be an async function, not {main!r}")
     check_place("hoop.run_threads()")
+    warn_of_gil()
     listeners = listeners_of(options) if bind else Listeners((), "shared", backlog)
     needed, most = positional_arguments(main)
     takes_worker = needed <= 1 <= most
@@ -312,7 +320,11 @@ def check_place(what: str) -> None:
         raise RuntimeError(f"{what} cannot be called from a running event loop")
     if threading.current_thread() is not threading.main_thread():
         raise ValueError(f"{what} is for the main thread, which alone gets signals")
-    if is_gil_on():
+
+
+def warn_of_gil() -> None:
+    """Log it if threads take turns all the same."""
+    if getattr(sys, "_is_gil_enabled", lambda: True)():
         logger.warning(
             "the GIL is on, though this Python can do without: an extension module or PYTHON_GIL=1 has switched it on. "
             "The loops take turns, and will not scale"
@@ -326,8 +338,3 @@ def check_build(what: str) -> None:
             f"{what}: threads run in parallel only in a Python without a GIL, and this one has it. Use a free-threaded "
             'build (python3.14t), or processes: hoop.cluster.run(..., kind="processes")'
         )
-
-
-def is_gil_on() -> bool:
-    """Whether threads take turns."""
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())

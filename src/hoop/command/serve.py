@@ -23,6 +23,7 @@ and lets the old ones go when those serve. `hoop ctl` does the same from another
 EPILOG = """\
 examples:
   hoop serve app:app                                     a worker for each CPU on http://127.0.0.1:8000
+  hoop serve app:app --threads 4                         loops in one process, which share memory (no GIL)
   hoop serve app:app --workers 2 --reload-on-change      while you write it
   hoop serve app:create_app --factory --bind 0.0.0.0:80 --access-log
   hoop serve app:app --bind 'unix:/run/app.sock?mode=0660' --bind 127.0.0.1:8000
@@ -74,6 +75,12 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workers")
     add = group.add_argument
     add("-w", "--workers", metavar="N", type=worker_count, help="how many (default: auto, the container's CPUs)")
+    add(
+        "--threads",
+        metavar="N",
+        type=worker_count,
+        help="so many loops in threads of one process instead, for a Python without a GIL (see docs/threads.md)",
+    )
     add("--preload", action="store_true", help="import once for all workers of a generation, who share the memory")
     add(
         "--reload-on-change",
@@ -190,6 +197,10 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     if "proxy_protocol" in given:
         networks = [one.strip() for one in given["proxy_protocol"].split(",") if one.strip()]
         given["proxy_protocol"] = hoop.ProxyProtocol(trusted=networks)
+    if "threads" in given:
+        if "workers" in given:
+            raise ValueError("--threads and --workers cannot both be given")
+        given.update(kind="threads", workers=given.pop("threads"))
     if "env" in given:
         given["env"] = dict(given["env"])
     if "roles" in given:
@@ -205,10 +216,13 @@ DRAIN = ("delay", "idle_grace", "timeout")
 def run(arguments: argparse.Namespace) -> int:
     """Serve until the end; the exit status."""
     from hoop.cluster.cluster import Cluster
+    from hoop.cluster.threads import check_build
 
     try:
+        if "threads" in arguments:
+            check_build("--threads")
         settings = settings_of(arguments)
         cluster = Cluster(settings.pop("target"), **settings)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         arguments.parser.error(str(error))
     return cluster.run_logged()
