@@ -259,7 +259,9 @@ def test_a_timer_is_for_the_thread_of_its_loop(runner: Runner) -> None:
 @needs_no_gil
 def test_the_heap_of_timers_is_for_the_thread_of_its_loop(runner: Runner) -> None:
     handle = runner.do(lambda: runner.loop.call_later(60, print))
-    with pytest.raises(RuntimeError, match=r"Non-thread-safe operation.*: cancel\(\) of a timer is for the thread of its loop"):
+    with pytest.raises(
+        RuntimeError, match=r"Non-thread-safe operation.*: cancel\(\) of a timer is for the thread of its loop"
+    ):
         handle.cancel()
     assert not handle.cancelled()
     runner.do(handle.cancel)

@@ -11,12 +11,15 @@ import collections
 import contextlib
 import os
 import queue
+import re
 import signal
 import socket
+import sys
 import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hoop
@@ -109,6 +112,96 @@ def test_debug_is_for_all_loops() -> None:
         return asyncio.get_running_loop().get_debug()
 
     assert hoop.run_threads(main, 2, debug=True) == [True, True]
+
+
+# Work in Python, beside loops.
+
+
+@pytest.mark.skipif(
+    getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="threads take turns where there is a GIL, and this would hang",
+)
+@pytest.mark.parametrize("kind", ["pool", "to_thread", "workers"])
+def test_python_jobs_run_in_parallel(kind: str) -> None:
+    """Two jobs that wait for each other's steps without ever waiting for a lock: with a GIL neither would let go."""
+    steps = [0, 0]
+
+    def walk(number: int) -> int:
+        for step in range(1000):
+            steps[number] = step + 1
+            while steps[1 - number] < step:
+                pass
+        return number
+
+    async def both() -> list[int]:
+        match kind:
+            case "pool":
+                with hoop.Pool(2) as pool:
+                    return list(await asyncio.gather(pool.run(walk, 0), pool.run(walk, 1)))
+            case "workers":
+                async with hoop.WorkerPool("thread", max_workers=2) as workers:
+                    return list(await asyncio.gather(workers.run(walk, 0), workers.run(walk, 1)))
+            case _:
+                return list(await asyncio.gather(asyncio.to_thread(walk, 0), asyncio.to_thread(walk, 1)))
+
+    former = sys.getswitchinterval()
+    sys.setswitchinterval(3600)
+    try:
+        assert hoop.run(both()) == [0, 1]
+    finally:
+        sys.setswitchinterval(former)
+
+
+@pytest.mark.usefixtures("anywhere")
+def test_a_pool_is_for_all_loops() -> None:
+    async def main(worker: Any) -> int:
+        answer: int = await worker.state.run(sum, range(worker.id + 1))
+        return answer
+
+    with hoop.Pool(2) as pool:
+        assert hoop.run_threads(main, 4, state=pool) == [0, 1, 3, 6]
+
+
+# The page's example.
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "threads.md"
+
+
+@pytest.mark.usefixtures("anywhere")
+def test_the_cache_of_the_page_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a connection has set another one gets, whichever loop it is on."""
+    (block,) = re.findall(r"^```python no-run\n(.*?class Cache.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    given: list[Any] = []
+    monkeypatch.setattr(hoop, "run_threads", lambda *arguments, **named: given.append((arguments, named)))
+    exec(block, {})
+    monkeypatch.undo()
+    if HAS_GIL:
+        monkeypatch.setattr(cluster_threads, "check_build", lambda what: None)
+    ((page_main, threads), named) = given[0]
+    addresses: queue.Queue[Any] = queue.Queue()
+
+    async def main(worker: Any) -> None:
+        addresses.put(worker.sockets[0].getsockname())
+        await page_main(worker)
+
+    def ask() -> None:
+        address = addresses.get(timeout=DEADLINE_S)
+        answers.append(told(address, b"set key value\n"))
+        answers.extend(told(address, b"get key\n") for _ in range(8))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    answers: list[bytes] = []
+    with beside(ask):
+        hoop.run_threads(main, threads, **{**named, "bind": ANY_PORT})
+    assert threads == 4
+    assert answers == [b"value\n"] * 9
+
+
+def told(address: Any, line: bytes) -> bytes:
+    with socket.create_connection(address, timeout=DEADLINE_S) as client:
+        client.sendall(line)
+        with client.makefile("rb") as answer:
+            return answer.read()
 
 
 # The end.

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hoop
@@ -299,6 +301,25 @@ def test_unknown_kinds_and_a_state_of_processes_are_refused() -> None:
 def test_a_build_with_a_gil_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r'kind="threads".*has it.*kind="processes"'):
         cluster_of(serve).run()
+
+
+# The GIL, switched on by an extension.
+
+NEWS = "The global interpreter lock (GIL) has been enabled to load module 'some_extension', which has not declared ..."
+
+
+@pytest.mark.usefixtures("anywhere")
+def test_who_has_switched_the_gil_on_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    source = f"import asyncio, warnings, hoop\nwarnings.warn({NEWS!r}, RuntimeWarning)\nasync def main(worker): pass\n"
+    (tmp_path / "app_that_warns.py").write_text(source)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.warns(RuntimeWarning, match="some_extension"), pytest.raises(ClusterError, match="ended by itself"):
+        cluster_of("app_that_warns:main", app_dir=str(tmp_path)).run()
+    del sys.modules["app_that_warns"]
+    assert "the extension module some_extension has switched it on. The loops take turns" in caplog.text
 
 
 # The command line.

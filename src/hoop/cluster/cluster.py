@@ -19,7 +19,7 @@ from hoop.cluster.options import Options
 from hoop.cluster.template import Preload
 from hoop.cluster.thread_master import ThreadMaster
 from hoop.cluster.thread_worker import ThreadWorker
-from hoop.cluster.threads import ThreadRecord, check_place, warn_of_gil
+from hoop.cluster.threads import ThreadRecord, check_place, noting_gil, warn_of_gil
 from hoop.cluster.worker_process import Worker
 
 logger: logging.Logger = logging.getLogger("hoop.cluster")
@@ -88,11 +88,13 @@ class Cluster:
     def _run_threads(self) -> int:
         check_place('hoop.cluster.run(..., kind="threads")')
         os.environ.update(self.options.env or {})
+        culprits: list[str] = []
         try:
-            found = load_target(self.options)
+            with noting_gil(culprits):
+                found = load_target(self.options)
         except TargetError as error:
             raise ClusterError(str(error), error.detail) from error
-        warn_of_gil()
+        warn_of_gil(culprits)
 
         async def serve(worker: ThreadWorker) -> None:
             await serve_target(found, worker)

@@ -7,14 +7,17 @@ share half done, and nothing can end a thread from outside: so the others drain,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import sysconfig
 import threading
 import types
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from typing import Any
 
@@ -322,12 +325,33 @@ def check_place(what: str) -> None:
         raise ValueError(f"{what} is for the main thread, which alone gets signals")
 
 
-def warn_of_gil() -> None:
+GIL_NEWS = re.compile(r"\(GIL\) has been enabled to load module '([^']+)'")  # of the interpreter's RuntimeWarning
+
+
+@contextlib.contextmanager
+def noting_gil(culprits: list[str]) -> Iterator[None]:
+    """Note the extension modules that switch the GIL on, by the interpreter's warnings, which are shown all the same."""
+    show = warnings.showwarning
+
+    def note(message: Warning | str, *others: Any, **named: Any) -> None:
+        culprits.extend(GIL_NEWS.findall(str(message)))
+        show(message, *others, **named)
+
+    warnings.showwarning = note
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+
+
+def warn_of_gil(culprits: Sequence[str] = ()) -> None:
     """Log it if threads take turns all the same."""
     if getattr(sys, "_is_gil_enabled", lambda: True)():
+        whose = f"the extension module {culprits[0]}" if culprits else "an extension module or PYTHON_GIL=1"
         logger.warning(
-            "the GIL is on, though this Python can do without: an extension module or PYTHON_GIL=1 has switched it on. "
-            "The loops take turns, and will not scale"
+            "the GIL is on, though this Python can do without: %s has switched it on. The loops take turns, and will "
+            "not scale",
+            whose,
         )
 
 
