@@ -41,7 +41,9 @@ def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_stays() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) <= before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive(), thread
 
 
 @contextlib.contextmanager
@@ -326,6 +328,29 @@ def test_a_signal_before_the_loops_run_ends_them(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(cluster_threads.Threads, "begin", begin)
     assert hoop.run_threads(main, 2) == [None, None]
+
+
+@pytest.mark.usefixtures("anywhere")
+def test_a_thread_that_holds_its_loop_is_told_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_threads, "FORCED_S", 0.05)
+    held = threading.Event()
+
+    async def main(worker: Any) -> None:
+        if worker.id == 1:
+            held.wait(DEADLINE_S)
+            return
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with pytest.raises(ExceptionGroup, match="failed: worker 1") as raised:
+            hoop.run_threads(main, 2)
+    finally:
+        held.set()
+    assert repr(raised.value.exceptions[0]) == "TimeoutError('worker 1 did not end at once')"
 
 
 # Shares.

@@ -117,7 +117,7 @@ def run_in_thread(worker: ThreadWorker, run: Run, debug: bool | None) -> None:
         end["failure"] = error
     for sock in worker.sockets:
         sock.close()
-    with contextlib.suppress(RuntimeError):  # the main thread has given up waiting
+    with contextlib.suppress(ConnectionError):  # the main thread has given up waiting
         worker._tell(end)
 
 

@@ -330,7 +330,7 @@ GIL_NEWS = re.compile(r"\(GIL\) has been enabled to load module '([^']+)'")  # o
 
 @contextlib.contextmanager
 def noting_gil(culprits: list[str]) -> Iterator[None]:
-    """Note the extension modules that switch the GIL on, by the interpreter's warnings, which are shown all the same."""
+    """Note the modules that switch the GIL on, by the interpreter's warnings, which are shown all the same."""
     show = warnings.showwarning
 
     def note(message: Warning | str, *others: Any, **named: Any) -> None:
