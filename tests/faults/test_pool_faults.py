@@ -121,7 +121,7 @@ def child():
     loop.close()
     gc.collect()
 
-for _ in range(15):
+for _ in range(6):  # without a GIL the storm takes all processors: each fork is slow
     assert in_child(child) == 0
 ending.set()
 for thread in threads:
@@ -435,7 +435,7 @@ def test_a_hundred_abandoned_loops_with_pools_are_collected(where: str) -> None:
             collector.join(DEADLINE_S)
         while any(ref() is not None for ref in refs):  # the last jobs may have been on their way to the inbox
             gc.collect()
-    assert len(threads) >= 200
+    assert len(threads) >= 100  # 200, unless they run in parallel: then one is free again before the next job comes
     end_of(threads)
 
 
