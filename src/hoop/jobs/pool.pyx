@@ -239,7 +239,8 @@ cdef int64_t spin_ns_of(object spin_us) except? -1:
         spin_us = number_in_environment("HOOP_POOL_SPIN_US", DEFAULT_SPIN_US, 0, MOST_SPIN_US)
     else:
         checked_number("spin_us", spin_us, 0, MOST_SPIN_US)
-    return spin_us * 1000 if usable_processors() > 1 else 0  # on one CPU, a thread that looks keeps off the one that works
+    # On one processor a thread that looks keeps off the one that works.
+    return spin_us * 1000 if usable_processors() > 1 else 0
 
 
 cdef object number_in_environment(str name, int default, int least, int most):
