@@ -16,7 +16,7 @@ def one_turn(loop: asyncio.AbstractEventLoop) -> None:
 def run_guarded(loop: asyncio.AbstractEventLoop, *, is_ours: bool = True) -> None:
     """run_forever() that fails at the deadline instead of hanging.
 
-    is_ours: this thread has made the loop, or run it last. If not, a timer can only be set once it runs (without a GIL).
+    is_ours: this thread has made the loop, or run it last. Else a timer can only be set once it runs (without a GIL).
     """
     expired: list[bool] = []
     guards: list[asyncio.Handle] = []
