@@ -113,9 +113,9 @@ async def play(worker: Any) -> int:
 def show_scaling() -> None:
     rates = {1: 0.0, 2: 0.0}
     for _ in range(ROUNDS):
-        for loops in rates:
+        for loops, best in list(rates.items()):
             counts = hoop.run_threads(play, loops, state=threading.Barrier(loops))
-            rates[loops] = max(rates[loops], sum(counts) / SECONDS)
+            rates[loops] = max(best, sum(counts) / SECONDS)
     for loops, rate in rates.items():
         print(f"{loops} loops: {rate:,.0f} messages/s")
     print(f"2 : 1 = {rates[2] / rates[1]:.2f} on {len(os.sched_getaffinity(0))} processors")
