@@ -138,7 +138,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             while running.process.poll() is None:  # one at the heels of the first is the same wish
                 running.send(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    running.process.wait(0.2)
+                    running.process.wait(1)  # the program's own end takes its time, and a signal would kill it
             assert running.wait() == 128 + signal.SIGTERM
 
 
