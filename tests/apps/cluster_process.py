@@ -15,7 +15,7 @@ from typing import Any, Self
 import hoop
 from server_process import ServerProcess
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 APPLICATION = """\
 import os

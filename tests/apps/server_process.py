@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-STARTING_S = 30.0
+STARTING_S = 60.0
 STOPPING_S = 20.0
 
 

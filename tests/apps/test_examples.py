@@ -19,7 +19,7 @@ if sys.platform != "linux":
     pytest.skip("the cluster's tests are of Linux", allow_module_level=True)
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-LIMIT_S = 30
+LIMIT_S = 60.0
 WORKERS = 2
 
 Program = Callable[..., Path]

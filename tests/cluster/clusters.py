@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 IS_SANITIZED = os.environ.get("HOOP_SANITIZED") == "1"  # slow, and with much memory of its own
 
 # Answers each line: "who" with "PID SLOT GENERATION VERSION"; the other commands are below.

@@ -14,7 +14,7 @@ from typing import Any
 import hoop
 from hoop.adapters.serving import ServingWorker, serve_by
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @dataclass

@@ -18,7 +18,7 @@ import pytest
 from interpreter import IN_CHILD, run_script
 from stepping import one_turn
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 FD_DIRECTORY = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from stepping import run_guarded
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 pytestmark = pytest.mark.usefixtures("signal_dispositions")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from stepping import one_turn
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 

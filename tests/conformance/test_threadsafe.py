@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from stepping import one_turn, run_guarded
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def start_threads(count: int, target: Callable[[int], None]) -> list[threading.Thread]:

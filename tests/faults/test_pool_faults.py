@@ -14,7 +14,7 @@ import hoop
 import pytest
 from interpreter import IN_CHILD, run_script
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 HEADER = """
 import asyncio, concurrent.futures, gc, os, sys, threading, warnings

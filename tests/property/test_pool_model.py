@@ -16,7 +16,7 @@ import hoop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 OPERATIONS = st.sampled_from(
     ["pool"] * 6 + ["executor"] * 3 + ["raise"] * 2 + ["cancel"] * 4 + ["await"] * 3 + ["turn"] * 3

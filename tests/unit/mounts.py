@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 20
+LIMIT_S = 60.0
 
 
 def mounted(arguments: list[str], target: Path) -> Iterator[Path]:

@@ -17,7 +17,7 @@ import hoop
 import pytest
 from hoop.net.stream import make_stream
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Accepting:

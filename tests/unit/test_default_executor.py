@@ -12,7 +12,7 @@ import hoop
 import pytest
 from hoop.jobs.default_executor import DefaultExecutor
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture

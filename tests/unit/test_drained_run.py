@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 # Answers "answer" to a line with "?", "late" to "slow" once it is told to drain, and nothing to all else.
 PROGRAM = """

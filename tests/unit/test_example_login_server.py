@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "login_server.py"
-LIMIT_S = 30
+LIMIT_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import hoop
 import pytest
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 @pytest.mark.parametrize("lane", ["pool", "executor"])

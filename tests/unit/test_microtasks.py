@@ -23,7 +23,7 @@ import hoop
 import pytest
 from stepping import one_turn, run_guarded
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 QUEUES = ["next_tick", "queue_microtask", "set_immediate"]
 MICROTASK_QUEUES = ["next_tick", "queue_microtask"]
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")

@@ -24,7 +24,7 @@ from hoop import monitor, watched
 from hoop.monitor import Monitor, Stall, Watch
 from interpreter import run_script
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 THRESHOLD_S = 0.002
 LONGER_S = THRESHOLD_S * 10
 

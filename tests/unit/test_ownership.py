@@ -20,7 +20,7 @@ import pytest
 from interpreter import run_script
 
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 needs_no_gil = pytest.mark.skipif(HAS_GIL, reason="with a GIL this is safe, or checked by asyncio's rules alone")
 

@@ -27,7 +27,7 @@ import pytest
 from hoop.cluster import threads as cluster_threads
 
 HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 ANY_PORT = "127.0.0.1:0"
 
 

@@ -17,7 +17,7 @@ import pytest
 import trustme
 from hoop.tls.session import TlsSession
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
