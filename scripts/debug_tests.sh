@@ -14,21 +14,8 @@ cd "$(dirname "$0")/.."
 export HOOP_OPTIMIZE=1
 
 PYTHON=${PYTHON:-/usr/bin/python3-dbg}
-"$PYTHON" -c 'import sys; sys.gettotalrefcount' 2>/dev/null || fail "$PYTHON is no debug build (Debian: python3-dbg)"
-open_environment
-requirements_of test | grep -v '^mypy' >"$environment/test.txt"
-install --prefer-binary -r "$environment/test.txt"
-# A debug build loads modules that were compiled for the ordinary one, but does not look for their names.
-"$python" - <<'END_OF_SCRIPT'
-import pathlib, sysconfig
-
-folder = pathlib.Path(sysconfig.get_path("platlib"))
-for module in folder.rglob(f"*.cpython-{sysconfig.get_config_var('py_version_nodot')}-*.so"):
-    plain = module.with_name(module.name.split(".")[0] + ".so")
-    if "Cython" not in module.parts and not plain.exists():
-        plain.symlink_to(module.name)
-END_OF_SCRIPT
-
+is_debug_build "$PYTHON" || fail "$PYTHON is no debug build (Debian: python3-dbg)"
+open_for_tests
 [ "${1:-}" != --prepare ] || exit 0
 [ $# -gt 0 ] || set -- -q
 HOOP_CPYTHON_SUITE=0 HOOP_TEST_ONCE=0 HOOP_TEST_LOOPS=hoop PYTHONMALLOC=debug "$python" -X dev -m pytest --timeout 180 \

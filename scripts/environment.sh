@@ -4,6 +4,7 @@
 #   open_environment     the environment, with hoop built in place; sets `python`
 #   install ARGUMENTS    pip install in it, unless these arguments were installed before and pyproject.toml is as it was
 #   open_tools DIR X     the tools of the extra X in an environment of their own, DIR; sets `python`
+#   open_for_tests       the environment, with what tests need; on a debug build of CPython, too
 #   requirements_of X    what the extra X of pyproject.toml asks for, one requirement on a line
 #
 # All it needs is a C compiler and Python with its venv module: the one that PYTHON names, or python3, or a newer one.
@@ -61,6 +62,31 @@ open_tools() {
     fi
     requirements_of "$2" >"$environment/$2.txt"
     install -r "$environment/$2.txt"
+}
+
+is_debug_build() {
+    "$1" -c 'import sys; sys.gettotalrefcount' 2>/dev/null
+}
+
+open_for_tests() {
+    open_environment
+    if ! is_debug_build "$python"; then
+        requirements_of test >"$environment/test.txt"
+        install -r "$environment/test.txt"
+        return
+    fi
+    requirements_of test | grep -v '^mypy' >"$environment/test.txt"
+    install --prefer-binary -r "$environment/test.txt"
+    # A debug build loads modules that were compiled for the ordinary one, but does not look for their names.
+    "$python" - <<'END'
+import pathlib, sysconfig
+
+folder = pathlib.Path(sysconfig.get_path("platlib"))
+for module in folder.rglob(f"*.cpython-{sysconfig.get_config_var('py_version_nodot')}-*.so"):
+    plain = module.with_name(module.name.split(".")[0] + ".so")
+    if "Cython" not in module.parts and not plain.exists():
+        plain.symlink_to(module.name)
+END
 }
 
 install() {

@@ -19,9 +19,7 @@ set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 
-open_environment
-requirements_of test >"$environment/test.txt"
-install -r "$environment/test.txt"
+open_for_tests
 name=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2] + sys.abiflags)')
 folder=$PWD/build/sanitized-$name
 runtime=$("${CC:-cc}" -print-file-name=libasan.so)
