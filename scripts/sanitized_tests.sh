@@ -1,6 +1,7 @@
 #!/bin/sh
 # hoop's half of the Python suite on extension modules built with AddressSanitizer and UndefinedBehaviorSanitizer, in
-# the clone's own virtual environment. PYTHON chooses the interpreter, as for ./tests/run. Linux and gcc.
+# the clone's own virtual environment. PYTHON chooses the interpreter, as for ./tests/run: on a debug build of CPython
+# (Py_DEBUG: assertions, counted references) it runs in Python's development mode. Linux and gcc.
 #
 #   scripts/sanitized_tests.sh                   build, the whole suite
 #   scripts/sanitized_tests.sh build             only the build, in build/sanitized-3.x
@@ -35,13 +36,15 @@ HOOP_SANITIZE=address,undefined "$python" setup.py --quiet build >"$folder.log" 
 rm -rf "$folder/reports"
 mkdir -p "$folder/reports"
 status=0
+debug_build=
+! is_debug_build "$python" || debug_build=yes
 sanitized() {
     # Children of a test get all this, too. A size that cannot be had is an error that Python reports, not the end.
     env LD_PRELOAD="$runtime${LD_PRELOAD:+:$LD_PRELOAD}" \
         PYTHONPATH="$folder/lib${PYTHONPATH:+:$PYTHONPATH}" PYTHONMALLOC=malloc HOOP_SANITIZED=1 HOOP_TEST_LOOPS=hoop \
         ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:handle_abort=1:log_path=$folder/reports/address" \
         UBSAN_OPTIONS="print_stacktrace=1:log_path=$folder/reports/undefined" \
-        "$python" "$@" || status=$?
+        "$python" ${debug_build:+-X dev} "$@" || status=$?
 }
 
 if [ "${1:-}" = run ]; then
