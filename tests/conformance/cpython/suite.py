@@ -19,6 +19,7 @@ from typing import Any
 import expected
 
 CHILD = Path(__file__).with_name("child.py")
+ENVIRONMENT = dict(os.environ)  # pytest changes its own between tests, while threads here copy it
 # A test that takes longer hangs: the slowest takes about ten seconds on an idle machine. (Several hang on uvloop.)
 SILENCE_S = {"hoop": 60.0, "asyncio": 60.0, "uvloop": 20.0}
 MODULE_S = {"hoop": 300.0, "asyncio": 300.0, "uvloop": 1800.0}  # whatever hangs, all others are to have their turn
@@ -109,7 +110,7 @@ def run_once(
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         try:
             ending = watch(child, report, SILENCE_S[loop], deadline)
