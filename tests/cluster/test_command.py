@@ -269,7 +269,7 @@ def test_every_setting_of_a_user_has_an_option() -> None:
 
     (source,) = [Path(module) for module in [sys.modules["hoop.command.serve"].__file__] if module]
     text = source.read_text().replace("-", "_")
-    not_for_words = {"ssl", "roles", "limits", "drain", "abort_after", "kill_after"}
+    not_for_words = {"ssl", "roles", "limits", "drain", "abort_after", "kill_after", "state"}
     missing = [
         one.name for one in dataclasses.fields(Options) if one.name not in not_for_words and one.name not in text
     ]
