@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,13 +100,20 @@ os.fork = fork_if_possible
         assert running.stop() == 0
 
 
+def open_files(pid: int) -> Iterator[str]:
+    """What the descriptors of a process are; one may be closed meanwhile."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
+
+
 def test_trap_c18_a_worker_has_no_descriptor_of_the_master_or_its_siblings(tmp_path: Path) -> None:
     """What was open before the cluster is there, beside the worker's own."""
     program = LINES_APP + "\nkept = open('kept.txt', 'w')" + RUN
     with started(program, tmp_path) as running:
         address = running.serving()
         for pid in workers_of(address, 2).values():
-            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+            links = list(open_files(pid))
             assert sum(link.endswith("kept.txt") for link in links) == 1
             assert sum("eventpoll" in link for link in links) <= 1, links  # of its own loop; none on poll(2)
             assert not any("pidfd" in link for link in links)
