@@ -34,7 +34,7 @@ sanitize_flags = []
 build_options = {}
 version = f"{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
 if sanitizers:
-    sanitize_flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
+    sanitize_flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1", "-O1"]
     sanitize_flags += ["-UNDEBUG"]  # with the assertions in CPython's headers and in Cython's code
     folder = f"build/sanitized-{version}"
     build_options = {"build": {"build_lib": f"{folder}/lib", "build_temp": f"{folder}/objects"}}
