@@ -214,6 +214,8 @@ ssize_t hoop_net_sendv(int fd, const struct iovec *buffers, int count)
 {
     if (count <= 0)
         return count == 0 ? 0 : -EINVAL;
+    if (count > HOOP_NET_MAX_BUFFERS)
+        count = HOOP_NET_MAX_BUFFERS;
     char joined[HOOP_NET_JOINED_MOST];
     size_t size = count == 1 ? 0 : join_small_buffers(buffers, count, joined);
     if (size > 0)

@@ -86,6 +86,7 @@ class Threads:
     """Made, run() once, in the main thread. The methods below are for callbacks in its loop."""
 
     same_wish: float = 0.0  # seconds in which a second signal is the same wish as the first
+    board: Board  # since run()
 
     def __init__(self, options: Options, run: Run, listeners: Listeners, *, debug: bool | None = None) -> None:
         self.options = options
@@ -93,8 +94,8 @@ class Threads:
         self.records: list[ThreadRecord] = []  # by slot
         self.failures: list[tuple[ThreadRecord, BaseException]] = []  # the first one first
         self.forced_by: signal.Signals | None = None
-        self.is_ending = False
-        self.is_cut = False
+        self.is_ending: bool = False
+        self.is_cut: bool = False
         self._run = run
         self._debug = debug
         self._stopped_at: float | None = None
