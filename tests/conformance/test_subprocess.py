@@ -202,6 +202,24 @@ def test_standard_streams_can_be_opened(run: Any) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("wrong", ["stdout", "stderr"])
+def test_a_stream_that_is_none_leaves_no_descriptor(run, loop_name, wrong):
+    """stdin is a pipe, and made before Popen looks at the others."""
+
+    async def main() -> None:
+        before = open_descriptors()
+        with pytest.raises(AttributeError):
+            await python("pass", stdin=PIPE, **{wrong: object()})
+        after = open_descriptors()
+        if loop_name == "asyncio" and after > before:
+            for number in after - before:
+                os.close(number)
+            pytest.xfail("std: Popen forgets the pipe, up to 3.11.4")
+        assert after == before
+
+    run(main())
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc here")
 def test_standard_output_by_proc(run: Any) -> None:
     async def main() -> None:

@@ -205,6 +205,9 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         self._end_waiters = set()
         if self._loop.is_closed():
             raise RuntimeError("Event loop is closed")  # as the task that connects the pipes would say
+        for stream in (stdin, stdout, stderr):
+            if stream is not None and not isinstance(stream, int):
+                stream.fileno()  # Popen raises, too, and in early 3.11 leaves the pipes open that it has made
         self._loop._flush_deferred()
         self._proc = subprocess.Popen(
             args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
