@@ -393,7 +393,7 @@ cdef class Reactor(Scheduler):
         self.held_since_ns = INT64_MAX  # what TLS encrypts now goes behind it in this queue, however long that takes
         # Without a try block, which would save and restore the state of exceptions in each phase.
         while (<flush_without_raising><void *>flush_each)(self, is_loop_calling, &flushed) < 0:
-            flush_failed(<Deferred>flushed)
+            flush_failed(flushed)
         return 0
 
     # ---- the end --------------------------------------------------------------------------------------------------
@@ -443,9 +443,10 @@ cdef int flush_each(Reactor reactor, bint is_loop_calling, PyObject **flushed) e
     return 0
 
 
-cdef int flush_failed(Deferred deferred) except -1:
-    """Tell deferred, whose reference is given away, the exception that is set, or let it pass."""
-    Py_DECREF(deferred)
+cdef int flush_failed(PyObject *flushed) except -1:
+    """Tell the Deferred, whose reference is given away, the exception that is set, or let it pass."""
+    cdef Deferred deferred = <Deferred>flushed
+    Py_DECREF(deferred)  # the queue's; ours, which may be the last, goes when it has been told
     try:
         raise_what_is_set()
     except BaseException as error:
