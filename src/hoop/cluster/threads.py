@@ -29,8 +29,6 @@ from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
 from hoop.cluster.thread_worker import Run, ThreadCourse, ThreadPost, ThreadWorker, post_to, run_in_thread
 from hoop.core.board import Board
 from hoop.drain import Drain
-from hoop.limits import Limits
-from hoop.proxy_protocol import ProxyProtocol
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STATUS_OF_SIGNALS = 128  # a shell's: 128 and the number of the signal that ended the process
@@ -262,32 +260,26 @@ def run_threads(
     main: Callable[..., Any],
     threads: int,
     *,
-    bind: str | Sequence[str] = (),
-    backlog: int = 2048,
-    state: Any = None,
-    drain: Drain | None = None,
-    limits: Limits | None = None,
-    proxy_protocol: ProxyProtocol | None = None,
-    debug: bool | None = None,
+    bind: str | Sequence[str],
+    drain: Drain | None,
+    debug: bool | None,
+    **settings: Any,
 ) -> list[Any]:
-    """See hoop.run_threads."""
+    """See hoop.run_threads; settings: options of a cluster."""
     check_bounded("threads", threads, MOST_WORKERS)
     options = Options(
         target=main,
         kind="threads",
         workers=threads,
         bind=bind or (),  # type: ignore[arg-type]
-        backlog=backlog,
-        state=state,
         drain=Drain() if drain is None else drain,
-        limits=limits,
-        proxy_protocol=proxy_protocol,
+        **settings,
     )
     if isinstance(main, str):
         raise TypeError(f"main must be an async function, not {main!r}")
     check_place("hoop.run_threads()")
     warn_of_gil()
-    listeners = listeners_of(options) if bind else Listeners((), "shared", backlog)
+    listeners = listeners_of(options) if bind else Listeners((), "shared", options.backlog)
     needed, most = positional_arguments(main)
     takes_worker = needed <= 1 <= most
 
