@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hoop.core.processors import has_gil
 from stepping import one_turn
 
 DEADLINE_S = 60.0
@@ -224,7 +225,7 @@ def test_trap_34_a_loop_that_does_not_run_belongs_to_nobody(debug_loop, loop_nam
     thread.start()
     thread.join(DEADLINE_S)
     one_turn(debug_loop)
-    if loop_name == "hoop" and not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if loop_name == "hoop" and not has_gil():
         assert seen == [] and type(errors[0]) is RuntimeError and "Non-thread-safe operation" in str(errors[0])
     else:
         assert errors == [] and seen == [1]

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hoop.core.processors import has_gil
 from stepping import one_turn
 
 DEADLINE_S = 60.0
-HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+HAS_GIL = has_gil()
 
 
 class Payload:

@@ -12,7 +12,6 @@ import hashlib
 import os
 import signal
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,11 +19,10 @@ from typing import Any
 
 import hoop
 import pytest
+from hoop.core.processors import has_gil
 from interpreter import IN_CHILD, run_script
 
-pytestmark = pytest.mark.skipif(
-    getattr(sys, "_is_gil_enabled", lambda: True)(), reason="threads take turns where there is a GIL"
-)
+pytestmark = pytest.mark.skipif(has_gil(), reason="threads take turns where there is a GIL")
 
 DEADLINE_S = 60.0
 THREADS = 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import hoop
 import pytest
 from hoop.core.board import Board, Lags
+from hoop.core.processors import has_gil
 from interpreter import run_script
 from stepping import one_turn
 
@@ -117,7 +117,7 @@ def wait_until(condition) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="there is no GIL to keep")
+@pytest.mark.skipif(not has_gil(), reason="there is no GIL to keep")
 def test_busy_while_another_thread_keeps_the_gil(board, loop):
     """The loop has been woken, and cannot go on: the page says so. (Another process must look, without this GIL.)"""
     program = """

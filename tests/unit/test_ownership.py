@@ -10,16 +10,16 @@ import asyncio
 import contextlib
 import gc
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import hoop
 import pytest
+from hoop.core.processors import has_gil
 from interpreter import run_script
 
-HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+HAS_GIL = has_gil()
 DEADLINE_S = 60.0
 
 needs_no_gil = pytest.mark.skipif(HAS_GIL, reason="with a GIL this is safe, or checked by asyncio's rules alone")

@@ -25,6 +25,7 @@ from typing import Any
 import hoop
 import pytest
 from hoop.cluster import threads as cluster_threads
+from hoop.core.processors import has_gil
 
 HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
 DEADLINE_S = 60.0
@@ -120,7 +121,7 @@ def test_debug_is_for_all_loops() -> None:
 
 
 @pytest.mark.skipif(
-    getattr(sys, "_is_gil_enabled", lambda: True)(),
+    has_gil(),
     reason="threads take turns where there is a GIL, and this would hang",
 )
 @pytest.mark.parametrize("kind", ["pool", "to_thread", "workers"])

@@ -28,6 +28,7 @@ from hoop.cluster.listeners import Listeners
 from hoop.cluster.options import MOST_WORKERS, Options, check_bounded
 from hoop.cluster.thread_worker import Run, ThreadCourse, ThreadPost, ThreadWorker, post_to, run_in_thread
 from hoop.core.board import Board
+from hoop.core.processors import has_gil
 from hoop.drain import Drain
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -339,7 +340,7 @@ def noting_gil(culprits: list[str]) -> Iterator[None]:
 
 def warn_of_gil(culprits: Sequence[str] = ()) -> None:
     """Log it if threads take turns all the same."""
-    if getattr(sys, "_is_gil_enabled", lambda: True)():
+    if has_gil():
         whose = f"the extension module {culprits[0]}" if culprits else "an extension module or PYTHON_GIL=1"
         logger.warning(
             "the GIL is on, though this Python can do without: %s has switched it on. The loops take turns, and will "

@@ -21,7 +21,7 @@ import hoop
 from hoop.adapters.target import TargetError, find, server_for
 from hoop.cluster.options import cpu_quota
 from hoop.cluster.stacks import rss_of
-from hoop.core.processors import usable_processors
+from hoop.core.processors import has_gil, usable_processors
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
@@ -117,7 +117,7 @@ def read_machine(plan: Plan) -> Machine:
         python=sys.version_info[:3],
         implementation=platform.python_implementation(),
         is_free_threaded="free-threading" in sys.version,
-        has_gil=bool(getattr(sys, "_is_gil_enabled", lambda: True)()),
+        has_gil=has_gil(),
         gil_modules=gil_modules,
         hoop=hoop.__version__,
         poller=poller,

@@ -21,7 +21,7 @@ from hoop_worker import LARGE, Aside, LargeBytes
 
 from hoop.core.checks import check_count, check_seconds
 from hoop.core.other_loops import unref
-from hoop.core.processors import usable_processors
+from hoop.core.processors import has_gil, usable_processors
 from hoop.jobs.pool import PoolFull
 from hoop.stats import WorkerPoolStats
 from hoop.workers.interpreter_worker import InterpreterWorker
@@ -104,7 +104,7 @@ class WorkerPool:
         if max_memory is not None and (not isinstance(max_memory, int) or max_memory <= 0):
             raise ValueError(f"max_memory must be a number of bytes or None, not {max_memory!r}")
         if kind == "auto":
-            kind = "process" if getattr(sys, "_is_gil_enabled", lambda: True)() else "thread"
+            kind = "process" if has_gil() else "thread"
         if kind != "process" and (max_memory is not None or nice):
             raise ValueError("max_memory and nice are for worker processes")
         self.kind: Literal["process", "thread", "interpreter"] = kind
