@@ -6,6 +6,7 @@ HOOP_CHILDREN sets how many short children are run in a row (default 150).
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import logging
 import os
@@ -202,20 +203,36 @@ def test_standard_streams_can_be_opened(run: Any) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("wrong", ["stdout", "stderr"])
-def test_a_stream_that_is_none_leaves_no_descriptor(run, loop_name, wrong):
+@pytest.mark.parametrize("stdin", [PIPE, DEVNULL])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"stdout": object()}, {"stderr": object()}, {"user": "of no such name"}, {"group": object()}, {"pipesize": "wide"}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_wrong_argument_leaves_no_descriptor(run, loop_name, stdin, wrong):
     """stdin is a pipe, and made before Popen looks at the others."""
 
     async def main() -> None:
         before = open_descriptors()
-        with pytest.raises(AttributeError):
-            await python("pass", stdin=PIPE, **{wrong: object()})
+        with pytest.raises((AttributeError, KeyError, TypeError)):
+            await python("pass", **{"stdin": stdin, "stdout": PIPE, **wrong})
         after = open_descriptors()
         if loop_name == "asyncio" and after > before:
             for number in after - before:
                 os.close(number)
             pytest.xfail("std: Popen forgets the pipe, up to 3.11.4")
         assert after == before
+
+    run(main())
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_GETPIPE_SZ"), reason="pipes have one size here")
+def test_pipesize(run: Any) -> None:
+    async def main() -> None:
+        code = "import fcntl; print([fcntl.fcntl(n, fcntl.F_GETPIPE_SZ) for n in range(3)])"
+        child = await python(code, stdin=PIPE, stdout=PIPE, stderr=STDOUT, pipesize=4096)
+        out, _ = await soon(child.communicate())
+        assert out == b"[4096, 4096, 4096]\n"
 
     run(main())
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal as signal_module
 import subprocess
@@ -205,13 +206,8 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
         self._end_waiters = set()
         if self._loop.is_closed():
             raise RuntimeError("Event loop is closed")  # as the task that connects the pipes would say
-        for stream in (stdin, stdout, stderr):
-            if stream is not None and not isinstance(stream, int):
-                stream.fileno()  # Popen raises, too, and in early 3.11 leaves the pipes open that it has made
         self._loop._flush_deferred()
-        self._proc = subprocess.Popen(
-            args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs
-        )
+        self._proc = start_child(args, (stdin, stdout, stderr), shell=shell, bufsize=bufsize, **kwargs)
 
     async def _connect_pipes(self, waiter: asyncio.Future[None] | None) -> None:
         await super()._connect_pipes(waiter)
@@ -307,6 +303,43 @@ class ChildTransport(base_subprocess.BaseSubprocessTransport):
             watch.set_referenced(is_referenced)
         for pipe in (connected.pipe for connected in self._pipes.values() if connected is not None):
             pipe.ref() if is_referenced else pipe.unref()
+
+
+def start_child(args: Any, streams: tuple[Any, Any, Any], *, pipesize: int = -1, **options: Any) -> Any:
+    """subprocess.Popen of args, with pipes of our own making: up to Python 3.11.4 Popen forgets those that it has made,
+    and /dev/null, when a later argument is wrong or no descriptor is left.
+    """
+    given, kept = list(streams), [None, None, None]
+    with contextlib.ExitStack() as childs, contextlib.ExitStack() as ours:
+        for number, stream in enumerate(streams):
+            if not isinstance(stream, int):
+                continue
+            if stream == subprocess.DEVNULL:
+                given[number] = os.open(os.devnull, os.O_RDWR)
+                childs.callback(os.close, given[number])
+            elif stream == subprocess.PIPE:
+                given[number], kept[number] = make_pipe(number, pipesize, childs, ours)
+        stdin, stdout, stderr = given
+        process = subprocess.Popen(args, stdin=stdin, stdout=stdout, stderr=stderr, **options)
+        process.stdin, process.stdout, process.stderr = kept
+        ours.pop_all()
+    return process
+
+
+def make_pipe(number: int, size: int, childs: contextlib.ExitStack, ours: contextlib.ExitStack) -> tuple[int, Any]:
+    """The child's end of a pipe for its stream of this number, and our end, unbuffered; the two stacks close them."""
+    reading, writing = os.pipe()
+    child, our, mode = (reading, writing, "wb") if number == 0 else (writing, reading, "rb")
+    childs.callback(os.close, child)
+    try:
+        file = open(our, mode, 0)
+    except BaseException:
+        os.close(our)
+        raise
+    ours.callback(file.close)
+    if size > 0 and hasattr(fcntl, "F_SETPIPE_SZ"):
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, size)
+    return child, file
 
 
 def watch_exit(loop: BaseLoop, transport: ChildTransport) -> None:
