@@ -146,6 +146,10 @@ def quieten(folder: Path) -> TextIO:
     import logging
 
     logging.disable()
+    if hasattr(sys, "gettotalrefcount"):
+        # A debug build of CPython asserts that the last instruction of a frame is one of its code. The frames that
+        # Cython makes for coroutines have none, so the representation of their tasks would end the process there.
+        asyncio.coroutines._format_coroutine = lambda coroutine: type(coroutine).__name__  # type: ignore[attr-defined]
     return crash
 
 

@@ -14,7 +14,7 @@ import socket
 import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import hoop
 from fuzz.materials import LOCALHOST, SIGNALS, Materials
@@ -305,8 +305,24 @@ class World:
             thing = self.random.choice(self.things)
             self.keep(type(thing).__new__(type(thing)))
         else:
-            maker = kind if self.random.random() < 0.6 else getattr(hoop, self.random.choice(MAKERS))
+            maker = kind if self.random.random() < 0.6 else self.maker(self.random.choice(MAKERS))
             self.keep(self.called(maker, prefix))
+
+    def maker(self, name: str) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(hoop, name)
+        if name != "run":
+            return function
+
+        @functools.wraps(function)
+        def run(main: Any, **named: Any) -> Any:
+            return function(self.noting_its_loop(main) if inspect.isawaitable(main) else main, **named)
+
+        return run
+
+    async def noting_its_loop(self, main: Any) -> Any:
+        """What waits for ever is stopped, also in a loop that the call itself makes."""
+        self.loops.append(cast("hoop.Loop", asyncio.get_running_loop()))
+        return await main
 
     def settle(self, prefix: str) -> None:
         """Something is done with a coroutine that a call returned."""
