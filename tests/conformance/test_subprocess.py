@@ -206,7 +206,13 @@ def test_standard_streams_can_be_opened(run: Any) -> None:
 @pytest.mark.parametrize("stdin", [PIPE, DEVNULL])
 @pytest.mark.parametrize(
     "wrong",
-    [{"stdout": object()}, {"stderr": object()}, {"user": "of no such name"}, {"group": object()}, {"pipesize": "wide"}],
+    [
+        {"stdout": object()},
+        {"stderr": object()},
+        {"user": "of no such name"},
+        {"group": object()},
+        {"pipesize": "wide"},
+    ],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_a_wrong_argument_leaves_no_descriptor(run, loop_name, stdin, wrong):
