@@ -332,11 +332,10 @@ def make_pipe(number: int, size: int, childs: contextlib.ExitStack, ours: contex
     child, our, mode = (reading, writing, "wb") if number == 0 else (writing, reading, "rb")
     childs.callback(os.close, child)
     try:
-        file = open(our, mode, 0)
+        file = ours.enter_context(open(our, mode, 0))
     except BaseException:
         os.close(our)
         raise
-    ours.callback(file.close)
     if size > 0 and hasattr(fcntl, "F_SETPIPE_SZ"):
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, size)
     return child, file
