@@ -332,7 +332,7 @@ def make_pipe(number: int, size: int, childs: contextlib.ExitStack, ours: contex
     child, our, mode = (reading, writing, "wb") if number == 0 else (writing, reading, "rb")
     childs.callback(os.close, child)
     try:
-        file = ours.enter_context(open(our, mode, 0))  # noqa: SIM115: the stack closes it
+        file = ours.enter_context(open(our, mode, 0))  # noqa: SIM115
     except BaseException:
         os.close(our)
         raise
