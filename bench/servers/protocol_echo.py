@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import cast
 
 from bench.servers.serving import run_server, serve_protocol
@@ -22,5 +23,10 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
+async def serve(listener: socket.socket) -> None:
+    """Serve for ever."""
+    await serve_protocol(listener, Echo)
+
+
 if __name__ == "__main__":
-    run_server(lambda listener: serve_protocol(listener, Echo))
+    run_server(serve)
