@@ -29,6 +29,11 @@ class Limits:
     max_connections: open at a time. when_full: "refuse" closes further ones as they come; "wait" leaves them in the
         kernel's queue, as long as the backlog, until this process, or another that shares the socket, has room.
     max_connections_per_host: open at a time from one IP address; further ones are closed as they come.
+    max_connection_age: from that age on, less up to a tenth at random, a connection is drained while the server goes
+        on: drain_requested() of its protocol is called, and it is closed after server_defaults.drain.idle_grace (1 s)
+        of silence with nothing under way; as hoop.Drain says, but without a timeout. That breaks no limit:
+        connection_lost() gets None. So clients that keep their connections find workers that came later. (gRPC:
+        MAX_CONNECTION_AGE)
     max_write_buffer: bytes written that the kernel has not taken because the peer does not read. It bounds single large
         writes too, so it must exceed the largest message.
     keepalive_idle, keepalive_interval: seconds until TCP probes a silent peer, and between probes; keepalive_count:
@@ -42,6 +47,7 @@ class Limits:
     max_connections: int | None = None
     when_full: Literal["refuse", "wait"] = "refuse"
     max_connections_per_host: int | None = None
+    max_connection_age: float | None = None
     max_write_buffer: int | None = None
     keepalive_idle: int | None = None
     keepalive_interval: int | None = None
@@ -49,7 +55,7 @@ class Limits:
     user_timeout: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("idle_timeout", "first_byte_timeout", "header_timeout", "user_timeout"):
+        for name in ("idle_timeout", "first_byte_timeout", "header_timeout", "max_connection_age", "user_timeout"):
             check_seconds(name, getattr(self, name))
         for name in ("max_connections", "max_connections_per_host", "max_write_buffer"):
             check_count(name, getattr(self, name))

@@ -101,6 +101,7 @@ FLOORS_IN: dict[str, Floors] = {
         ("name_lookups",),
         ("signals", "async_generators", "problems", "sendfile", "start_tls", "pipes", "processes", "metrics"),
         ("connections", "drains"),
+        ("ageing",),
         ("servers",),
         ("unix_sockets",),
         ("endpoints", "socket_handles"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import logging
 from collections.abc import Callable
 from socket import socket
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
+import hoop
 from hoop.adapters.asgi_application import ServedApplication
 from hoop.adapters.end import serve_until_cancelled
 from hoop.adapters.serving import ServingWorker
@@ -94,9 +96,28 @@ def configuration(served: ServedApplication, worker: ServingWorker) -> uvicorn.C
     )
     config.load()
     config.ssl = worker.ssl
+    limits = cast("hoop.Loop", asyncio.get_running_loop()).server_defaults.limits
+    if limits is not None and limits.max_connection_age is not None and isinstance(config.http_protocol_class, type):
+        config.http_protocol_class = with_close_when_old(config.http_protocol_class)
     if config.ws_protocol_class is not None:
         config.ws_protocol_class = without_close(config.ws_protocol_class)  # type: ignore[assignment]
     return config
+
+
+def with_close_when_old(http: Any) -> Any:
+    """A protocol of HTTP/1 whose next answer says `connection: close` once hoop asks the connection to drain, which it
+    does at its max_connection_age. While all drain, answers say so already."""
+
+    class Ageing(http):  # type: ignore[misc]
+        server_state: Any
+
+        def drain_requested(self) -> None:
+            state = self.server_state
+            if CLOSE not in state.default_headers:
+                self.server_state = copy.copy(state)
+                self.server_state.default_headers = [*state.default_headers, CLOSE]
+
+    return Ageing
 
 
 def without_close(websocket: Callable[..., Any]) -> Callable[..., Any]:

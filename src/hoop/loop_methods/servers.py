@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 
 from hoop.drain import Drain, DrainReport
 from hoop.limits import Limits
+from hoop.loop_methods.ageing import Ageing
 from hoop.loop_methods.connections import ProtocolFactory
 from hoop.loop_methods.drains import LINGER_S, Drains, ServerDrain
 from hoop.loop_methods.name_lookups import AddressInfo, NameLookups
@@ -58,6 +59,8 @@ class Server(asyncio.AbstractServer):
         self._ssl_context = ssl_context  # where asyncio's servers have it: programs look there
         self._cleanup = cleanup
         self._admission = Admission(loop, limits)
+        age_s = None if limits is None else limits.max_connection_age
+        self._ageing = None if age_s is None else Ageing(self, age_s)
         self._proxy_gate = None if proxy_protocol is None else gate_of(loop, proxy_protocol)
         self._listeners: list[Listener] = []
         self._active_count = 0
@@ -76,10 +79,14 @@ class Server(asyncio.AbstractServer):
     # The transports of accepted connections call these two.
 
     def _attach(self, transport: Any = None) -> None:
+        if self._ageing is not None:
+            self._ageing.begin(transport)  # first: without memory for its timer there is no connection
         self._active_count += 1
 
     def _detach(self, transport: Any = None) -> None:
         self._active_count -= 1
+        if self._ageing is not None:
+            self._ageing.end(transport)
         if self._active_count == 0:
             if self._sockets is None:
                 self._wake_waiters()
@@ -248,6 +255,9 @@ class Server(asyncio.AbstractServer):
         if self._is_draining:
             raise RuntimeError(f"server {self!r} is draining already")
         self._is_draining = True
+        if self._ageing is not None:
+            self._ageing.stop()
+            self._ageing = None
         return await ServerDrain(self, course).run(keep_listening)
 
     def is_draining(self) -> bool:

@@ -31,20 +31,36 @@ def streams_of(Reactor reactor not None, server):
     return found
 
 
+cdef bint is_silent(StreamTransport transport, int looks):
+    """Whether nothing has moved for that many looks (1 to 200) before this one, and nothing is under way."""
+    if transport.state != TRANSPORT_OPEN:
+        return False
+    if transport.silence == AWAITS_ANSWER or transport.held_bytes() > 0 or transport.is_lent:
+        return False
+    if transport.silence < looks:
+        transport.silence += 1
+        return False
+    return hoop_net_pending(transport.fd) <= 0  # else the next request is there, and this turn reads it
+
+
 def silent_streams_of(Reactor reactor not None, server, int looks):
-    """Those on which nothing has moved for that many looks (1 to 200) before this one, and nothing is under way."""
+    """Those of server's connections that are silent (is_silent)."""
     cdef int fd
     cdef StreamTransport transport
     cdef list found = []
     for fd in range(reactor.watcher_capacity):
         transport = stream_of(reactor, fd, server)
-        if transport is None or transport.state != TRANSPORT_OPEN:
-            continue
-        if transport.silence == AWAITS_ANSWER or transport.held_bytes() > 0 or transport.is_lent:
-            continue
-        if transport.silence < looks:
-            transport.silence += 1
-        elif hoop_net_pending(fd) <= 0:  # else the next request is there, and this turn reads it
+        if transport is not None and is_silent(transport, looks):
+            found.append(transport)
+    return found
+
+
+def silent_among(streams, int looks):
+    """Those of these connections that are silent (is_silent)."""
+    cdef StreamTransport transport
+    cdef list found = []
+    for transport in streams:
+        if is_silent(transport, looks):
             found.append(transport)
     return found
 
