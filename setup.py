@@ -24,8 +24,8 @@ csrc_flags = ["-std=c11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-O2", "-fv
 if strict:
     csrc_flags += ["-Wall", "-Wextra", "-Wundef", "-Werror"]
 
-# HOOP_SANITIZE=address,undefined builds with those sanitizers of the compiler, apart from every other build: see make
-# sanitize.
+# HOOP_SANITIZE=address,undefined (or thread) builds with those sanitizers of the compiler, apart from every other
+# build: see make sanitize.
 sanitizers = os.environ.get("HOOP_SANITIZE", "")
 # HOOP_OPTIMIZE=0 or 1 builds modules in half the time or less, to be tested and not to be measured.
 optimize = f"-O{os.environ.get('HOOP_OPTIMIZE', '1' if sanitizers else '2')}"
@@ -35,7 +35,7 @@ version = f"{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
 if sanitizers:
     sanitize_flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1"]
     sanitize_flags += ["-UNDEBUG"]  # with the assertions in CPython's headers and in Cython's code
-    folder = f"build/sanitized-{version}"
+    folder = f"build/{'thread-' if sanitizers == 'thread' else ''}sanitized-{version}"
     build_options = {"build": {"build_lib": f"{folder}/lib", "build_temp": f"{folder}/objects"}}
 
 # Debug information is four fifths of a module. A build to be installed goes without; one in place, one with sanitizers
