@@ -104,20 +104,17 @@ def configuration(served: ServedApplication, worker: ServingWorker) -> uvicorn.C
     return config
 
 
-def with_close_when_old(http: Any) -> Any:
+def with_close_when_old(http: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
     """A protocol of HTTP/1 whose next answer says `connection: close` once hoop asks the connection to drain, which it
     does at its max_connection_age. While all drain, answers say so already."""
 
-    class Ageing(http):  # type: ignore[misc]
-        server_state: Any
+    def drain_requested(protocol: Any) -> None:
+        state = protocol.server_state
+        if CLOSE not in state.default_headers:
+            protocol.server_state = copy.copy(state)
+            protocol.server_state.default_headers = [*state.default_headers, CLOSE]
 
-        def drain_requested(self) -> None:
-            state = self.server_state
-            if CLOSE not in state.default_headers:
-                self.server_state = copy.copy(state)
-                self.server_state.default_headers = [*state.default_headers, CLOSE]
-
-    return Ageing
+    return type(http.__name__, (http,), {"drain_requested": drain_requested})
 
 
 def without_close(websocket: Callable[..., Any]) -> Callable[..., Any]:
