@@ -16,9 +16,8 @@ JITTER = 0.1  # the share by which ages differ: clients that came together do no
 class Ageing:
     """The connections of one server, each with the timer of its age; and those that are old, until they have ended."""
 
-    def __init__(self, server: Any, age_s: float) -> None:
-        self._server = server
-        self._loop: Any = server.get_loop()
+    def __init__(self, loop: Any, age_s: float) -> None:
+        self._loop = loop
         self._age_s = age_s
         # Weak: an abandoned connection is the collector's before it is old.
         self._timers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()

@@ -60,7 +60,7 @@ class Server(asyncio.AbstractServer):
         self._cleanup = cleanup
         self._admission = Admission(loop, limits)
         age_s = None if limits is None else limits.max_connection_age
-        self._ageing = None if age_s is None else Ageing(self, age_s)
+        self._ageing = None if age_s is None else Ageing(loop, age_s)
         self._proxy_gate = None if proxy_protocol is None else gate_of(loop, proxy_protocol)
         self._listeners: list[Listener] = []
         self._active_count = 0
