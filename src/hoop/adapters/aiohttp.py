@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import weakref
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -11,6 +12,7 @@ import hoop
 from hoop.adapters.end import serve_until_cancelled
 from hoop.adapters.serving import ServingWorker
 from hoop.adapters.target import TargetError, application_traceback, in_a_line
+from hoop.loop_methods.ageing import random_age
 
 LIVEZ, READYZ = "/livez", "/readyz"
 
@@ -18,12 +20,15 @@ LIVEZ, READYZ = "/livez", "/readyz"
 async def serve(application: web.Application, worker: ServingWorker) -> None:
     """See hoop.adapters.serving. As hoop.asgi.Lifecycle for ASGI: while the loop drains, answers end their connections.
 
-    /livez and /readyz are answered where the application does not know them.
+    So does the answer on a connection that has reached its max_connection_age. /livez and /readyz are answered where
+    the application does not know them.
     """
+    ages = Ages()
 
     async def on_response_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
         worker.count_request()
-        if hoop.is_draining() and response.headers.get("Connection", "").lower() != "upgrade":
+        is_last = hoop.is_draining() or ages.is_old(request.transport)
+        if is_last and response.headers.get("Connection", "").lower() != "upgrade":
             response.force_close()
             response.headers["Connection"] = "close"  # by now aiohttp has written what it thought
 
@@ -38,6 +43,27 @@ async def serve(application: web.Application, worker: ServingWorker) -> None:
         ending.set()
 
     await serve_until_cancelled(serve_until(ending, runner, worker), worker.drain, end)
+
+
+class Ages:
+    """How old connections are, from their first answer on: aiohttp's own protocols cannot be asked to drain."""
+
+    def __init__(self) -> None:
+        loop = cast("hoop.Loop", asyncio.get_running_loop())
+        limits = loop.server_defaults.limits
+        self._time = loop.time
+        self._age_s = None if limits is None else limits.max_connection_age
+        self._due: weakref.WeakKeyDictionary[asyncio.Transport, float] = weakref.WeakKeyDictionary()
+
+    def is_old(self, transport: asyncio.Transport | None) -> bool:
+        """Whether its age is reached."""
+        if self._age_s is None or transport is None:
+            return False
+        now = self._time()
+        due = self._due.get(transport)
+        if due is None:
+            due = self._due[transport] = now + random_age(self._age_s)
+        return now >= due
 
 
 class Runner(web.AppRunner):

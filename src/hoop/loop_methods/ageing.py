@@ -13,6 +13,11 @@ from hoop.net.stream import StreamTransport  # type: ignore[attr-defined]
 JITTER = 0.1  # the share by which ages differ: clients that came together do not come again together
 
 
+def random_age(age_s: float) -> float:
+    """Seconds that one connection may have."""
+    return age_s * (1.0 - JITTER * random.random())
+
+
 class Ageing:
     """The connections of one server, each with the timer of its age; and those that are old, until they have ended."""
 
@@ -27,8 +32,8 @@ class Ageing:
     def begin(self, stream: Any) -> None:
         """A connection has come. One whose PROXY header is awaited has an age only after that."""
         if isinstance(stream, StreamTransport):
-            due_s = self._age_s * (1.0 - JITTER * random.random())
-            self._timers[stream] = self._loop.call_later(due_s, self._grow_old, weakref.ref(stream)).unref()
+            timer = self._loop.call_later(random_age(self._age_s), self._grow_old, weakref.ref(stream))
+            self._timers[stream] = timer.unref()
 
     def end(self, stream: Any) -> None:
         """A connection has ended."""
