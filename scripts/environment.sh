@@ -46,6 +46,9 @@ open_environment() {
         "$interpreter" -m venv --clear "$environment" || fail "$interpreter cannot make one (Debian: python3-venv)"
     fi
     install "setuptools>=77" "Cython>=3.1"
+    # Where the builds for several Pythons share what Cython writes, its own declarations must not look newer than that:
+    # they are as new as each environment, and all would be translated and compiled once more, for every Python.
+    [ -z "${CYTHON_CACHE_DIR:-}" ] || find "$environment" -path '*/Cython/Includes/*' -exec touch -t 200001010000 {} +
     say "building hoop"
     "$python" setup.py --quiet build_ext --inplace
     export HOOP_BUILT=1
