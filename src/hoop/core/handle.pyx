@@ -12,7 +12,7 @@ from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyThread_get_
     raw_incref, raw_tuple_items, raw_vectorcall
 from hoop.core.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
     hoop_timers_set_referenced
-from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load
+from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load, hoop_load_flag, hoop_store_flag
 
 import asyncio
 import functools
@@ -42,7 +42,7 @@ cdef class Handle:
 
     @property
     def _args(self):
-        return None if self.is_cancelled else arguments_of(self)
+        return None if hoop_load_flag(&self.is_cancelled) else arguments_of(self)
 
     @property
     def _context(self):
@@ -50,7 +50,7 @@ cdef class Handle:
 
     @property
     def _cancelled(self):
-        return self.is_cancelled
+        return hoop_load_flag(&self.is_cancelled)
 
     @property
     def _source_traceback(self):
@@ -63,7 +63,7 @@ cdef class Handle:
 
     def cancelled(self):
         """Whether cancel() was called."""
-        return self.is_cancelled
+        return hoop_load_flag(&self.is_cancelled)
 
     def get_context(self):
         """The contextvars.Context that the callback runs in."""
@@ -98,7 +98,7 @@ cdef class ThreadSafeHandle(PostedHandle):
     def cancelled(self):
         """Whether cancel() was called. While another thread runs the callback, wait until it has ended."""
         self.await_end()
-        return self.is_cancelled
+        return hoop_load_flag(&self.is_cancelled)
 
     cdef bint discard_unless_running(self) except -1:
         """discard(), if no other thread runs the callback; whether that is so."""
@@ -111,7 +111,7 @@ cdef class ThreadSafeHandle(PostedHandle):
     cdef bint begin(self) except -1:
         """This thread is about to call the callback; False if another one has cancelled it."""
         with cython.critical_section(self):
-            if self.is_cancelled:
+            if hoop_load_flag(&self.is_cancelled):
                 return False
             self.runner = PyThread_get_thread_ident()
         return True
@@ -236,7 +236,7 @@ cdef class Immediate(Handle):
     @property
     def active(self):
         """Whether the callback is still to come."""
-        return self.is_pending and not self.is_cancelled
+        return self.is_pending and not hoop_load_flag(&self.is_cancelled)
 
     def close(self):
         """Make sure that the callback does not run. Idempotent. (Node: clearImmediate)"""
@@ -354,14 +354,14 @@ cdef int withdraw(ScheduledHandle handle) except -1:
 
 cdef int discard(Handle handle) except -1:
     cdef object label = None
-    if handle.is_cancelled:
+    if hoop_load_flag(&handle.is_cancelled):
         return 0
     if IS_FREE_THREADED and not handle.is_guarded and not is_ours(handle):
-        handle.is_cancelled = True  # its loop may be reading the rest, and lets go of it when its turn comes
+        hoop_store_flag(&handle.is_cancelled, True)  # its loop may be reading the rest, and lets go of it when its turn comes
         return 0
     if handle.source_traceback is not None:
         label = repr(handle)  # debug mode: a cancelled handle still tells what it was
-    handle.is_cancelled = True
+    hoop_store_flag(&handle.is_cancelled, True)
     handle.callback = None
     handle.first = None
     handle.second = label
@@ -412,7 +412,7 @@ cdef object source_without_arguments(object callback):
 cdef list description(Handle handle):
     """The words of a repr, as asyncio puts them."""
     words = ["Handle" if type(handle) is PostedHandle else type(handle).__name__]
-    if handle.is_cancelled:
+    if hoop_load_flag(&handle.is_cancelled):
         words.append("cancelled")
         if handle.second is not None:
             words.append(handle.second)

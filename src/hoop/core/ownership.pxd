@@ -1,5 +1,6 @@
 # ownership.pxd: whose a loop is. Inline, since every call that schedules asks.
 from hoop.core.cpython_api cimport PyThread_get_thread_ident
+from hoop.core.flag cimport flag
 from libc.stdint cimport uint64_t
 
 cdef extern from *:
@@ -37,6 +38,10 @@ cdef extern from *:
     uint64_t hoop_thread_number() noexcept      # of this thread: the interpreter never gives one twice
     unsigned long hoop_load(unsigned long *place) noexcept
     void hoop_store(unsigned long *place, unsigned long value) noexcept
+    bint hoop_load_flag "hoop_load" (flag *place) noexcept
+    void hoop_store_flag "hoop_store" (flag *place, bint value) noexcept
+    bint hoop_look_at "hoop_load" (bint *place) noexcept
+    void hoop_set "hoop_store" (bint *place, bint value) noexcept
     bint hoop_load_bint "hoop_load_ordered" (bint *place) noexcept
     void hoop_store_bint "hoop_store_ordered" (bint *place, bint value) noexcept
     uint64_t hoop_load_number "hoop_load" (uint64_t *place) noexcept
@@ -56,7 +61,8 @@ cdef class Owned:
         cdef unsigned long runner = hoop_load(&self.thread_id)
         if runner != 0:
             return runner == PyThread_get_thread_ident()
-        return hoop_load_number(&self.owner) == hoop_thread_number() or self.owner == 0
+        cdef uint64_t owner = hoop_load_number(&self.owner)
+        return owner == hoop_thread_number() or owner == 0
 
     cdef int own(self) except -1
     cdef int claim(self) except -1

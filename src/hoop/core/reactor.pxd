@@ -93,6 +93,7 @@ cdef class Reactor(Scheduler):
     cdef int set_interest(self, Watcher watcher, unsigned interest) except -1
     cdef unsigned interest(self, Watcher watcher) noexcept
     cdef Watcher watcher_of(self, int fd)
+    cdef int table_size(self) noexcept
     cdef Watcher taken(self, int fd)
     cdef int check_watching(self) except -1
     cdef int drop_watcher(self, int fd) except -1

@@ -14,8 +14,8 @@ from hoop.core.cpython_api cimport PyContext_Exit, raw_context_enter, raw_contex
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, os_error, pass_exits_on, raise_what_is_set
 from hoop.core.handle cimport Handle, callback_source, described
-from hoop.core.ownership cimport IS_FREE_THREADED, hoop_let_borrow, hoop_mutex_lock, hoop_mutex_unlock, \
-    hoop_try_incref
+from hoop.core.ownership cimport IS_FREE_THREADED, hoop_let_borrow, hoop_load_flag, hoop_look_at, hoop_mutex_lock, \
+    hoop_mutex_unlock, hoop_try_incref
 from hoop.core.poller_choice cimport open_poller
 from hoop.core.rings cimport drain, push
 from hoop.core.scheduler cimport Errand, Scheduler, check_caller
@@ -219,7 +219,7 @@ cdef class Reactor(Scheduler):
 
     cdef int check_watching(self) except -1:
         """Without a GIL: RuntimeError in another thread than the loop's. Callers further up say so in better words."""
-        if IS_FREE_THREADED and not self.is_ours() and not self.closed and not self.forked:
+        if IS_FREE_THREADED and not self.is_ours() and not hoop_look_at(&self.closed) and not self.forked:
             self.refuse_thread("what changes a loop's descriptors, as this")
         return 0
 
@@ -227,9 +227,18 @@ cdef class Reactor(Scheduler):
         return hoop_poller_interest(&self.poller, watcher.fd) if watcher.is_watched else 0
 
     cdef Watcher watcher_of(self, int fd):
+        if IS_FREE_THREADED:
+            return self.taken(fd)  # whoever asks: without the mutex the table may move meanwhile
         if fd < 0 or fd >= self.watcher_capacity or self.watchers[fd] == NULL:
             return None
-        return self.taken(fd) if IS_FREE_THREADED else <Watcher>self.watchers[fd]
+        return <Watcher>self.watchers[fd]
+
+    cdef int table_size(self) noexcept:
+        """From any thread: descriptors from there on have no watcher."""
+        hoop_mutex_lock(&self.table)
+        cdef int size = self.watcher_capacity
+        hoop_mutex_unlock(&self.table)
+        return size
 
     cdef Watcher taken(self, int fd):
         """From any thread, the watcher of fd. None for one that the table does not own and that another thread just now
@@ -237,7 +246,7 @@ cdef class Reactor(Scheduler):
         cdef PyObject *entry = NULL
         cdef Watcher watcher
         hoop_mutex_lock(&self.table)
-        if fd < self.watcher_capacity and self.watchers[fd] != NULL and hoop_try_incref(self.watchers[fd]):
+        if 0 <= fd < self.watcher_capacity and self.watchers[fd] != NULL and hoop_try_incref(self.watchers[fd]):
             entry = self.watchers[fd]
         hoop_mutex_unlock(&self.table)
         if entry == NULL:
@@ -494,6 +503,6 @@ cdef int run_queued(Reactor reactor, hoop_ring *queue) except -1:
     cdef PyObject *entry = <PyObject *>hoop_ring_pop(queue)
     handle = <Handle>entry
     Py_DECREF(handle)
-    if handle.is_cancelled:
+    if hoop_load_flag(&handle.is_cancelled):
         return 0
     return call_one(reactor, handle)

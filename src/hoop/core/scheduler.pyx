@@ -11,7 +11,7 @@ from hoop.core.csrc cimport *
 from hoop.core.errors cimport check
 from hoop.core.handle cimport Handle, Immediate, PostedHandle, ScheduledHandle, TimerHandle, handle_of_node, \
     handle_of_timer, new_handle, new_immediate, new_posted_handle, new_timer_handle
-from hoop.core.ownership cimport IS_FREE_THREADED, hoop_add, hoop_load_bint
+from hoop.core.ownership cimport IS_FREE_THREADED, hoop_add, hoop_load_bint, hoop_load_flag, hoop_look_at
 from hoop.core.rings cimport drain, make_room, push, push_owned
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
@@ -74,7 +74,7 @@ cdef class Scheduler:
         return False
 
     cdef int check_open(self) except -1:
-        if self.closed:
+        if hoop_look_at(&self.closed):
             raise RuntimeError("Event loop is closed")
         return 0
 
@@ -302,4 +302,4 @@ cdef int64_t deadline_at(double when_s) except? -1:
 cdef int is_awaited(void *entry, void *arg) noexcept:
     """A visitor of immediates: not 0 at the first that run() waits for."""
     cdef Immediate handle = <Immediate>entry
-    return not handle.is_cancelled and not handle.is_unreferenced
+    return not hoop_load_flag(&handle.is_cancelled) and not handle.is_unreferenced

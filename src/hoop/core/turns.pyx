@@ -13,7 +13,7 @@ from hoop.core.cpython_api cimport PyErr_CheckSignals
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, pass_exits_on
 from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle
-from hoop.core.ownership cimport hoop_store
+from hoop.core.ownership cimport hoop_load_flag, hoop_store
 from hoop.core.reactor cimport Reactor, Watcher, call_one, seconds_since
 from libc.errno cimport EINTR
 from libc.stdint cimport int64_t
@@ -231,7 +231,7 @@ cdef class Turns(Reactor):
             if entry == NULL:
                 break  # a callback has closed the loop
             try:
-                if (<Handle>entry).is_cancelled:
+                if hoop_load_flag(&(<Handle>entry).is_cancelled):
                     pass
                 elif (<Handle>entry).is_guarded:
                     run_guarded(self, <ThreadSafeHandle>entry)
@@ -276,7 +276,7 @@ cdef class Turns(Reactor):
             handle = <Immediate>entry
             Py_DECREF(handle)
             handle.is_pending = False
-            if not handle.is_cancelled:
+            if not hoop_load_flag(&handle.is_cancelled):
                 run_one(self, handle)
         return 0
 

@@ -15,6 +15,7 @@ from hoop.core.cpython_api cimport PyContext_New, PyErr_CheckSignals
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, os_error
 from hoop.core.handle cimport PostedHandle, handle_of_node
+from hoop.core.ownership cimport hoop_look_at, hoop_set
 from hoop.core.reactor cimport Reactor, flush_if_deferred
 from libc.errno cimport ENOBUFS, ESHUTDOWN
 
@@ -177,7 +178,7 @@ cdef class Crew:
     cdef int check_usable(self) except -1:
         if self.forked:
             raise RuntimeError("this pool belongs to the parent process; make a new one after fork()")
-        if self.stopped:
+        if hoop_look_at(&self.stopped):
             raise RuntimeError("the pool is closed")
         return 0
 
@@ -367,8 +368,8 @@ cdef class Crew:
 
     cdef int stop(self) except -1:
         """Have the threads end once they have run what is queued."""
-        if not self.stopped and not self.forked:
-            self.stopped = True
+        if not hoop_look_at(&self.stopped) and not self.forked:
+            hoop_set(&self.stopped, True)
             hoop_pool_stop(self.core)
         return 0
 
@@ -378,7 +379,7 @@ cdef class Crew:
         if self.forked:
             return True
         hoop_pool_get_stats(self.core, &stats)
-        return self.stopped and stats.threads == 0
+        return hoop_look_at(&self.stopped) and stats.threads == 0
 
     cdef int join(self) except -1:
         if self.forked:

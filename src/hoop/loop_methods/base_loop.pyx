@@ -9,7 +9,8 @@ from hoop.core.csrc cimport hoop_board_carry, hoop_board_detach, hoop_clock_ns, 
 from hoop.core.garbage cimport show_to_collector
 from hoop.core.handle cimport Handle, new_handle
 from hoop.core.reactor cimport Watcher, flush_if_deferred
-from hoop.core.ownership cimport IS_FREE_THREADED, hoop_exchange_if, hoop_store, hoop_store_bint
+from hoop.core.ownership cimport IS_FREE_THREADED, hoop_exchange_if, hoop_load, hoop_look_at, hoop_set, hoop_store, \
+    hoop_store_bint
 from hoop.core.scheduler cimport check_caller
 from hoop.core.turns cimport Turns
 from hoop.jobs.pool cimport durations
@@ -65,11 +66,11 @@ cdef class BaseLoop(Turns):
 
     def is_running(self):
         """Whether run_forever() or run_until_complete() is active."""
-        return self.thread_id != 0
+        return hoop_load(&self.thread_id) != 0
 
     def is_closed(self):
         """Whether close() was called."""
-        return self.closed
+        return hoop_look_at(&self.closed)
 
     # ---- descriptors ---------------------------------------------------------------------------------------------
 
@@ -233,7 +234,7 @@ cdef class BaseLoop(Turns):
         """Return the fields of hoop.stats.Metrics, except for the pool's."""
         cdef hoop_meter *meter = &self.meter
         cdef int64_t uncounted_ns = 0
-        if self.thread_id != 0:
+        if hoop_load(&self.thread_id) != 0:
             uncounted_ns = self.now_ns() - meter.counted_ns
         return {
             "turns": meter.turns, "callbacks": meter.callbacks, "events": meter.events, "polls": meter.polls,
@@ -247,7 +248,7 @@ cdef class BaseLoop(Turns):
     cdef dict watchers_by_kind(self):
         cdef int fd
         cdef dict counts = {}
-        for fd in range(self.watcher_capacity):
+        for fd in range(self.table_size()):
             watcher = self.watcher_of(fd)  # from any thread
             if watcher is not None:
                 kind = type(watcher).__name__
@@ -264,24 +265,24 @@ cdef class BaseLoop(Turns):
         """
         cdef hoop_meter *meter = &self.meter
         cdef uint64_t beats = meter.callbacks + meter.events + meter.polls + meter.turns
-        cdef unsigned long holder = self.thread_id if self.in_callback else 0
+        cdef unsigned long holder = hoop_load(&self.thread_id) if self.in_callback else 0
         cdef int64_t looked_ago_ns = hoop_clock_ns() - meter.looked_ns if self.clock is None else 0
         return beats, holder, looked_ago_ns, hoop_histogram_count_from(&meter.lag, threshold_ns)
 
     def _set_debug_flag(self, bint enabled):
-        self.debug = enabled
+        hoop_set(&self.debug, enabled)
 
     def get_debug(self):
         """Whether debug mode is on."""
-        return self.debug
+        return hoop_look_at(&self.debug)
 
     @property
     def _debug(self):
-        return self.debug
+        return hoop_look_at(&self.debug)
 
     @property
     def _closed(self):
-        return self.closed
+        return hoop_look_at(&self.closed)
 
     @property
     def _stopping(self):
@@ -292,7 +293,7 @@ cdef class BaseLoop(Turns):
 
     @property
     def _thread_id(self):
-        return self.thread_id or None
+        return hoop_load(&self.thread_id) or None
 
     @property
     def poller_name(self):

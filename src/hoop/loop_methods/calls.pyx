@@ -12,7 +12,7 @@ from hoop.core.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PY_VECTORCALL_A
 from hoop.core.csrc cimport hoop_ring
 from hoop.core.handle cimport Handle, new_tuple
 from hoop.core.reactor cimport Reactor
-from hoop.core.ownership cimport IS_FREE_THREADED
+from hoop.core.ownership cimport IS_FREE_THREADED, hoop_look_at
 from hoop.core.scheduler cimport check_caller, deadline_after
 from hoop.core.timer cimport set_interval, set_timeout
 from libc.math cimport isnan
@@ -129,7 +129,7 @@ cdef int refuse_keywords(str method, tuple names) except -1:
 
 
 cdef inline int check_callback(Reactor loop, PyObject *callback, str method) except -1:
-    if (loop.closed or loop.debug or (<type_slots *>Py_TYPE(<object>callback)).tp_call == NULL
+    if (hoop_look_at(&loop.closed) or hoop_look_at(&loop.debug) or (<type_slots *>Py_TYPE(<object>callback)).tp_call == NULL
             or (IS_FREE_THREADED and not loop.is_ours())):
         return check_schedulable(loop, <object>callback, method)
     return 0
@@ -141,7 +141,7 @@ cdef int check_schedulable(Reactor loop, object callback, str method) except -1:
         if asyncio.iscoroutine(callback):
             raise TypeError(f"coroutines cannot be used with {method}()")
         raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
-    if loop.debug and inspect.iscoroutinefunction(callback):
+    if hoop_look_at(&loop.debug) and inspect.iscoroutinefunction(callback):
         raise TypeError(f"coroutines cannot be used with {method}()")
     return 0 if method == "call_soon_threadsafe" else check_caller(loop, method)
 
@@ -151,7 +151,7 @@ cdef inline object context_of(Call *call):
 
 
 cdef inline Handle finish(Reactor loop, Handle handle):
-    if loop.debug:
+    if hoop_look_at(&loop.debug):
         note_source(handle)
     return handle
 
