@@ -347,6 +347,25 @@ def test_peer_resets_while_idle(run: Any) -> None:
     run(main())
 
 
+def test_write_eof_to_a_peer_that_has_reset(run: Any, loop_name: str) -> None:
+    """shutdown(2) calls that ENOTCONN."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        transport, peer = await connected(protocol)
+        reset(peer)
+        try:
+            transport.write_eof()
+        except OSError:
+            transport.abort()
+            if loop_name == "asyncio":
+                pytest.xfail("std: write_eof() raises ENOTCONN")
+            raise
+        assert isinstance(await protocol.until_lost(), ConnectionResetError)
+
+    run(main())
+
+
 def test_peer_resets_in_mid_write(run: Any) -> None:
     async def main() -> None:
         log = HandlerLog(asyncio.get_running_loop())

@@ -18,7 +18,7 @@ from hoop.net.asyncio_streams cimport feed_asyncio_reader, is_asyncio_stream
 from hoop.net.proxy_header cimport ProxyHeader
 from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, check_unowned
 from hoop.net.writing cimport AWAITS_ANSWER, WritingTransport
-from libc.errno cimport EAGAIN
+from libc.errno cimport EAGAIN, ECONNRESET, ENOTCONN
 
 import asyncio
 import sys
@@ -101,6 +101,8 @@ cdef class StreamTransport(WritingTransport):
         if self.is_eof_wanted and not self.is_lent:
             result = hoop_net_shutdown_write(self.fd)
             self.reactor.must_poll = True
+            if result == -ENOTCONN:
+                result = -ECONNRESET  # it was connected: the peer has reset it, as a write would say
             if result < 0:
                 return self.fatal(os_error(result), "Fatal error on transport: shutdown failed")
         return 0
