@@ -7,8 +7,8 @@
 #   PYTHON=python3.14t scripts/thread_sanitized_tests.sh tests/property  other tests
 #   PYTHON=python3.14t scripts/thread_sanitized_tests.sh run program.py  any program on these modules
 #
-# What is known of CPython's own races stands with its reason in thread_sanitizer_suppressions.txt. Every report of a
-# process ends in a file, and fails the run.
+# What is left as it is stands with its reason in thread_sanitizer_suppressions.txt. Every report of a process ends in a
+# file, and fails the run.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
