@@ -33,7 +33,7 @@ sanitized() {
     # Where the kernel puts what at random, the sanitizer may find no room for its shadow: setarch lets it be the same.
     env PYTHONPATH="$folder/lib${PYTHONPATH:+:$PYTHONPATH}" PYTHON_GIL=0 HOOP_SANITIZED=1 HOOP_TEST_LOOPS=hoop \
         TSAN_OPTIONS="suppressions=$PWD/scripts/thread_sanitizer_suppressions.txt:log_path=$folder/reports/thread:\
-die_after_fork=0:history_size=4" \
+die_after_fork=0:history_size=4:report_thread_leaks=0" \
         setarch -R "$python" "$@" || status=$?
 }
 
@@ -54,7 +54,9 @@ run)
         tests/unit/test_worker_pool.py tests/unit/test_monitor.py tests/unit/test_monitor_watch.py \
         tests/unit/test_board.py tests/unit/test_handle_lifetime.py tests/unit/test_kept_wake_ups.py \
         tests/unit/test_crypto.py tests/unit/test_dns.py tests/unit/test_files.py "$@"
-    HOOP_CPYTHON_SUITE=0 sanitized -m pytest -q --timeout 600 "$@"
+    # The sanitizer ends a child that was forked beside other threads ("dup thread with used id").
+    HOOP_CPYTHON_SUITE=0 sanitized -m pytest -q --timeout 600 \
+        --deselect tests/faults/test_threads.py::test_fork_while_loops_run_in_other_threads "$@"
     ;;
 esac
 for report in "$folder"/reports/*; do

@@ -12,7 +12,8 @@ from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyThread_get_
     raw_incref, raw_tuple_items, raw_vectorcall
 from hoop.core.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
     hoop_timers_set_referenced
-from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load, hoop_load_flag, hoop_store_flag
+from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load, hoop_load_flag, hoop_store, \
+    hoop_store_flag
 
 import asyncio
 import functools
@@ -113,7 +114,7 @@ cdef class ThreadSafeHandle(PostedHandle):
         with cython.critical_section(self):
             if hoop_load_flag(&self.is_cancelled):
                 return False
-            self.runner = PyThread_get_thread_ident()
+            hoop_store(&self.runner, PyThread_get_thread_ident())
         return True
 
     cdef int end(self) except -1:
@@ -121,7 +122,7 @@ cdef class ThreadSafeHandle(PostedHandle):
         cdef list waiting
         with cython.critical_section(self):
             waiting = self.waiting
-            self.runner = 0
+            hoop_store(&self.runner, 0)
             self.waiting = None
         if waiting is not None:
             for lock in waiting:
@@ -357,7 +358,8 @@ cdef int discard(Handle handle) except -1:
     if hoop_load_flag(&handle.is_cancelled):
         return 0
     if IS_FREE_THREADED and not handle.is_guarded and not is_ours(handle):
-        hoop_store_flag(&handle.is_cancelled, True)  # its loop may be reading the rest, and lets go of it when its turn comes
+        # Its loop may be reading the rest, and lets go of it when its turn comes.
+        hoop_store_flag(&handle.is_cancelled, True)
         return 0
     if handle.source_traceback is not None:
         label = repr(handle)  # debug mode: a cancelled handle still tells what it was

@@ -129,7 +129,8 @@ cdef int refuse_keywords(str method, tuple names) except -1:
 
 
 cdef inline int check_callback(Reactor loop, PyObject *callback, str method) except -1:
-    if (hoop_look_at(&loop.closed) or hoop_look_at(&loop.debug) or (<type_slots *>Py_TYPE(<object>callback)).tp_call == NULL
+    if (hoop_look_at(&loop.closed) or hoop_look_at(&loop.debug)
+            or (<type_slots *>Py_TYPE(<object>callback)).tp_call == NULL
             or (IS_FREE_THREADED and not loop.is_ours())):
         return check_schedulable(loop, <object>callback, method)
     return 0
