@@ -26,7 +26,7 @@ cdef enum:
     SHORT_BATCH = 2             # a poll is skipped only after a turn of at most this many callbacks
     VAIN_PROBES = 16            # looks in a row that found nothing: from then on the loop sleeps without one
     PROMPT_NS = 2000            # a sleep that ends sooner had nothing to wait for: a look would have found it
-    SWITCH_INTERVAL_NS = 5000000  # as sys.setswitchinterval() has it
+    GIVE_WAY_NS = 10000000      # longer than sys.getswitchinterval(), see give_way()
     STALE_WAITS_ALLOWED = 8     # after so many the kernel's set has a registration that we cannot remove: rebuild it
 
 
@@ -135,7 +135,7 @@ cdef class Turns(Reactor):
         self.meter.polls += 1
         if self.entered is not None:
             self.leave_context()
-        if self.noted_ns - self.gave_way_ns > SWITCH_INTERVAL_NS:
+        if self.noted_ns - self.gave_way_ns > GIVE_WAY_NS:
             self.give_way()
         if not may_block:  # ready callbacks may be compiled code; sleep() hears them itself, give_way() during events
             self.hear_signals()  # before taking events: it may raise
@@ -169,7 +169,11 @@ cdef class Turns(Reactor):
 
     cdef int give_way(self) except -1:
         """Let another thread have the GIL if it waits for it. Python code does so by itself; but a loop may be busy
-        with compiled callbacks alone, and never sleep."""
+        with compiled callbacks alone, and never sleep.
+
+        A thread that waits asks for the GIL after a switch interval (5 ms), and begins to wait anew when it is let go
+        and was not asked for: who lets it go that often is never asked, and takes it back before another thread wakes.
+        """
         self.gave_way_ns = self.noted_ns
         with nogil:
             pass
