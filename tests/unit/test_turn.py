@@ -573,3 +573,21 @@ def test_a_due_timer_is_not_late_in_turns_while_callbacks_are_ready():
             assert turn in (deadline + 1, deadline + 2)
     finally:
         loop.close()
+
+
+def test_a_thread_gets_the_gil_from_a_loop_that_never_sleeps() -> None:
+    """Its clock is the test's own, so the loop looks at it in each turn; and there is a timer to look for."""
+    loop = hoop.Loop(clock=lambda: MILLISECOND_NS)
+    loop.call_later(1.0, loop.stop)
+
+    def take() -> None:
+        for _ in range(200):
+            select.select([], [], [], 0)  # lets the GIL go
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    loop.run_forever()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+    loop.close()
