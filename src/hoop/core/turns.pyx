@@ -213,6 +213,9 @@ cdef class Turns(Reactor):
             with nogil:
                 count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)
                 now_ns = hoop_clock_ns()
+                # A thread that has woken the loop needs the GIL for a moment yet: do what needs none meanwhile.
+                if count == 1 and self.events[0].fd == self.waker.read_fd and hoop_waker_drain(&self.waker) == 0:
+                    count = 0
                 if self.board.place != NULL:
                     hoop_board_woke(&self.board, now_ns)  # also while another thread keeps the GIL
             hoop_inbox_awake(&self.inbox)
