@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.files import CONTENDERS, WAYS, WORKLOADS
 from bench.loops import LOOPS
+from bench.pace import Pace
 from bench.processes import START_LIMIT_S, Child, ChildFailed, running
 from bench.progress import Display, Steps
 from bench.report import render_table
@@ -37,7 +38,9 @@ def count_steps(loops: Sequence[str], rounds: int) -> int:
     return sum(outcome["failure"] is None for outcome in contenders(loops)) * rounds
 
 
-def measure_all(loops: Sequence[str], rounds: int, seconds: float, display: Display, steps: Steps) -> list[Outcome]:
+def measure_all(
+    loops: Sequence[str], rounds: int, seconds: float, pace: Pace, display: Display, steps: Steps
+) -> list[Outcome]:
     """All rounds. A contender that fails is not tried again."""
     outcomes = contenders(loops)
     measured = [outcome for outcome in outcomes if outcome["failure"] is None]
@@ -48,18 +51,19 @@ def measure_all(loops: Sequence[str], rounds: int, seconds: float, display: Disp
             display.show([steps.line(text)], summary=f"[{steps.finished + 1}/{steps.total}] {text}")
             if outcome["failure"] is None:
                 try:
-                    _measure(outcome, number, seconds)
+                    _measure(outcome, number, seconds, pace)
                 except ChildFailed as failure:
                     outcome["failure"] = f"round {number + 1}: {failure}"
             steps.advance()
     return outcomes
 
 
-def _measure(outcome: Outcome, number: int, seconds: float) -> None:
+def _measure(outcome: Outcome, number: int, seconds: float, pace: Pace) -> None:
     command = [sys.executable, "-m", "bench.files", "--way", outcome["way"], "--loop", outcome["loop"]]
-    with running([*command, "--seconds", str(seconds)]) as child:
+    with running([*command, "--seconds", str(seconds), *pace.of_child()]) as child:
         for workload in WORKLOADS:
             answer = _next_answer(child, seconds)
+            pace.count(answer["slow"])
             for metric in ("us", "cpu_us"):
                 outcome[metric].setdefault(workload, {})[number] = float(answer[metric])
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from bench.build import BuildError, build_programs
 from bench.loops import LOOPS
 from bench.measure import Cores, choose_cores
+from bench.pace import USUAL_PATIENCE_S
 from bench.processes import ChildFailed
 from bench.progress import Display, Steps
 from bench.report import render_table
@@ -196,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     loops = [name for name in options.loops.split(",") if name in LOOPS and LOOPS[name].is_installed()]
     names = [name_of(kind, share) for kind in options.only or KINDS for share in SHARES]
     display, timing = Display(), in_short_windows(Timing(options.rounds, options.seconds, warmup_s=0.3))
-    view = View(loops, timing, choose_cores(), display, Steps(count_steps(names, loops, timing.rounds)))
+    view = View(loops, timing, choose_cores(USUAL_PATIENCE_S), display, Steps(count_steps(names, loops, timing.rounds)))
     try:
         build_programs()
         found = measure_all(view, names)

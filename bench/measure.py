@@ -7,9 +7,11 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bench.pace import Pace
 
 CPU_CLOCK_OF_PROCESS = 2  # CPUCLOCK_SCHED: nanoseconds of all threads, user and kernel (clock_getcpuclockid(3))
 
@@ -20,14 +22,16 @@ class Cores:
 
     server: int | None
     client: int | None
+    pace: Pace = field(default_factory=lambda: Pace((), 0.0), compare=False)  # by default it is not looked at
 
     @property
     def are_separate(self) -> bool:
         return self.server is not None
 
 
-def choose_cores() -> Cores:
-    """Two cores that this process may use, of different physical cores if possible."""
+def choose_cores(patience_s: float = 0.0) -> Cores:
+    """Two cores that this process may use, of different physical cores if possible; `patience_s` is how long a run may
+    wait in all for them to be fast (see pace.py)."""
     if not hasattr(os, "sched_getaffinity"):
         return Cores(None, None)
     usable = sorted(os.sched_getaffinity(0))
@@ -35,7 +39,8 @@ def choose_cores() -> Cores:
         return Cores(None, None)
     siblings = _thread_siblings(usable[0])
     others = [core for core in usable[1:] if core not in siblings]
-    return Cores(usable[0], others[0] if others else usable[1])
+    chosen = usable[0], others[0] if others else usable[1]
+    return Cores(*chosen, Pace(chosen, patience_s))
 
 
 def _thread_siblings(core: int) -> set[int]:

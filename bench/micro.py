@@ -23,6 +23,7 @@ from typing import Any, cast
 from bench import micro_asyncio
 from bench.loops import LOOPS, LoopFactory, find_loop
 from bench.micro_asyncio import BATCH, Batch, Loop
+from bench.pace import pace_of_child
 from bench.servers.serving import settle_allocator
 
 PENDING_TIMERS = 10_000
@@ -365,8 +366,10 @@ def main() -> None:
     parser.add_argument("--loop", required=True, choices=list(LOOPS))
     parser.add_argument("--seconds", type=float, default=0.1)
     parser.add_argument("--only", action="append", choices=list(BENCHMARKS))
+    parser.add_argument("--pace", type=float, help="see pace.py")
     arguments = parser.parse_args()
     factory = find_loop(arguments.loop).factory()
+    pace = pace_of_child(arguments.pace)
     settle_allocator()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     for name in arguments.only or BENCHMARKS:
@@ -374,13 +377,15 @@ def main() -> None:
         if cores:
             os.sched_setaffinity(0, cores if micro.threads else {min(cores)})
         print(json.dumps({"begin": name}), flush=True)
+        slow = pace.slow
         try:
-            results = run_benchmark(micro, factory, arguments.seconds)
+            for _ in pace.attempts():
+                results = run_benchmark(micro, factory, arguments.seconds)
         except Exception as error:  # whatever a loop raises is its result
             answer: dict[str, object] = {"failure": f"{type(error).__name__} {error}".strip()[:160]}
         else:
             answer = summary_of(results)
-        print(json.dumps({"end": name} | answer), flush=True)
+        print(json.dumps({"end": name, "slow": pace.slow - slow} | answer), flush=True)
 
 
 if __name__ == "__main__":

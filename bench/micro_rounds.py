@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.micro import BENCHMARKS
+from bench.pace import Pace
 from bench.processes import START_LIMIT_S, Child, ChildFailed, running
 from bench.progress import Display, Steps
 from bench.rounds import round_order
@@ -20,9 +21,10 @@ Answer = dict[str, Any]  # with "median_ns", "least_ns", "median_cpu_ns" and "ba
 class MicroRounds:
     """A run of the micro benchmarks; `seconds` is the length of each benchmark in each round."""
 
-    def __init__(self, loops: Sequence[str], seconds: float, display: Display, steps: Steps) -> None:
+    def __init__(self, loops: Sequence[str], seconds: float, pace: Pace, display: Display, steps: Steps) -> None:
         self._loops = loops
         self._seconds = seconds
+        self._pace = pace
         self._display = display
         self._steps = steps
         self._answers: dict[str, dict[str, list[Answer]]] = {
@@ -60,7 +62,16 @@ class MicroRounds:
                     self._answers[name][loop].append(answer)
 
     def _command(self, loop: str, benchmarks: Sequence[str]) -> list[str]:
-        command = [sys.executable, "-m", "bench.micro", "--loop", loop, "--seconds", str(self._seconds)]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.micro",
+            "--loop",
+            loop,
+            "--seconds",
+            str(self._seconds),
+            *self._pace.of_child(),
+        ]
         for name in benchmarks:
             command += ["--only", name]
         return command
@@ -73,6 +84,7 @@ class MicroRounds:
         except ChildFailed as failure:
             return {"failure": str(failure)}, False
         answer.pop("end", None)
+        self._pace.count(answer.pop("slow"))
         return answer, True
 
 

@@ -14,6 +14,7 @@ from bench import c10k, file_rounds, idle_memory, micro_rounds, plot
 from bench.build import BENCH, BuildError, build_programs
 from bench.loops import LOOPS, NODE, how_to_get, loops_here
 from bench.measure import Cores, choose_cores, machine
+from bench.pace import USUAL_PATIENCE_S
 from bench.progress import Display, Steps
 from bench.report import micro_table, workload_table
 from bench.results import WorkloadResult
@@ -152,7 +153,7 @@ def start(arguments: argparse.Namespace) -> Run:
     wanted = arguments.loops or loops_here()
     loops = [name for name in wanted if LOOPS[name].is_installed()]
     missing = {name: "not installed" for name in wanted if name not in loops}
-    return Run(arguments, preset, loops, missing, choose_cores())
+    return Run(arguments, preset, loops, missing, choose_cores(USUAL_PATIENCE_S))
 
 
 def measure(run: Run) -> None:
@@ -172,13 +173,14 @@ def measure(run: Run) -> None:
             missing[NODE] = "not installed"
         run.display.say(workload_table(result, missing), to=sys.stdout)
     if with_micro:
-        rounds = micro_rounds.MicroRounds(run.whole_loops(), run.preset.micro_seconds, run.display, steps)
+        pace, seconds = run.cores.pace, run.preset.micro_seconds
+        rounds = micro_rounds.MicroRounds(run.whole_loops(), seconds, pace, run.display, steps)
         run.micro = rounds.measure(run.preset.micro_rounds)
         run.display.say(micro_table(run.micro, micro_rounds.TITLES, run.whole_loops()), to=sys.stdout)
     if with_files:
         preset = run.preset
         run.files = file_rounds.measure_all(
-            run.whole_loops(), preset.micro_rounds, preset.micro_seconds, run.display, steps
+            run.whole_loops(), preset.micro_rounds, preset.micro_seconds, run.cores.pace, run.display, steps
         )
         run.display.say(file_rounds.table(run.files), to=sys.stdout)
     if not only or MEMORY in only:

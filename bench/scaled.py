@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 
 from bench.loops import LOOPS, find_loop
 from bench.measure import usage_of
+from bench.pace import Pace, pace_of_child
 
 OPERATIONS = 200  # in a batch
 LEAST_BATCHES = 5
@@ -86,7 +87,7 @@ async def measured(batch: Batch, seconds: float) -> float:
     return statistics.median(costs)
 
 
-async def main(subject: str, counts: list[int], seconds: float) -> None:
+async def main(subject: str, counts: list[int], seconds: float, pace: Pace) -> None:
     loop = asyncio.get_running_loop()
     add, batch = SUBJECTS[subject](loop)
     await batch()
@@ -97,7 +98,10 @@ async def main(subject: str, counts: list[int], seconds: float) -> None:
         await add(count - there)
         there = count
         kib = (usage_of(os.getpid()).rss_bytes - before) / count / KIB
-        print(json.dumps({"pending": count, "ns": await measured(batch, seconds), "kib": kib}), flush=True)
+        slow = pace.slow
+        for _ in pace.attempts():
+            ns = await measured(batch, seconds)
+        print(json.dumps({"pending": count, "ns": ns, "kib": kib, "slow": pace.slow - slow}), flush=True)
 
 
 if __name__ == "__main__":
@@ -106,7 +110,9 @@ if __name__ == "__main__":
     parser.add_argument("--loop", required=True, choices=list(LOOPS))
     parser.add_argument("--counts", required=True, help="of pending ones, rising, separated by commas")
     parser.add_argument("--seconds", type=float, required=True, help="of each measurement")
+    parser.add_argument("--pace", type=float, help="see pace.py")
     arguments = parser.parse_args()
     with asyncio.Runner(loop_factory=find_loop(arguments.loop).factory()) as runner:
-        runner.run(main(arguments.subject, [*map(int, arguments.counts.split(","))], arguments.seconds))
+        counts = [*map(int, arguments.counts.split(","))]
+        runner.run(main(arguments.subject, counts, arguments.seconds, pace_of_child(arguments.pace)))
         os._exit(0)  # a million tasks need not be cancelled

@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.build import program
 from bench.loops import C_SERVER, LOOPS
+from bench.measure import Cores
 from bench.processes import START_LIMIT_S, Child, ChildFailed, running
 from bench.results import median
 from bench.rounds import round_order
@@ -43,12 +44,15 @@ US = 1e6
 # ---- timers and tasks ------------------------------------------------------------------------------------------------
 
 
-def measure_pending(subject: str, loop: str, seconds: float, core: int | None) -> list[dict[str, Any]]:
+def measure_pending(subject: str, loop: str, seconds: float, cores: Cores) -> list[dict[str, Any]]:
     """What an operation costs beside each number of pending ones. ChildFailed if that does not come to an end."""
     counts = ",".join(map(str, COUNTS[subject]))
     command = [sys.executable, "-m", "bench.scaled", subject, "--loop", loop, "--counts", counts]
-    with running([*command, "--seconds", str(seconds)], core) as child:
-        return [child.read_json(STEP_LIMIT_S) for _ in COUNTS[subject]]
+    with running([*command, "--seconds", str(seconds), *cores.pace.of_child()], cores.server) as child:
+        answers = [child.read_json(STEP_LIMIT_S) for _ in COUNTS[subject]]
+    for answer in answers:
+        cores.pace.count(answer["slow"])
+    return answers
 
 
 # ---- connections -----------------------------------------------------------------------------------------------------
@@ -161,11 +165,12 @@ def _add_round(curves: Curves, contender: str, session: Session) -> None:
     lengths = session.lengths
     if curves.subject == "connections":
         for count, figure in curves.points.items():
-            found = measure_connections(contender, count, max(lengths.timing.seconds, LEAST_ECHO_S), session)
+            for _ in session.cores.pace.attempts():
+                found = measure_connections(contender, count, max(lengths.timing.seconds, LEAST_ECHO_S), session)
             for metric, value in found.items():
                 figure.add(metric, contender, value)
         return
-    for answer in measure_pending(curves.subject, contender, lengths.micro_seconds, session.cores.server):
+    for answer in measure_pending(curves.subject, contender, lengths.micro_seconds, session.cores):
         curves.points[answer["pending"]].add("ns", contender, answer["ns"])
         if answer["pending"] == SLEEPING:
             curves.sleeping.add("kib", contender, answer["kib"])

@@ -34,9 +34,11 @@ def _sample(name: str, contender: str, session: Session) -> Sample:
     if contender == ALONE:
         return measure_once(workload, HOOP, timing, cores)
     command = [sys.executable, "-m", "bench.servers.clustered", "--server", workload.server]
-    with running(command, cores.server) as master:
-        ready = master.read_json(START_LIMIT_S)
-        return load(workload, int(ready["pid"]), int(ready["port"]), timing, cores)
+    for _ in cores.pace.attempts():
+        with running(command, cores.server) as master:
+            ready = master.read_json(START_LIMIT_S)
+            sample = load(workload, int(ready["pid"]), int(ready["port"]), timing, cores)
+    return sample
 
 
 def _wanted(only: Sequence[str] | None) -> list[str]:

@@ -57,7 +57,9 @@ def _count_micro(session: Session, _only: Sequence[str] | None) -> int:
 
 def _measure_micro(session: Session, _only: Sequence[str] | None) -> list[Figure]:
     lengths = session.lengths
-    rounds = micro_rounds.MicroRounds(whole_loops(session), lengths.micro_seconds, session.display, session.steps)
+    rounds = micro_rounds.MicroRounds(
+        whole_loops(session), lengths.micro_seconds, session.cores.pace, session.display, session.steps
+    )
     return figures_of_micro(rounds.measure(session.rounds(lengths.micro_rounds)), micro_rounds.TITLES)
 
 
@@ -71,6 +73,7 @@ def _measure_files(session: Session, _only: Sequence[str] | None) -> list[Figure
         whole_loops(session),
         session.rounds(lengths.micro_rounds),
         lengths.micro_seconds,
+        session.cores.pace,
         session.display,
         session.steps,
     )

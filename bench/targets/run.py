@@ -15,6 +15,7 @@ from typing import Any
 from bench.build import BENCH, BuildError, build_programs
 from bench.loops import LOOPS, how_to_get, loops_here
 from bench.measure import choose_cores, machine
+from bench.pace import PATIENCE_HELP
 from bench.processes import ChildFailed
 from bench.progress import Display, Steps
 from bench.rounds import Timing
@@ -31,6 +32,7 @@ USUAL = Lengths(Timing(3, 0.25, 0.1), Timing(3, 0.12, 0.04), 3, 0.08, 1000)
 FULL = Lengths(Timing(5, 2.0, 0.3), Timing(5, 0.8, 0.2), 5, 0.3, 4000)
 RESULTS = BENCH / "results" / "targets.json"
 SECOND_LOOK = 1.15  # a row that misses by less is measured again, ...
+PATIENCE_S = 900.0  # a run with windows and rounds as usual takes half an hour
 AGAIN = 3  # ... in so many further rounds, which count beside the first ones
 
 
@@ -76,6 +78,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="interleaved rounds of each row")
     parser.add_argument("--seconds", type=float, help="length of a measured window")
     parser.add_argument("--once", action="store_true", help="no second look at rows that miss by little")
+    parser.add_argument("--patience", type=float, default=PATIENCE_S, metavar="SECONDS", help=PATIENCE_HELP)
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"results; default: {RESULTS}")
     parser.add_argument("--record", action="store_true", help="to bench/results-3.x.json, and what is made from it")
     parser.add_argument("--keep", action="store_true", help="keep what the file has and this run does not measure")
@@ -101,7 +104,7 @@ def start(options: argparse.Namespace) -> Run:
     wanted = options.loops.split(",") if options.loops else loops_here()
     loops = tuple(name for name in wanted if LOOPS[name].is_installed())
     missing = {name: how_to_get(LOOPS[name]) for name in wanted if name not in loops}
-    session = Session(lengths, loops, choose_cores(), Display(), Steps(0))
+    session = Session(lengths, loops, choose_cores(options.patience), Display(), Steps(0))
     run = Run(options, session, missing)
     if options.keep and options.json.exists():
         kept = json.loads(options.json.read_text())

@@ -34,6 +34,8 @@ CHURN = (  # clients that come and go: connections, size, seconds
     (50, 16 * KIB, 0.03),
 )
 CHURN_LIMIT_S = 20.0
+LARGE = 256 * KIB  # from here on a window has few messages, so that ...
+LONGER = 4  # ... it is so many times as long
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ CELLS = tuple(
     for connections in CONNECTIONS
     for state in STATES
 )
+
+
+def timing_of(cell: SizeCell, timing: Timing) -> Timing:
+    """How long a cell is measured."""
+    return replace(timing, seconds=timing.seconds * LONGER) if cell.size >= LARGE else timing
 
 
 def _workloads(kind: str, only: Sequence[str] | None) -> Iterator[SizeCell]:
@@ -133,7 +140,9 @@ def _add_round(cell: SizeCell, contender: str, by_state: dict[str, Figure], sess
     text = f"{workload.name}: {contender}"
     if contender not in by_state[STATES[0]].failures:
         try:
-            samples = _measure_once(workload, contender, session.lengths.size_timing, session.cores)
+            timing = timing_of(cell, session.lengths.size_timing)
+            for _ in session.cores.pace.attempts():
+                samples = _measure_once(workload, contender, timing, session.cores)
         except ChildFailed as failure:
             for figure in by_state.values():
                 figure.failures[contender] = str(failure)

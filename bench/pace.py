@@ -1,0 +1,110 @@
+"""Whether the cores run at their full pace. On a shared machine they often do not: beside a busy neighbour on the same
+physical core they take up to twice as long for the same instructions, CPU time included, for seconds at a time, and
+nothing in the guest says so. A loop that is measured then looks twice as slow as the one measured before it.
+
+So a known computation is timed on each core before a measurement and after it. What was measured on slow cores is
+measured again, until the run's patience ends; what was slow even then counts, and the results say how often that was.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from time import monotonic, perf_counter_ns, sleep
+
+ADDITIONS = 20_000  # of the computation: about a millisecond
+REPEATED = 3  # times, of which the fastest counts: an interrupt is not a slow core
+TOLERATED = 1.2  # of the fastest time that was seen
+FIRST_S = 3.0  # to see how fast the cores can be
+PAUSE_S = 0.1
+USUAL_PATIENCE_S = 120.0
+PATIENCE_HELP = "how long to wait in all for cores that others slow down, and to measure again"
+CHILD_PATIENCE_S = 15.0  # of a child that measures several things, each of which its parent awaits for longer
+
+
+class Pace:
+    """The pace of some cores, and the patience of a run: how long it waits for them in all, and measures again."""
+
+    def __init__(self, cores: Iterable[int], patience_s: float, fastest_ns: float = math.inf) -> None:
+        self._cores = tuple(cores)
+        self._is_gauged = patience_s > 0 and bool(self._cores)
+        self._patience_s = patience_s
+        self.fastest_ns = fastest_ns  # of the computation, on any of the cores
+        self.measured = 0
+        self.slow = 0  # measurements that count although the cores were slow
+
+    def is_full(self) -> bool:
+        """Whether all cores are fast now."""
+        found = [_computation_ns(core) for core in self._cores]
+        self.fastest_ns = min(self.fastest_ns, *found)
+        return max(found) <= TOLERATED * self.fastest_ns
+
+    def attempts(self) -> Iterator[None]:
+        """`for _ in pace.attempts(): result = measure()` leaves the result of a time when the cores were fast before
+        and after, if there was one."""
+        if not self._is_gauged:
+            yield
+            return
+        self._look_around()
+        self.measured += 1
+        while True:
+            self._await_full()
+            began_s = monotonic()
+            yield
+            if self.is_full():
+                return
+            self._patience_s -= monotonic() - began_s
+            if self._patience_s <= 0:
+                self.slow += 1
+                return
+
+    def count(self, slow: int) -> None:
+        """Something was measured by a child; so often it was slow."""
+        self.measured += 1
+        self.slow += slow
+
+    def of_child(self) -> list[str]:
+        """Options for a child that measures by itself, see `pace_of_child`."""
+        if not self._is_gauged:
+            return []
+        self._look_around()
+        return ["--pace", f"{self.fastest_ns:.0f}"]
+
+    def _look_around(self) -> None:
+        """Before the first measurement: see how fast the cores can be."""
+        if not math.isinf(self.fastest_ns):
+            return
+        end_s = monotonic() + FIRST_S
+        while monotonic() < end_s:
+            self.is_full()
+            sleep(PAUSE_S)
+
+    def _await_full(self) -> None:
+        while self._patience_s > 0 and not self.is_full():
+            sleep(PAUSE_S)
+            self._patience_s -= PAUSE_S
+
+
+def pace_of_child(fastest_ns: float | None) -> Pace:
+    """For the child's own cores, with what its parent has seen of them; None: it does not look."""
+    if fastest_ns is None or not hasattr(os, "sched_getaffinity"):
+        return Pace((), 0.0)
+    return Pace(sorted(os.sched_getaffinity(0)), CHILD_PATIENCE_S, fastest_ns)
+
+
+def _computation_ns(core: int) -> int:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        return min(_compute() for _ in range(REPEATED))
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _compute() -> int:
+    began = perf_counter_ns()
+    total = 0
+    for number in range(ADDITIONS):
+        total += number
+    return perf_counter_ns() - began
