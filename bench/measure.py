@@ -28,6 +28,10 @@ class Cores:
     def are_separate(self) -> bool:
         return self.server is not None
 
+    def as_json(self) -> dict[str, int | None]:
+        """As results files have it."""
+        return {"server": self.server, "client": self.client}
+
 
 def choose_cores(patience_s: float = 0.0) -> Cores:
     """Two cores that this process may use, of different physical cores if possible; `patience_s` is how long a run may

@@ -59,6 +59,10 @@ class Pace:
                 self.slow += 1
                 return
 
+    def as_json(self) -> dict[str, int]:
+        """As results files have it."""
+        return {"measured": self.measured, "slow": self.slow}
+
     def count(self, slow: int) -> None:
         """Something was measured by a child; so often it was slow."""
         self.measured += 1

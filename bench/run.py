@@ -14,7 +14,7 @@ from bench import c10k, file_rounds, idle_memory, micro_rounds, plot
 from bench.build import BENCH, BuildError, build_programs
 from bench.loops import LOOPS, NODE, how_to_get, loops_here
 from bench.measure import Cores, choose_cores, machine
-from bench.pace import USUAL_PATIENCE_S
+from bench.pace import PATIENCE_HELP, USUAL_PATIENCE_S
 from bench.progress import Display, Steps
 from bench.report import micro_table, workload_table
 from bench.results import WorkloadResult
@@ -81,7 +81,8 @@ class Run:
         return {
             "format": FORMAT_VERSION,
             "machine": self.machine,
-            "cores": asdict(self.cores),
+            "cores": self.cores.as_json(),
+            "pace": self.cores.pace.as_json(),
             "timing": asdict(self.preset.timing),
             "loops": {name: LOOPS[name].version() for name in self.loops},
             "missing": self.missing,
@@ -118,6 +119,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=_positive(float, 60), help="length of a measured window")
     parser.add_argument("--c10k-loop", type=_loop_names, help="loops of the C10k demonstration; default: hoop")
     parser.add_argument("--connections", type=_positive(int, 100_000), default=10_000, help="of the C10k demonstration")
+    parser.add_argument("--patience", type=float, default=USUAL_PATIENCE_S, metavar="SECONDS", help=PATIENCE_HELP)
     parser.add_argument("--json", type=Path, default=RESULTS / "bench.json", metavar="FILE", help="results as JSON")
     parser.add_argument("--plot", type=Path, default=RESULTS / "bench.png", metavar="FILE", help="plot as PNG")
     return parser.parse_args(arguments)
@@ -153,7 +155,7 @@ def start(arguments: argparse.Namespace) -> Run:
     wanted = arguments.loops or loops_here()
     loops = [name for name in wanted if LOOPS[name].is_installed()]
     missing = {name: "not installed" for name in wanted if name not in loops}
-    return Run(arguments, preset, loops, missing, choose_cores(USUAL_PATIENCE_S))
+    return Run(arguments, preset, loops, missing, choose_cores(arguments.patience))
 
 
 def measure(run: Run) -> None:

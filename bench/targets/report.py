@@ -101,6 +101,8 @@ def _python_section(content: Content) -> Iterator[str]:
     yield f"{about['system']}. Peers: {_versions(content)}."
     yield f"{timing['timing']['rounds']} interleaved rounds, windows of {timing['timing']['seconds']:g} s, in the size"
     yield f"matrix of {timing['size_timing']['seconds']:g} s."
+    if slow := content.get("pace", {}).get("slow"):
+        yield f"{slow} of {content['pace']['measured']} measurements count although the cores were slow."
     yield ""
     yield _counts(content["rows"])
     for name, text in plots.NAMES.items():

@@ -1,4 +1,4 @@
-"""The benchmark's look at the cores: what was measured on slow ones is measured again, for as long as patience lasts."""
+"""The benchmark looks at the cores: what was measured on slow ones is measured again, while patience lasts."""
 
 from __future__ import annotations
 

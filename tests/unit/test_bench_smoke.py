@@ -25,7 +25,7 @@ from bench.progress import Display
 
 pytestmark = pytest.mark.once  # the benchmark, which is not run on every Python
 
-TINY = ["--rounds", "1", "--seconds", "0.2"]
+TINY = ["--patience", "0", "--rounds", "1", "--seconds", "0.2"]
 
 
 @pytest.fixture(scope="module", autouse=True)
