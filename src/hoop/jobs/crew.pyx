@@ -15,7 +15,7 @@ from hoop.core.cpython_api cimport PyContext_New, PyErr_CheckSignals
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, os_error
 from hoop.core.handle cimport PostedHandle, handle_of_node
-from hoop.core.ownership cimport hoop_look_at, hoop_set
+from hoop.core.ownership cimport IS_FREE_THREADED, hoop_exchange_if, hoop_load, hoop_look_at, hoop_set
 from hoop.core.reactor cimport Reactor, flush_if_deferred
 from libc.errno cimport ENOBUFS, ESHUTDOWN
 
@@ -34,6 +34,9 @@ cdef enum:
 
 # For the hooks at the end of this file. No attribute of the module: they may run after the interpreter has emptied it.
 cdef object crews = weakref.WeakSet()
+
+cdef extern from "sched.h":
+    int sched_yield() nogil
 
 cdef str NO_THREADS = "can't start new thread"  # as Python says it
 
@@ -260,11 +263,11 @@ cdef class Crew:
                 # dies lets go of its place.
                 self.threads.append(weakref.ref(thread))
                 thread.start()
+            if IS_FREE_THREADED:
+                await_taken(place, thread)
         except BaseException as error:
-            if place is not None:
-                if place.is_taken:
-                    raise
-                place.is_taken = True
+            if place is not None and not place.take():
+                raise
             self.forget_thread(thread)
             if hoop_pool_worker_failed(self.core) == 0 or not isinstance(error, RuntimeError):
                 raise
@@ -286,9 +289,8 @@ cdef class Crew:
     def serve(self, Place place):
         """What a thread does until the crew is stopped."""
         cdef int result
-        if place.is_taken:
+        if not place.take():
             return  # hire() was interrupted, and does not expect this thread any more
-        place.is_taken = True
         if self.holds_gil:
             result = self.serve_python()
         else:
@@ -397,13 +399,30 @@ cdef class Place:
     """Stands for a thread that the crew expects. The thread takes its place as the first thing it does. If it ends, or
     cannot begin, before that (Python code of its start has found no memory), the crew must not wait for it."""
     cdef Crew crew
-    cdef bint is_taken          # by the thread, or back by hire()
+    cdef unsigned long is_taken     # by the thread, or back by hire()
+
+    cdef bint take(self) noexcept:
+        """Whether it was still free."""
+        cdef unsigned long expected = 0
+        return hoop_exchange_if(&self.is_taken, &expected, 1)
 
     def __del__(self):
-        if not self.is_taken and self.crew is not None and not self.crew.forked:
-            self.is_taken = True
+        if self.crew is not None and not self.crew.forked and self.take():
             hoop_pool_worker_failed(self.crew.core)
             self.crew.give_back(True)
+
+
+cdef int await_taken(Place place, object thread) except -1:
+    """RuntimeError if the thread dies before it has taken its place. Without a GIL, that a place is let go of is not
+    always heard of: what another thread lets go of last is freed by the thread that made it, when that next runs Python
+    code, and it may be a loop that sleeps until this job is done. threading starts a thread before it returns, so that
+    this is a matter of microseconds."""
+    while not hoop_load(&place.is_taken) and thread.is_alive():
+        with nogil:
+            sched_yield()
+    if not hoop_load(&place.is_taken):
+        raise RuntimeError(NO_THREADS)
+    return 0
 
 
 cdef dict without_context():
