@@ -9,6 +9,7 @@ object's own read() or write() is called, over the same channel.
 Whatever is not known for certain keeps a connection with the safe engine: find_refusal() is about the process,
 new_direct_engine() about an object.
 """
+cimport cython
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -108,7 +109,8 @@ cdef class DirectEngine(TlsEngine):
         cdef Py_ssize_t count = -1
         self.offer(input)
         if not self.runs_python:
-            count = hoop_tls_read(self.ssl, &self.channel, buffer, <size_t>size)
+            with cython.critical_section(self.native):  # other threads may ask the object, if there is no GIL
+                count = hoop_tls_read(self.ssl, &self.channel, buffer, <size_t>size)
         if count < 0:
             try:
                 count = self.decrypt_by_ssl(buffer, size)
@@ -145,7 +147,8 @@ cdef class DirectEngine(TlsEngine):
         cdef Py_ssize_t count = -1
         self.make_room(size)
         if not self.runs_python:
-            count = hoop_tls_write(self.ssl, &self.channel, data, <size_t>size)
+            with cython.critical_section(self.native):
+                count = hoop_tls_write(self.ssl, &self.channel, data, <size_t>size)
         if count >= 0:
             return count if count > 0 else TLS_WANTS_INPUT
         self.check_memory()
