@@ -14,6 +14,7 @@ from typing import Any
 
 import hoop
 import pytest
+from conformance.tls_peers import NAME, client_context, server_context
 from test_ownership import DEADLINE_S, HAS_GIL, Runner
 
 REFUSED = "Non-thread-safe operation"
@@ -187,6 +188,35 @@ def test_a_connection_goes_to_another_loop_as_a_socket(runner: Runner) -> None:
     assert hoop.run(main()) == b"to here"
     assert right.recv(20) == b"from here"
     right.close()
+
+
+def test_an_ssl_object_may_be_asked_while_its_loop_uses_it(runner: Runner) -> None:
+    async def echo(reader: hoop.StreamReader, writer: hoop.StreamWriter) -> None:
+        while received := await reader.read(1 << 16):
+            writer.write(received)
+        writer.close()
+
+    async def connect() -> tuple[hoop.StreamReader, hoop.StreamWriter]:
+        server = await hoop.start_server(echo, "127.0.0.1", 0, ssl=server_context())
+        address = server.sockets[0].getsockname()
+        found = await hoop.open_connection(*address, ssl=client_context(), server_hostname=NAME)
+        server.close()
+        return found
+
+    async def exchange() -> int:
+        for number in range(100):
+            writer.write(bytes([number]) * 3000)
+            assert await reader.readexactly(3000) == bytes([number]) * 3000
+        writer.close()
+        return 100
+
+    reader, writer = asyncio.run_coroutine_threadsafe(connect(), runner.loop).result(DEADLINE_S)
+    asked = writer.get_extra_info("ssl_object")
+    expected = asked.cipher(), asked.version(), asked.getpeercert(binary_form=True)
+    exchanged = asyncio.run_coroutine_threadsafe(exchange(), runner.loop)
+    while not exchanged.done():
+        assert (asked.cipher(), asked.version(), asked.getpeercert(binary_form=True)) == expected
+    assert exchanged.result() == 100
 
 
 def test_a_pool_is_closed_by_any_thread(runner: Runner) -> None:
