@@ -20,6 +20,7 @@ from conformance.peers import DEADLINE_S, off_loop, turns
 from conformance.tls_peers import server_context, wrap_client
 
 SECOND_NS = 1_000_000_000
+LOOK_S = 0.25
 
 
 class Clock:
@@ -35,6 +36,12 @@ class Clock:
         """Put the clock forward, and let the loop see what that means."""
         self.now_ns += int(seconds * SECOND_NS)
         await turns()
+
+
+async def pass_looks(clock: Clock, seconds: float) -> None:
+    """Let that much time pass in the steps of a drain's looks."""
+    for _ in range(round(seconds / LOOK_S)):
+        await clock.forward(LOOK_S)
 
 
 def run_with_clock(main: Callable[[Clock], Coroutine[Any, Any, None]]) -> None:

@@ -8,16 +8,10 @@ from typing import Any
 import hoop
 import pytest
 from conformance.peers import off_loop, read_exactly, read_until_gone, turns
-from limited import KINDS, Clock, peers, run_with_clock, serving
+from limited import KINDS, Clock, pass_looks, peers, run_with_clock, serving
 
 every_kind = pytest.mark.parametrize("kind", list(KINDS))
 AGE = hoop.Limits(max_connection_age=100.0)
-
-
-async def pass_time(clock: Clock, seconds: float) -> None:
-    """In the steps of a drain's looks."""
-    for _ in range(round(seconds / 0.25)):
-        await clock.forward(0.25)
 
 
 def timers_of(served: Any) -> int:
@@ -36,7 +30,7 @@ def test_trap_c24_silent_connection_is_closed_when_it_is_old_and_the_server_goes
                 young, other_connection = await served.peer()
                 with peers(young):
                     await clock.forward(12.0)
-                    await pass_time(clock, 1.5)
+                    await pass_looks(clock, 1.5)
                     assert await off_loop(read_until_gone, old) == b""
                     old.close()
                     await served.until(lambda: its_connection.lost == [None])
@@ -57,11 +51,11 @@ def test_old_connection_that_owes_an_answer_gives_it_first(kind: str) -> None:
                 peer.sendall(b"slow")
                 await served.until(lambda: connection.data == b"slow")
                 await clock.forward(101.0)
-                await pass_time(clock, 30.0)
+                await pass_looks(clock, 30.0)
                 assert connection.lost == []
                 connection.write(b"done\n")
                 assert await off_loop(read_exactly, peer, 5) == b"done\n"
-                await pass_time(clock, 1.5)
+                await pass_looks(clock, 1.5)
                 assert await off_loop(read_until_gone, peer) == b""
 
     run_with_clock(main)
@@ -76,7 +70,7 @@ def test_old_connection_that_is_never_silent_is_not_cut() -> None:
                 for _ in range(20):
                     peer.sendall(b"more?")
                     assert await off_loop(read_exactly, peer, 7) == b"answer\n"
-                    await pass_time(clock, 0.75)
+                    await pass_looks(clock, 0.75)
                 assert connection.lost == []
 
     run_with_clock(main)
@@ -100,7 +94,7 @@ def test_protocol_is_asked_to_drain_once() -> None:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         await turns()
         await clock.forward(101.0)
-        await pass_time(clock, 5.0)
+        await pass_looks(clock, 5.0)
         assert await reader.read() == b"bye\n"
         assert len(told) == 1
         writer.close()
@@ -129,10 +123,10 @@ def test_ages_differ_so_that_clients_do_not_come_back_together() -> None:
             found = [await served.peer() for _ in range(30)]
             with peers(*(peer for peer, _ in found)):
                 await clock.forward(90.0)
-                await pass_time(clock, 5.0)
+                await pass_looks(clock, 5.0)
                 left = served.stats().active
                 assert 0 < left < len(found)
-                await pass_time(clock, 10.0)
+                await pass_looks(clock, 10.0)
                 assert served.stats().active == 0
 
     run_with_clock(main)
@@ -146,7 +140,7 @@ def test_drain_takes_over_from_age() -> None:
                 peer.sendall(b"slow")
                 await clock.forward(101.0)
                 draining = asyncio.ensure_future(served.server.drain(hoop.Drain(timeout=10.0)))
-                await pass_time(clock, 12.0)
+                await pass_looks(clock, 12.0)
                 report = await draining
                 assert (report.connections, len(report.cut)) == (1, 1)
 

@@ -15,15 +15,9 @@ import hoop
 import pytest
 from conformance.peers import DEADLINE_S, off_loop, read_exactly, read_until_gone, turns
 from hoop.drain import Drain
-from limited import KINDS, Clock, Connection, Served, peers, run_with_clock, serving
+from limited import KINDS, Clock, Connection, Served, pass_looks, peers, run_with_clock, serving
 
 every_kind = pytest.mark.parametrize("kind", list(KINDS))
-
-
-async def looks(clock: Clock, seconds: float) -> None:
-    """Let that much time pass in the steps of a drain's looks."""
-    for _ in range(round(seconds / 0.25)):
-        await clock.forward(0.25)
 
 
 def drain(served: Served, **course: Any) -> asyncio.Task[hoop.DrainReport]:
@@ -85,13 +79,13 @@ def test_d1_request_on_a_fresh_connection_is_answered(kind: str) -> None:
             peer, connection = await served.peer()
             with peers(peer):
                 draining = drain(served)
-                await looks(clock, 0.75)
+                await pass_looks(clock, 0.75)
                 assert connection.lost == []
                 peer.sendall(b"late?")
                 assert await off_loop(read_exactly, peer, 7) == b"answer\n"
-                await looks(clock, 0.75)
+                await pass_looks(clock, 0.75)
                 assert connection.lost == []  # its grace began anew with the answer
-                await looks(clock, 1.0)
+                await pass_looks(clock, 1.0)
                 await gone(peer)
                 assert counted(await draining) == (1, 0, 1, 0)
 
@@ -108,14 +102,14 @@ def test_d2_request_under_way_is_waited_for_while_silent_ones_go(kind: str) -> N
                 busy.sendall(b"slow")
                 await served.until(lambda: its_connection.data == b"slow")
                 draining = drain(served)
-                await looks(clock, 2.0)
+                await pass_looks(clock, 2.0)
                 await gone(silent)
                 await served.until(lambda: silent_connection.lost == [None])
-                await looks(clock, 20.0)
+                await pass_looks(clock, 20.0)
                 assert its_connection.lost == []
                 its_connection.write(b"done\n")
                 assert await off_loop(read_exactly, busy, 5) == b"done\n"
-                await looks(clock, 1.5)
+                await pass_looks(clock, 1.5)
                 await gone(busy)
                 assert counted(await draining) == (2, 0, 2, 0)
 
@@ -148,9 +142,9 @@ def test_d8_d9_what_hangs_is_cut_exactly_at_the_timeout(kind: str, caplog: pytes
                 await served.until(lambda: connection.data == b"hang")
                 draining = drain(served, timeout=5)
                 await turns()
-                await looks(clock, 4.75)
+                await pass_looks(clock, 4.75)
                 assert connection.lost == []
-                await looks(clock, 0.25)
+                await pass_looks(clock, 0.25)
                 await gone(peer)
                 report = await draining
                 assert counted(report) == (1, 0, 0, 1)
@@ -174,9 +168,9 @@ def test_peer_that_does_not_read_is_aborted_a_second_after_the_timeout() -> None
                     connection.write(bytes(1 << 20))
                 draining = drain(served, timeout=2)
                 await turns()
-                await looks(clock, 2.75)
+                await pass_looks(clock, 2.75)
                 assert connection.lost == []
-                await looks(clock, 0.25)
+                await pass_looks(clock, 0.25)
                 assert connection.lost == [None]
                 assert counted(await draining) == (1, 0, 0, 1)
 
@@ -197,7 +191,7 @@ def test_d7_delay_serves_on_and_only_then_refuses(kind: str) -> None:
                 assert await off_loop(read_exactly, peer, 7) == b"answer\n"
                 await clock.forward(0.2)
                 assert await refuses(served, address)
-                await looks(clock, 1.5)
+                await pass_looks(clock, 1.5)
                 await gone(peer)
                 assert counted(await draining) == (1, 0, 1, 0)
 
@@ -214,7 +208,7 @@ def test_d4_d5_connections_in_the_queue_are_accepted_before_the_socket_is_closed
                 for peer in waiting:
                     peer.sendall(b"?")
                     assert await off_loop(read_exactly, peer, 7) == b"answer\n"
-                await looks(clock, 1.5)
+                await pass_looks(clock, 1.5)
                 assert counted(await draining) == (20, 0, 20, 0)
 
     run_with_clock(main)
@@ -285,7 +279,7 @@ def test_protocol_that_fails_when_told_hurts_no_other(caplog: pytest.LogCaptureF
         peer, _ = await served.peer()
         with peers(peer):
             draining = drain(served)
-            await looks(clock, 1.5)
+            await pass_looks(clock, 1.5)
             assert counted(await draining) == (1, 0, 1, 0)
         assert [str(context["exception"]) for context in problems] == ["not now"]
 
@@ -342,9 +336,9 @@ def test_d13_servers_of_a_loop_drain_side_by_side() -> None:
                 await one.until(lambda: its_connection.data == b"slow")
                 draining = asyncio.ensure_future(loop.drain(Drain(timeout=3)))
                 await turns()
-                await looks(clock, 1.5)
+                await pass_looks(clock, 1.5)
                 assert await off_loop(read_until_gone, second) == b""
-                await looks(clock, 2.0)
+                await pass_looks(clock, 2.0)
                 reports = sorted(counted(report) for report in await draining)
                 assert reports == [(1, 0, 0, 1), (1, 0, 1, 0)]
 
@@ -401,7 +395,7 @@ def test_serve_forever_ends_after_the_last_connection() -> None:
                 peer.sendall(b"slow")
                 await served.until(lambda: connection.data == b"slow")
                 draining = drain(served)
-                await looks(clock, 3)
+                await pass_looks(clock, 3)
                 assert not forever.done()
                 connection.write(b"x")
                 connection.transport.close()
@@ -458,7 +452,7 @@ def test_course_that_nobody_gives_is_the_loop_s(whole_loop: bool) -> None:
                 await served.until(lambda: connection.data == b"hang")
                 draining = asyncio.ensure_future((loop if whole_loop else served.server).drain())
                 await turns()
-                await looks(clock, 3.0)
+                await pass_looks(clock, 3.0)
                 report = await draining
                 assert counted(report[0] if whole_loop else report) == (1, 0, 0, 1)
         assert loop.server_defaults.drain_for(None).timeout == 3
