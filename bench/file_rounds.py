@@ -63,7 +63,7 @@ def _measure(outcome: Outcome, number: int, seconds: float, pace: Pace) -> None:
     with running([*command, "--seconds", str(seconds), *pace.of_child()]) as child:
         for workload in WORKLOADS:
             answer = _next_answer(child, seconds)
-            pace.count(answer["slow"])
+            pace.take(answer["pace"])
             for metric in ("us", "cpu_us"):
                 outcome[metric].setdefault(workload, {})[number] = float(answer[metric])
 

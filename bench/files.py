@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.loops import LoopFactory, find_loop
 from bench.micro import Batch, Loop, Micro, run_benchmark
-from bench.pace import pace_of_child
+from bench.pace import add_pace_of_child, pace_of_child
 from bench.servers.serving import settle_allocator
 
 SMALL, LARGE = 4096, 1 << 20  # bytes
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--way", required=True, choices=list(WAYS))
     parser.add_argument("--loop", required=True)
     parser.add_argument("--seconds", type=float, default=0.1)
-    parser.add_argument("--pace", type=float, help="see pace.py")
+    add_pace_of_child(parser)
     arguments = parser.parse_args()
     factory = factory_of(arguments.way, arguments.loop)
     pace = pace_of_child(arguments.pace)
@@ -240,7 +240,7 @@ def main() -> None:
                 batch: Batch = prepare(ways, folder)
                 return batch
 
-            micro, slow = Micro(prepared, title, threads=True), pace.slow
+            micro = Micro(prepared, title, threads=True)
             try:
                 for _ in pace.attempts():
                     results = run_benchmark(micro, factory, arguments.seconds)
@@ -251,7 +251,7 @@ def main() -> None:
                     "us": statistics.median(spent.clock_ns for spent in results) / 1000,
                     "cpu_us": statistics.median(spent.cpu_ns for spent in results) / 1000,
                 }
-            print(json.dumps({"end": workload, "slow": pace.slow - slow} | answer), flush=True)
+            print(json.dumps({"end": workload, "pace": pace.spent()} | answer), flush=True)
 
 
 if __name__ == "__main__":

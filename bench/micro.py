@@ -23,7 +23,7 @@ from typing import Any, cast
 from bench import micro_asyncio
 from bench.loops import LOOPS, LoopFactory, find_loop
 from bench.micro_asyncio import BATCH, Batch, Loop
-from bench.pace import pace_of_child
+from bench.pace import add_pace_of_child, pace_of_child
 from bench.servers.serving import settle_allocator
 
 PENDING_TIMERS = 10_000
@@ -366,7 +366,7 @@ def main() -> None:
     parser.add_argument("--loop", required=True, choices=list(LOOPS))
     parser.add_argument("--seconds", type=float, default=0.1)
     parser.add_argument("--only", action="append", choices=list(BENCHMARKS))
-    parser.add_argument("--pace", type=float, help="see pace.py")
+    add_pace_of_child(parser)
     arguments = parser.parse_args()
     factory = find_loop(arguments.loop).factory()
     pace = pace_of_child(arguments.pace)
@@ -377,7 +377,6 @@ def main() -> None:
         if cores:
             os.sched_setaffinity(0, cores if micro.threads else {min(cores)})
         print(json.dumps({"begin": name}), flush=True)
-        slow = pace.slow
         try:
             for _ in pace.attempts():
                 results = run_benchmark(micro, factory, arguments.seconds)
@@ -385,7 +384,7 @@ def main() -> None:
             answer: dict[str, object] = {"failure": f"{type(error).__name__} {error}".strip()[:160]}
         else:
             answer = summary_of(results)
-        print(json.dumps({"end": name, "slow": pace.slow - slow} | answer), flush=True)
+        print(json.dumps({"end": name, "pace": pace.spent()} | answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -62,16 +62,8 @@ class MicroRounds:
                     self._answers[name][loop].append(answer)
 
     def _command(self, loop: str, benchmarks: Sequence[str]) -> list[str]:
-        command = [
-            sys.executable,
-            "-m",
-            "bench.micro",
-            "--loop",
-            loop,
-            "--seconds",
-            str(self._seconds),
-            *self._pace.of_child(),
-        ]
+        command = [sys.executable, "-m", "bench.micro", "--loop", loop, "--seconds", str(self._seconds)]
+        command += self._pace.of_child()
         for name in benchmarks:
             command += ["--only", name]
         return command
@@ -84,7 +76,7 @@ class MicroRounds:
         except ChildFailed as failure:
             return {"failure": str(failure)}, False
         answer.pop("end", None)
-        self._pace.count(answer.pop("slow"))
+        self._pace.take(answer.pop("pace"))
         return answer, True
 
 

@@ -8,9 +8,10 @@ measured again, until the run's patience ends; what was slow even then counts, a
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import monotonic, perf_counter_ns, sleep
 
 ADDITIONS = 20_000  # of the computation: about a millisecond
@@ -20,7 +21,7 @@ FIRST_S = 3.0  # to see how fast the cores can be
 PAUSE_S = 0.1
 USUAL_PATIENCE_S = 120.0
 PATIENCE_HELP = "how long to wait in all for cores that others slow down, and to measure again"
-CHILD_PATIENCE_S = 15.0  # of a child that measures several things, each of which its parent awaits for longer
+CHILD_PATIENCE_S = 15.0  # at most, of a child that measures several things, each of which its parent awaits for longer
 
 
 class Pace:
@@ -33,6 +34,7 @@ class Pace:
         self.fastest_ns = fastest_ns  # of the computation, on any of the cores
         self.measured = 0
         self.slow = 0  # measurements that count although the cores were slow
+        self._told_slow, self._told_patience_s = 0, patience_s
 
     def is_full(self) -> bool:
         """Whether all cores are fast now."""
@@ -54,26 +56,34 @@ class Pace:
             yield
             if self.is_full():
                 return
-            self._patience_s -= monotonic() - began_s
             if self._patience_s <= 0:
                 self.slow += 1
                 return
+            self._patience_s -= monotonic() - began_s
 
     def as_json(self) -> dict[str, int]:
         """As results files have it."""
         return {"measured": self.measured, "slow": self.slow}
 
-    def count(self, slow: int) -> None:
-        """Something was measured by a child; so often it was slow."""
+    def spent(self) -> dict[str, float]:
+        """What the measurements since the last call have cost, for `take` of the parent of this process."""
+        spent = {"slow": self.slow - self._told_slow, "seconds": self._told_patience_s - self._patience_s}
+        self._told_slow, self._told_patience_s = self.slow, self._patience_s
+        return spent
+
+    def take(self, spent: Mapping[str, float]) -> None:
+        """Something was measured by a child."""
         self.measured += 1
-        self.slow += slow
+        self.slow += int(spent["slow"])
+        self._patience_s -= spent["seconds"]
 
     def of_child(self) -> list[str]:
         """Options for a child that measures by itself, see `pace_of_child`."""
         if not self._is_gauged:
             return []
         self._look_around()
-        return ["--pace", f"{self.fastest_ns:.0f}"]
+        patience_s = min(CHILD_PATIENCE_S, max(self._patience_s, PAUSE_S))
+        return ["--pace", f"{self.fastest_ns:.0f}", f"{patience_s:.1f}"]
 
     def _look_around(self) -> None:
         """Before the first measurement: see how fast the cores can be."""
@@ -90,11 +100,18 @@ class Pace:
             self._patience_s -= PAUSE_S
 
 
-def pace_of_child(fastest_ns: float | None) -> Pace:
-    """For the child's own cores, with what its parent has seen of them; None: it does not look."""
-    if fastest_ns is None or not hasattr(os, "sched_getaffinity"):
+def add_pace_of_child(parser: argparse.ArgumentParser) -> None:
+    """The option of a child for `pace_of_child`."""
+    parser.add_argument("--pace", type=float, nargs=2, metavar=("NS", "SECONDS"), help="see pace.py")
+
+
+def pace_of_child(told: Sequence[float] | None) -> Pace:
+    """For the child's own cores, with what its parent has told: how fast they can be, and for how long to be patient.
+    None: it does not look."""
+    if told is None or not hasattr(os, "sched_getaffinity"):
         return Pace((), 0.0)
-    return Pace(sorted(os.sched_getaffinity(0)), CHILD_PATIENCE_S, fastest_ns)
+    fastest_ns, patience_s = told
+    return Pace(sorted(os.sched_getaffinity(0)), patience_s, fastest_ns)
 
 
 def _computation_ns(core: int) -> int:

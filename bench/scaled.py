@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 
 from bench.loops import LOOPS, find_loop
 from bench.measure import usage_of
-from bench.pace import Pace, pace_of_child
+from bench.pace import Pace, add_pace_of_child, pace_of_child
 
 OPERATIONS = 200  # in a batch
 LEAST_BATCHES = 5
@@ -98,10 +98,9 @@ async def main(subject: str, counts: list[int], seconds: float, pace: Pace) -> N
         await add(count - there)
         there = count
         kib = (usage_of(os.getpid()).rss_bytes - before) / count / KIB
-        slow = pace.slow
         for _ in pace.attempts():
             ns = await measured(batch, seconds)
-        print(json.dumps({"pending": count, "ns": ns, "kib": kib, "slow": pace.slow - slow}), flush=True)
+        print(json.dumps({"pending": count, "ns": ns, "kib": kib, "pace": pace.spent()}), flush=True)
 
 
 if __name__ == "__main__":
@@ -110,7 +109,7 @@ if __name__ == "__main__":
     parser.add_argument("--loop", required=True, choices=list(LOOPS))
     parser.add_argument("--counts", required=True, help="of pending ones, rising, separated by commas")
     parser.add_argument("--seconds", type=float, required=True, help="of each measurement")
-    parser.add_argument("--pace", type=float, help="see pace.py")
+    add_pace_of_child(parser)
     arguments = parser.parse_args()
     with asyncio.Runner(loop_factory=find_loop(arguments.loop).factory()) as runner:
         counts = [*map(int, arguments.counts.split(","))]

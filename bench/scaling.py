@@ -51,7 +51,7 @@ def measure_pending(subject: str, loop: str, seconds: float, cores: Cores) -> li
     with running([*command, "--seconds", str(seconds), *cores.pace.of_child()], cores.server) as child:
         answers = [child.read_json(STEP_LIMIT_S) for _ in COUNTS[subject]]
     for answer in answers:
-        cores.pace.count(answer["slow"])
+        cores.pace.take(answer["pace"])
     return answers
 
 

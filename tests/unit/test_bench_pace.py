@@ -91,12 +91,19 @@ def test_without_patience_nothing_is_looked_at(monkeypatch):
         assert one.of_child() == []
 
 
-def test_a_child_is_told_and_its_slow_ones_count(clock, paces):
+def test_a_child_is_told_and_what_it_has_spent_is_taken(clock, paces):
     one = Pace([0], 10.0, FAST)
-    assert one.of_child() == ["--pace", "1000"]
-    one.count(0)
-    one.count(1)
+    assert one.of_child() == ["--pace", "1000", "10.0"]
+    child = Pace([0], 2.0, FAST)
+    paces[:] = [FAST, FAST, SLOW]
+    assert len(list(child.attempts())) == 1
+    one.take(child.spent())
+    assert (one.measured, one.slow) == (1, 0)
+    list(child.attempts())  # until its patience has ended
+    one.take(child.spent())
     assert (one.measured, one.slow) == (2, 1)
+    assert one.of_child() == ["--pace", "1000", "8.0"]
+    assert child.spent() == {"slow": 0, "seconds": 0.0}
 
 
 @needs_affinity
