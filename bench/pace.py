@@ -4,20 +4,22 @@ nothing in the guest says so. A loop that is measured then looks twice as slow a
 
 So a known computation is timed on each core before a measurement and after it. What was measured on slow cores is
 measured again, until the run's patience ends; what was slow even then counts, and the results say how often that was.
+Slow is slower than usual, which the fastest quarter of all looks tells: the fastest look of all may have been a boost
+of a moment, which no patience brings back.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import bisect
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import monotonic, perf_counter_ns, sleep
 
 ADDITIONS = 20_000  # of the computation: about a millisecond
 REPEATED = 3  # times, of which the fastest counts: an interrupt is not a slow core
-TOLERATED = 1.2  # of the fastest time that was seen
-FIRST_S = 3.0  # to see how fast the cores can be
+TOLERATED = 1.2  # of the usual time
+FIRST_S = 3.0  # to see how fast the cores usually are
 PAUSE_S = 0.1
 USUAL_PATIENCE_S = 120.0
 PATIENCE_HELP = "how long to wait in all for cores that others slow down, and to measure again"
@@ -27,20 +29,28 @@ CHILD_PATIENCE_S = 15.0  # at most, of a child that measures several things, eac
 class Pace:
     """The pace of some cores, and the patience of a run: how long it waits for them in all, and measures again."""
 
-    def __init__(self, cores: Iterable[int], patience_s: float, fastest_ns: float = math.inf) -> None:
+    def __init__(self, cores: Iterable[int], patience_s: float, usual_ns: float | None = None) -> None:
         self._cores = tuple(cores)
         self._is_gauged = patience_s > 0 and bool(self._cores)
         self._patience_s = patience_s
-        self.fastest_ns = fastest_ns  # of the computation, on any of the cores
+        self._told_usual_ns = usual_ns  # what the computation usually takes; None: this one finds that out
+        self._seen_ns: list[float] = []  # what it has taken, in order
         self.measured = 0
         self.slow = 0  # measurements that count although the cores were slow
         self._told_slow, self._told_patience_s = 0, patience_s
 
+    @property
+    def usual_ns(self) -> float:
+        """What the computation usually takes, where no neighbour disturbs it."""
+        return self._seen_ns[len(self._seen_ns) // 4] if self._told_usual_ns is None else self._told_usual_ns
+
     def is_full(self) -> bool:
         """Whether all cores are fast now."""
         found = [_computation_ns(core) for core in self._cores]
-        self.fastest_ns = min(self.fastest_ns, *found)
-        return max(found) <= TOLERATED * self.fastest_ns
+        if self._told_usual_ns is None:
+            for taken_ns in found:
+                bisect.insort(self._seen_ns, taken_ns)
+        return max(found) <= TOLERATED * self.usual_ns
 
     def attempts(self) -> Iterator[None]:
         """`for _ in pace.attempts(): result = measure()` leaves the result of a time when the cores were fast before
@@ -83,11 +93,11 @@ class Pace:
             return []
         self._look_around()
         patience_s = min(CHILD_PATIENCE_S, max(self._patience_s, PAUSE_S))
-        return ["--pace", f"{self.fastest_ns:.0f}", f"{patience_s:.1f}"]
+        return ["--pace", f"{self.usual_ns:.0f}", f"{patience_s:.1f}"]
 
     def _look_around(self) -> None:
-        """Before the first measurement: see how fast the cores can be."""
-        if not math.isinf(self.fastest_ns):
+        """Before the first measurement: see how fast the cores are."""
+        if self._told_usual_ns is not None or self._seen_ns:
             return
         end_s = monotonic() + FIRST_S
         while monotonic() < end_s:
@@ -106,12 +116,12 @@ def add_pace_of_child(parser: argparse.ArgumentParser) -> None:
 
 
 def pace_of_child(told: Sequence[float] | None) -> Pace:
-    """For the child's own cores, with what its parent has told: how fast they can be, and for how long to be patient.
+    """For the child's own cores, with what its parent has told: how fast they usually are, and for how long to be patient.
     None: it does not look."""
     if told is None or not hasattr(os, "sched_getaffinity"):
         return Pace((), 0.0)
-    fastest_ns, patience_s = told
-    return Pace(sorted(os.sched_getaffinity(0)), patience_s, fastest_ns)
+    usual_ns, patience_s = told
+    return Pace(sorted(os.sched_getaffinity(0)), patience_s, usual_ns)
 
 
 def _computation_ns(core: int) -> int:
