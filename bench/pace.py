@@ -116,7 +116,7 @@ def add_pace_of_child(parser: argparse.ArgumentParser) -> None:
 
 
 def pace_of_child(told: Sequence[float] | None) -> Pace:
-    """For the child's own cores, with what its parent has told: how fast they usually are, and for how long to be patient.
+    """For the child's own cores, with what its parent has told: how fast they usually are, and how long to be patient.
     None: it does not look."""
     if told is None or not hasattr(os, "sched_getaffinity"):
         return Pace((), 0.0)

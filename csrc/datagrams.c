@@ -7,13 +7,23 @@
  *     (size, route) come again with the next call.
  *   - Elsewhere, recvfrom(2) in a loop: the error that ends a batch is gone from the socket, so the batch's last place
  *     carries it.
+ *   - Linux 4.18 and newer: UDP_SEGMENT makes datagrams of one buffer. An older kernel, and a socket of another protocol,
+ *     would ignore it in a control message and send all as one, so it is asked of the socket first. A datagram that is
+ *     longer than the way's packets is EINVAL or EMSGSIZE, a device or a tunnel that cannot is EIO.
  *   - A UNIX sender without a name has the address length 0 on Linux, and a bare sockaddr elsewhere. */
 #include "datagrams.h"
 
 #include "net_internal.h"
 #include "platform.h"
 
+#include <netinet/in.h>
 #include <string.h>
+#if HOOP_HAVE_UDP_SEGMENT
+#include <netinet/udp.h>
+#ifndef UDP_SEGMENT /* in the C library since glibc 2.28 */
+#define UDP_SEGMENT 103
+#endif
+#endif
 
 struct hoop_datagram_reader {
     char *room;
@@ -176,4 +186,66 @@ int hoop_datagrams_send(int fd, const hoop_datagram *datagrams, int count)
         return sent;
 #endif
     return send_one_by_one(fd, datagrams, count);
+}
+
+#if HOOP_HAVE_UDP_SEGMENT
+static bool is_zero(int fd, int option)
+{
+    int value = 0;
+    socklen_t size = sizeof(value);
+    return getsockopt(fd, IPPROTO_UDP, option, &value, &size) == 0 && value == 0;
+}
+
+bool hoop_datagrams_can_join(int fd)
+{
+    return is_zero(fd, UDP_SEGMENT) && is_zero(fd, UDP_CORK);
+}
+
+int hoop_datagrams_send_joined(int fd, const hoop_datagram *datagrams, int count)
+{
+    HOOP_ASSERT(count > 1 && count <= HOOP_JOINED_MAX);
+    const uint16_t length = (uint16_t)datagrams[0].size;
+    struct iovec buffers[HOOP_JOINED_MAX];
+    union {
+        struct cmsghdr aligned;
+        char room[CMSG_SPACE(sizeof(length))];
+    } control;
+    memset(&control, 0, sizeof(control));
+    for (int i = 0; i < count; i++) {
+        /* sendmsg does not write to it, its prototype only cannot say so */
+        buffers[i].iov_base = (void *)(uintptr_t)datagrams[i].data;
+        buffers[i].iov_len = (size_t)datagrams[i].size;
+    }
+    struct msghdr header = {.msg_name = (void *)(uintptr_t)datagrams[0].address,
+                            .msg_namelen = datagrams[0].address_length,
+                            .msg_iov = buffers,
+                            .msg_iovlen = (size_t)count,
+                            .msg_control = control.room,
+                            .msg_controllen = sizeof(control.room)};
+    struct cmsghdr *segment = CMSG_FIRSTHDR(&header);
+    segment->cmsg_level = IPPROTO_UDP;
+    segment->cmsg_type = UDP_SEGMENT;
+    segment->cmsg_len = CMSG_LEN(sizeof(length));
+    memcpy(CMSG_DATA(segment), &length, sizeof(length));
+    ssize_t sent;
+    HOOP_RETRY(sent, sendmsg(fd, &header, HOOP_NET_SEND_FLAGS));
+    return sent < 0 ? hoop_net_negative_errno() : 0;
+}
+#else
+bool hoop_datagrams_can_join(int fd)
+{
+    (void)fd;
+    return false;
+}
+
+int hoop_datagrams_send_joined(int fd, const hoop_datagram *datagrams, int count)
+{
+    (void)fd, (void)datagrams, (void)count;
+    return -EOPNOTSUPP;
+}
+#endif
+
+bool hoop_datagrams_refuse_joining(int result)
+{
+    return result == -EINVAL || result == -EMSGSIZE || result == -EIO || result == -EOPNOTSUPP;
 }

@@ -42,4 +42,17 @@ int hoop_datagram_send(int fd, const hoop_datagram *datagram);
  * arrived in between, and then sends the datagram that the error would have stopped. */
 int hoop_datagrams_send(int fd, const hoop_datagram *datagrams, int count);
 
+/* Datagrams for one receiver that the kernel takes as one, and makes datagrams again behind the dear part of its way
+ * down. They are as long as the first of them; only the last may be shorter, and none is empty. */
+#define HOOP_JOINED_MAX 64        /* that many in one call, as older kernels bound it; */
+#define HOOP_JOINED_BYTES (64000) /* and that much: their sum, with headers, must fit into one packet */
+/* Whether this kernel does so for this socket, and its user has neither asked for that himself nor corked it. */
+bool hoop_datagrams_can_join(int fd);
+/* Send 2 to HOOP_JOINED_MAX such datagrams to the receiver that the first one names. 0 when all are taken; -errno when
+ * none is: what hoop_datagram_send() says of the first, or an error that hoop_datagrams_refuse_joining() knows. */
+int hoop_datagrams_send_joined(int fd, const hoop_datagram *datagrams, int count);
+/* Whether a result says that they cannot go as one on this way (its packets are too small, or its device cannot), though
+ * they may one by one. */
+bool hoop_datagrams_refuse_joining(int result);
+
 #endif

@@ -73,6 +73,10 @@
 #define HOOP_HAVE_MMSG HOOP_ON_LINUX
 #endif
 
+#ifndef HOOP_HAVE_UDP_SEGMENT /* the kernel makes datagrams of one buffer (udp(7)); older Linux is asked at run time */
+#define HOOP_HAVE_UDP_SEGMENT HOOP_ON_LINUX
+#endif
+
 #ifndef HOOP_HAVE_SIOCOUTQ /* how many bytes of a TCP connection its peer has not acknowledged (tcp(7)) */
 #define HOOP_HAVE_SIOCOUTQ HOOP_ON_LINUX
 #endif

@@ -2,8 +2,15 @@
 #include "check.h"
 #include "datagrams.h"
 #include "net.h"
+#include "platform.h"
 
 #include <arpa/inet.h>
+#if HOOP_HAVE_UDP_SEGMENT
+#include <netinet/udp.h>
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#endif
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -238,6 +245,79 @@ TEST(what_cannot_be_sent_fails_alone)
     CHECK_EQ(hoop_net_close(receiver), 0);
 }
 
+#if HOOP_HAVE_UDP_SEGMENT
+TEST(joined_datagrams_arrive_apart)
+{
+    struct sockaddr_in from, to;
+    int sender = open_udp(&from), receiver = open_udp(&to);
+    hoop_datagram_reader *reader = hoop_datagram_reader_open();
+    REQUIRE(reader != NULL);
+    REQUIRE(hoop_datagrams_can_join(sender));
+    hoop_datagram sent[4], got[HOOP_DATAGRAMS_MAX];
+    char text[4][500];
+    for (int i = 0; i < 4; i++) {
+        memset(text[i], 'a' + i, sizeof(text[i]));
+        sent[i] = datagram_to(&to, text[i], i < 3 ? sizeof(text[i]) : 7); /* the last one is shorter */
+    }
+    CHECK_EQ(hoop_datagrams_send_joined(sender, sent, 4), 0);
+    wait_readable(receiver);
+    int count = 0;
+    while (count < 4) {
+        int result = hoop_datagram_reader_receive(reader, receiver, LARGEST, got);
+        if (!CHECK(result > 0))
+            break;
+        for (int i = 0; i < result; i++, count++) {
+            CHECK_EQ(got[i].size, sent[count].size);
+            CHECK(memcmp(got[i].data, sent[count].data, (size_t)sent[count].size) == 0);
+        }
+    }
+    CHECK_EQ(count, 4);
+    hoop_datagram_reader_close(reader);
+    CHECK_EQ(hoop_net_close(sender), 0);
+    CHECK_EQ(hoop_net_close(receiver), 0);
+}
+
+TEST(who_joins_himself_is_not_joined)
+{
+    struct sockaddr_in address;
+    const int options[2] = {UDP_SEGMENT, UDP_CORK};
+    for (int i = 0; i < 2; i++) {
+        int fd = open_udp(&address), value = 100;
+        CHECK(hoop_datagrams_can_join(fd));
+        CHECK_EQ(setsockopt(fd, IPPROTO_UDP, options[i], &value, sizeof(value)), 0);
+        CHECK(!hoop_datagrams_can_join(fd));
+        CHECK_EQ(hoop_net_close(fd), 0);
+    }
+}
+
+TEST(what_the_way_does_not_join_is_known)
+{
+    struct sockaddr_in from, to;
+    int sender = open_udp(&from), receiver = open_udp(&to), yes = 1;
+    /* without checksums the kernel cannot */
+    CHECK_EQ(setsockopt(sender, SOL_SOCKET, SO_NO_CHECK, &yes, sizeof(yes)), 0);
+    hoop_datagram sent[2] = {datagram_to(&to, "a", 1), datagram_to(&to, "b", 1)};
+    int result = hoop_datagrams_send_joined(sender, sent, 2);
+    CHECK(result < 0);
+    CHECK(hoop_datagrams_refuse_joining(result));
+    CHECK(!hoop_datagrams_refuse_joining(-EAGAIN));
+    CHECK(!hoop_datagrams_refuse_joining(-ECONNREFUSED));
+    CHECK_EQ(hoop_datagram_send(sender, sent), 0);
+    CHECK_EQ(hoop_net_close(sender), 0);
+    CHECK_EQ(hoop_net_close(receiver), 0);
+}
+#endif
+
+TEST(other_sockets_are_not_joined)
+{
+    int pair[2];
+    open_unix_pair(pair);
+    CHECK(!hoop_datagrams_can_join(pair[0]));
+    CHECK(!hoop_datagrams_can_join(-1));
+    CHECK_EQ(hoop_net_close(pair[0]), 0);
+    CHECK_EQ(hoop_net_close(pair[1]), 0);
+}
+
 TEST(no_memory_is_no_reader)
 {
     for (int allowed = 0; allowed < 2; allowed++) {
@@ -258,6 +338,12 @@ int main(void)
     RUN(a_refusal_is_told_once);
     RUN(an_error_behind_datagrams_is_not_lost);
     RUN(what_cannot_be_sent_fails_alone);
+#if HOOP_HAVE_UDP_SEGMENT
+    RUN(joined_datagrams_arrive_apart);
+    RUN(who_joins_himself_is_not_joined);
+    RUN(what_the_way_does_not_join_is_known);
+#endif
+    RUN(other_sockets_are_not_joined);
     RUN(no_memory_is_no_reader);
     return check_finish();
 }

@@ -220,12 +220,15 @@ async def tls(log: Log) -> None:
         await end(server, client)
 
 
+PARTS = [b"ping", b" and", b"pong"]  # of one callback: the second and the third are joined
+
+
 class Datagrams(Peer):
     def datagram_received(self, data: bytes, address: Any) -> None:
         self.received += data
         if self.echoes:
             self.transport.sendto(data.upper(), address)
-        else:
+        elif len(self.received) >= len(PARTS) * len(PARTS[0]):
             settle(self.answered)
 
     def error_received(self, error: Exception) -> None:
@@ -249,9 +252,10 @@ async def udp(log: Log) -> None:
         to = echo.transport.get_extra_info("sockname")
         _, asking = await loop.create_datagram_endpoint(lambda: Datagrams(log), remote_addr=to)
         made.append(asking)
-        asking.transport.sendto(b"ping")
+        for part in PARTS:
+            asking.transport.sendto(part)
         await asking.answered
-        assert asking.received == b"PING"
+        assert asking.received == b"PING ANDPONG"
     finally:
         for peer in made:
             peer.transport.close()

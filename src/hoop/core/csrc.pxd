@@ -208,6 +208,8 @@ cdef extern from "proxy_header.h" nogil:
 cdef extern from "datagrams.h" nogil:
     enum:
         HOOP_DATAGRAMS_MAX
+        HOOP_JOINED_MAX
+        HOOP_JOINED_BYTES
     ctypedef struct hoop_datagram:
         const char *data
         Py_ssize_t size
@@ -223,6 +225,9 @@ cdef extern from "datagrams.h" nogil:
                                          hoop_datagram *datagram) noexcept
     int hoop_datagram_send(int fd, const hoop_datagram *datagram) noexcept
     int hoop_datagrams_send(int fd, const hoop_datagram *datagrams, int count) noexcept
+    bint hoop_datagrams_can_join(int fd) noexcept
+    int hoop_datagrams_send_joined(int fd, const hoop_datagram *datagrams, int count) noexcept
+    bint hoop_datagrams_refuse_joining(int result) noexcept
 
 cdef extern from "histogram.h" nogil:
     ctypedef struct hoop_histogram:

@@ -120,6 +120,12 @@ cdef class UdpSocket:
         if transport.fd >= 0:  # else the socket is closed, and there is nothing to allow
             transport.sock.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_BROADCAST, int(bool(enabled)))
 
+    def set_write_deferral(self, enabled):
+        """Whether send() may hold a datagram that is not the first of its phase of the turn (docs/writes.md). If not,
+        each is sent at once, and held ones go now. The default is the loop's.
+        """
+        self.its_transport().set_write_deferral(enabled)
+
     def ref(self):
         """Have loop.run() wait for this socket again, as it does by default. Returns self."""
         self.its_transport().ref()

@@ -10,6 +10,20 @@ cdef struct RawAddress:         # an AF_INET or AF_INET6 address as the kernel h
 # number itself, or else a pointer to a RawAddress.
 ctypedef uint64_t KeptAddress
 
+cdef enum:
+    KNOWN_BITS = 4
+    KNOWN_COUNT = 1 << KNOWN_BITS
+
+
+cdef class KnownAddresses:
+    """The latest senders of an endpoint. A reply to one of these tuples finds its sockaddr by the tuple's identity."""
+    cdef list tuples            # by a hash of the sockaddr
+    cdef RawAddress raws[KNOWN_COUNT]
+
+    cdef object tuple_of(self, const sockaddr *address, socklen_t length)
+    cdef bint find(self, object address, RawAddress *raw) except -1
+
+
 # getpeername(2), getsockname(2)
 ctypedef int (*address_fn)(int fd, sockaddr *address, socklen_t *length) noexcept nogil
 

@@ -7,7 +7,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from hoop.core.csrc cimport AF_INET, AF_INET6, AF_UNSPEC, hoop_address, hoop_net_format_address, \
     hoop_net_parse_literal, hoop_net_unix_name, htonl, sockaddr_in, sockaddr_storage
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcmp, memcpy, memset, strlen
 
 import os
 
@@ -150,3 +150,48 @@ cdef bint parse_address(int family, object address, RawAddress *raw) except -1:
     if count > 3:
         raw.address.sin6_scope_id = <uint32_t>address[3]
     return True
+
+
+# ---- the latest senders --------------------------------------------------------------------------------------------
+
+cdef class KnownAddresses:
+    def __cinit__(self):
+        self.tuples = [None] * KNOWN_COUNT
+
+    cdef object tuple_of(self, const sockaddr *address, socklen_t length):
+        """The tuple for an IP address, made when that was not seen lately; None for what is longer than such."""
+        cdef RawAddress *raw
+        cdef int slot
+        if length > sizeof(sockaddr_in6):
+            return None
+        slot = slot_of(<const char *>address, length)
+        raw = &self.raws[slot]
+        if raw.length != length or memcmp(&raw.address, address, length) != 0:
+            found = address_of(address, length)
+            memcpy(&raw.address, address, length)
+            raw.length = length
+            self.tuples[slot] = found
+        return self.tuples[slot]
+
+    cdef bint find(self, object address, RawAddress *raw) except -1:
+        """Whether this very tuple is known; then fill raw."""
+        cdef int slot
+        for slot in range(KNOWN_COUNT):
+            if self.tuples[slot] is address:
+                raw[0] = self.raws[slot]
+                return True
+        return False
+
+
+cdef int slot_of(const char *address, socklen_t length) noexcept:
+    """A hash over port and host; both families have the port, and IPv4 the host, in the first eight bytes."""
+    cdef uint32_t words[7]
+    cdef uint32_t mixed
+    if length < 8:
+        return 0
+    words[5] = words[4] = words[3] = 0
+    memcpy(words, address, min(length, <socklen_t>sizeof(words)))
+    mixed = words[0] ^ words[1] * <uint32_t>0x85ebca6b
+    if length > 16:  # IPv6
+        mixed ^= words[5] * <uint32_t>0xc2b2ae35 ^ words[3]
+    return <int>((mixed * <uint32_t>0x9e3779b1) >> (32 - KNOWN_BITS))

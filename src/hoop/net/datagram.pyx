@@ -7,30 +7,30 @@ what the kernel holds. So a batch is taken only from a socket that ends with its
 given out by get_extra_info(), may live on elsewhere, and there everything that was not delivered here must be found:
 from such a socket each datagram is taken by itself.
 
-Sending. sendto() hands each datagram to the kernel at once. Collecting what a callback sends for one sendmmsg(2)
-would save nothing measurable (on the loopback the network stack takes all the time), and the errors that asyncio
-reports inside sendto() would come later, some never. Only datagrams that the kernel has refused go in batches.
+Sending. sendto() hands the first datagram of a phase to the kernel at once. Those that follow in the same phase are
+held until it ends (docs/writes.md), where the kernel can be given several for one receiver as one (UDP_SEGMENT): the
+network stack, which takes nearly all the time, is then gone through once. Everywhere else each is sent at once:
+sendmmsg(2) would save nothing measurable. The errors of held ones are told later than asyncio's, which come inside
+sendto().
 
-Addresses. Making a tuple from a sockaddr, and a sockaddr from a tuple, takes text and libc; so the tuples of the
-latest senders are kept, and a reply to such a tuple finds the sockaddr by the tuple's identity. The socket object
-takes over where an address is not plain numbers: its rules, its errors and its name look-ups are then the same as
-asyncio's.
+Addresses. Making a tuple from a sockaddr, and a sockaddr from a tuple, takes text and libc; so those of the latest
+senders are kept. The socket object takes over where an address is not plain numbers: its rules, its errors and its
+name look-ups are then the same as asyncio's.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromObject, PyBytes_FromStringAndSize, \
     PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport datagram_error
 from hoop.core.handle cimport new_handle
-from hoop.core.reactor cimport Reactor, flush_if_deferred
-from hoop.net.addresses cimport RawAddress, address_of, parse_address
+from hoop.core.reactor cimport Reactor, flush_if_deferred, may_hold
+from hoop.net.addresses cimport KnownAddresses, RawAddress, address_of, parse_address
 from hoop.net.transport cimport TRANSPORT_CLOSED, TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, Transport, \
     check_unowned
-from libc.errno cimport EAGAIN
-from libc.stdint cimport int64_t, uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.errno cimport EAGAIN, EIO
+from libc.stdint cimport int64_t
+from libc.string cimport memcmp
 
 import asyncio
 import collections
@@ -39,8 +39,6 @@ cdef extern from "Python.h":
     int PySys_Audit(const char *event, const char *format, ...) except -1
 
 cdef enum:
-    KNOWN_BITS = 4
-    KNOWN_COUNT = 1 << KNOWN_BITS   # senders remembered
     LARGEST_UDP = 64 * 1024         # room per datagram; a UDP payload is shorter
     LARGEST_OTHER = 256 * 1024      # as asyncio's max_size
     HEADER_SIZE = 8                 # what a queued datagram counts beside its data, so that empty ones count too
@@ -54,9 +52,6 @@ class SocketDatagramTransport(asyncio.DatagramTransport, asyncio.Transport):
 
 
 cdef class DatagramTransport(Transport):
-    def __dealloc__(self):
-        PyMem_Free(self.known)
-
     @property
     def __class__(self):
         return SocketDatagramTransport
@@ -66,6 +61,8 @@ cdef class DatagramTransport(Transport):
         self.family = sock.family
         self.address = address
         self.is_shared = True
+        if self.family == AF_INET or self.family == AF_INET6:
+            self.longest_joined = HOOP_JOINED_BYTES // 2
         try:
             peer = sock.getpeername()
             self.is_connected = True
@@ -97,7 +94,13 @@ cdef class DatagramTransport(Transport):
     cdef Py_ssize_t held_bytes(self) noexcept:
         return self.queued_size
 
+    cdef int flush_deferred(self) except -1:
+        if self.state == TRANSPORT_CLOSED or not self.reactor.may_touch():
+            return 0
+        return flush_if_deferred(self.reactor)
+
     cdef int discard_held(self) except -1:
+        self.held = None
         self.queued = None
         self.queued_size = 0
         self.arrived = None
@@ -171,7 +174,7 @@ cdef class DatagramTransport(Transport):
             finally:
                 PyBuffer_Release(&view)
         if result == -EAGAIN:
-            self.queue_datagram(data, addr)
+            self.queue_datagram(data, addr)  # or others were refused just now, and it must come behind them
         elif result < 0:
             self.protocol.error_received(datagram_error(result))
         elif result > 0:
@@ -185,20 +188,131 @@ cdef class DatagramTransport(Transport):
         """0, -errno, or 1 where only the socket object can send to addr. Calls no method of the protocol."""
         cdef RawAddress raw
         cdef hoop_datagram datagram
+        cdef int result
         cdef Route route = self.route(addr, &raw)
         if route == ROUTE_SOCKET:
             return 1  # the socket object tells the audit hooks itself
         if route == ROUTE_RAW:
             self.tell_of_sending(addr)
+        if self.may_hold_datagram(size):
+            return self.hold(data, start, size, addr, route, &raw)
         flush_if_deferred(self.reactor)
+        if self.queued is not None:
+            return -EAGAIN
         self.reactor.must_poll = True  # the receiver may be watched by this very loop
         datagram.data = start
         datagram.size = size
         set_target(&datagram, route, &raw)
-        return hoop_datagram_send(self.fd, &datagram)
+        result = hoop_datagram_send(self.fd, &datagram)
+        if result == 0 and size <= self.longest_joined and self.reactor.in_callback and not self.is_prompt:
+            may_hold(self.reactor, 0)
+            self.reactor.defer_flush(self)  # which tells the next one of this phase that it is not the first
+        return result
+
+    cdef bint may_hold_datagram(self, Py_ssize_t size) noexcept:
+        """Whether a datagram may wait for others: it is not the first of this phase, and the bounds allow it."""
+        return (self.is_flush_due and self.reactor.in_callback and 0 < size <= self.longest_joined
+                and not self.is_prompt and may_hold(self.reactor, size))
+
+    cdef int hold(self, object data, const char *start, Py_ssize_t size, object addr, Route route,
+                  const RawAddress *raw) except -1:
+        """Hold a datagram, to be sent with those held before, or after them. 0, or -EAGAIN as send() has it."""
+        if self.held is not None and not self.is_of_held_run(size, route, raw):
+            self.send_held()
+            if self.queued is not None:
+                return -EAGAIN
+        if not PyBytes_CheckExact(data):
+            data = PyBytes_FromStringAndSize(start, size)
+        if self.held is None:
+            self.held = [data]
+            self.held_length = size
+            self.held_size = size
+            self.held_target = addr
+            self.held_route = route
+            if route == ROUTE_RAW:
+                self.held_raw = raw[0]
+            self.is_run_ended = False
+            return 0
+        self.held.append(data)
+        self.held_size += size
+        self.is_run_ended = size < self.held_length
+        return 0
+
+    cdef bint is_of_held_run(self, Py_ssize_t size, Route route, const RawAddress *raw) noexcept:
+        """Whether a datagram can be joined with those that are held."""
+        if (self.is_run_ended or size > self.held_length or self.held_size + size > HOOP_JOINED_BYTES
+                or len(self.held) >= HOOP_JOINED_MAX or route != self.held_route):
+            return False
+        return route == ROUTE_PEER or (raw.length == self.held_raw.length
+                                       and memcmp(&raw.address, &self.held_raw.address, raw.length) == 0)
+
+    cdef int on_flush(self, bint is_loop_calling) except -1:
+        if self.held is None:
+            return 0
+        self.send_held()
+        if self.queued is not None:
+            if is_loop_calling:
+                self.reactor.enter_context(self.context)
+            self.await_room()
+        return 0
+
+    cdef int send_held(self) except -1:
+        """Give the kernel what is held. Calls no method of the protocol: errors are told in the next turn, and of what
+        finds no room the caller tells."""
+        cdef hoop_datagram datagrams[HOOP_JOINED_MAX]
+        cdef list held = self.held
+        cdef int count = 0
+        cdef int first = 0
+        cdef int result
+        cdef int errors[HOOP_JOINED_MAX]
+        cdef int error_count = 0
+        cdef int i
+        self.held = None
+        self.reactor.must_poll = True
+        for data in held:
+            datagrams[count].data = PyBytes_AS_STRING(data)
+            datagrams[count].size = PyBytes_GET_SIZE(data)
+            set_target(&datagrams[count], self.held_route, &self.held_raw)
+            count += 1
+        while first < count:
+            result = self.send_first_of(&datagrams[first], count - first)
+            if result == -EAGAIN:
+                break
+            if result < 0:
+                errors[error_count] = result
+                error_count += 1
+                result = 1
+            first += result
+        while first < count:
+            self.append_datagram(held[first], self.held_target)
+            first += 1
+        for i in range(error_count):
+            self.reactor.schedule_method(self._error_received, datagram_error(errors[i]), self.context)
+        return 0
+
+    cdef int send_first_of(self, const hoop_datagram *datagrams, int count) noexcept:
+        """Send all as one, where that can be, or the first: how many were taken, or -errno, about the first."""
+        cdef int result
+        if count > 1 and datagrams[0].size <= self.longest_joined:
+            if not self.is_joining_known or self.is_shared:  # others might set an option of theirs
+                if not hoop_datagrams_can_join(self.fd):
+                    self.longest_joined = 0
+                self.is_joining_known = True
+            if self.longest_joined > 0:
+                result = hoop_datagrams_send_joined(self.fd, datagrams, count)
+                if result == 0:
+                    return count
+                if not hoop_datagrams_refuse_joining(result):
+                    return result
+                self.longest_joined = 0 if result == -EIO else datagrams[0].size - 1
+        result = hoop_datagram_send(self.fd, datagrams)
+        return 1 if result == 0 else result
 
     cdef int send_through_socket(self, object data, object addr) except -1:
         """Let the socket object send, by its own rules for addr. Looking up a host name blocks, as in asyncio."""
+        flush_if_deferred(self.reactor)
+        if self.queued is not None:
+            return self.queue_datagram(data, addr)
         self.reactor.must_poll = True
         try:
             if addr is None and self.is_connected:
@@ -214,7 +328,6 @@ cdef class DatagramTransport(Transport):
         return 0
 
     cdef Route route(self, object addr, RawAddress *raw) except *:
-        cdef int i
         if self.is_connected and (addr is None or self.is_peer_named):
             return ROUTE_PEER
         if self.family != AF_INET and self.family != AF_INET6:
@@ -222,11 +335,8 @@ cdef class DatagramTransport(Transport):
         if addr is not None and addr is self.latest_target:
             raw[0] = self.latest_raw
             return ROUTE_RAW
-        if self.known_tuples is not None and addr is not None:
-            for i in range(KNOWN_COUNT):
-                if self.known_tuples[i] is addr:
-                    raw[0] = self.known[i]
-                    return ROUTE_RAW
+        if self.known is not None and addr is not None and self.known.find(addr, raw):
+            return ROUTE_RAW
         if not parse_address(self.family, addr, raw):
             return ROUTE_SOCKET
         self.latest_target = addr
@@ -238,11 +348,18 @@ cdef class DatagramTransport(Transport):
         if self.state >= TRANSPORT_LOST:
             self.note_dropped_write()
             return 0
+        self.append_datagram(data, addr)
+        return self.await_room()
+
+    cdef int append_datagram(self, object data, object addr) except -1:
         cdef bytes copy = PyBytes_FromObject(data)
         if self.queued is None:
             self.queued = collections.deque()
         self.queued.append((copy, addr))
         self.queued_size += len(copy) + HEADER_SIZE
+        return 0
+
+    cdef int await_room(self) except -1:
         self.update_interest()
         if self.state < TRANSPORT_LOST:  # the poller took it
             self.pause_protocol()
@@ -503,53 +620,22 @@ cdef class DatagramTransport(Transport):
 
     cdef object sender(self, const void *address, Py_ssize_t length):
         """The tuple for a received sockaddr; a path for a UNIX one, None where there is none."""
-        cdef RawAddress *raw
-        cdef int slot
         if length == 0:
             return None
         if self.family == AF_UNIX:
             return address_of(<const sockaddr *>address, <socklen_t>length)
-        if length > <Py_ssize_t>sizeof(sockaddr_in6):
-            return None
-        if self.known == NULL:
-            self.known_tuples = [None] * KNOWN_COUNT
-            self.known = <RawAddress *>PyMem_Calloc(KNOWN_COUNT, sizeof(RawAddress))
-            if self.known == NULL:
-                self.known_tuples = None
-                raise MemoryError()
-        slot = slot_of(<const char *>address, length)
-        raw = &self.known[slot]
-        if <Py_ssize_t>raw.length != length or memcmp(&raw.address, address, <size_t>length) != 0:
-            found = address_of(<const sockaddr *>address, <socklen_t>length)
-            memcpy(&raw.address, address, <size_t>length)
-            raw.length = <socklen_t>length
-            self.known_tuples[slot] = found
-        return self.known_tuples[slot]
+        if self.known is None:
+            self.known = KnownAddresses()
+        return self.known.tuple_of(<const sockaddr *>address, <socklen_t>length)
 
 
-# ---- addresses ----------------------------------------------------------------------------------------------------
-
-cdef inline void set_target(hoop_datagram *datagram, Route route, RawAddress *raw) noexcept:
+cdef inline void set_target(hoop_datagram *datagram, Route route, const RawAddress *raw) noexcept:
     if route == ROUTE_RAW:
         datagram.address = <const sockaddr *>&raw.address
         datagram.address_length = raw.length
     else:
         datagram.address = NULL
         datagram.address_length = 0
-
-
-cdef int slot_of(const char *address, Py_ssize_t length) noexcept:
-    """A hash over port and host; both families have the port, and IPv4 the host, in the first eight bytes."""
-    cdef uint32_t words[7]
-    cdef uint32_t mixed
-    if length < 8:
-        return 0
-    words[5] = words[4] = words[3] = 0
-    memcpy(words, address, <size_t>min(length, <Py_ssize_t>sizeof(words)))
-    mixed = words[0] ^ words[1] * <uint32_t>0x85ebca6b
-    if length > 16:  # IPv6
-        mixed ^= words[5] * <uint32_t>0xc2b2ae35 ^ words[3]
-    return <int>((mixed * <uint32_t>0x9e3779b1) >> (32 - KNOWN_BITS))
 
 
 def make_datagram(Reactor reactor not None, sock, protocol, address, waiter=None):

@@ -428,6 +428,15 @@ cdef class Transport(Watcher):
         self.flush_deferred()
         return self.held_bytes()
 
+    def set_write_deferral(self, enabled):
+        """Let write() and sendto() hold bytes until the running phase has ended (docs/writes.md), or not: then they
+        send at once, as asyncio's do; what is held is sent now. The default is the loop's; pipes have it switched off.
+        """
+        self.check_ours("transport.set_write_deferral")
+        self.is_prompt = not enabled
+        if self.is_prompt and self.state < TRANSPORT_LOST:
+            self.flush_deferred()
+
     # ---- asyncio.BaseTransport -----------------------------------------------------------------------------------
 
     def get_protocol(self):

@@ -126,15 +126,6 @@ cdef class WritingTransport(Transport):
             self.flush(False)
         return 0
 
-    def set_write_deferral(self, enabled):
-        """Let write() hold bytes until the running phase has ended (docs/writes.md), or not: then it sends at once,
-        as asyncio's does; what is held is sent now. The default is the loop's; pipes have it switched off.
-        """
-        self.check_ours("transport.set_write_deferral")
-        self.is_prompt = not enabled
-        if self.is_prompt and self.state < TRANSPORT_LOST:
-            self.flush_deferred()
-
     cdef int send_with_first(self, bytes head) except -1:
         """Before begin_life(): send head before everything else, in one system call with what comes in the first turns.
 

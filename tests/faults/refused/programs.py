@@ -7,13 +7,14 @@ that of the other end, ConnectionError or EOFError. None may wait for ever: what
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import ssl
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +166,9 @@ class Datagrams(asyncio.DatagramProtocol):
         self.received.put_nowait(exc or EOFError("closed"))
 
 
-async def udp(folder: Path, contexts: Any) -> None:
-    """A datagram may be lost, so each is sent until it is answered."""
+@contextlib.asynccontextmanager
+async def echoing() -> AsyncIterator[tuple[Any, Datagrams, Datagrams]]:
+    """A client's endpoint, its protocol, and that of the server it is connected to."""
     loop = asyncio.get_running_loop()
     server, echo = await loop.create_datagram_endpoint(lambda: Datagrams(True), local_addr=(LOCALHOST, 0))
     try:
@@ -174,29 +176,45 @@ async def udp(folder: Path, contexts: Any) -> None:
             lambda: Datagrams(False), remote_addr=server.get_extra_info("sockname")
         )
         try:
-            for number in range(5):
-                await answered(client, protocol, echo, b"%d" % number)
+            yield client, protocol, echo
         finally:
             client.close()
     finally:
         server.close()
 
 
-async def answered(client: Any, protocol: Datagrams, echo: Datagrams, data: bytes) -> None:
+async def udp(folder: Path, contexts: Any) -> None:
+    async with echoing() as (client, protocol, echo):
+        for number in range(5):
+            await answered(client, protocol, echo, [b"%d" % number])
+
+
+async def bursts(folder: Path, contexts: Any) -> None:
+    """What one callback sends, and the answers to one batch, are held and joined."""
+    async with echoing() as (client, protocol, echo):
+        for length in (40, 10):
+            await answered(client, protocol, echo, [bytes([number]) * length for number in range(6)])
+
+
+async def answered(client: Any, protocol: Datagrams, echo: Datagrams, datagrams: list[bytes]) -> None:
+    """A datagram may be lost, so each is sent until it is answered."""
+    missing = list(datagrams)
     for _ in range(20):
-        client.sendto(data)
+        for data in missing:
+            client.sendto(data)
         try:
-            answer = await asyncio.wait_for(protocol.received.get(), 0.2)
+            while missing:
+                answer = await asyncio.wait_for(protocol.received.get(), 0.2)
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer in missing:
+                    missing.remove(answer)
+            return
         except TimeoutError:
             if not echo.received.empty():
                 error = echo.received.get_nowait()
                 if isinstance(error, Exception):
                     raise error from None
-            continue
-        if isinstance(answer, Exception):
-            raise answer
-        if answer == data:
-            return
     raise AssertionError("no datagram is answered any more")
 
 
@@ -428,7 +446,7 @@ Program = Callable[[Path, tuple[ssl.SSLContext, ssl.SSLContext]], Awaitable[None
 PROGRAMS: dict[str, Program] = {
     program.__name__: program
     for program in (
-        *(tcp, unix, streams, tls, udp, pipes, child, raw),
+        *(tcp, unix, streams, tls, udp, bursts, pipes, child, raw),
         *(files, names, signals, threadsafe, executor, timers, sendfile),
         *(handles, readers),
     )
