@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,6 @@ from typing import Any, cast
 from bench import micro_asyncio
 from bench.loops import LOOPS, LoopFactory, find_loop
 from bench.micro_asyncio import BATCH, Batch, Loop
-from bench.pace import add_pace_of_child, pace_of_child
 from bench.servers.serving import settle_allocator
 
 PENDING_TIMERS = 10_000
@@ -361,30 +361,24 @@ def summary_of(results: list[Spent]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run the benchmarks named on the command line."""
+    """Run the benchmark that each line of stdin names, until it ends, or those named on the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", required=True, choices=list(LOOPS))
     parser.add_argument("--seconds", type=float, default=0.1)
     parser.add_argument("--only", action="append", choices=list(BENCHMARKS))
-    add_pace_of_child(parser)
     arguments = parser.parse_args()
     factory = find_loop(arguments.loop).factory()
-    pace = pace_of_child(arguments.pace)
     settle_allocator()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    for name in arguments.only or BENCHMARKS:
+    for name in arguments.only or map(str.strip, sys.stdin):
         micro = BENCHMARKS[name]
         if cores:
             os.sched_setaffinity(0, cores if micro.threads else {min(cores)})
-        print(json.dumps({"begin": name}), flush=True)
         try:
-            for _ in pace.attempts():
-                results = run_benchmark(micro, factory, arguments.seconds)
+            answer = summary_of(run_benchmark(micro, factory, arguments.seconds))
         except Exception as error:  # whatever a loop raises is its result
-            answer: dict[str, object] = {"failure": f"{type(error).__name__} {error}".strip()[:160]}
-        else:
-            answer = summary_of(results)
-        print(json.dumps({"end": name, "pace": pace.spent()} | answer), flush=True)
+            answer = {"failure": f"{type(error).__name__} {error}".strip()[:160]}
+        print(json.dumps({"end": name} | answer), flush=True)
 
 
 if __name__ == "__main__":

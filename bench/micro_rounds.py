@@ -1,19 +1,21 @@
-"""Runs the micro benchmarks in a child process for each loop, in interleaved rounds."""
+"""Runs the micro benchmarks in a child process for each loop, which take turns at each benchmark (see by_turns.py)."""
 
 from __future__ import annotations
 
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from bench.micro import BENCHMARKS
-from bench.pace import Pace
 from bench.processes import START_LIMIT_S, Child, ChildFailed, running
 from bench.progress import Display, Steps
 from bench.rounds import round_order
 
 TITLES = {name: micro.title for name, micro in BENCHMARKS.items()}
+
+TURN_S = 0.03  # of a benchmark in a loop
 
 Answer = dict[str, Any]  # with "median_ns", "least_ns", "median_cpu_ns" and "batches", or with "failure"
 
@@ -21,63 +23,61 @@ Answer = dict[str, Any]  # with "median_ns", "least_ns", "median_cpu_ns" and "ba
 class MicroRounds:
     """A run of the micro benchmarks; `seconds` is the length of each benchmark in each round."""
 
-    def __init__(self, loops: Sequence[str], seconds: float, pace: Pace, display: Display, steps: Steps) -> None:
+    def __init__(self, loops: Sequence[str], seconds: float, display: Display, steps: Steps) -> None:
         self._loops = loops
         self._seconds = seconds
-        self._pace = pace
+        self._turns = max(1, round(seconds / TURN_S))
         self._display = display
         self._steps = steps
         self._answers: dict[str, dict[str, list[Answer]]] = {
             name: {loop: [] for loop in loops} for name in BENCHMARKS
-        }  # by benchmark, by loop, one for each round
+        }  # by benchmark, by loop, one for each turn
 
     def measure(self, rounds: int) -> dict[str, dict[str, Any]]:
         """All rounds. The result has by benchmark, by loop: "median_ns", "least_ns", "cpu_ns" and "rounds", or
         "failure"."""
         for number in range(rounds):
-            for loop in round_order(self._loops, number):
-                text = f"micro, round {number + 1}, {loop}"
-                self._measure_loop(loop, text)
-                self._steps.advance()
-                self._display.show(
-                    [self._steps.line(text)], summary=f"[{self._steps.finished}/{self._steps.total}] {text}"
-                )
+            with ExitStack() as stack:
+                children = _Children(stack, self._seconds / self._turns)
+                for name in BENCHMARKS:
+                    text = f"micro, round {number + 1}: {TITLES[name]}"
+                    self._display.show([self._steps.line(text)])
+                    for turn in range(self._turns):
+                        for loop in round_order(self._loops, number + turn):
+                            answers = self._answers[name][loop]
+                            if not any("failure" in answer for answer in answers):
+                                answers.append(children.ask(loop, name))
+                    self._steps.advance()
+                    progress = f"[{self._steps.finished}/{self._steps.total}] {text}"
+                    self._display.show([self._steps.line(text)], summary=progress)
         return {
             name: {loop: _combine(answers) for loop, answers in by_loop.items()}
             for name, by_loop in self._answers.items()
         }
 
-    def _measure_loop(self, loop: str, text: str) -> None:
-        """One round of one loop. After a crash the next child goes on behind the benchmark that crashed."""
-        waiting = [
-            name for name, by_loop in self._answers.items() if not any("failure" in answer for answer in by_loop[loop])
-        ]
-        while waiting:
-            with running(self._command(loop, waiting)) as child:
-                goes_on = True
-                while waiting and goes_on:
-                    name = waiting.pop(0)
-                    self._display.show([self._steps.line(f"{text}: {TITLES[name]}")])
-                    answer, goes_on = self._next_answer(child)
-                    self._answers[name][loop].append(answer)
 
-    def _command(self, loop: str, benchmarks: Sequence[str]) -> list[str]:
-        command = [sys.executable, "-m", "bench.micro", "--loop", loop, "--seconds", str(self._seconds)]
-        command += self._pace.of_child()
-        for name in benchmarks:
-            command += ["--only", name]
-        return command
+class _Children:
+    """A process for each loop, made when it is asked first, and anew when it has crashed."""
 
-    def _next_answer(self, child: Child) -> tuple[Answer, bool]:
-        """What became of the next benchmark, and whether the child can go on with another."""
+    def __init__(self, stack: ExitStack, seconds: float) -> None:
+        self._stack = stack
+        self._seconds = seconds
+        self._alive: dict[str, Child] = {}
+
+    def ask(self, loop: str, benchmark: str) -> Answer:
+        """Have a loop run a benchmark."""
         try:
-            child.read_json(START_LIMIT_S)  # it begins
+            if loop not in self._alive:
+                command = [sys.executable, "-m", "bench.micro", "--loop", loop, "--seconds", str(self._seconds)]
+                self._alive[loop] = self._stack.enter_context(running(command))
+            child = self._alive[loop]
+            child.write_line(benchmark)
             answer = child.read_json(10 * self._seconds + START_LIMIT_S)
         except ChildFailed as failure:
-            return {"failure": str(failure)}, False
+            self._alive.pop(loop, None)
+            return {"failure": str(failure)}
         answer.pop("end", None)
-        self._pace.take(answer.pop("pace"))
-        return answer, True
+        return answer
 
 
 def _combine(answers: Sequence[Answer]) -> dict[str, Any]:

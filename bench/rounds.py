@@ -1,19 +1,18 @@
-"""Measures workloads in interleaved rounds: every contender once, then every contender again."""
+"""How one window of one server is measured: who takes part, in what order, with which commands."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.build import BENCH, program
 from bench.loops import C_SERVER, NODE
 from bench.measure import Cores
 from bench.processes import CRASH_GRACE_S, START_LIMIT_S, ChildFailed, run_client, running
-from bench.progress import Display, Steps, bar
-from bench.report import name_of
-from bench.results import Sample, Series, WorkloadResult, median
+from bench.progress import Display, Steps
+from bench.results import Sample
 from bench.workloads import Workload
 
 NODE_WARMUP_S = 1.0  # until its compiler has seen what is hot
@@ -24,9 +23,16 @@ CLIENT_EXTRA_LIMIT_S = 20.0  # for connecting and draining, beyond warm-up and w
 class Timing:
     """How long to measure."""
 
-    rounds: int
-    seconds: float  # of one window
-    warmup_s: float
+    rounds: int  # each has new processes
+    seconds: float  # in which each contender is measured in a round
+    warmup_s: float  # of a new process
+    turn_s: float = (
+        0.02  # where several are loaded by turns (by_turns.py), those seconds come in windows of this length
+    )
+
+    def warmup_of(self, contender: str) -> float:
+        """The first warm-up of that contender's process."""
+        return max(self.warmup_s, NODE_WARMUP_S) if contender == NODE else self.warmup_s
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,7 @@ def server_command(workload: Workload, contender: str) -> list[str]:
 def measure_once(workload: Workload, contender: str, timing: Timing, cores: Cores) -> Sample:
     """Start the server, load it, stop it; again if the cores were slow. ChildFailed, with the reason, if anything goes
     wrong."""
-    if contender == NODE:
-        timing = replace(timing, warmup_s=max(timing.warmup_s, NODE_WARMUP_S))
+    timing = replace(timing, warmup_s=timing.warmup_of(contender))
     for _ in cores.pace.attempts():
         sample = _measure_server(workload, contender, timing, cores)
     return sample
@@ -104,57 +109,3 @@ def load(workload: Workload, pid: int, port: int, timing: Timing, cores: Cores) 
         return Sample.from_report(report)
     except (KeyError, ValueError) as error:
         raise ChildFailed(f"load generator: {error}") from None
-
-
-def measure_workload(workload: Workload, loops: Sequence[str], setting: Setting) -> WorkloadResult:
-    """All rounds of one workload. A contender that fails is not tried again; its reason stays in the result."""
-    timing, display, steps = setting.timing, setting.display, setting.steps
-    result = WorkloadResult(workload.name, workload.title, client_spins=setting.cores.are_separate)
-    contenders = contenders_of(workload, loops)
-    missing = workload.missing_packages()
-    if missing:
-        result.skipped = f"{' and '.join(missing)} not installed"
-        steps.advance(len(contenders) * timing.rounds)
-        return result
-    result.series = {contender: Series(contender) for contender in contenders}
-    for number in range(timing.rounds):
-        for contender in round_order(contenders, number):
-            series = result.series[contender]
-            if series.failure is None:
-                display.show(list(_live_lines(result, steps, f"{workload.name}, round {number + 1}: {contender}")))
-                _add_sample(workload, series, number, setting)
-                text = f"{workload.name}, round {number + 1}, {contender}: {_outcome(series, number)}"
-                display.show(
-                    list(_live_lines(result, steps, text)), summary=f"[{steps.finished + 1}/{steps.total}] {text}"
-                )
-            steps.advance()
-    return result
-
-
-def _add_sample(workload: Workload, series: Series, number: int, setting: Setting) -> None:
-    try:
-        series.samples[number] = measure_once(workload, series.contender, setting.timing, setting.cores)
-    except ChildFailed as failure:
-        series.failure = f"round {number + 1}: {failure}"
-
-
-def _outcome(series: Series, number: int) -> str:
-    sample = series.samples.get(number)
-    if sample is None:
-        return f"failed: {series.failure}"
-    return f"{sample.rate:,.0f} req/s, {sample.cpu_us:.2f} µs CPU/req, p99 {sample.p99_us:,.0f} µs"
-
-
-def _live_lines(result: WorkloadResult, steps: Steps, text: str) -> Iterator[str]:
-    """The bar of the whole run, and the standing in this workload."""
-    yield steps.line(text)
-    medians = {name: median(series.values("rate")) for name, series in result.series.items() if series.samples}
-    most = max(medians.values(), default=1.0)
-    for name, series in result.series.items():
-        if series.failure is not None:
-            yield f"  {name_of(name):<8} failed: {series.failure}"
-        elif name in medians:
-            text = f"{medians[name]:>9,.0f} req/s  {median(series.values('cpu_us')):>7.2f} µs CPU"
-            yield f"  {name_of(name):<8} {bar(medians[name] / most)} {text}"
-        else:
-            yield f"  {name_of(name):<8}"

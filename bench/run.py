@@ -18,7 +18,8 @@ from bench.pace import PATIENCE_HELP, USUAL_PATIENCE_S
 from bench.progress import Display, Steps
 from bench.report import micro_table, workload_table
 from bench.results import WorkloadResult
-from bench.rounds import Setting, Timing, contenders_of, has_node, measure_workload
+from bench.rounds import Setting, Timing, contenders_of, has_node
+from bench.workload_rounds import measure_workload
 from bench.workloads import USUAL, WORKLOADS, Workload
 
 RESULTS = BENCH / "results"
@@ -116,7 +117,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--loops", type=_loop_names, help=f"separated by commas, of {','.join(LOOPS)}; default: all")
     parser.add_argument("--rounds", type=_positive(int, 1000), help="interleaved rounds of each workload")
-    parser.add_argument("--seconds", type=_positive(float, 60), help="length of a measured window")
+    parser.add_argument("--seconds", type=_positive(float, 60), help="how long each server is measured in each round")
     parser.add_argument("--c10k-loop", type=_loop_names, help="loops of the C10k demonstration; default: hoop")
     parser.add_argument("--connections", type=_positive(int, 100_000), default=10_000, help="of the C10k demonstration")
     parser.add_argument("--patience", type=float, default=USUAL_PATIENCE_S, metavar="SECONDS", help=PATIENCE_HELP)
@@ -175,8 +176,7 @@ def measure(run: Run) -> None:
             missing[NODE] = "not installed"
         run.display.say(workload_table(result, missing), to=sys.stdout)
     if with_micro:
-        pace, seconds = run.cores.pace, run.preset.micro_seconds
-        rounds = micro_rounds.MicroRounds(run.whole_loops(), seconds, pace, run.display, steps)
+        rounds = micro_rounds.MicroRounds(run.whole_loops(), run.preset.micro_seconds, run.display, steps)
         run.micro = rounds.measure(run.preset.micro_rounds)
         run.display.say(micro_table(run.micro, micro_rounds.TITLES, run.whole_loops()), to=sys.stdout)
     if with_files:
@@ -195,7 +195,7 @@ def measure(run: Run) -> None:
 
 def _count_steps(run: Run, workloads: Sequence[Workload], with_micro: bool) -> int:
     total = sum(len(contenders_of(workload, run.loops)) for workload in workloads) * run.preset.timing.rounds
-    return total + (len(run.whole_loops()) * run.preset.micro_rounds if with_micro else 0)
+    return total + (len(micro_rounds.TITLES) * run.preset.micro_rounds if with_micro else 0)
 
 
 def measure_c10k(run: Run) -> None:
@@ -225,7 +225,7 @@ def heading(run: Run) -> list[str]:
         f"{about['python']} on {about['system']}, {about['processor']}, {about['cores']} cores; {cores}",
         f"loops: {loops or 'none'}",
         *(f"{name}: {how_to_get(LOOPS[name]) if name in LOOPS else reason}" for name, reason in run.missing.items()),
-        f"medians of {timing.rounds} interleaved rounds of {timing.seconds:g} s; ± is (largest - smallest) / median;",
+        f"medians of {timing.rounds} interleaved rounds of {timing.seconds:g} s, by turns; ± is (largest - smallest) / median;",
         "/NAME is the ratio to that loop within a round: of req/s more is better, of CPU time less",
         *(f"note: {note}" for note in run.notes()),
         "",

@@ -43,6 +43,7 @@ class Workload:
     node_server: str | None = None  # a program in JavaScript of bench/servers does the same work
     packages: tuple[str, ...] = ()  # of the server, beside the loop
     loops: tuple[str, ...] = ()  # that can run the server; none stands for all
+    computes_always: bool = False  # also while nobody asks: no other server may be alive beside it
 
     def missing_packages(self) -> list[str]:
         """What this workload needs and that is not installed."""
@@ -150,6 +151,7 @@ FURTHER: tuple[Workload, ...] = (
         echo("busy", size=KIB, connections=10),
         title="protocol echo, 1 KiB, 10 connections, beside a thread that computes",
         has_c_server=False,
+        computes_always=True,
     ),
     Workload(
         "sendfile-1m-10",

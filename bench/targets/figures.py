@@ -39,6 +39,10 @@ class Figure:
         first = max(rounds, default=-1) + 1
         rounds.update({first + number: float(value) for number, value in found})
 
+    def put(self, metric: str, contender: str, number: int, value: float) -> None:
+        """The value of the round of that number."""
+        self.metrics.setdefault(metric, {}).setdefault(contender, {})[number] = value
+
     def extend(self, other: Figure) -> None:
         """Take over the rounds of a later measurement of the same."""
         for metric, by_contender in other.metrics.items():

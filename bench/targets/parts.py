@@ -10,10 +10,11 @@ from bench import file_rounds, idle_memory, imports, latency, micro_rounds, scal
 from bench.build import TLS_FILE
 from bench.loops import LOOPS
 from bench.processes import ChildFailed
-from bench.rounds import Setting, contenders_of, measure_workload
+from bench.rounds import Setting, contenders_of
 from bench.serving import figures as serving
 from bench.targets import sizes
 from bench.targets.figures import Figure, NotMeasured, Part, Session, figure_of_workload, figures_of_micro
+from bench.workload_rounds import measure_workload
 from bench.workloads import WORKLOADS, Workload
 
 NOT_JUDGED = ("limited-1k-10",)  # has no peer
@@ -52,14 +53,12 @@ def _measure_servers(session: Session, only: Sequence[str] | None) -> list[Figur
 
 
 def _count_micro(session: Session, _only: Sequence[str] | None) -> int:
-    return len(whole_loops(session)) * session.rounds(session.lengths.micro_rounds)
+    return len(micro_rounds.TITLES) * session.rounds(session.lengths.micro_rounds)
 
 
 def _measure_micro(session: Session, _only: Sequence[str] | None) -> list[Figure]:
     lengths = session.lengths
-    rounds = micro_rounds.MicroRounds(
-        whole_loops(session), lengths.micro_seconds, session.cores.pace, session.display, session.steps
-    )
+    rounds = micro_rounds.MicroRounds(whole_loops(session), lengths.micro_seconds, session.display, session.steps)
     return figures_of_micro(rounds.measure(session.rounds(lengths.micro_rounds)), micro_rounds.TITLES)
 
 

@@ -99,8 +99,8 @@ def _python_section(content: Content) -> Iterator[str]:
     yield ""
     yield f"{content['date']}, hoop at {content['revision']}; {about['processor']}, {about['cores']} cores,"
     yield f"{about['system']}. Peers: {_versions(content)}."
-    yield f"{timing['timing']['rounds']} interleaved rounds, windows of {timing['timing']['seconds']:g} s, in the size"
-    yield f"matrix of {timing['size_timing']['seconds']:g} s."
+    yield f"{timing['timing']['rounds']} interleaved rounds; servers are measured for {timing['timing']['seconds']:g} s in"
+    yield f"each, in the size matrix for {timing['size_timing']['seconds']:g} s, by turns of {_turn_ms(timing)} ms."
     if slow := content.get("pace", {}).get("slow"):
         yield f"{slow} of {content['pace']['measured']} measurements count although the cores were slow."
     yield ""
@@ -115,6 +115,11 @@ def _python_section(content: Content) -> Iterator[str]:
         rows = [row for row in content["rows"] if row["part"] == part]
         if rows:
             yield from _part_section(entry, rows, figures, content)
+
+
+def _turn_ms(timing: Mapping[str, Any]) -> str:
+    """Of results from before servers were measured by turns: a window, which they had each to themselves."""
+    return f"{1000 * timing['timing'].get('turn_s', timing['timing']['seconds']):.0f}"
 
 
 def _versions(content: Content) -> str:

@@ -28,7 +28,7 @@ from bench.targets.rows import MISSED, NOT_MEASURED, TOLERANCE, Row, judge
 from bench.targets.table import ROWS
 from bench.targets.tables import summary, target_table
 
-USUAL = Lengths(Timing(3, 0.25, 0.1), Timing(3, 0.12, 0.04), 3, 0.08, 1000)
+USUAL = Lengths(Timing(3, 0.24, 0.1), Timing(3, 0.12, 0.04), 3, 0.09, 1000)
 FULL = Lengths(Timing(5, 2.0, 0.3), Timing(5, 0.8, 0.2), 5, 0.3, 4000)
 RESULTS = BENCH / "results" / "targets.json"
 SECOND_LOOK = 1.15  # a row that misses by less is measured again, ...
@@ -76,7 +76,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--loops", help=f"separated by commas, of {','.join(LOOPS)}; default: all that are installed")
     parser.add_argument("--rounds", type=int, help="interleaved rounds of each row")
-    parser.add_argument("--seconds", type=float, help="length of a measured window")
+    parser.add_argument("--seconds", type=float, help="how long each server is measured in each round")
     parser.add_argument("--once", action="store_true", help="no second look at rows that miss by little")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, metavar="SECONDS", help=PATIENCE_HELP)
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"results; default: {RESULTS}")
@@ -192,7 +192,7 @@ def heading(run: Run, about: Mapping[str, Any]) -> list[str]:
         f"{about['python']} on {about['system']}, {about['processor']}, {about['cores']} cores; {where}",
         f"loops: {', '.join(f'{name} {LOOPS[name].version()}' for name in session.loops)}",
         *(f"{name}: {reason}" for name, reason in run.missing.items()),
-        f"{session.lengths.timing.rounds} interleaved rounds; a ratio is the median of the ratios within rounds;",
+        f"{session.lengths.timing.rounds} interleaved rounds; a ratio is the median of the ratios within turns;",
         f"a comparison is met within the tolerance where it misses by at most {TOLERANCE:.0%}",
         *([f"note: the load average was {load}: other programs ran beside the benchmark"] if load > 0.5 else []),
         "",

@@ -7,14 +7,17 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from bench.build import program
+from bench.by_turns import Servers, turns_of
+from bench.loops import C_SERVER
 from bench.measure import Cores
-from bench.processes import CRASH_GRACE_S, START_LIMIT_S, ChildFailed, run_client, running
-from bench.results import Sample
-from bench.rounds import Timing, contenders_of, load, round_order, server_command
+from bench.processes import ChildFailed, run_client
+from bench.results import median
+from bench.rounds import Timing, contenders_of, round_order
 from bench.targets.figures import Figure, Part, Session
 from bench.workloads import KIB, Workload, echo, tls_echo
 
@@ -79,7 +82,9 @@ CELLS = tuple(
 
 def timing_of(cell: SizeCell, timing: Timing) -> Timing:
     """How long a cell is measured."""
-    return replace(timing, seconds=timing.seconds * LONGER) if cell.size >= LARGE else timing
+    if cell.size < LARGE:
+        return timing
+    return replace(timing, seconds=timing.seconds * LONGER, turn_s=timing.turn_s * LONGER)
 
 
 def _workloads(kind: str, only: Sequence[str] | None) -> Iterator[SizeCell]:
@@ -97,22 +102,6 @@ def _contenders(cell: SizeCell, session: Session) -> list[str]:
     return contenders_of(cell.workload, loops)
 
 
-def _measure_once(workload: Workload, contender: str, timing: Timing, cores: Cores) -> list[Sample]:
-    """A window in a fresh process, and one after churn. ChildFailed, with the reason, if anything goes wrong."""
-    command = server_command(workload, contender)
-    if contender != "c":
-        command.append("--fresh")
-    with running(command, cores.server) as server:
-        try:
-            port = int(server.read_json(START_LIMIT_S)["port"])
-            fresh = load(workload, server, port, timing, cores)
-            _churn(workload, port, cores)
-            return [fresh, load(workload, server, port, timing, cores)]
-        except ChildFailed as failure:
-            ending = server.ending(CRASH_GRACE_S)
-            raise ChildFailed(f"server {ending}" if ending else str(failure)) from None
-
-
 def _churn(workload: Workload, port: int, cores: Cores) -> None:
     for connections, size, seconds in CHURN:
         command = [program(workload.client), "--port", str(port), "--connections", str(connections)]
@@ -123,37 +112,65 @@ def _churn(workload: Workload, port: int, cores: Cores) -> None:
 
 
 def _measure_kind(kind: str, session: Session, only: Sequence[str] | None) -> list[Figure]:
-    timing = session.lengths.size_timing
     figures: list[Figure] = []
     for cell in _workloads(kind, only):
         by_state = {state: Figure((one := replace(cell, state=state)).name, one.title) for state in STATES}
-        contenders = _contenders(cell, session)
-        for number in range(session.rounds(timing.rounds)):
-            for contender in round_order(contenders, number):
-                _add_round(cell, contender, by_state, session)
+        for number in range(session.rounds(session.lengths.size_timing.rounds)):
+            _add_round(cell, round_order(_contenders(cell, session), number), number, by_state, session)
         figures += by_state.values()
     return figures
 
 
-def _add_round(cell: SizeCell, contender: str, by_state: dict[str, Figure], session: Session) -> None:
+def _add_round(
+    cell: SizeCell, order: Sequence[str], number: int, by_state: Mapping[str, Figure], session: Session
+) -> None:
+    """New processes of all contenders, loaded by turns, churned, and loaded by turns again."""
     workload = cell.workload
-    text = f"{workload.name}: {contender}"
-    if contender not in by_state[STATES[0]].failures:
+    timing = timing_of(cell, session.lengths.size_timing)
+    first = number * turns_of(timing)
+    failures = {name: reason for figure in by_state.values() for name, reason in figure.failures.items()}
+    with ExitStack() as stack:
+        servers = Servers(workload, session.cores, stack)
+        for contender in order:
+            if contender not in failures:
+                try:
+                    servers.start(contender, *([] if contender == C_SERVER else ["--fresh"]))
+                except ChildFailed as failure:
+                    failures[contender] = str(failure)
+        for state, figure in by_state.items():
+            if state != STATES[0]:
+                failures |= _churn_all(servers, workload, session.cores)
+            for turn in servers.by_turns(timing, order):
+                session.display.show([session.steps.line(f"{workload.name}, {state}: {turn.contender}")])
+                if turn.sample is None:
+                    failures[turn.contender] = turn.failure
+                else:
+                    for metric in ("cpu_us", "rate"):
+                        figure.put(metric, turn.contender, first + turn.number, float(getattr(turn.sample, metric)))
+    for figure in by_state.values():
+        figure.failures |= failures
+    for contender in order:
+        _show(workload, contender, by_state, session)
+
+
+def _churn_all(servers: Servers, workload: Workload, cores: Cores) -> dict[str, str]:
+    """Have other connections come and go at each server; who failed, with the reason."""
+    failures = {}
+    for contender, port in servers.ports.items():
         try:
-            timing = timing_of(cell, session.lengths.size_timing)
-            for _ in session.cores.pace.attempts():
-                samples = _measure_once(workload, contender, timing, session.cores)
+            _churn(workload, port, cores)
         except ChildFailed as failure:
-            for figure in by_state.values():
-                figure.failures[contender] = str(failure)
-            text += f" failed: {failure}"
-        else:
-            for figure, sample in zip(by_state.values(), samples, strict=True):
-                for metric in ("cpu_us", "rate"):
-                    figure.add(metric, contender, float(getattr(sample, metric)))
-            text += f" {samples[0].cpu_us:.2f} and {samples[1].cpu_us:.2f} µs CPU/req"
+            failures[contender] = servers.give_up(contender, failure)
+    return failures
+
+
+def _show(workload: Workload, contender: str, by_state: Mapping[str, Figure], session: Session) -> None:
+    found = [median(values) for figure in by_state.values() if (values := figure.values("cpu_us", contender))]
+    text = " and ".join(f"{cpu_us:.2f}" for cpu_us in found)
     session.steps.advance()
-    session.display.show([session.steps.line(text)], summary=f"[{session.steps.finished}/{session.steps.total}] {text}")
+    steps = session.steps
+    summary = f"[{steps.finished}/{steps.total}] {workload.name}: {contender} {text or 'failed'} µs CPU/req"
+    session.display.show([steps.line(workload.name)], summary=summary)
 
 
 def _part(kind: str) -> Part:

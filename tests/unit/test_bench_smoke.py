@@ -85,7 +85,7 @@ def test_a_server_that_ends_is_a_failure_with_its_reason(monkeypatch: pytest.Mon
     def command(*_: object) -> list[str]:
         return [sys.executable, "-c", "raise SystemExit('no such loop here')"]
 
-    monkeypatch.setattr("bench.rounds.server_command", command)
+    monkeypatch.setattr("bench.by_turns.server_command", command)
     results = results_of(tmp_path, "--only", "protocol-1k-10", "--loops", "asyncio")
     (workload,) = results["workloads"]
     assert {entry["failure"] for entry in workload["results"]} == {
@@ -102,7 +102,7 @@ def test_a_client_notices_bytes_that_differ(monkeypatch: pytest.MonkeyPatch, tmp
         "connection.sendall(connection.recv(1 << 16)[::-1])\n"
         "input()\n"
     )
-    monkeypatch.setattr("bench.rounds.server_command", lambda *_: [sys.executable, "-c", liar])
+    monkeypatch.setattr("bench.by_turns.server_command", lambda *_: [sys.executable, "-c", liar])
     monkeypatch.setattr("bench.rounds.CLIENT_EXTRA_LIMIT_S", 10.0)
     results = results_of(tmp_path, "--only", "protocol-1k-10", "--loops", "asyncio")
     (workload,) = results["workloads"]

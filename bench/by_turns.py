@@ -1,0 +1,85 @@
+"""Servers of one workload that are alive together, and loaded by turns: a short window each, again and again.
+
+What disturbs a shared machine, a busy neighbour above all, goes on for seconds, and makes the same instructions take up
+to twice as long. Windows that follow one another within a tenth of a second find the machine in the same state, so
+their ratio holds although none of the figures does. Servers that have nothing to do meanwhile sleep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from bench.measure import Cores
+from bench.processes import CRASH_GRACE_S, START_LIMIT_S, Child, ChildFailed, running
+from bench.results import Sample
+from bench.rounds import Timing, load, round_order, server_command
+from bench.workloads import Workload
+
+LATER_WARMUP_S = 0.008  # of all windows of a server but its first: the caches become its own again
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What came of one window: a sample, or the reason why there is none."""
+
+    number: int
+    contender: str
+    sample: Sample | None
+    failure: str = ""
+
+
+def turns_of(timing: Timing) -> int:
+    """How many windows a round has for each contender."""
+    return max(1, round(timing.seconds / timing.turn_s))
+
+
+class Servers:
+    """Servers of one workload, one for each contender, until the stack ends. One that fails is loaded no more."""
+
+    def __init__(self, workload: Workload, cores: Cores, stack: ExitStack) -> None:
+        self._workload = workload
+        self._cores = cores
+        self._stack = stack
+        self._alive: dict[str, tuple[Child, int]] = {}
+        self._has_run: set[str] = set()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where those that are alive listen."""
+        return {contender: port for contender, (_, port) in self._alive.items()}
+
+    def start(self, contender: str, *options: str) -> None:
+        """One more. ChildFailed, with the reason, if it does not come to listen."""
+        command = [*server_command(self._workload, contender), *options]
+        child = self._stack.enter_context(running(command, self._cores.server))
+        try:
+            self._alive[contender] = child, int(child.read_json(START_LIMIT_S)["port"])
+        except ChildFailed as failure:
+            raise ChildFailed(f"server: {failure}") from None
+
+    def give_up(self, contender: str, failure: ChildFailed) -> str:
+        """It has failed: the reason, which is the server's own where that has ended."""
+        child, _ = self._alive.pop(contender)
+        ending = child.ending(CRASH_GRACE_S)
+        return f"server {ending}" if ending else str(failure)
+
+    def by_turns(self, timing: Timing, order: Sequence[str]) -> Iterator[Turn]:
+        """Load each in `order`, then each backwards, and so on; turns are numbered from 0."""
+        turns = turns_of(timing)
+        window = replace(timing, seconds=timing.seconds / turns)
+        for number in range(turns):
+            for contender in round_order(order, number):
+                if contender in self._alive:
+                    yield self._one(contender, number, window)
+
+    def _one(self, contender: str, number: int, window: Timing) -> Turn:
+        child, port = self._alive[contender]
+        warmup_s = LATER_WARMUP_S if contender in self._has_run else window.warmup_of(contender)
+        try:
+            sample = load(self._workload, child.pid, port, replace(window, warmup_s=warmup_s), self._cores)
+        except ChildFailed as failure:
+            return Turn(number, contender, None, self.give_up(contender, failure))
+        self._has_run.add(contender)
+        return Turn(number, contender, sample)
