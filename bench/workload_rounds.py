@@ -1,4 +1,4 @@
-"""Measures a workload in interleaved rounds: in each, every contender has a new process, and they are loaded by turns."""
+"""Measures a workload in interleaved rounds. In each, every contender has a new process; these are loaded by turns."""
 
 from __future__ import annotations
 

@@ -99,8 +99,8 @@ def _python_section(content: Content) -> Iterator[str]:
     yield ""
     yield f"{content['date']}, hoop at {content['revision']}; {about['processor']}, {about['cores']} cores,"
     yield f"{about['system']}. Peers: {_versions(content)}."
-    yield f"{timing['timing']['rounds']} interleaved rounds; servers are measured for {timing['timing']['seconds']:g} s in"
-    yield f"each, in the size matrix for {timing['size_timing']['seconds']:g} s, by turns of {_turn_ms(timing)} ms."
+    yield f"{timing['timing']['rounds']} interleaved rounds; servers are measured for {timing['timing']['seconds']:g} s"
+    yield f"in each, in the size matrix for {timing['size_timing']['seconds']:g} s, by turns of {_turn_ms(timing)} ms."
     if slow := content.get("pace", {}).get("slow"):
         yield f"{slow} of {content['pace']['measured']} measurements count although the cores were slow."
     yield ""

@@ -34,8 +34,7 @@ def loads(monkeypatch):
     names = {}
     monkeypatch.setattr(by_turns, "load", load)
     monkeypatch.setattr(by_turns, "server_command", lambda *_: [sys.executable, "-c", LISTENING])
-    found_of = type("Loads", (), {"found": found, "failing": failing, "names": names})
-    return found_of
+    return type("Loads", (), {"found": found, "failing": failing, "names": names})
 
 
 def started(stack, loads, contenders):
