@@ -14,10 +14,18 @@ from dataclasses import dataclass, replace
 from bench.measure import Cores
 from bench.processes import CRASH_GRACE_S, START_LIMIT_S, Child, ChildFailed, running
 from bench.results import Sample
-from bench.rounds import Timing, load, round_order, server_command
+from bench.rounds import (
+    CLIENT_EXTRA_LIMIT_S,
+    Timing,
+    client_command,
+    raise_errors,
+    round_order,
+    sample_of,
+    server_command,
+)
 from bench.workloads import Workload
 
-LATER_WARMUP_S = 0.008  # of all windows of a server but its first: the caches become its own again
+LATER_WARMUP_S = 0.008  # of all windows but the first: the caches become the server's own again
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,6 @@ class Servers:
         self._cores = cores
         self._stack = stack
         self._alive: dict[str, tuple[Child, int]] = {}
-        self._has_run: set[str] = set()
 
     @property
     def ports(self) -> dict[str, int]:
@@ -66,20 +73,42 @@ class Servers:
         return f"server {ending}" if ending else str(failure)
 
     def by_turns(self, timing: Timing, order: Sequence[str]) -> Iterator[Turn]:
-        """Load each in `order`, then each backwards, and so on; turns are numbered from 0."""
+        """Load each in `order`, then each backwards, and so on; turns are numbered from 0. Each has a client of its
+        own, whose connections stay open. What its end shows comes as a turn once more."""
         turns = turns_of(timing)
         window = replace(timing, seconds=timing.seconds / turns)
-        for number in range(turns):
-            for contender in round_order(order, number):
-                if contender in self._alive:
-                    yield self._one(contender, number, window)
+        with ExitStack() as stack:
+            clients: dict[str, Child] = {}
+            for number in range(turns):
+                for contender in round_order(order, number):
+                    if contender in self._alive:
+                        yield self._turn(number, contender, window, clients, stack)
+            for contender in order:
+                if contender in self._alive and (last := self._end(clients[contender], contender, turns - 1)):
+                    yield last
 
-    def _one(self, contender: str, number: int, window: Timing) -> Turn:
+    def _turn(
+        self, number: int, contender: str, window: Timing, clients: dict[str, Child], stack: ExitStack
+    ) -> Turn:
         child, port = self._alive[contender]
-        warmup_s = LATER_WARMUP_S if contender in self._has_run else window.warmup_of(contender)
+        warmup_s = LATER_WARMUP_S if contender in clients else window.warmup_of(contender)
         try:
-            sample = load(self._workload, child.pid, port, replace(window, warmup_s=warmup_s), self._cores)
+            if contender not in clients:
+                command = [*client_command(self._workload, child.pid, port, window, self._cores), "--turns"]
+                clients[contender] = stack.enter_context(running(command, self._cores.client))
+            clients[contender].write_line(str(warmup_s))
+            report = clients[contender].read_json(warmup_s + window.seconds + CLIENT_EXTRA_LIMIT_S)
+            raise_errors(report)
+            return Turn(number, contender, sample_of(report))
         except ChildFailed as failure:
             return Turn(number, contender, None, self.give_up(contender, failure))
-        self._has_run.add(contender)
-        return Turn(number, contender, sample)
+
+    def _end(self, client: Child, contender: str, number: int) -> Turn | None:
+        """Have the client wait for what is in flight, and for the end of each connection."""
+        client.end_input()
+        try:
+            report = client.read_json(CLIENT_EXTRA_LIMIT_S)
+            raise_errors(report)
+            return Turn(number, contender, sample_of(report)) if report["unclosed"] else None
+        except ChildFailed as failure:
+            return Turn(number, contender, None, self.give_up(contender, failure))

@@ -81,6 +81,12 @@ class Child:
         except OSError as error:
             raise ChildFailed(self.ending(STOP_LIMIT_S) or str(error)) from None
 
+    def end_input(self) -> None:
+        """Close its stdin, by which it learns that it is to end."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
     def ending(self, wait_s: float) -> str | None:
         """How it ended, with the last line of its stderr; None if it still runs after `wait_s`."""
         try:
@@ -96,9 +102,7 @@ class Child:
 
     def close(self) -> None:
         """End it: by the end of its stdin, else by force. It is reaped when this returns."""
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        self.end_input()
         try:
             self._process.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bench.build import BENCH, program
 from bench.loops import C_SERVER, NODE
@@ -97,14 +98,28 @@ def _measure_server(workload: Workload, contender: str, timing: Timing, cores: C
 def load(workload: Workload, pid: int, port: int, timing: Timing, cores: Cores) -> Sample:
     """One window of a client; `pid` is the server whose CPU time counts. ChildFailed, with the reason, if anything goes
     wrong."""
-    command = [program(workload.client), "--port", str(port), "--server-pid", str(pid)]
-    command += ["--warmup", str(timing.warmup_s), "--duration", str(timing.seconds), *workload.client_arguments]
-    if not cores.are_separate:
-        command.append("--block")
+    command = [*client_command(workload, pid, port, timing, cores), "--warmup", str(timing.warmup_s)]
     report = run_client(command, cores.client, timing.warmup_s + timing.seconds + CLIENT_EXTRA_LIMIT_S)
+    raise_errors(report)
+    return sample_of(report)
+
+
+def client_command(workload: Workload, pid: int, port: int, timing: Timing, cores: Cores) -> list[str]:
+    """The command line of the load generator, but for its warm-up."""
+    command = [program(workload.client), "--port", str(port), "--server-pid", str(pid)]
+    command += ["--duration", str(timing.seconds), *workload.client_arguments]
+    return command if cores.are_separate else [*command, "--block"]
+
+
+def raise_errors(report: Mapping[str, Any]) -> None:
+    """ChildFailed with the first error that a load generator has met, if it has met any."""
     if report["errors"]:
         first = " ".join(str(report["first_error"]).split())  # a response has lines
         raise ChildFailed(f"{report['errors']} errors, the first: {first}")
+
+
+def sample_of(report: Mapping[str, Any]) -> Sample:
+    """What a load generator has measured. ChildFailed if that is nothing."""
     try:
         return Sample.from_report(report)
     except (KeyError, ValueError) as error:

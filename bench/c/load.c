@@ -12,7 +12,8 @@ enum { EVENTS_AT_ONCE = 256, SAFETY_SECONDS = 60, ANSWER_LIMIT_SECONDS = 3, DRAI
 
 /* clang-format off */
 enum option_code {
-    HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, RATE, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, LINE, PATH, BODY
+    HOST = 1, PORT, CONNECTIONS, SIZE, DEPTH, IN_FLIGHT, RATE, WARMUP, DURATION, SERVER_PID, SOURCES, BLOCK, LINE, PATH, BODY,
+    TURNS
 };
 /* clang-format on */
 
@@ -32,6 +33,7 @@ static const struct option long_options[] = {
     {"line", required_argument, NULL, LINE},
     {"path", required_argument, NULL, PATH},
     {"body", required_argument, NULL, BODY},
+    {"turns", no_argument, NULL, TURNS},
     {NULL, 0, NULL, 0},
 };
 
@@ -39,7 +41,7 @@ static double number(const char *text, double least, double most)
 {
     char *end;
     double value = strtod(text, &end);
-    if (end == text || *end != '\0' || !(value >= least && value <= most)) {
+    if (end == text || (*end != '\0' && *end != '\n') || !(value >= least && value <= most)) {
         fprintf(stderr, "%s: expected a number from %g to %g\n", text, least, most);
         exit(2);
     }
@@ -65,6 +67,7 @@ static void option_apply(struct load_options *options, int code, const char *tex
     case LINE: options->line = (unsigned)number(text, 2, 1 << 20); break;
     case PATH: options->path = text; break;
     case BODY: options->body = text; break;
+    case TURNS: options->turns = true; break;
     default: exit(2); /* getopt_long has said what is wrong */
         /* clang-format on */
     }
@@ -84,7 +87,7 @@ void load_options_parse(struct load_options *options, int argc, char **argv)
         exit(2);
     }
     /* Whatever happens, a generator ends. */
-    alarm((unsigned)(options->warmup + options->duration) + SAFETY_SECONDS);
+    alarm((unsigned)(options->warmup + options->duration) + SAFETY_SECONDS); /* by turns: set anew by each */
 }
 
 void failures_note(struct failures *failures, const char *format, ...)
@@ -155,12 +158,14 @@ int measurement_print(const struct measurement *measurement)
     return measurement->failures.count > 0;
 }
 
-int load_run(int epoll_fd, const struct load_options *options, struct measurement *measurement, const unsigned *alive,
-             load_ready *ready, void *context)
+static int run_window(int epoll_fd, const struct load_options *options, double warmup, struct measurement *measurement,
+                      const unsigned *alive, load_ready *ready, void *context)
 {
     struct epoll_event events[EVENTS_AT_ONCE];
     const int64_t answer_limit_ns = seconds_to_ns(ANSWER_LIMIT_SECONDS);
-    int64_t deadline_ns = monotonic_ns() + seconds_to_ns(options->warmup);
+    int64_t deadline_ns = monotonic_ns() + seconds_to_ns(warmup);
+    measurement->begin_ns = 0;
+    measurement->requests = 0;
     while (*alive > 0) {
         int count = epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, options->block ? 10 : 0);
         if (count < 0 && errno != EINTR)
@@ -179,6 +184,22 @@ int load_run(int epoll_fd, const struct load_options *options, struct measuremen
     if (measurement->begin_ns == 0)
         measurement_begin(measurement, options->server_pid);
     measurement_end(measurement, options->server_pid);
+    return 0;
+}
+
+int load_run(int epoll_fd, const struct load_options *options, struct measurement *measurement, const unsigned *alive,
+             load_ready *ready, void *context)
+{
+    if (!options->turns)
+        return run_window(epoll_fd, options, options->warmup, measurement, alive, ready, context);
+    char line[40];
+    while (fgets(line, sizeof(line), stdin) != NULL) {
+        alarm(SAFETY_SECONDS);
+        int result = run_window(epoll_fd, options, number(line, 0, 60), measurement, alive, ready, context);
+        if (result < 0)
+            return result;
+        measurement_print(measurement);
+    }
     return 0;
 }
 

@@ -22,6 +22,7 @@ struct load_options {
     double rate;        /* messages a second on all connections together; 0: as many as come back */
     double warmup;      /* seconds */
     double duration;    /* seconds */
+    bool turns;         /* a window for each line of stdin, which says how many seconds its warm-up takes */
     pid_t server_pid;   /* whose CPU time to report; 0: of no process */
     unsigned sources;   /* source addresses, see struct endpoint */
     bool block;         /* sleep in epoll_wait instead of spinning: for a machine with one core */
@@ -69,7 +70,8 @@ void json_print_string(const char *text);
 
 /* Handle events until warm-up and duration are over. `ready(context, event)` is called for each event; the measured
  * window lies between. Neither ends without an answer: a server that has no processor yet gets some seconds more. Stops
- * early when `*alive` is 0. Returns 0 or -errno. */
+ * early when `*alive` is 0. By turns, each window is printed when it is over, the next line of stdin is waited for with
+ * everything left as it is, and the end of stdin is the end. Returns 0 or -errno. */
 typedef void load_ready(void *context, const struct epoll_event *event);
 int load_run(int epoll_fd, const struct load_options *options, struct measurement *measurement, const unsigned *alive,
              load_ready *ready, void *context);
