@@ -79,17 +79,17 @@ class Servers:
         window = replace(timing, seconds=timing.seconds / turns)
         with ExitStack() as stack:
             clients: dict[str, Child] = {}
+            latest: dict[str, Turn] = {}
             for number in range(turns):
                 for contender in round_order(order, number):
                     if contender in self._alive:
-                        yield self._turn(number, contender, window, clients, stack)
+                        latest[contender] = self._turn(number, contender, window, clients, stack)
+                        yield latest[contender]
             for contender in order:
-                if contender in self._alive and (last := self._end(clients[contender], contender, turns - 1)):
-                    yield last
+                if contender in self._alive and (end := self._end(clients[contender], latest[contender])):
+                    yield end
 
-    def _turn(
-        self, number: int, contender: str, window: Timing, clients: dict[str, Child], stack: ExitStack
-    ) -> Turn:
+    def _turn(self, number: int, contender: str, window: Timing, clients: dict[str, Child], stack: ExitStack) -> Turn:
         child, port = self._alive[contender]
         warmup_s = LATER_WARMUP_S if contender in clients else window.warmup_of(contender)
         try:
@@ -103,12 +103,14 @@ class Servers:
         except ChildFailed as failure:
             return Turn(number, contender, None, self.give_up(contender, failure))
 
-    def _end(self, client: Child, contender: str, number: int) -> Turn | None:
+    def _end(self, client: Child, latest: Turn) -> Turn | None:
         """Have the client wait for what is in flight, and for the end of each connection."""
         client.end_input()
         try:
             report = client.read_json(CLIENT_EXTRA_LIMIT_S)
             raise_errors(report)
-            return Turn(number, contender, sample_of(report)) if report["unclosed"] else None
         except ChildFailed as failure:
-            return Turn(number, contender, None, self.give_up(contender, failure))
+            return Turn(latest.number, latest.contender, None, self.give_up(latest.contender, failure))
+        if latest.sample is None or not report["unclosed"]:
+            return None
+        return replace(latest, sample=replace(latest.sample, unclosed=int(report["unclosed"])))

@@ -10,75 +10,100 @@ from bench import by_turns
 from bench.by_turns import Servers, turns_of
 from bench.measure import Cores
 from bench.processes import ChildFailed
-from bench.results import Sample
 from bench.rounds import NODE_WARMUP_S, Timing
 from bench.workloads import WORKLOADS
 
 LISTENING = "import json; print(json.dumps({'port': 7}), flush=True); input()"
 TIMING = Timing(rounds=1, seconds=0.06, warmup_s=0.5, turn_s=0.02)
+# A client for which each warm-up is a request; it notes its windows in a file of its name.
+CLIENT = """
+import json, sys
+name, seconds, failing, unclosed = sys.argv[1:5]
+def report(requests, unclosed=0):
+    print(json.dumps({
+        "requests": requests, "seconds": 1.0, "server_cpu_seconds": float(seconds), "client_cpu_seconds": 1.0,
+        "p50_us": 1.0, "p99_us": 1.0, "p999_us": 1.0, "max_us": 1.0, "unclosed": unclosed,
+        "errors": int(name == failing), "first_error": "so it is"}), flush=True)
+for line in sys.stdin:
+    report(round(1000 * float(line)))
+report(1, int(unclosed))
+"""
+
+
+class Clients:
+    """Who fails, and how many connections stay open at the end."""
+
+    failing = "nobody"
+    unclosed = 0
 
 
 @pytest.fixture
-def loads(monkeypatch):
-    """What is loaded: for how long, after which warm-up. Contenders in `failing` fail."""
-    found = []
+def clients(monkeypatch):
+    told = Clients()
 
-    def load(_workload, pid, port, timing, _cores):
-        contender = names[pid]
-        found.append((contender, timing.seconds, timing.warmup_s))
-        if contender in failing:
-            raise ChildFailed("first error: so it is")
-        return Sample(1.0, 1.0, 1.0, 1.0, 1.0, 1, timing.seconds, 1.0, 1.0)
+    def command(_workload, pid, _port, timing, _cores):
+        options = [names[pid], str(timing.seconds), told.failing, str(told.unclosed)]
+        return [sys.executable, "-c", CLIENT, *options]
 
-    failing = set()
+    def server(_workload, contender):
+        return [sys.executable, "-c", LISTENING, contender]
+
     names = {}
-    monkeypatch.setattr(by_turns, "load", load)
-    monkeypatch.setattr(by_turns, "server_command", lambda *_: [sys.executable, "-c", LISTENING])
-    return type("Loads", (), {"found": found, "failing": failing, "names": names})
+    told.names = names
+    monkeypatch.setattr(by_turns, "client_command", command)
+    monkeypatch.setattr(by_turns, "server_command", server)
+    return told
 
 
-def started(stack, loads, contenders):
+def started(stack, clients, contenders):
     servers = Servers(WORKLOADS[0], Cores(None, None), stack)
     for contender in contenders:
         servers.start(contender)
-        loads.names[servers._alive[contender][0].pid] = contender
+        clients.names[servers._alive[contender][0].pid] = contender
     return servers
 
 
-def test_a_round_is_divided_into_turns(loads):
+def test_a_round_is_divided_into_turns(clients):
     assert turns_of(TIMING) == 3
     with ExitStack() as stack:
-        turns = list(started(stack, loads, ["a", "b"]).by_turns(TIMING, ["a", "b"]))
+        turns = list(started(stack, clients, ["a", "b"]).by_turns(TIMING, ["a", "b"]))
     assert [(turn.number, turn.contender) for turn in turns] == [
         *[(0, "a"), (0, "b")],
         *[(1, "b"), (1, "a")],
         *[(2, "a"), (2, "b")],
     ]
-    assert all(turn.sample is not None for turn in turns)
-    assert all(seconds == pytest.approx(0.02) for _, seconds, _ in loads.found)
+    assert all(turn.sample.server_busy == pytest.approx(0.02) for turn in turns)
 
 
-def test_only_the_first_window_of_a_process_warms_it_up(loads):
+def test_only_the_first_window_warms_the_process_up(clients):
     with ExitStack() as stack:
-        servers = started(stack, loads, ["a", "node"])
-        for _ in range(2):
-            list(servers.by_turns(TIMING, ["a", "node"]))
-    warmups = {name: [warmup_s for found, _, warmup_s in loads.found if found == name] for name in ("a", "node")}
-    assert warmups["a"] == [0.5] + 5 * [by_turns.LATER_WARMUP_S]
-    assert warmups["node"] == [NODE_WARMUP_S] + 5 * [by_turns.LATER_WARMUP_S]
+        servers = started(stack, clients, ["a", "node"])
+        turns = list(servers.by_turns(TIMING, ["a", "node"]))
+    requests = {name: [turn.sample.requests for turn in turns if turn.contender == name] for name in ("a", "node")}
+    later = round(1000 * by_turns.LATER_WARMUP_S)
+    assert requests == {"a": [500, later, later], "node": [round(1000 * NODE_WARMUP_S), later, later]}
 
 
-def test_one_that_fails_is_out_and_the_others_go_on(loads):
-    loads.failing.add("b")
+def test_one_that_fails_is_out_and_the_others_go_on(clients):
+    clients.failing = "b"
     with ExitStack() as stack:
-        servers = started(stack, loads, ["a", "b"])
+        servers = started(stack, clients, ["a", "b"])
         turns = list(servers.by_turns(TIMING, ["a", "b"]))
         assert list(servers.ports) == ["a"]
     assert [turn.contender for turn in turns] == ["a", "b", "a", "a"]
-    assert turns[1].failure == "first error: so it is"
+    assert turns[1].sample is None
+    assert turns[1].failure == "1 errors, the first: so it is"
 
 
-def test_one_that_does_not_listen_says_why(loads, monkeypatch):
+def test_what_the_end_shows_is_told(clients):
+    clients.unclosed = 4
+    with ExitStack() as stack:
+        turns = list(started(stack, clients, ["a"]).by_turns(TIMING, ["a"]))
+    assert [turn.number for turn in turns] == [0, 1, 2, 2]
+    assert turns[-1].sample.unclosed == 4
+
+
+def test_one_that_does_not_listen_says_why(monkeypatch):
     monkeypatch.setattr(by_turns, "server_command", lambda *_: [sys.executable, "-c", "raise SystemExit('not here')"])
     with ExitStack() as stack:
         servers = Servers(WORKLOADS[0], Cores(None, None), stack)
