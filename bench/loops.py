@@ -22,6 +22,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 C_SERVER = "c"  # stands beside the loops in results: the echo server written in C
 NODE = "node"  # the same: a server written in JavaScript, where Node is installed
+ALONE = "python"  # and no server at all: a row's Python code with no loop under it (alone.py)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.loops import C_SERVER, NODE
+from bench.loops import ALONE, C_SERVER, NODE
 from bench.results import Series, WorkloadResult, median, spread
 
 BASES = ("asyncio", "uvloop", C_SERVER, NODE)  # what ratios are shown against
 DISTURBED_SHARE = 0.95  # a spinning client that got less of its core was disturbed by something
 NOT_MEASURED = "–"
-NAMES = {C_SERVER: "C epoll", NODE: "Node"}
+NAMES = {C_SERVER: "C epoll", NODE: "Node", ALONE: "Python alone"}
 
 
 def name_of(contender: str) -> str:

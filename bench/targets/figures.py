@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.loops import C_SERVER
+from bench.loops import ALONE, C_SERVER
 from bench.measure import Cores
 from bench.progress import Display, Steps
 from bench.results import WorkloadResult
@@ -15,7 +15,7 @@ from bench.rounds import Timing
 HOOP = "hoop"
 NODE = "node"
 BLOCKING = "blocking on asyncio"  # files: what the system calls cost where the loop may stand still
-LIMITS = (C_SERVER, NODE, BLOCKING)  # what stands in a figure beside the loops, and is no peer
+LIMITS = (C_SERVER, NODE, ALONE, BLOCKING)  # what stands in a figure beside the loops, and is no peer
 
 Rounds = dict[int, float]
 

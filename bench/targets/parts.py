@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bench import file_rounds, idle_memory, imports, latency, micro_rounds, scaling
+from bench import alone, file_rounds, idle_memory, imports, latency, micro_rounds, scaling
 from bench.build import TLS_FILE
-from bench.loops import LOOPS
-from bench.processes import ChildFailed
+from bench.loops import ALONE, LOOPS
+from bench.processes import START_LIMIT_S, ChildFailed, running
 from bench.rounds import Setting, contenders_of
 from bench.serving import figures as serving
 from bench.targets import sizes
@@ -45,8 +46,16 @@ def _measure_servers(session: Session, only: Sequence[str] | None) -> list[Figur
     for workload in _wanted_workloads(only):
         result = measure_workload(workload, session.loops, setting)
         if not result.skipped:
-            figures.append(figure_of_workload(result))
+            figures.append(figure := figure_of_workload(result))
+            if workload.name in alone.ALONE:
+                figure.add("cpu_us", ALONE, [_measured_alone(workload.name, session) for _ in range(timing.rounds)])
     return figures
+
+
+def _measured_alone(name: str, session: Session) -> float:
+    """What its Python code takes without a loop, in a process on the server's core."""
+    with running([sys.executable, "-m", "bench.alone", name], session.cores.server) as child:
+        return float(child.read_json(START_LIMIT_S)["cpu_us"])
 
 
 # ---- what else the benchmark has -------------------------------------------------------------------------------------
