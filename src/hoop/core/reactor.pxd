@@ -8,12 +8,12 @@ from hoop.core.scheduler cimport Errand, Scheduler
 from libc.stdint cimport int64_t
 
 cdef enum:
-    READ_BUFFER_SIZE = 65536
+    READ_BUFFER_SIZE = 98304    # a message of 64 KiB is longer over TLS; malloc(3) maps no memory for what is copied out
 
     # A phase of the turn ends with what its callbacks have written, unless one of these sends it earlier.
     LONGEST_HOLD_NS = 250000    # since the first held write
     MOST_HELD = 64              # objects with held writes
-    MOST_HELD_BYTES = 256 * 1024
+    MOST_HELD_BYTES = 64 * 1024  # more would leave the cache before the kernel copies it
 
     # A callback that has kept others' writes waiting for so long may not be the last one: for a while, nothing is held
     # from one callback to the next.

@@ -14,7 +14,7 @@ from hoop.tls.engine cimport TLS_ENCRYPT_SIZE, TLS_RECORD_SIZE, TLS_WANTS_INPUT
 from hoop.tls.tls_connection cimport TLS_FLUSHING, TLS_LOST, TLS_OPEN, TlsConnection
 
 cdef enum:
-    DEFER_BELOW = 64 * 1024     # bytes written by one callback: beyond, they are encrypted at once
+    DEFER_BELOW = 16 * 1024     # bytes written by one callback: beyond, they are encrypted at once
 
 
 cdef class TlsWriting(TlsConnection):
