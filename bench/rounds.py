@@ -31,6 +31,10 @@ class Timing:
         0.02  # where several are loaded by turns (by_turns.py), those seconds come in windows of this length
     )
 
+    def longer(self, times: int) -> Timing:
+        """The same with windows so many times as long."""
+        return replace(self, seconds=self.seconds * times, turn_s=self.turn_s * times)
+
     def warmup_of(self, contender: str) -> float:
         """The first warm-up of that contender's process."""
         return max(self.warmup_s, NODE_WARMUP_S) if contender == NODE else self.warmup_s

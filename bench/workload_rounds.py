@@ -36,7 +36,8 @@ def _measure_together(
     workload: Workload, contenders: Sequence[str], number: int, result: WorkloadResult, setting: Setting
 ) -> None:
     """One round of contenders that are alive together."""
-    first = number * turns_of(setting.timing)
+    timing = setting.timing.longer(workload.longer)
+    first = number * turns_of(timing)
     with ExitStack() as stack:
         servers = Servers(workload, setting.cores, stack)
         for contender in contenders:
@@ -46,7 +47,7 @@ def _measure_together(
                     servers.start(contender)
                 except ChildFailed as failure:
                     series.failure = f"round {number + 1}: {failure}"
-        for turn in servers.by_turns(setting.timing, contenders):
+        for turn in servers.by_turns(timing, contenders):
             series = result.series[turn.contender]
             if turn.sample is None:
                 series.failure = f"round {number + 1}: {turn.failure}"

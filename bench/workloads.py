@@ -44,6 +44,7 @@ class Workload:
     packages: tuple[str, ...] = ()  # of the server, beside the loop
     loops: tuple[str, ...] = ()  # that can run the server; none stands for all
     computes_always: bool = False  # also while nobody asks: no other server may be alive beside it
+    longer: int = 1  # so many times as long are its windows: a round of all connections takes long, and comes in bursts
 
     def missing_packages(self) -> list[str]:
         """What this workload needs and that is not installed."""
@@ -168,14 +169,18 @@ FURTHER: tuple[Workload, ...] = (
         "tls_connect_client",
         ("--connections", "16"),
         has_c_server=False,
+        longer=5,
     ),
     http("aiohttp", "aiohttp's server with its parser in C, plain text", "aiohttp_plain", ("aiohttp",)),
-    http(
-        "fastapi-10k",
-        "FastAPI by uvicorn + httptools, 10 KiB of JSON",
-        "fastapi_json",
-        ("fastapi", "uvicorn", "httptools"),
-        body=None,
+    replace(
+        http(
+            "fastapi-10k",
+            "FastAPI by uvicorn + httptools, 10 KiB of JSON",
+            "fastapi_json",
+            ("fastapi", "uvicorn", "httptools"),
+            body=None,
+        ),
+        longer=10,
     ),
 )
 

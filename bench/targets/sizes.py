@@ -38,7 +38,7 @@ CHURN = (  # clients that come and go: connections, size, seconds
 )
 CHURN_LIMIT_S = 20.0
 LARGE = 256 * KIB  # from here on a window has few messages, so that ...
-LONGER = 4  # ... it is so many times as long
+LONGER = 6  # ... it is so many times as long
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ CELLS = tuple(
 
 def timing_of(cell: SizeCell, timing: Timing) -> Timing:
     """How long a cell is measured."""
-    if cell.size < LARGE:
-        return timing
-    return replace(timing, seconds=timing.seconds * LONGER, turn_s=timing.turn_s * LONGER)
+    return timing.longer(LONGER) if cell.size >= LARGE else timing
 
 
 def _workloads(kind: str, only: Sequence[str] | None) -> Iterator[SizeCell]:
