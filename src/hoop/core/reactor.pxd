@@ -8,7 +8,7 @@ from hoop.core.scheduler cimport Errand, Scheduler
 from libc.stdint cimport int64_t
 
 cdef enum:
-    READ_BUFFER_SIZE = 98304    # a message of 64 KiB is longer over TLS; malloc(3) maps no memory for what is copied out
+    READ_BUFFER_SIZE = 98304    # 64 KiB over TLS, and more; malloc(3) maps no memory for a copy
 
     # A phase of the turn ends with what its callbacks have written, unless one of these sends it earlier.
     LONGEST_HOLD_NS = 250000    # since the first held write
