@@ -95,7 +95,7 @@ def _servers(figures: Mapping[str, Figure]) -> Any:
     picture, axes = _grid(len(shown))
     for axis, figure in zip(axes, shown, strict=True):
         found, rates = _medians(figure, "cpu_us"), _medians(figure, "rate")
-        order = sorted(found, key=lambda name: found[name])
+        order = sorted(rates, key=lambda name: found[name])  # who has no rate is no server
         axis.barh([name_of(name) for name in order], [found[name] for name in order], color=[*map(colour_of, order)])
         axis.invert_yaxis()
         axis.set_xlim(0, max(found.values()) * 1.35)
