@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 KIB = 1024
-SHARED_BUFFER = 64 * KIB
+SHARED_BUFFER = 96 * KIB
 BULK_FROM = 32 * KIB
 BULK_WHILE = 16 * KIB
 LARGEST = 256 * KIB
