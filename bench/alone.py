@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import importlib.util
 import json
 import statistics
@@ -19,10 +18,11 @@ from typing import Any
 
 from bench.servers import lines_echo, pieces_echo, streams_echo
 from bench.servers.streams_echo import Handler
+from bench.workloads import LINE
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"  # as c/http_client.c has it
 KIB_MESSAGE = bytes(1024)
-LINES_MESSAGE = (b"x" * 31 + b"\n") * lines_echo.LINES
+LINES_MESSAGE = (b"x" * (LINE - 1) + b"\n") * lines_echo.LINES
 BATCH = 500  # messages between two looks at the clock
 US = 1e6
 
@@ -160,9 +160,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALONE)}; default: all")
     parser.add_argument("--seconds", type=float, default=0.3)
     arguments = parser.parse_args()
-    with contextlib.suppress(BrokenPipeError):
-        for name in arguments.names or ALONE:
-            print(json.dumps({"name": name, "cpu_us": measure(name, arguments.seconds)}), flush=True)
+    for name in arguments.names or ALONE:
+        print(json.dumps({"name": name, "cpu_us": measure(name, arguments.seconds)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from bench.measure import Cores
-from bench.processes import CRASH_GRACE_S, START_LIMIT_S, Child, ChildFailed, running
+from bench.processes import Child, ChildFailed, running
 from bench.results import Sample
 from bench.rounds import (
     CLIENT_EXTRA_LIMIT_S,
     Timing,
     client_command,
+    port_of,
     raise_errors,
+    reason_of,
     round_order,
     sample_of,
     server_command,
@@ -61,16 +63,12 @@ class Servers:
         """One more. ChildFailed, with the reason, if it does not come to listen."""
         command = [*server_command(self._workload, contender), *options]
         child = self._stack.enter_context(running(command, self._cores.server))
-        try:
-            self._alive[contender] = child, int(child.read_json(START_LIMIT_S)["port"])
-        except ChildFailed as failure:
-            raise ChildFailed(f"server: {failure}") from None
+        self._alive[contender] = child, port_of(child)
 
     def give_up(self, contender: str, failure: ChildFailed) -> str:
         """It has failed: the reason, which is the server's own where that has ended."""
         child, _ = self._alive.pop(contender)
-        ending = child.ending(CRASH_GRACE_S)
-        return f"server {ending}" if ending else str(failure)
+        return reason_of(child, failure)
 
     def by_turns(self, timing: Timing, order: Sequence[str]) -> Iterator[Turn]:
         """Load each in `order`, then each backwards, and so on; turns are numbered from 0. Each has a client of its

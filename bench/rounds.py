@@ -11,7 +11,7 @@ from typing import Any
 from bench.build import BENCH, program
 from bench.loops import C_SERVER, NODE
 from bench.measure import Cores
-from bench.processes import CRASH_GRACE_S, START_LIMIT_S, ChildFailed, run_client, running
+from bench.processes import CRASH_GRACE_S, START_LIMIT_S, Child, ChildFailed, run_client, running
 from bench.progress import Display, Steps
 from bench.results import Sample
 from bench.workloads import Workload
@@ -88,15 +88,25 @@ def measure_once(workload: Workload, contender: str, timing: Timing, cores: Core
 
 def _measure_server(workload: Workload, contender: str, timing: Timing, cores: Cores) -> Sample:
     with running(server_command(workload, contender), cores.server) as server:
-        try:
-            port = int(server.read_json(START_LIMIT_S)["port"])
-        except ChildFailed as failure:
-            raise ChildFailed(f"server: {failure}") from None
+        port = port_of(server)
         try:
             return load(workload, server.pid, port, timing, cores)
         except ChildFailed as failure:
-            ending = server.ending(CRASH_GRACE_S)
-            raise ChildFailed(f"server {ending}" if ending else str(failure)) from None
+            raise ChildFailed(reason_of(server, failure)) from None
+
+
+def port_of(server: Child) -> int:
+    """Where a server listens that has just been started. ChildFailed, with the reason, if it does not come to that."""
+    try:
+        return int(server.read_json(START_LIMIT_S)["port"])
+    except ChildFailed as failure:
+        raise ChildFailed(f"server: {failure}") from None
+
+
+def reason_of(server: Child, failure: ChildFailed) -> str:
+    """Why a server could not be loaded: how it ended, where it has, or else what its client says."""
+    ending = server.ending(CRASH_GRACE_S)
+    return f"server {ending}" if ending else str(failure)
 
 
 def load(workload: Workload, pid: int, port: int, timing: Timing, cores: Cores) -> Sample:
