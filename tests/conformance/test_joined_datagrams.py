@@ -144,7 +144,7 @@ class TestAsOne:
         once_on_hoop(main)
 
     def test_a_call_is_bounded(self):
-        """A build that takes longer than is held for so many sends some of them earlier, so only the bounds are sure."""
+        """A build that takes longer over so many than they are held sends some earlier: the bounds are sure."""
 
         async def main() -> None:
             async with to_gro_peer() as (transport, peer):

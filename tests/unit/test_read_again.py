@@ -1,34 +1,36 @@
-"""After a read of the largest size a connection is read again in the same turn: how often, and what comes between."""
+"""After a read that filled its room a connection is read again in the same turn: how often, what comes between."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import hoop
 import pytest
-from conformance.peers import HandlerLog, Recorder, connected, pattern, turns
+from conformance.peers import BufferedRecorder, HandlerLog, Recorder, Recording, connected, pattern, turns
 
 LARGEST = 256 * 1024
 MOST_READS = 4
 MIB = 1024 * 1024
 
 
-class Reading(Recorder):
+class Reading(Recording):
     """Notes in which turn of the loop each piece came."""
 
-    def __init__(self, loop: hoop.Loop, **hooks: Any) -> None:
-        super().__init__(**hooks)
+    largest = LARGEST  # bytes of a piece after which the connection is read again
+
+    def begin(self, loop: hoop.Loop) -> None:
         self.loop = loop
         self.pieces: list[tuple[int, int]] = []
         self.ticks: list[int] = []
 
-    def data_received(self, data: bytes) -> None:
-        self.pieces.append((self.loop.metrics().turns, len(data)))
+    def note(self, size: int) -> None:
+        self.pieces.append((self.loop.metrics().turns, size))
         self.loop.next_tick(lambda: self.ticks.append(len(self.pieces)))
-        super().data_received(data)
 
     def in_turns(self) -> list[list[int]]:
         """The sizes of the pieces, by turn."""
@@ -36,6 +38,42 @@ class Reading(Recorder):
         for turn, size in self.pieces:
             found.setdefault(turn, []).append(size)
         return list(found.values())
+
+
+class BytesReading(Reading, Recorder):
+    def __init__(self, loop: hoop.Loop, on_piece: Callable[..., Any] | None = None) -> None:
+        super().__init__(**({"data_received": on_piece} if on_piece else {}))
+        self.begin(loop)
+
+    def data_received(self, data: bytes) -> None:
+        self.note(len(data))
+        super().data_received(data)
+
+
+class BufferedReading(Reading, BufferedRecorder):
+    """Into a buffer of its own."""
+
+    def __init__(self, loop: hoop.Loop, on_piece: Callable[..., Any] | None = None, size: int = LARGEST) -> None:
+        super().__init__(size, **({"buffer_updated": on_piece} if on_piece else {}))
+        self.begin(loop)
+        self.largest = size
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.note(nbytes)
+        super().buffer_updated(nbytes)
+
+
+MAKERS = {
+    "bytes": BytesReading,
+    "buffer": BufferedReading,
+    "small-buffer": functools.partial(BufferedReading, size=64 * 1024),
+    "large-buffer": functools.partial(BufferedReading, size=MIB),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def make(request: pytest.FixtureRequest) -> Callable[..., Reading]:
+    return MAKERS[request.param]
 
 
 def fill(peer: socket.socket, data: bytes) -> int:
@@ -67,22 +105,33 @@ async def transferred(protocol: Reading, size: int) -> bytes:
     return data[:sent]
 
 
-def test_reads_of_the_largest_size_follow_one_another() -> None:
+def test_full_reads_follow_one_another(make: Callable[..., Reading]) -> None:
     async def main() -> None:
-        protocol = Reading(asyncio.get_running_loop())  # type: ignore[arg-type]
+        protocol = make(asyncio.get_running_loop())
         sent = await transferred(protocol, 24 * MIB)
         assert protocol.data == sent
         for sizes in protocol.in_turns():
             assert len(sizes) <= MOST_READS
-            assert all(size == LARGEST for size in sizes[:-1])
+            assert all(size == protocol.largest for size in sizes[:-1])
+        assert max(map(len, protocol.in_turns())) > 1
         assert protocol.ticks == list(range(1, len(protocol.pieces) + 1))  # microtasks run after each
 
     hoop.run(main())
 
 
-def test_pause_ends_it() -> None:
+def test_a_buffer_that_is_full_because_it_is_small_is_filled_once_a_turn() -> None:
     async def main() -> None:
-        protocol = Reading(asyncio.get_running_loop(), data_received=lambda self, _: self.transport.pause_reading())  # type: ignore[arg-type]
+        protocol = BufferedReading(asyncio.get_running_loop(), size=64 * 1024 - 1)  # type: ignore[arg-type]
+        sent = await transferred(protocol, 4 * MIB)
+        assert protocol.data == sent
+        assert all(len(sizes) == 1 for sizes in protocol.in_turns())
+
+    hoop.run(main())
+
+
+def test_pause_ends_it(make: Callable[..., Reading]) -> None:
+    async def main() -> None:
+        protocol = make(asyncio.get_running_loop(), lambda self, _: self.transport.pause_reading())
         sent = await transferred(protocol, 8 * MIB)
         assert protocol.data == sent
         assert all(len(sizes) == 1 for sizes in protocol.in_turns())
@@ -91,9 +140,9 @@ def test_pause_ends_it() -> None:
 
 
 @pytest.mark.parametrize("ending", ["close", "abort", "raise"])
-def test_end_of_the_connection_ends_it(ending: str) -> None:
-    def end(self: Reading, _data: bytes) -> None:
-        if self.pieces[-1][1] == LARGEST:
+def test_end_of_the_connection_ends_it(ending: str, make: Callable[..., Reading]) -> None:
+    def end(self: Reading, _piece: Any) -> None:
+        if self.pieces[-1][1] == self.largest:
             if ending == "raise":
                 raise ValueError("enough")
             getattr(self.transport, ending)()
@@ -101,10 +150,10 @@ def test_end_of_the_connection_ends_it(ending: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         log = HandlerLog(loop)
-        protocol = Reading(loop, data_received=end)  # type: ignore[arg-type]
+        protocol = make(loop, end)
         sent = await transferred(protocol, 24 * MIB)
         assert sent.startswith(protocol.data)
-        assert [size for _, size in protocol.pieces].count(LARGEST) <= 1
-        assert len(log) == (ending == "raise" and protocol.pieces[-1][1] == LARGEST)
+        assert [size for _, size in protocol.pieces].count(protocol.largest) <= 1
+        assert len(log) == (ending == "raise" and protocol.pieces[-1][1] == protocol.largest)
 
     hoop.run(main())

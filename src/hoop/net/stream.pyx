@@ -36,7 +36,8 @@ cdef enum:
     BULK_FROM = 32 * 1024       # bytes: from a read of that size on, copying costs more than asking how much there is
     BULK_WHILE = 16 * 1024      # bytes that must be there for the transfer to count as bulk still
     LARGEST_READ = 256 * 1024   # bytes: reading less at once costs more, reading more leaves the processor's cache
-    MOST_READS = 4              # of the largest size, one after the other, before other connections have their turn
+    MOST_READS = 4              # that fill their room, one after the other, before other connections have their turn
+    READ_ON_FROM = 64 * 1024    # bytes: a buffer of a protocol that is smaller and full says little
     WITHOUT_GIL_FROM = 64 * 1024  # bytes: below, giving the GIL away costs more than the copy
 
 
@@ -183,8 +184,8 @@ cdef class StreamTransport(WritingTransport):
         return 0
 
     cdef int read_on(self) except -1:
-        """Read again what is there, after a read of the largest size: what the processor has of this connection, it has
-        at hand. Each read is a callback of its own."""
+        """Read again what is there, after a read that has filled its room: what the processor has of this connection,
+        it has at hand. Each read is a callback of its own."""
         cdef int reads = 1
         while reads < MOST_READS:
             reads += 1
@@ -195,7 +196,7 @@ cdef class StreamTransport(WritingTransport):
         return 0
 
     cdef int on_readable(self) except -1:
-        """Read once. Returns whether that was a read of the largest size, so that there may be more."""
+        """Read once. Returns whether that filled all the room there was for it, so that there may be more."""
         cdef Py_ssize_t result = 0
         cdef object data
         if self.is_lingering:
@@ -298,7 +299,7 @@ cdef class StreamTransport(WritingTransport):
     cdef int receive_buffered(self) except -1:
         """recv(2) into the buffer of a BufferedProtocol."""
         cdef Py_buffer view
-        cdef Py_ssize_t size
+        cdef Py_ssize_t size, capacity
         cdef int fd = self.fd
         self.reactor.enter_context(self.context)
         try:
@@ -312,7 +313,8 @@ cdef class StreamTransport(WritingTransport):
         if self.fd != fd or fd < 0:
             PyBuffer_Release(&view)
             return 0  # get_buffer() aborted, and a nested turn of events closed the descriptor
-        size = hoop_net_recv(fd, view.buf, <size_t>view.len)
+        capacity = view.len
+        size = receive_into(fd, <char *>view.buf, capacity)
         PyBuffer_Release(&view)
         if size <= 0:
             return self.nothing_received(size)
@@ -323,7 +325,7 @@ cdef class StreamTransport(WritingTransport):
             self.protocol.buffer_updated(size)
         except BaseException as error:
             return self.callback_failed(error, "Fatal error: protocol.buffer_updated() call failed.")
-        return 0
+        return size == capacity and size >= READ_ON_FROM
 
     cdef int on_eof(self) except -1:
         self.reactor.enter_context(self.context)
