@@ -77,6 +77,10 @@
 #define HOOP_HAVE_UDP_SEGMENT HOOP_ON_LINUX
 #endif
 
+#ifndef HOOP_HAVE_IO_URING /* io_uring(7); older kernels are asked at run time */
+#define HOOP_HAVE_IO_URING HOOP_ON_LINUX
+#endif
+
 #ifndef HOOP_HAVE_SIOCOUTQ /* how many bytes of a TCP connection its peer has not acknowledged (tcp(7)) */
 #define HOOP_HAVE_SIOCOUTQ HOOP_ON_LINUX
 #endif

@@ -78,7 +78,9 @@ class Loop(
     spin_us: how many microseconds at most it looks for events before it sleeps, while looking has paid lately (default:
     HOOP_SPIN_US, else 20; 0 to 1000; 0 on one CPU); see docs/architecture.md.
     defer_writes: whether what callbacks write to a transport may be held until their phase of the turn has ended
-    (default: yes, unless HOOP_DEFER_WRITES is 0; see docs/writes.md). HOOP_MONITOR, a time such as 50ms, has all loops
+    (default: yes, unless HOOP_DEFER_WRITES is 0; see docs/writes.md). io_uring: whether what is held for several
+    connections may leave by one system call of Linux's io_uring, where it is there (default: yes, unless HOOP_IO_URING
+    is 0; see docs/writes.md). HOOP_MONITOR, a time such as 50ms, has all loops
     of the process monitored: see docs/monitor.md.
     """
 
@@ -97,6 +99,7 @@ class Loop(
         pool: Pool | None = None,
         cached_reads: bool | None = None,
         defer_writes: bool | None = None,
+        io_uring: bool | None = None,
         spin_us: int | None = None,
     ) -> None:
         self._is_abandoned = False
@@ -118,6 +121,7 @@ class Loop(
             poll_every_turn=poll_every_turn,
             cached_reads=reads_cached_files(cached_reads),
             defer_writes=may_defer_writes(defer_writes),
+            io_uring=may_use_io_uring(io_uring),
             spin_us=time_of_looking(spin_us),
         )
         self._set_debug_flag(coroutines._is_debug_mode())  # type: ignore[attr-defined]
@@ -276,6 +280,11 @@ def reads_cached_files(wanted: bool | None) -> bool:
 def may_defer_writes(wanted: bool | None) -> bool:
     """The keyword, else the environment variable, else yes."""
     return os.environ.get("HOOP_DEFER_WRITES") != "0" if wanted is None else bool(wanted)
+
+
+def may_use_io_uring(wanted: bool | None) -> bool:
+    """The keyword, else the environment variable, else yes."""
+    return os.environ.get("HOOP_IO_URING") != "0" if wanted is None else bool(wanted)
 
 
 def time_of_looking(spin_us: int | None) -> int:

@@ -37,6 +37,10 @@
 #ifndef SYS_openat2
 #define SYS_openat2 437
 #endif
+#ifndef SYS_io_uring_setup
+#define SYS_io_uring_setup 425
+#define SYS_io_uring_enter 426
+#endif
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif
@@ -49,7 +53,8 @@
     X(eventfd, 0) X(epoll_create1, 0) X(epoll_ctl, 0) X(epoll_wait, 0) X(timerfd_create, 0) X(timerfd_settime, 0)     \
     X(poll, 0) X(ppoll, 0) X(sendmmsg, 0) X(recvmmsg, 0) X(open, 0) X(openat, 0) X(pread, 0) X(pwrite, 0) X(fsync, 0) \
     X(fstat, 0) X(statx, 0) X(openat2, 0) X(preadv2, 0) X(copy_file_range, 0) X(epoll_pwait2, 0) X(pidfd_open, 1)     \
-    X(getaddrinfo, 0) X(pthread_create, 1) X(socket, 1) X(connect, 1) X(bind, 1) X(listen, 1) X(pipe2, 1) X(sendfile, 1)
+    X(getaddrinfo, 0) X(pthread_create, 1) X(socket, 1) X(connect, 1) X(bind, 1) X(listen, 1) X(pipe2, 1) X(sendfile, 1) \
+    X(io_uring_setup, 0) X(io_uring_enter, 0)
 /* clang-format on */
 
 enum call {
@@ -326,6 +331,10 @@ static int call_of(long number)
         return CALL_statx;
     case SYS_openat2:
         return CALL_openat2;
+    case SYS_io_uring_setup:
+        return CALL_io_uring_setup;
+    case SYS_io_uring_enter:
+        return CALL_io_uring_enter;
     case SYS_preadv2:
         return CALL_preadv2;
     case SYS_copy_file_range:

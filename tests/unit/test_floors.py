@@ -25,7 +25,7 @@ CSRC_FLOORS: Floors = (
     ("base", "platform"),
     ("clock", "allocator"),
     ("ring", "timers", "inbox", "waker", "poller", "net", "expiry", "histogram", "spin", "local_names", "openssl"),
-    ("spin_before_sleep", "datagrams", "proxy_header"),
+    ("spin_before_sleep", "datagrams", "send_batch", "proxy_header"),
     ("pool", "meter"),
     ("board",),
     ("fs_contents", "fs_directory", "fs_cached"),

@@ -205,6 +205,19 @@ cdef extern from "proxy_header.h" nogil:
     int hoop_proxy_tlv_next(const uint8_t **rest, size_t *size, hoop_proxy_tlv *tlv) noexcept
     uint32_t hoop_proxy_crc32c(uint32_t before, const uint8_t *data, size_t size) noexcept
 
+cdef extern from "send_batch.h" nogil:
+    enum:
+        HOOP_SEND_BATCH_MAX
+        HOOP_SEND_BATCH_LEAST
+    ctypedef struct hoop_send_batch:
+        pass
+    hoop_send_batch *hoop_send_batch_open() noexcept
+    void hoop_send_batch_close(hoop_send_batch *batch) noexcept
+    bint hoop_send_batch_add(hoop_send_batch *batch, int fd, const iovec *buffers, int count) noexcept
+    int hoop_send_batch_count(const hoop_send_batch *batch) noexcept
+    void hoop_send_batch_clear(hoop_send_batch *batch) noexcept
+    int hoop_send_batch_send(hoop_send_batch *batch, Py_ssize_t *results) noexcept
+
 cdef extern from "datagrams.h" nogil:
     enum:
         HOOP_DATAGRAMS_MAX

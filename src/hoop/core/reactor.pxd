@@ -1,6 +1,6 @@
 from cpython.object cimport PyObject
 from hoop.core.csrc cimport hoop_board_writer, hoop_clock_ns, hoop_datagram_reader, hoop_poller, hoop_ring, \
-    hoop_ring_size, hoop_spin
+    hoop_ring_size, hoop_send_batch, hoop_spin
 from hoop.core.flag cimport flag
 from hoop.core.handle cimport Handle, invoke
 from hoop.core.ownership cimport hoop_mutex
@@ -25,6 +25,8 @@ cdef class Deferred(Errand):
     """An object whose writes the reactor flushes when the running phase of the turn has ended. (docs/writes.md)"""
     cdef int on_flush(self, bint is_loop_calling) except -1  # send what was deferred; the loop calls between callbacks
     cdef int on_flush_failed(self, object error) except -1   # its on_flush() has raised this
+    cdef bint offer(self, hoop_send_batch *batch) noexcept   # add what on_flush() would send; False: it cannot go so
+    cdef int on_sent(self, Py_ssize_t result) except -1      # of what was offered: bytes, or -errno; on_flush() follows
 
 
 cdef class Watcher(Deferred):
@@ -53,6 +55,8 @@ cdef class Watcher(Deferred):
 
 cdef class Reactor(Scheduler):
     cdef hoop_ring flushes      # Deferred: writes of the phase that is running
+    cdef hoop_send_batch *batch  # sends what many of them hold; NULL until that many do
+    cdef bint batches_sends     # there may be a batch
     cdef hoop_poller poller
     cdef PyObject **watchers    # Watcher by descriptor number, or NULL
     cdef hoop_mutex table       # without a GIL: while the table changes, or a watcher that it does not own is taken
@@ -116,6 +120,7 @@ cdef class Reactor(Scheduler):
     cdef int defer_flush(self, Deferred deferred) except -1
     cdef int flush_deferred(self) except -1
     cdef int flush_writes(self, bint is_loop_calling) except -1
+    cdef int send_together(self) except -1
     cdef int release_everything(self) except -1
 
 

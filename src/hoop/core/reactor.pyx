@@ -20,7 +20,7 @@ from hoop.core.poller_choice cimport open_poller
 from hoop.core.rings cimport drain, push
 from hoop.core.scheduler cimport Errand, Scheduler, check_caller
 from libc.errno cimport ENOENT
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 from libc.string cimport memset
 
 from asyncio.log import logger
@@ -32,6 +32,12 @@ cdef class Deferred(Errand):
 
     cdef int on_flush_failed(self, object error) except -1:
         raise error
+
+    cdef bint offer(self, hoop_send_batch *batch) noexcept:
+        return False
+
+    cdef int on_sent(self, Py_ssize_t result) except -1:
+        return 0
 
 
 cdef class Watcher(Deferred):
@@ -89,7 +95,7 @@ cdef class Reactor(Scheduler):
         hoop_ring_init(&self.flushes)
         self.slow_callback_duration = 0.1
 
-    def __init__(self, poller, clock, cached_reads, defer_writes):
+    def __init__(self, poller, clock, cached_reads, defer_writes, io_uring):
         if clock is not None and not callable(clock):
             raise TypeError(f"clock must be a callable returning nanoseconds, not {clock!r}")
         if self.read_buffer != NULL:
@@ -97,6 +103,7 @@ cdef class Reactor(Scheduler):
         self.given_clock = clock
         self.look_at_time()
         self.defers_writes = defer_writes
+        self.batches_sends = io_uring
         self.reads_cached_files = cached_reads
         hoop_allocator_expect_large_blocks()
         self.read_buffer = <char *>PyMem_Malloc(READ_BUFFER_SIZE)
@@ -122,6 +129,7 @@ cdef class Reactor(Scheduler):
         PyMem_Free(watchers)
         hoop_waker_close(&self.waker)
         hoop_poller_close(&self.poller)
+        hoop_send_batch_close(self.batch)
         PyMem_Free(self.read_buffer)
         hoop_datagram_reader_close(self.datagram_reader)
 
@@ -405,6 +413,34 @@ cdef class Reactor(Scheduler):
             flush_failed(flushed)
         return 0
 
+    cdef int send_together(self) except -1:
+        """Send what the first objects in the queue hold by one system call, as far as it can go that way. They stay in
+        the queue: on_flush() does for each what remains. No Python code runs meanwhile. Returns how many they were."""
+        cdef Py_ssize_t results[HOOP_SEND_BATCH_MAX]
+        cdef hoop_ring *queue = &self.flushes
+        cdef uint32_t first = queue.head
+        cdef uint32_t behind = first
+        cdef int count, i
+        if self.batch == NULL:
+            self.batch = hoop_send_batch_open()
+            self.batches_sends = self.batch != NULL
+            if not self.batches_sends:
+                return 0
+        while behind != queue.tail and in_queue(queue, behind).offer(self.batch):
+            behind += 1
+        count = hoop_send_batch_count(self.batch)
+        if count < HOOP_SEND_BATCH_LEAST:
+            hoop_send_batch_clear(self.batch)
+            return count
+        if hoop_send_batch_send(self.batch, results) < 0:
+            hoop_send_batch_close(self.batch)
+            self.batch = NULL
+            self.batches_sends = False
+        for i in range(count):
+            in_queue(queue, first + <uint32_t>i).on_sent(results[i])
+        self.must_poll = True  # a peer may be watched by this very loop
+        return count
+
     # ---- the end --------------------------------------------------------------------------------------------------
 
     cdef int release_everything(self) except -1:
@@ -442,14 +478,22 @@ cdef int keep_alive(Reactor reactor, Watcher watcher, bint wanted) except -1:
 
 cdef int flush_each(Reactor reactor, bint is_loop_calling, PyObject **flushed) except -1:
     """Empty the queue. When this raises, `flushed` is whose on_flush() did, and the caller owns the reference."""
-    cdef PyObject *entry = <PyObject *>hoop_ring_pop(&reactor.flushes)
-    while entry != NULL:
+    cdef PyObject *entry
+    cdef int offered = 0
+    while hoop_ring_size(&reactor.flushes) > 0:
+        if offered == 0 and reactor.batches_sends and hoop_ring_size(&reactor.flushes) >= HOOP_SEND_BATCH_LEAST:
+            offered = reactor.send_together() + 1  # and the one that could not go so
+        offered -= offered > 0
+        entry = <PyObject *>hoop_ring_pop(&reactor.flushes)
         flushed[0] = entry
         (<Deferred>entry).is_flush_due = False
         (<Deferred>entry).on_flush(is_loop_calling)
         raw_decref(entry)
-        entry = <PyObject *>hoop_ring_pop(&reactor.flushes)
     return 0
+
+
+cdef inline Deferred in_queue(const hoop_ring *queue, uint32_t place):
+    return <Deferred><PyObject *>queue.items[place & (queue.capacity - 1)]
 
 
 cdef int flush_failed(PyObject *flushed) except -1:

@@ -32,8 +32,8 @@ cdef enum:
 
 cdef class Turns(Reactor):
     def __init__(self, *, poller=None, clock=None, poll_every_turn=False, cached_reads=True, defer_writes=True,
-                 int spin_us=0):
-        Reactor.__init__(self, poller, clock, cached_reads, defer_writes)
+                 io_uring=True, int spin_us=0):
+        Reactor.__init__(self, poller, clock, cached_reads, defer_writes, io_uring)
         self.poll_every_turn = poll_every_turn
         self.event_spin.limit_ns = spin_us * 1000
 

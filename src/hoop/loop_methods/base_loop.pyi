@@ -31,6 +31,7 @@ class BaseLoop:
         clock: Callable[[], int] | None = None,
         poll_every_turn: bool = False,
         cached_reads: bool = True,
+        io_uring: bool = True,
         defer_writes: bool = True,
         spin_us: int = 0,
     ) -> None: ...

@@ -5,7 +5,8 @@ from cpython.object cimport PyObject, PyTypeObject
 from hoop.core.cpython_api cimport PyCFunction, PyCFunction_Check, PyCFunction_GetFunction, PyDescr_NewMethod, \
     PyObject_GenericSetAttr, PyThread_get_thread_ident, method_descriptor, tuple_items
 from hoop.core.csrc cimport hoop_board_carry, hoop_board_detach, hoop_clock_ns, hoop_histogram_count_from, \
-    hoop_meter, hoop_meter_reset, hoop_poller_close, hoop_ring_size, hoop_timers_referenced, hoop_waker_close
+    hoop_meter, hoop_meter_reset, hoop_poller_close, hoop_ring_size, hoop_send_batch_close, hoop_timers_referenced, \
+    hoop_waker_close
 from hoop.core.garbage cimport show_to_collector
 from hoop.core.handle cimport Handle, new_handle
 from hoop.core.reactor cimport Watcher, flush_if_deferred
@@ -213,6 +214,9 @@ cdef class BaseLoop(Turns):
         self.cached_files = None  # it has descriptors
         hoop_poller_close(&self.poller)
         hoop_waker_close(&self.waker)
+        hoop_send_batch_close(self.batch)
+        self.batch = NULL
+        self.batches_sends = False
         return 0
 
     def _flush_deferred(self):

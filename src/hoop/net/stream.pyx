@@ -15,6 +15,7 @@ from hoop.core.csrc cimport *
 from hoop.core.errors cimport os_error, raise_what_is_set
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Deferred, Reactor
 from hoop.net.asyncio_streams cimport feed_asyncio_reader, is_asyncio_stream
+from hoop.net.chunks cimport chunk_buffers
 from hoop.net.proxy_header cimport ProxyHeader
 from hoop.net.transport cimport TRANSPORT_CLOSING, TRANSPORT_LOST, TRANSPORT_OPEN, check_unowned
 from hoop.net.writing cimport AWAITS_ANSWER, WritingTransport
@@ -93,6 +94,15 @@ cdef class StreamTransport(WritingTransport):
         else:
             result = hoop_net_sendv(fd, buffers, count)
         return result
+
+    cdef bint offer(self, hoop_send_batch *batch) noexcept:
+        cdef iovec buffers[HOOP_NET_MAX_BUFFERS]
+        cdef Py_ssize_t total
+        cdef int count
+        if self.unsent.size == 0 or self.is_refused or self.send_error != 0:
+            return False
+        count = chunk_buffers(&self.unsent, buffers, HOOP_NET_MAX_BUFFERS, &total)
+        return total < WITHOUT_GIL_FROM and hoop_send_batch_add(batch, self.fd, buffers, count)
 
     cdef int on_drained(self) except -1:
         """Do what close() or write_eof() left until all held bytes were sent."""

@@ -12,6 +12,7 @@ cdef class WritingTransport(Transport):
     cdef Chunks unsent          # what write() accepted and the kernel has not taken
     cdef flag is_refused        # the kernel took less than it was given: wait until writable
     cdef flag is_eof_wanted     # write_eof() was called
+    cdef unsigned char send_error  # an errno: what sending together with others has come to; flush() goes on with it
     cdef flag is_lent           # sendfile() writes past write(), which is refused meanwhile
     cdef unsigned char silence  # looks of a drain since something was received or written (net/server_streams.pyx)
 

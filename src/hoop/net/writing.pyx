@@ -141,6 +141,15 @@ cdef class WritingTransport(Transport):
             self.flush(is_loop_calling)
         return 0
 
+    cdef int on_sent(self, Py_ssize_t result) except -1:
+        if result > 0:
+            consume_chunks(&self.unsent, result)
+            if self.guard is not None:
+                self.guard.on_sent()
+        elif result != -EAGAIN:  # which the next call of the kernel says again
+            self.send_error = <unsigned char>-result
+        return 0
+
     cdef int flush_deferred(self) except -1:
         if self.state == TRANSPORT_CLOSED or not self.reactor.may_touch():
             return 0  # one that never was open has no loop; another thread may ask for figures
@@ -152,7 +161,7 @@ cdef class WritingTransport(Transport):
         cdef bint is_all
         while self.unsent.size > 0:
             is_all = hoop_ring_size(&self.unsent.rest) < HOOP_NET_MAX_BUFFERS  # what send_unsent() gives, with the head
-            sent = self.send_unsent()
+            sent = self.send_unsent() if self.send_error == 0 else -<Py_ssize_t>self.send_error
             if sent == -EAGAIN:
                 break
             if sent < 0:

@@ -218,6 +218,28 @@ async def answered(client: Any, protocol: Datagrams, echo: Datagrams, datagrams:
     raise AssertionError("no datagram is answered any more")
 
 
+async def together(folder: Path, contexts: Any) -> None:
+    """What one phase writes to many connections may leave by one call."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Echo, LOCALHOST, 0)
+    clients: list[Asking] = []
+    try:
+        for number in range(12):
+            _, client = await loop.create_connection(
+                lambda number=number: Asking(bytes([number]) * 1000), *server.sockets[0].getsockname()
+            )
+            clients.append(client)
+        await asyncio.gather(*(client.answered for client in clients))
+        for client in clients:
+            client.answered = loop.create_future()
+            client.data *= 2
+            client.transport.write(client.data[1000:])
+        await asyncio.gather(*(client.answered for client in clients))
+    finally:
+        await asyncio.gather(*(client.finish() for client in clients))
+        await until_closed(server)
+
+
 async def pipes(folder: Path, contexts: Any) -> None:
     loop = asyncio.get_running_loop()
     receiving, sending = os.pipe()
@@ -446,7 +468,7 @@ Program = Callable[[Path, tuple[ssl.SSLContext, ssl.SSLContext]], Awaitable[None
 PROGRAMS: dict[str, Program] = {
     program.__name__: program
     for program in (
-        *(tcp, unix, streams, tls, udp, bursts, pipes, child, raw),
+        *(tcp, unix, streams, tls, udp, bursts, together, pipes, child, raw),
         *(files, names, signals, threadsafe, executor, timers, sendfile),
         *(handles, readers),
     )

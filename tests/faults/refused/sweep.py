@@ -51,6 +51,8 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "epoll_pwait2": (E.EINTR, *NOT_HERE),
     "poll": (E.EINTR, E.ENOMEM),
     "ppoll": (E.EINTR, E.ENOMEM),
+    "io_uring_setup": (*NO_DESCRIPTOR, *NOT_HERE),
+    "io_uring_enter": (E.EINTR, E.EAGAIN, E.EBUSY, E.ENOMEM, *NOT_HERE),
     "eventfd": (*NO_DESCRIPTOR, *NOT_HERE),
     "timerfd_create": (*NO_DESCRIPTOR, *NOT_HERE),
     "timerfd_settime": NOT_HERE,
@@ -93,7 +95,10 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "sendfile": (*AGAIN, E.EIO, E.ENOMEM, E.EPIPE),
 }
 # Calls that hoop does without: whatever they say is not noticed.
-DISPENSABLE = {"epoll_pwait2", "timerfd_create", "timerfd_settime", "pidfd_open", "openat2", "statx", "preadv2"}
+DISPENSABLE = {
+    *("epoll_pwait2", "timerfd_create", "timerfd_settime", "pidfd_open", "openat2", "statx", "preadv2"),
+    *("io_uring_setup", "io_uring_enter"),
+}
 # Calls that have a substitute where a kernel does not know them, or a sandbox refuses them.
 REPLACEABLE = {"eventfd", "recvmmsg", "sendmmsg", "copy_file_range"}
 # What cannot be seen, since nobody who calls could do anything about it.
