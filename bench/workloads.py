@@ -64,7 +64,7 @@ def http(name: str, title: str, server: str, packages: tuple[str, ...], body: st
     """GETs on 64 kept connections; each answer's body must be `body`, if that is given."""
     arguments = ("--connections", "64", "--path", "/", *(("--body", body) if body else ()))
     title = f"{title}, keep-alive, 64 connections"
-    return Workload(name, title, server, "http_client", arguments, has_c_server=False, packages=packages)
+    return Workload(name, title, server, "http_client", arguments, has_c_server=False, packages=packages, longer=5)
 
 
 def lines(server: str, title: str) -> Workload:
