@@ -198,6 +198,17 @@ def check_pidfd(machine: Machine, plan: Plan) -> Finding | str | None:
     return "processes are watched by descriptors (pidfd)"
 
 
+def check_io_uring(machine: Machine, plan: Plan) -> Finding | str | None:
+    """Nothing to warn of: many refuse it on purpose, and it is worth a few per cent."""
+    if machine.io_uring is None:
+        return None
+    if machine.environment.get("HOOP_IO_URING") == "0":
+        return "answers to many connections leave one by one (HOOP_IO_URING=0)"
+    if machine.io_uring:
+        return f"answers to many connections leave one by one (io_uring: {machine.io_uring})"
+    return "answers to many connections leave by one system call (io_uring)"
+
+
 def check_openat2(machine: Machine, plan: Plan) -> Finding | str | None:
     if machine.openat2 is None:
         return None
@@ -393,6 +404,7 @@ CHECKS: dict[str, Check] = {
     "kernel": check_kernel,
     "accept": check_exclusive,
     "pidfd": check_pidfd,
+    "io_uring": check_io_uring,
     "openat2": check_openat2,
     "migration": check_migration,
     "backlog": check_backlog,

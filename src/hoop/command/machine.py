@@ -26,6 +26,8 @@ from hoop.core.processors import has_gil, usable_processors
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 SYS_OPENAT2 = 437
+SYS_IO_URING_SETUP = 425
+IO_URING_FLAGS = 1 << 7 | 1 << 16  # SUBMIT_ALL and NO_SQARRAY, which is of Linux 6.6
 RESOLVE_CACHED = 0x20  # Linux 5.12
 EPOLLEXCLUSIVE = 1 << 28
 UNLIMITED = 1 << 60  # bytes: cgroups of version 1 say so by a number near 2**63
@@ -72,6 +74,7 @@ class Machine:
     loop_error: str | None = None
     has_exclusive: bool | None = None
     has_pidfd: bool | None = None
+    io_uring: str | None = None  # as openat2
     openat2: str | None = None  # how it was refused; "": it works; None: not asked
     somaxconn: int | None = None
     nofile_soft: int | None = None  # None: unlimited, or not known
@@ -97,7 +100,10 @@ class Machine:
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "application"}
 
 
-VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "INVOCATION_ID", "WEB_CONCURRENCY")
+VARIABLES = (
+    *("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "INVOCATION_ID"),  # of systemd
+    *("WEB_CONCURRENCY", "HOOP_IO_URING"),
+)
 
 
 def read_machine(plan: Plan) -> Machine:
@@ -124,6 +130,7 @@ def read_machine(plan: Plan) -> Machine:
         loop_error=loop_error,
         has_exclusive=try_exclusive() if on_linux else None,
         has_pidfd=try_pidfd() if on_linux else None,
+        io_uring=try_io_uring() if on_linux else None,
         openat2=try_openat2() if on_linux else None,
         somaxconn=read_number("sys/net/core/somaxconn"),
         nofile_soft=limits[0],
@@ -248,6 +255,17 @@ def try_pidfd() -> bool:
     except (OSError, AttributeError):
         return False
     return True
+
+
+def try_io_uring() -> str:
+    """By io_uring_setup(2) as a loop calls it: the error, or nothing."""
+    parameters = (ctypes.c_uint32 * 30)(0, 0, IO_URING_FLAGS)  # struct io_uring_params
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(ctypes.c_long(SYS_IO_URING_SETUP), ctypes.c_long(1), ctypes.byref(parameters))
+    if fd < 0:
+        return os.strerror(ctypes.get_errno())
+    os.close(fd)
+    return ""
 
 
 def try_openat2() -> str:
