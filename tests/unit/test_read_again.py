@@ -113,7 +113,8 @@ def test_full_reads_follow_one_another(make: Callable[..., Reading]) -> None:
         for sizes in protocol.in_turns():
             assert len(sizes) <= MOST_READS
             assert all(size == protocol.largest for size in sizes[:-1])
-        assert max(map(len, protocol.in_turns())) > 1
+        if protocol.largest <= LARGEST:  # more than that need not fit into the kernel's buffer
+            assert max(map(len, protocol.in_turns())) > 1
         assert protocol.ticks == list(range(1, len(protocol.pieces) + 1))  # microtasks run after each
 
     hoop.run(main())
