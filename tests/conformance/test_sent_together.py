@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance.peers import Recorder, connected, off_loop, pattern, read_exactly, read_to_end, reset, turns
+from conformance.peers import (
+    Recorder,
+    connected,
+    is_io_uring,
+    off_loop,
+    pattern,
+    read_exactly,
+    read_to_end,
+    reset,
+    turns,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -150,7 +160,7 @@ def rings() -> int:
     count = 0
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # that of the listing itself
-            count += os.readlink(path) == "anon_inode:[io_uring]"
+            count += is_io_uring(str(path))
     return count
 
 
