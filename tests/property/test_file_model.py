@@ -12,7 +12,7 @@ from unittest import mock
 import hoop
 from hoop import fs
 from hoop.files import lines_ahead as hoop_lines
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 Operation = tuple[str, tuple[Any, ...]]
@@ -94,6 +94,11 @@ def with_io(path: Path, how: dict[str, Any], steps: list[Operation]) -> list[Any
             if name == "take lines":
                 # not next(file), after which text files do not tell() any more
                 outcomes.note([line for line in (file.readline() for _ in range(arguments[0])) if line])
+            elif name == "read1":
+                data = file.read1(*arguments)
+                while more := file.read1(arguments[0] - len(data)):
+                    data += more
+                outcomes.note(data)
             elif name == "readlines":
                 outcomes.note(hoop_lines.read_lines(file, *arguments))  # as next() is what it uses
             else:
@@ -112,6 +117,11 @@ async def with_hoop(path: Path, how: dict[str, Any], steps: list[Operation]) -> 
         try:
             if name == "take lines":
                 outcomes.note([line async for line in limited(file, arguments[0])])
+            elif name == "read1":  # how much one call gives depends on what is in the buffer, which differs after lines
+                data = await file.read1(*arguments)
+                while more := await file.read1(arguments[0] - len(data)):
+                    data += more
+                outcomes.note(data)
             else:
                 outcomes.finish(name, arguments, await getattr(file, name)(*arguments))
         except (OSError, ValueError, AttributeError) as error:
@@ -168,5 +178,6 @@ def test_text(content: str, mode: str, newline: Any, encoding: str, steps: list[
     steps=operations(is_text=False),
     ahead=AHEAD,
 )
+@example("aaaaline\n" * 3, "r", 16, [("take lines", (1,)), ("read1", (8,)), ("tell", ())], 40)
 def test_bytes(content: str, mode: str, buffering: int, steps: list[Operation], ahead: int) -> None:
     check_alike(content.encode(), {"mode": mode + "b", "buffering": buffering}, steps, ahead)

@@ -117,6 +117,10 @@ class Peer:
 
     def send_some(self, limit: int) -> bool:
         size = min(limit - self.sent, self.refused or self.random.choice((1, 100, 5000, CHUNK)))
+        if self.sent == 0:
+            # Where the queue of a listener overflows, Linux answers by SYN cookies. Such a connection is made by the
+            # first packet that is not dropped, and a byte or two that were sent before would be lost unnoticed.
+            size = HEADER
         if self.sent < HEADER:
             data = self.header[self.sent : self.sent + size]
         else:
