@@ -1,6 +1,5 @@
 """Two thousand connections in a storm: resets, half-closes, slow readers, peers that are stopped, no descriptors left,
-cancellations, servers closed while they are called, a loop that is stopped and run again, signals at 1 kHz
-(200 Hz in development mode).
+cancellations, servers closed while they are called, a loop that is stopped and run again, signals at 1 kHz.
 
 Every byte arrives once and in order, connection_lost comes once for each connection_made, nobody waits in vain, the
 exception handler hears of nothing that it need not, and at the end no descriptor, task, object or turn is left over.
