@@ -205,7 +205,8 @@ class Storm:
         if child.returncode is None:
             child.kill()
         try:
-            await asyncio.wait_for(child.wait(), CHILD_PATIENCE_S)
+            async with asyncio.timeout(CHILD_PATIENCE_S):  # wait_for() of Python 3.11 may swallow the storm's end
+                await child.wait()
         except TimeoutError:
             self.ledger.violate("children", "wait() hangs on a child that was killed, since its output is not read")
             await child.communicate()
