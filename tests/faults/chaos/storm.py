@@ -195,7 +195,11 @@ class Storm:
             try:
                 output, _ = await child.communicate(data)
             finally:
-                await self.end_child(child)
+                ending = asyncio.ensure_future(self.end_child(child))
+                try:
+                    await asyncio.shield(ending)
+                finally:  # also where the storm ends meanwhile
+                    await ending
             if output != data or child.returncode != 0:
                 self.ledger.violate("bytes", f"cat returned {len(output)} of {size}, status {child.returncode}")
             self.ledger.counts["children"] += 1
@@ -209,7 +213,7 @@ class Storm:
                 await child.wait()
         except TimeoutError:
             self.ledger.violate("children", "wait() hangs on a child that was killed, since its output is not read")
-            await child.communicate()
+        await child.communicate()  # else what is unread keeps its pipes open
 
     async def send_datagrams(self) -> None:
         loop = asyncio.get_running_loop()
