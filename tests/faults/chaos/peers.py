@@ -22,6 +22,7 @@ import ssl
 import struct
 import sys
 import time
+import warnings
 from collections.abc import Generator
 from typing import Any
 
@@ -306,6 +307,8 @@ class Crowd:
 
 
 def main() -> None:
+    # Python 3.11 leaves a socket open whose connection is reset while ssl wraps it. It is not hoop's, so not told.
+    warnings.simplefilter("ignore", ResourceWarning)
     seed, size = map(int, sys.argv[1:])
     entrances = json.loads(sys.stdin.readline())
     where = {name: tuple(address) if isinstance(address, list) else address for name, address in entrances.items()}
