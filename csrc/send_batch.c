@@ -137,23 +137,14 @@ void hoop_send_batch_close(hoop_send_batch *batch)
     free(batch);
 }
 
-/* Returns where count buffers stand together, and their size; NULL where they are too much for that. */
+/* Returns where count buffers stand together, and their size; NULL where they are too much for that, or nothing. */
 static const void *join_buffers(hoop_send_batch *batch, const struct iovec *buffers, int count, size_t *size)
 {
     char *start = batch->joined + batch->joined_size;
     size_t room = HOOP_SEND_BATCH_ROOM - batch->joined_size;
-    size_t total = 0;
-    if (room > HOOP_NET_JOINED_MOST)
-        room = HOOP_NET_JOINED_MOST;
-    for (int i = 0; i < count; i++) {
-        if (buffers[i].iov_len > room - total)
-            return NULL;
-        memcpy(start + total, buffers[i].iov_base, buffers[i].iov_len);
-        total += buffers[i].iov_len;
-    }
-    batch->joined_size += total;
-    *size = total;
-    return start;
+    *size = hoop_net_join_buffers(buffers, count, start, room < HOOP_NET_JOINED_MOST ? room : HOOP_NET_JOINED_MOST);
+    batch->joined_size += *size;
+    return *size > 0 ? start : NULL;
 }
 
 bool hoop_send_batch_add(hoop_send_batch *batch, int fd, const struct iovec *buffers, int count)

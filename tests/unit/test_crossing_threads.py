@@ -202,9 +202,8 @@ def test_an_ssl_object_may_be_asked_while_its_loop_uses_it(runner: Runner) -> No
         found = await hoop.open_connection(*address, ssl=client_context(), server_hostname=NAME)
         server.close()
         found[1].write(b"x")
-        assert (
-            await found[0].readexactly(1) == b"x"
-        )  # session tickets have come: OpenSSL is busy with a handshake no more
+        # With that, session tickets have come, too: OpenSSL is busy with a handshake no more.
+        assert await found[0].readexactly(1) == b"x"
         return found
 
     async def exchange() -> int:
