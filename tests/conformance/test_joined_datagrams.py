@@ -35,7 +35,11 @@ RUNS = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=RUNS, is_connected=st.booleans(), kind=st.sampled_from([bytes, bytearray, memoryview]))
-def test_each_arrives_whole_once_and_in_order(run: Any, runs: Any, is_connected: bool, kind: Any) -> None:
+def test_each_arrives_whole_once_and_in_order(
+    run: Any, loop_name: str, runs: Any, is_connected: bool, kind: Any
+) -> None:
+    drops_empty = loop_name == "asyncio" and sys.version_info < (3, 13)  # docs/differences.md
+
     async def main() -> None:
         peers = [roomy_udp() for _ in range(3)]
         options: Any = {"remote_addr": peers[0].getsockname()} if is_connected else {"local_addr": (LOCALHOST, 0)}
@@ -51,7 +55,8 @@ def test_each_arrives_whole_once_and_in_order(run: Any, runs: Any, is_connected:
                 transport.sendto(given, None if is_connected else peers[which].getsockname())
                 if kind is bytearray:
                     given[:] = bytes(length)  # the caller's again
-                sent[which].append(data)
+                if data or not drops_empty:
+                    sent[which].append(data)
         transport.close()
         await protocol.until_lost()
         for peer, expected in zip(peers, sent, strict=True):

@@ -202,19 +202,21 @@ async def answered(client: Any, protocol: Datagrams, echo: Datagrams, datagrams:
     for _ in range(20):
         for data in missing:
             client.sendto(data)
-        try:
-            while missing:
+        while missing:
+            try:
                 answer = await asyncio.wait_for(protocol.received.get(), 0.2)
-                if isinstance(answer, Exception):
-                    raise answer
-                if answer in missing:
-                    missing.remove(answer)
+            except TimeoutError:
+                break
+            if isinstance(answer, Exception):
+                raise answer  # which may be a TimeoutError, too: ETIMEDOUT
+            if answer in missing:
+                missing.remove(answer)
+        if not missing:
             return
-        except TimeoutError:
-            if not echo.received.empty():
-                error = echo.received.get_nowait()
-                if isinstance(error, Exception):
-                    raise error from None
+        if not echo.received.empty():
+            error = echo.received.get_nowait()
+            if isinstance(error, Exception):
+                raise error
     raise AssertionError("no datagram is answered any more")
 
 
