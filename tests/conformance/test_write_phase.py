@@ -226,6 +226,28 @@ class TestHolding:
 
         run(main())
 
+    def test_it_is_held_behind_callbacks_that_wrote_nothing(self, run):
+        """However long those took, in all: none of them has kept a write waiting. One attempt has to succeed."""
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + DEADLINE_S
+            async with opened("unix") as (transport, peer):
+                while loop.time() < deadline:
+                    early = loop.create_future()
+                    loop.call_soon(let_time_pass, 2 * SLOW_S)
+                    loop.call_soon(transport.write, b"first, ")
+                    loop.call_soon(transport.write, b"second")
+                    loop.call_soon(lambda early=early: early.set_result(peer.recv(100) if seen(peer, 0) else b""))
+                    arrived = await early
+                    rest = b"first, second".removeprefix(arrived)
+                    assert await off_loop(read_exactly, peer, len(rest)) == rest
+                    if b"second" in rest:
+                        return
+            raise AssertionError("never held")
+
+        run(main())
+
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_a_microtask_writes_goes_with_it(self, run, kind):
         async def main() -> None:

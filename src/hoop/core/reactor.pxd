@@ -5,20 +5,23 @@ from hoop.core.flag cimport flag
 from hoop.core.handle cimport Handle, invoke
 from hoop.core.ownership cimport hoop_mutex
 from hoop.core.scheduler cimport Errand, Scheduler
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
     READ_BUFFER_SIZE = 98304    # 64 KiB over TLS, and more; malloc(3) maps no memory for a copy
 
     # A phase of the turn ends with what its callbacks have written, unless one of these sends it earlier.
-    LONGEST_HOLD_NS = 250000    # since the first held write
+    LONGEST_HOLD_NS = 1000000   # since the first held write
     MOST_HELD = 64              # objects with held writes
     MOST_HELD_BYTES = 64 * 1024  # more would leave the cache before the kernel copies it
 
-    # A callback that has kept others' writes waiting for so long may not be the last one: for a while, nothing is held
-    # from one callback to the next.
+    # What a callback has written leaves with its next write, when it has gone on for so long.
+    LONGEST_RUN_NS = 250000
+
+    # A callback that has kept others' writes waiting for so long may not be the last one: for this many times as long,
+    # nothing is held from one callback to the next.
     SLOW_NS = 1000000
-    WARY_NS = 100000000
+    WARY_TIMES = 10
 
 
 cdef class Deferred(Errand):
@@ -68,9 +71,12 @@ cdef class Reactor(Scheduler):
     cdef bint defers_writes     # the default of a new transport
     cdef int64_t noted_ns       # a recent reading of the monotonic clock, also where the loop has a clock of its own
     cdef int64_t held_since_ns  # the first in `flushes` came there then or later
+    cdef int64_t looked_ns      # when the running callback began, or earlier if that is not known
+    cdef uint64_t looked_at     # the callback that had ended then: how many had run, and how many events
     cdef Py_ssize_t held_bytes  # at least what those in `flushes` hold
     cdef int64_t wary_until_ns  # until then, each callback's writes leave when it has ended
     cdef bint has_held          # the running callback has added to them
+    cdef bint knows_begin       # looked_ns is right
     cdef bint forked            # we are in a child: the kernel's poller belongs to the parent
     cdef bint must_poll         # the next turn polls: the loop changed an interest, wrote to or closed a descriptor
     cdef hoop_spin event_spin   # whether to wait for events with open eyes
@@ -153,13 +159,14 @@ cdef inline double seconds_since(int64_t began_ns) noexcept:
 # ---- deferred writes (docs/writes.md) ------------------------------------------------------------------------------
 
 cdef inline bint may_hold(Reactor reactor, Py_ssize_t size) noexcept:
-    """Whether the latest write, of size bytes, may wait for the end of the phase. If not, this or another transport has
-    held bytes for too long: send all. The first write takes noted_ns for its time, which saves a look at the clock:
-    that cannot be too late, and if it is much too early, the second write is sent for nothing, and the third finds it
-    fresh. The first write of a later callback takes the look that settle() had at the end of the one before."""
+    """Whether the latest write, of size bytes, may wait for the end of the phase. If not, the running callback goes on
+    for long: send all. The first write takes noted_ns for its time, which saves a look at the clock: that cannot be too
+    late, and if it is much too early, the second write is sent for nothing, and the third finds it fresh. The first
+    write of a later callback takes the look that settle() had at the end of the one before."""
     cdef int64_t now_ns
     if hoop_ring_size(&reactor.flushes) == 0:
-        reactor.held_since_ns = reactor.noted_ns
+        reactor.held_since_ns = reactor.looked_ns = reactor.noted_ns
+        reactor.knows_begin = reactor.meter.callbacks + reactor.meter.events <= reactor.looked_at + 1
         reactor.held_bytes = size
         reactor.has_held = True
         return True
@@ -169,7 +176,7 @@ cdef inline bint may_hold(Reactor reactor, Py_ssize_t size) noexcept:
         return True
     now_ns = hoop_clock_ns()
     reactor.noted_ns = now_ns
-    return now_ns - reactor.held_since_ns <= LONGEST_HOLD_NS
+    return now_ns - reactor.looked_ns <= LONGEST_RUN_NS
 
 
 cdef inline int flush_if_deferred(Reactor reactor) except -1:

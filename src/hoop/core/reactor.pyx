@@ -393,21 +393,26 @@ cdef class Reactor(Scheduler):
 
     cdef bint may_go_on_holding(self) noexcept:
         """Between two callbacks of a phase: whether what is held may wait for the next one. Reads the clock each time,
-        since the callback that has ended may have been slow."""
-        cdef int64_t now_ns
+        since the callback that has ended may have been slow. What those took that wrote nothing is not known."""
+        cdef int64_t now_ns, took_ns
+        cdef bint knew_begin = self.knows_begin
         self.has_held = False
+        self.knows_begin = True
         if hoop_ring_size(&self.flushes) >= MOST_HELD or self.held_bytes >= MOST_HELD_BYTES:
             return False
         now_ns = hoop_clock_ns()
-        self.noted_ns = now_ns
-        if now_ns - self.held_since_ns > SLOW_NS:
-            self.wary_until_ns = now_ns + WARY_NS
+        took_ns = now_ns - self.looked_ns
+        self.noted_ns = self.looked_ns = now_ns
+        self.looked_at = self.meter.callbacks + self.meter.events
+        if knew_begin and took_ns > SLOW_NS:
+            self.wary_until_ns = now_ns + WARY_TIMES * took_ns
         return now_ns - self.held_since_ns <= LONGEST_HOLD_NS and now_ns >= self.wary_until_ns
 
     cdef int flush_writes(self, bint is_loop_calling) except -1:
         """Flush each object in the queue. What fails is its own affair, and the next one has its turn."""
         cdef PyObject *flushed = NULL
-        self.held_since_ns = INT64_MAX  # what TLS encrypts now goes behind it in this queue, however long that takes
+        # What TLS encrypts now goes behind it in this queue, however long that takes.
+        self.held_since_ns = self.looked_ns = INT64_MAX
         # Without a try block, which would save and restore the state of exceptions in each phase.
         while (<flush_without_raising><void *>flush_each)(self, is_loop_calling, &flushed) < 0:
             flush_failed(flushed)
