@@ -11,7 +11,7 @@ cdef enum:
     READ_BUFFER_SIZE = 98304    # 64 KiB over TLS, and more; malloc(3) maps no memory for a copy
 
     # A phase of the turn ends with what its callbacks have written, unless one of these sends it earlier.
-    LONGEST_HOLD_NS = 1000000   # since the first held write
+    LONGEST_HOLD_NS = 2000000   # since the first held write
     MOST_HELD = 64              # objects with held writes
     MOST_HELD_BYTES = 64 * 1024  # more would leave the cache before the kernel copies it
 
