@@ -44,7 +44,7 @@ class Workload:
     packages: tuple[str, ...] = ()  # of the server, beside the loop
     loops: tuple[str, ...] = ()  # that can run the server; none stands for all
     computes_always: bool = False  # also while nobody asks: no other server may be alive beside it
-    longer: int = 1  # so many times as long are its windows: a round of all connections takes long, and comes in bursts
+    longer: int = 1  # so many times as long are its windows: what a window must hold many of takes long
 
     def missing_packages(self) -> list[str]:
         """What this workload needs and that is not installed."""
@@ -153,6 +153,7 @@ FURTHER: tuple[Workload, ...] = (
         title="protocol echo, 1 KiB, 10 connections, beside a thread that computes",
         has_c_server=False,
         computes_always=True,
+        longer=20,  # hundreds of times in which the threads give one another the GIL, every 5 ms at most
     ),
     Workload(
         "sendfile-1m-10",
