@@ -19,9 +19,10 @@ cdef enum:
     LONGEST_RUN_NS = 250000
 
     # A callback that has kept others' writes waiting for so long may not be the last one: for this many times as long,
-    # nothing is held from one callback to the next.
+    # with a limit, nothing is held from one callback to the next.
     SLOW_NS = 1000000
     WARY_TIMES = 10
+    LONGEST_WARY_NS = 1000000000
 
 
 cdef class Deferred(Errand):

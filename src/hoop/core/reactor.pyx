@@ -405,7 +405,7 @@ cdef class Reactor(Scheduler):
         self.noted_ns = self.looked_ns = now_ns
         self.looked_at = self.meter.callbacks + self.meter.events
         if knew_begin and took_ns > SLOW_NS:
-            self.wary_until_ns = now_ns + WARY_TIMES * took_ns
+            self.wary_until_ns = now_ns + min(WARY_TIMES * took_ns, <int64_t>LONGEST_WARY_NS)
         return now_ns - self.held_since_ns <= LONGEST_HOLD_NS and now_ns >= self.wary_until_ns
 
     cdef int flush_writes(self, bint is_loop_calling) except -1:
