@@ -153,7 +153,7 @@ FURTHER: tuple[Workload, ...] = (
         title="protocol echo, 1 KiB, 10 connections, beside a thread that computes",
         has_c_server=False,
         computes_always=True,
-        longer=20,  # hundreds of times in which the threads give one another the GIL, every 5 ms at most
+        longer=20,  # the threads take the GIL from one another after 5 ms: four times in a usual window
     ),
     Workload(
         "sendfile-1m-10",

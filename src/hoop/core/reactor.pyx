@@ -393,7 +393,7 @@ cdef class Reactor(Scheduler):
 
     cdef bint may_go_on_holding(self) noexcept:
         """Between two callbacks of a phase: whether what is held may wait for the next one. Reads the clock each time,
-        since the callback that has ended may have been slow. What those took that wrote nothing is not known."""
+        since the callback that has ended may have been slow: whether it was is known if its beginning is."""
         cdef int64_t now_ns, took_ns
         cdef bint knew_begin = self.knows_begin
         self.has_held = False
@@ -412,7 +412,7 @@ cdef class Reactor(Scheduler):
         """Flush each object in the queue. What fails is its own affair, and the next one has its turn."""
         cdef PyObject *flushed = NULL
         # What TLS encrypts now goes behind it in this queue, however long that takes.
-        self.held_since_ns = self.looked_ns = INT64_MAX
+        self.looked_ns = INT64_MAX
         # Without a try block, which would save and restore the state of exceptions in each phase.
         while (<flush_without_raising><void *>flush_each)(self, is_loop_calling, &flushed) < 0:
             flush_failed(flushed)
