@@ -117,11 +117,12 @@ static void next_generation(hoop_slot *slot)
         slot->generation = 1;
 }
 
-/* EXCLUSIVE has a meaning with READABLE alone; it is dropped elsewhere, so that no back end has to look. */
+/* EXCLUSIVE and EDGE have a meaning with READABLE alone; they are dropped elsewhere, so that no back end has to look. */
 static uint8_t normal_interest(unsigned interest)
 {
     unsigned directions = interest & (HOOP_READABLE | HOOP_WRITABLE);
-    return (uint8_t)(directions == HOOP_READABLE ? interest & (HOOP_READABLE | HOOP_EXCLUSIVE) : directions);
+    unsigned known = HOOP_READABLE | HOOP_EXCLUSIVE | HOOP_EDGE;
+    return (uint8_t)(directions == HOOP_READABLE ? interest & known : directions);
 }
 
 static void note_wish(hoop_poller *poller, int fd)

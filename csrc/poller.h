@@ -6,7 +6,7 @@
  * earlier one on the same number. Back ends never see a pointer of the owner: an event names descriptor and generation,
  * and an owner that finds another generation in the slot drops the event as stale.
  *
- * Interest is level-triggered. Errors and hang-ups count as every direction: a read or a write then finds out what
+ * Interest is level-triggered, but for HOOP_EDGE. Errors and hang-ups count as every direction: a read or a write then finds out what
  * happened. A back end may therefore report a direction that the owner has not asked for (epoll reports both for
  * EPOLLERR and EPOLLHUP), and hoop_poller_wait passes it on, since it does not look at slots once it has waited. The
  * owner, who reads the slot anyhow to compare generations, masks: events & hoop_poller_interest(poller, fd). An
@@ -40,6 +40,8 @@ enum {
     HOOP_EXCLUSIVE = 4, /* interest only, with READABLE alone (else ignored), for listening sockets shared by processes:
                          * wake one of them. The one that is woken and does not accept calls hoop_net_hand_on(). A hint:
                          * where the kernel has nothing like it, all are woken. */
+    HOOP_EDGE = 16,     /* interest only, with READABLE alone (else ignored): report each arrival once, though what came
+                         * is never read. A hint: see hoop_poller_tells_edges. */
     HOOP_FAILED = 8     /* event only: applying an interest change failed, see error */
 };
 
@@ -63,6 +65,7 @@ typedef struct hoop_poller hoop_poller;
 /* What a back end is. Every function returns >= 0 or -errno. */
 typedef struct hoop_poller_backend {
     const char *name;
+    bool tells_edges; /* heeds HOOP_EDGE */
     int (*open)(hoop_poller *poller);   /* sets poller->backend_fd and/or poller->backend_state */
     void (*close)(hoop_poller *poller); /* releases both; called once */
     /* Tell the kernel that fd's interest goes from `from` to `to` (either may be 0, not both). A change from 0 that
@@ -135,6 +138,11 @@ static inline uint32_t hoop_poller_generation(const hoop_poller *poller, int fd)
 static inline unsigned hoop_poller_interest(const hoop_poller *poller, int fd) /* what is wanted; 0 when not live */
 {
     return hoop_poller_generation(poller, fd) == 0 ? 0 : poller->slots[fd].wanted;
+}
+
+static inline bool hoop_poller_tells_edges(const hoop_poller *poller) /* else what came must be read, as without */
+{
+    return poller->backend != NULL && poller->backend->tells_edges;
 }
 
 /* Whether the kernel has been told to report fd. An event of a live descriptor for which this is false is stale,

@@ -139,6 +139,8 @@ static int epoll_apply(hoop_poller *poller, int fd, uint32_t generation, unsigne
         mask |= EPOLLOUT;
     if (to & HOOP_EXCLUSIVE)
         mask |= EPOLLEXCLUSIVE | EPOLLOUT; /* rule 11 */
+    if (to & HOOP_EDGE)
+        mask |= EPOLLET;
     if ((to | from) & HOOP_EXCLUSIVE)
         return put_anew(poller, fd, token, mask);
 
@@ -277,6 +279,7 @@ hoop_epoll_wait_mode hoop_poller_epoll_wait_mode(const hoop_poller *poller)
 
 const hoop_poller_backend hoop_poller_epoll_backend = {
     .name = "epoll",
+    .tells_edges = true,
     .open = epoll_open,
     .close = epoll_close,
     .apply = epoll_apply,

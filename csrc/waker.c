@@ -64,11 +64,6 @@ int hoop_waker_open(hoop_waker *waker)
     return open_pipe(waker);
 }
 
-static bool is_eventfd(const hoop_waker *waker)
-{
-    return waker->read_fd == waker->write_fd;
-}
-
 void hoop_waker_close(hoop_waker *waker)
 {
     int read_fd = waker->read_fd;
@@ -85,7 +80,7 @@ void hoop_waker_close(hoop_waker *waker)
 int hoop_waker_wake(const hoop_waker *waker)
 {
     const uint64_t one = 1; /* an eventfd takes eight bytes; to a pipe, one says as much */
-    const size_t size = is_eventfd(waker) ? sizeof(one) : 1;
+    const size_t size = hoop_waker_is_counter(waker) ? sizeof(one) : 1;
     const int saved_errno = errno;
     ssize_t written;
     HOOP_RETRY(written, write(waker->write_fd, &one, size));
@@ -100,13 +95,13 @@ int hoop_waker_wake(const hoop_waker *waker)
 int hoop_waker_drain(const hoop_waker *waker)
 {
     char buffer[512];
-    const size_t size = is_eventfd(waker) ? sizeof(uint64_t) : sizeof(buffer);
+    const size_t size = hoop_waker_is_counter(waker) ? sizeof(uint64_t) : sizeof(buffer);
     for (;;) {
         ssize_t count;
         HOOP_RETRY(count, read(waker->read_fd, buffer, size));
         if (count < 0)
             return errno == EAGAIN ? 0 : -errno;
-        if (is_eventfd(waker) || (size_t)count < size)
+        if (hoop_waker_is_counter(waker) || (size_t)count < size)
             return 0;
     }
 }

@@ -17,4 +17,11 @@ void hoop_waker_close(hoop_waker *waker);      /* idempotent */
 int hoop_waker_wake(const hoop_waker *waker);  /* async-signal-safe; 0 also when one is already pending; or -errno */
 int hoop_waker_drain(const hoop_waker *waker); /* 0, however many wake-ups were pending, or -errno */
 
+/* Whether it never becomes full: where a poller tells edges, it then need not be drained, which saves a system call for
+ * each wake-up. (An eventfd counts up to 2^64 - 2: at a million wake-ups a second that takes half a million years.) */
+static inline bool hoop_waker_is_counter(const hoop_waker *waker)
+{
+    return waker->read_fd == waker->write_fd;
+}
+
 #endif

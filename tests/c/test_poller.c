@@ -472,6 +472,31 @@ TEST(an_exclusive_listener_can_change_its_mind)
     hoop_poller_close(&poller);
 }
 
+TEST(an_edge_is_told_once_though_nothing_is_read)
+{
+    hoop_poller poller = open_poller();
+    int fds[2];
+    open_pair(fds);
+    REQUIRE(hoop_poller_add(&poller, fds[0], HOOP_READABLE | HOOP_EDGE) == 0);
+    CHECK_EQ(look(&poller, fds[0]), 0);
+    for (int i = 0; i < 3; i++) {
+        REQUIRE(write(fds[1], "x", 1) == 1);
+        CHECK_EQ(look(&poller, fds[0]), HOOP_READABLE);
+        CHECK_EQ(look(&poller, fds[0]), hoop_poller_tells_edges(&poller) ? 0 : HOOP_READABLE);
+    }
+    CHECK_EQ(hoop_poller_rebuild(&poller), 0); /* what is there is told once more */
+    CHECK_EQ(look(&poller, fds[0]), HOOP_READABLE);
+    CHECK_EQ(look(&poller, fds[0]), hoop_poller_tells_edges(&poller) ? 0 : HOOP_READABLE);
+    CHECK_EQ(hoop_poller_set(&poller, fds[0], HOOP_READABLE), 0);
+    CHECK_EQ(look(&poller, fds[0]), HOOP_READABLE);
+    CHECK_EQ(look(&poller, fds[0]), HOOP_READABLE);
+    CHECK_EQ(hoop_poller_set(&poller, fds[0], HOOP_READABLE | HOOP_WRITABLE | HOOP_EDGE), 0);
+    CHECK_EQ(hoop_poller_interest(&poller, fds[0]), HOOP_READABLE | HOOP_WRITABLE); /* it means nothing here */
+    close(fds[0]);
+    close(fds[1]);
+    hoop_poller_close(&poller);
+}
+
 TEST(a_poller_can_watch_a_poller)
 {
     hoop_poller inner = open_poller();
@@ -573,6 +598,7 @@ int main(void)
     RUN_ON_EVERY_BACKEND(the_largest_generation_comes_back_whole);
     RUN_ON_EVERY_BACKEND(a_number_closed_behind_our_back_is_silent);
     RUN_ON_EVERY_BACKEND(an_exclusive_listener_can_change_its_mind);
+    RUN_ON_EVERY_BACKEND(an_edge_is_told_once_though_nothing_is_read);
     RUN_ON_EVERY_BACKEND(a_poller_can_watch_a_poller);
     RUN_ON_EVERY_BACKEND(a_child_that_closes_the_poller_disturbs_nothing);
     RUN_ON_EVERY_BACKEND(without_memory_nothing_is_remembered);

@@ -114,12 +114,14 @@ cdef extern from "waker.h" nogil:
     void hoop_waker_close(hoop_waker *waker) noexcept
     int hoop_waker_wake(const hoop_waker *waker) noexcept
     int hoop_waker_drain(const hoop_waker *waker) noexcept
+    bint hoop_waker_is_counter(const hoop_waker *waker) noexcept
 
 cdef extern from "poller.h" nogil:
     enum:
         HOOP_READABLE
         HOOP_WRITABLE
         HOOP_EXCLUSIVE
+        HOOP_EDGE
         HOOP_FAILED
     ctypedef struct hoop_event:
         int fd
@@ -133,6 +135,7 @@ cdef extern from "poller.h" nogil:
         int live_count
     int hoop_poller_open(hoop_poller *poller, const char *name) noexcept
     void hoop_poller_close(hoop_poller *poller) noexcept
+    bint hoop_poller_tells_edges(const hoop_poller *poller) noexcept
     int hoop_poller_add(hoop_poller *poller, int fd, unsigned interest) noexcept
     int hoop_poller_set(hoop_poller *poller, int fd, unsigned interest) noexcept
     int hoop_poller_rearm(hoop_poller *poller, int fd, unsigned interest) noexcept

@@ -112,7 +112,8 @@ cdef class Reactor(Scheduler):
         open_poller(&self.poller, poller)
         cdef int result = hoop_waker_open(&self.waker)
         if result >= 0:
-            result = hoop_poller_add(&self.poller, self.waker.read_fd, HOOP_READABLE)
+            self.drains_waker = not (hoop_waker_is_counter(&self.waker) and hoop_poller_tells_edges(&self.poller))
+            result = hoop_poller_add(&self.poller, self.waker.read_fd, HOOP_READABLE | HOOP_EDGE)
         if result < 0:
             hoop_waker_close(&self.waker)
             hoop_poller_close(&self.poller)

@@ -35,6 +35,7 @@ cdef class Scheduler(Owned):
     cdef dict future_keywords   # {"loop": self}, for the futures that are made; None until the first, and once closed
     cdef hoop_inbox_node *arrived  # taken from the inbox, not yet in `ready`
     cdef hoop_waker waker
+    cdef bint drains_waker      # each wake-up must be read; else the poller tells of the next one in any case
     cdef hoop_meter meter
     cdef object given_clock     # None, or a callable returning nanoseconds in place of the monotonic clock
     cdef object clock           # who is asked for the time: None (the monotonic clock), given_clock, or REPLACED_TIME

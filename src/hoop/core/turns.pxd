@@ -25,6 +25,7 @@ cdef class Turns(Reactor):
     cdef int hear_signals(self) except -1
     cdef int give_way(self) except -1
     cdef int sleep(self, bint has_probed) except -1
+    cdef int drain_waker(self) noexcept nogil
     cdef int run_ready(self, size_t count) except -1
     cdef int run_due(self, size_t count) except -1
     cdef int run_immediates(self, size_t count) except -1

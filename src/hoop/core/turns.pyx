@@ -214,7 +214,7 @@ cdef class Turns(Reactor):
                 count = hoop_poller_wait(&self.poller, self.events, EVENT_CAPACITY, limit_ns)
                 now_ns = hoop_clock_ns()
                 # A thread that has woken the loop needs the GIL for a moment yet: do what needs none meanwhile.
-                if count == 1 and self.events[0].fd == self.waker.read_fd and hoop_waker_drain(&self.waker) == 0:
+                if count == 1 and self.events[0].fd == self.waker.read_fd and self.drain_waker() == 0:
                     count = 0
                 if self.board.place != NULL:
                     hoop_board_woke(&self.board, now_ns)  # also while another thread keeps the GIL
@@ -229,6 +229,9 @@ cdef class Turns(Reactor):
         if self.board.place != NULL:
             hoop_board_woke(&self.board, hoop_clock_ns() if has_own_clock else now_ns)
         return count
+
+    cdef int drain_waker(self) noexcept nogil:
+        return hoop_waker_drain(&self.waker) if self.drains_waker else 0
 
     cdef int run_ready(self, size_t count) except -1:
         cdef PyObject *entry
@@ -326,7 +329,7 @@ cdef class Turns(Reactor):
             event = &self.events[done[0]]
             done[0] += 1
             if event.fd == self.waker.read_fd:
-                check(hoop_waker_drain(&self.waker))
+                check(self.drain_waker())
                 continue
             if hoop_poller_generation(&self.poller, event.fd) != event.generation:
                 self.has_stale = True
