@@ -454,6 +454,7 @@ cdef class Reactor(Scheduler):
         cdef int fd
         self.future_keywords = None
         self.errands = None
+        self.spare_watcher = None
         self.release_queues()
         drain(&self.flushes)
         for fd in range(self.watcher_capacity):

@@ -14,6 +14,7 @@ from hoop.core.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_peek, hoop_ne
     hoop_net_socket_error
 from hoop.core.errors cimport os_error, pass_exits_on
 from hoop.core.handle cimport Handle
+from hoop.core.ownership cimport IS_FREE_THREADED
 from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher, flush_if_deferred
 from hoop.core.refuse_instances cimport refuse_instances
 from hoop.core.step_coroutine cimport STEP_ENDS, STEP_WAITS, StepCoroutine, StepOutcome
@@ -28,8 +29,14 @@ try:
 except ImportError:  # an interpreter built without OpenSSL
     SSLSocket = None
 
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object owned) noexcept
+
 cdef object Socket = socket_module.socket
 cdef object would_block = object()
+
+cdef enum:
+    MINE = 1                    # reference: that of the caller's variable
 
 
 cdef class FdWatcher(Watcher):
@@ -170,14 +177,38 @@ cdef FdWatcher watcher_of_closed(Reactor reactor, object fileobj):
     return None
 
 
+cdef FdWatcher new_watcher(Reactor reactor, int fd):
+    cdef FdWatcher watcher
+    if not IS_FREE_THREADED and reactor.spare_watcher is not None:
+        watcher = <FdWatcher>reactor.spare_watcher
+        reactor.spare_watcher = None
+    else:
+        watcher = FdWatcher.__new__(FdWatcher)
+    watcher.reactor = reactor
+    watcher.fd = fd
+    return watcher
+
+
+cdef int keep_spare(Reactor reactor, FdWatcher watcher) except -1:
+    """Who has removed a callback often adds the next one soon (a database driver does for each answer): keep a watcher
+    that nobody else has, and that only had callbacks, for that."""
+    if (IS_FREE_THREADED or Py_REFCNT(watcher) > MINE or watcher.is_unreferenced or watcher.sock_ref is not None
+            or watcher.receiving is not None or watcher.sending is not None or watcher.returned is not None):
+        return 0
+    watcher.reactor = None
+    watcher.fileobj = None
+    watcher.fd = -1
+    reactor.spare_watcher = watcher
+    return 0
+
+
 cdef int add_callback(Reactor reactor, object fileobj, Handle handle, bint is_writer) except -1:
     cdef Handle former
-    cdef FdWatcher watcher = fd_watcher(reactor, fileobj)
+    cdef int fd = descriptor_of(fileobj)
+    cdef FdWatcher watcher = watcher_at(reactor, fd)
     cdef bint is_new = watcher is None
     if is_new:
-        watcher = FdWatcher.__new__(FdWatcher)
-        watcher.reactor = reactor
-        watcher.fd = descriptor_of(fileobj)
+        watcher = new_watcher(reactor, fd)
     watcher.fileobj = fileobj
     former = watcher.writer if is_writer else watcher.reader
     if is_writer:
@@ -223,6 +254,7 @@ cdef bint remove_callback(Reactor reactor, object fileobj, bint is_writer) excep
     former.cancel()
     if watcher.wanted() == 0:
         reactor.unwatch(watcher)  # the user may close the descriptor next
+        keep_spare(reactor, watcher)
     else:
         reactor.set_interest(watcher, watcher.wanted())
     return True
