@@ -15,11 +15,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.build import BuildError, build_programs
 from bench.loops import LOOPS
+from bench.by_turns import Servers, turns_of
 from bench.measure import Cores, choose_cores
 from bench.pace import USUAL_PATIENCE_S
 from bench.processes import ChildFailed
@@ -34,8 +36,8 @@ BASE = "uvloop"  # whose saturation is the measure; without it, asyncio's
 SHARES = (0.5, 0.8)  # of the saturation
 CONNECTIONS = 64
 SATURATION_ROUNDS = 3
-SHORT_S = 0.4  # a stall of a hundredth of a window is that window's p99: many short windows, and their median
-LEAST_WINDOWS = 9
+TURN_S = 0.15  # a stall of a hundredth of a window is that window's p99: many short windows, and their median
+LEAST_TURNS = 15
 LATE_US = 200.0  # a generator that is later than this in one of a hundred messages was disturbed by something
 METRICS = ("p50_us", "p99_us", "p999_us", "late_p99_us", "rate", "cpu_us")
 
@@ -78,9 +80,8 @@ class Percentiles:
 
 
 def in_short_windows(timing: Timing) -> Timing:
-    """The same time in many windows, each a round of its own."""
-    parts = max(1, round(timing.seconds / SHORT_S))
-    return replace(timing, rounds=max(LEAST_WINDOWS, timing.rounds * parts), seconds=timing.seconds / parts)
+    """Many windows in each round, of which one follows another: what disturbs one disturbs its neighbours, too."""
+    return replace(timing, seconds=max(timing.seconds, LEAST_TURNS * TURN_S), turn_s=TURN_S)
 
 
 def name_of(kind: str, share: float) -> str:
@@ -121,18 +122,30 @@ class View:
         arguments = (*OPEN_ARGUMENTS[kind], "--rate", f"{found.offered:.0f}")
         workload = replace(KINDS[kind], client="open_client", client_arguments=arguments)
         for number in range(self.timing.rounds):
-            for loop in round_order(self.loops, number):
-                text = f"{found.name}, round {number + 1}, {loop}"
-                if loop not in found.failures:
-                    try:
-                        found.add(loop, number, measure_once(workload, loop, self.timing, self.cores))
-                    except ChildFailed as failure:
-                        found.failures[loop] = f"round {number + 1}: {failure}"
-                        text += f": failed: {failure}"
-                    else:
-                        text += f": p99 {found.metrics['p99_us'][loop][number]:,.0f} µs"
-                self._step(text)
+            order = round_order(self.loops, number)
+            with ExitStack() as stack:
+                self._measure_round(found, workload, order, number, stack)
+            for loop in order:
+                failure = found.failures.get(loop)
+                text = f"failed: {failure}" if failure else f"p99 {found.median('p99_us', loop):,.0f} µs"
+                self._step(f"{found.name}, round {number + 1}, {loop}: {text}")
         return found
+
+    def _measure_round(
+        self, found: Percentiles, workload: Workload, order: Sequence[str], number: int, stack: ExitStack
+    ) -> None:
+        servers = Servers(workload, self.cores, stack)
+        for loop in order:
+            if loop not in found.failures:
+                try:
+                    servers.start(loop)
+                except ChildFailed as failure:
+                    found.failures[loop] = f"round {number + 1}: {failure}"
+        for turn in servers.by_turns(self.timing, order):
+            if turn.sample is None:
+                found.failures[turn.contender] = f"round {number + 1}: {turn.failure}"
+            else:
+                found.add(turn.contender, number * turns_of(self.timing) + turn.number, turn.sample)
 
     def _step(self, text: str) -> None:
         self.steps.advance()

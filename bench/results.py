@@ -17,7 +17,7 @@ class Sample:
     p50_us: float
     p99_us: float
     max_us: float
-    requests: int
+    requests: float  # of large messages also parts
     seconds: float
     server_busy: float  # share of a core: 1.0 is one core all the time
     client_busy: float
@@ -28,7 +28,7 @@ class Sample:
     @staticmethod
     def from_report(report: Mapping[str, Any]) -> Sample:
         """From what a load generator printed. ValueError if nothing was answered."""
-        requests, seconds = int(report["requests"]), float(report["seconds"])
+        requests, seconds = float(report["requests"]), float(report["seconds"])
         if requests == 0 or seconds <= 0:
             raise ValueError("no request was answered")
         cpu_s = float(report["server_cpu_seconds"])

@@ -83,6 +83,7 @@ static void send_issued(struct client *client, struct connection *connection)
             return;
         }
         connection->sent += (uint64_t)sent;
+        client->measurement.moved += (uint64_t)sent;
     }
     bool unsent = connection->sent < connection->to_send;
     if (unsent != connection->wants_write)
@@ -122,6 +123,7 @@ static void receive(struct client *client, struct connection *connection)
     }
     int64_t now_ns = monotonic_ns();
     connection->received += (uint64_t)size;
+    client->measurement.moved += (uint64_t)size;
     count_completed(client, connection, now_ns);
     issue(client, connection, now_ns);
     send_issued(client, connection);
@@ -234,6 +236,7 @@ int main(int argc, char **argv)
         .options = {.host = "127.0.0.1", .connections = 10, .size = 1024, .depth = 1, .warmup = 0.2, .duration = 1.0},
     };
     load_options_parse(&client.options, argc, argv);
+    client.measurement.moved_at_each = 2 * (uint64_t)client.options.size;
     if (client.options.line > 0)
         pattern_prepare_lines(client.options.line);
     else

@@ -103,6 +103,7 @@ void failures_note(struct failures *failures, const char *format, ...)
 void measurement_begin(struct measurement *measurement, pid_t server_pid)
 {
     measurement->requests = 0;
+    measurement->moved = 0;
     histogram_clear(&measurement->latency);
     measurement->server_cpu_ns = process_cpu_ns(server_pid);
     measurement->client_cpu_ns = own_cpu_ns();
@@ -137,8 +138,11 @@ int measurement_print(const struct measurement *measurement)
 {
     double seconds = (double)(measurement->end_ns - measurement->begin_ns) / 1e9;
     const struct histogram *latency = &measurement->latency;
-    printf("{\"requests\": %llu, \"seconds\": %.6f, \"rate\": %.1f", (unsigned long long)measurement->requests, seconds,
-           seconds > 0 ? (double)measurement->requests / seconds : 0.0);
+    double requests = (double)measurement->requests;
+    if (measurement->moved_at_each > 0)
+        requests = (double)measurement->moved / (double)measurement->moved_at_each;
+    printf("{\"requests\": %.3f, \"seconds\": %.6f, \"rate\": %.1f", requests, seconds,
+           seconds > 0 ? requests / seconds : 0.0);
     printf(", \"p50_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f, \"max_us\": %.2f",
            (double)histogram_percentile_ns(latency, 0.50) / 1e3, (double)histogram_percentile_ns(latency, 0.99) / 1e3,
            (double)histogram_percentile_ns(latency, 0.999) / 1e3, (double)latency->max_ns / 1e3);
@@ -187,15 +191,24 @@ static int run_window(int epoll_fd, const struct load_options *options, double w
     return 0;
 }
 
+bool load_next_turn(double *warmup)
+{
+    char line[40];
+    if (fgets(line, sizeof(line), stdin) == NULL)
+        return false;
+    alarm(SAFETY_SECONDS);
+    *warmup = number(line, 0, 60);
+    return true;
+}
+
 int load_run(int epoll_fd, const struct load_options *options, struct measurement *measurement, const unsigned *alive,
              load_ready *ready, void *context)
 {
     if (!options->turns)
         return run_window(epoll_fd, options, options->warmup, measurement, alive, ready, context);
-    char line[40];
-    while (fgets(line, sizeof(line), stdin) != NULL) {
-        alarm(SAFETY_SECONDS);
-        int result = run_window(epoll_fd, options, number(line, 0, 60), measurement, alive, ready, context);
+    double warmup;
+    while (load_next_turn(&warmup)) {
+        int result = run_window(epoll_fd, options, warmup, measurement, alive, ready, context);
         if (result < 0)
             return result;
         measurement_print(measurement);

@@ -46,7 +46,10 @@ struct measurement {
     int64_t end_ns;
     int64_t server_cpu_ns;
     int64_t client_cpu_ns;
-    uint64_t requests;
+    uint64_t requests;       /* answered in full */
+    uint64_t moved;          /* bytes sent and received, by a generator that counts them */
+    uint64_t moved_at_each;  /* by a request and its answer; 0: not counted. A window of few large messages ends amidst
+                              * many of them: then moved / moved_at_each says what was done */
     struct histogram latency;
     const struct histogram *lateness; /* of an open loop: how long after it was due each message was sent; NULL: none */
     struct failures failures;
@@ -75,6 +78,9 @@ void json_print_string(const char *text);
 typedef void load_ready(void *context, const struct epoll_event *event);
 int load_run(int epoll_fd, const struct load_options *options, struct measurement *measurement, const unsigned *alive,
              load_ready *ready, void *context);
+
+/* By turns: wait for the line that asks for the next window, and take its warm-up from it. false: there are no more. */
+bool load_next_turn(double *warmup);
 
 /* Handle events until `*alive` is 0, for three seconds at most. */
 void load_drain(int epoll_fd, const unsigned *alive, load_ready *ready, void *context);

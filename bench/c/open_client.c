@@ -208,10 +208,12 @@ static uint64_t unanswered(const struct client *client)
 }
 
 /* A warm-up and the window; then no more is due, and what was due in the window must be answered. */
-static int run(struct client *client)
+static int run_window(struct client *client, double warmup)
 {
     int result = 0;
-    int64_t begin_ns = monotonic_ns() + seconds_to_ns(client->options.warmup);
+    int64_t begin_ns = monotonic_ns() + seconds_to_ns(warmup);
+    client->counted_ns = 0;
+    histogram_clear(&client->lateness);
     client->due_ns = monotonic_ns();
     client->end_ns = begin_ns + seconds_to_ns(client->options.duration);
     while (result == 0 && client->alive > 0 && monotonic_ns() < begin_ns)
@@ -227,6 +229,20 @@ static int run(struct client *client)
     if (unanswered(client) > 0)
         failures_note(&client->measurement.failures, "%llu messages were never answered",
                       (unsigned long long)unanswered(client));
+    return result;
+}
+
+static int run(struct client *client)
+{
+    double warmup;
+    int result = 0;
+    if (!client->options.turns)
+        return run_window(client, client->options.warmup);
+    while (result == 0 && load_next_turn(&warmup)) {
+        result = run_window(client, warmup);
+        if (result == 0)
+            measurement_print(&client->measurement);
+    }
     return result;
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 from bench.loops import ALONE, C_SERVER
 from bench.measure import Cores
 from bench.progress import Display, Steps
-from bench.results import WorkloadResult
+from bench.results import WorkloadResult, median
 from bench.rounds import Timing
 
 HOOP = "hoop"
@@ -55,10 +55,15 @@ class Figure:
         return {} if contender in self.failures else self.metrics.get(metric, {}).get(contender, {})
 
     def peers(self, metric: str, ours: str) -> list[str]:
-        """Who is compared with `ours`: neither hoop in another guise, nor a limit."""
-        found = self.metrics.get(metric, {})
+        """Who is compared with `ours`: neither hoop in another guise, nor a limit, nor one that did nothing at all in
+        most windows: its answers wait for a timer of TCP's, and cost it nothing meanwhile."""
         return [
-            name for name in found if name not in (ours, *LIMITS) and HOOP not in name and self.values(metric, name)
+            name
+            for name in self.metrics.get(metric, {})
+            if name not in (ours, *LIMITS)
+            and HOOP not in name
+            and (values := self.values(metric, name))
+            and median(values) > 0
         ]
 
 

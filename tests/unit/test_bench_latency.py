@@ -25,7 +25,7 @@ pytestmark = pytest.mark.once  # the benchmark, which is not run on every Python
 @pytest.fixture(scope="module")
 def view() -> latency.View:
     build_programs()
-    return latency.View(["asyncio"], Timing(1, 0.2, 0.05), choose_cores(), Display(), Steps(1))
+    return latency.View(["asyncio"], Timing(1, 0.2, 0.05, 0.1), choose_cores(), Display(), Steps(1))
 
 
 @pytest.mark.parametrize("kind", list(latency.KINDS))
@@ -50,7 +50,7 @@ def test_an_open_loop_notices_bytes_that_differ(view: latency.View, monkeypatch:
         "    for connection in connections:\n"
         "        connection.sendall(connection.recv(1 << 16)[::-1])\n"
     )
-    monkeypatch.setattr("bench.rounds.server_command", lambda *_: [sys.executable, "-c", liar])
+    monkeypatch.setattr("bench.by_turns.server_command", lambda *_: [sys.executable, "-c", liar])
     found = view.measure("echo", 0.5, saturation=1000)
     assert "the echo differs" in found.failures["asyncio"]
     assert "failed: round 1" in "\n".join(latency.table(found, view.loops))
@@ -62,6 +62,7 @@ def test_every_figure_is_counted() -> None:
     assert latency.count_steps(names, ["hoop", "uvloop"], 3) == 2 * latency.SATURATION_ROUNDS + 4 * 2 * 3
 
 
-def test_a_long_window_becomes_short_ones() -> None:
-    assert latency.in_short_windows(Timing(3, 2.0, 0.3)) == Timing(15, 0.4, 0.3)
-    assert latency.in_short_windows(Timing(1, 0.25, 0.1)) == Timing(latency.LEAST_WINDOWS, 0.25, 0.1)
+def test_a_round_has_many_short_windows() -> None:
+    least_s = latency.LEAST_TURNS * latency.TURN_S
+    assert latency.in_short_windows(Timing(3, 0.25, 0.1)) == Timing(3, least_s, 0.1, latency.TURN_S)
+    assert latency.in_short_windows(Timing(1, 60.0, 0.3)) == Timing(1, 60.0, 0.3, latency.TURN_S)

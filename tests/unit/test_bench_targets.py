@@ -59,6 +59,12 @@ def test_what_was_not_measured_is_no_miss_but_a_failure_of_hoop_is() -> None:
     assert verdict_of(row("echo", compared(1.0)), theirs)["why"] == "no peer"
 
 
+def test_who_stood_still_is_no_peer() -> None:
+    made = figure(hoop=[5.0, 5.0, 5.0], zloop=[0.0, 0.0, 600.0], uvloop=[6.0, 6.0, 6.0])
+    assert made.peers("cpu_us", "hoop") == ["uvloop"]
+    assert verdict_of(row("echo", compared(1.0)), made)["against"] == "uvloop"
+
+
 def test_hoop_in_another_guise_is_no_peer() -> None:
     made = figure(**{"fs on hoop": [4], "executor on hoop": [1], "executor on uvloop": [9], "blocking on asyncio": [2]})
     assert made.peers("cpu_us", "fs on hoop") == ["executor on uvloop"]
