@@ -1,6 +1,8 @@
 """What an operation costs while many timers or tasks are pending: python -m bench.scaled SUBJECT --loop LOOP ...
 
 Prints a line of JSON for each number of pending ones. A batch of the same operations in turn; the median batch counts.
+Between two batches comes one on a second loop, beside as few as the first number says: "times" is the median of what a
+batch costs over its neighbour on that loop, which does not change when the machine becomes slower.
 """
 
 from __future__ import annotations
@@ -75,32 +77,53 @@ def tasks(loop: asyncio.AbstractEventLoop) -> tuple[Add, Batch]:
 SUBJECTS = {"timers": timers, "tasks": tasks}
 
 
-async def measured(batch: Batch, seconds: float) -> float:
-    """Nanoseconds of CPU time of one operation."""
-    costs: list[float] = []
-    end_s = time.monotonic() + seconds
-    await batch()
-    while time.monotonic() < end_s or len(costs) < LEAST_BATCHES:
+class Side:
+    """A loop, and what is pending on it."""
+
+    def __init__(self, name: str, subject: str) -> None:
+        self._loop = find_loop(name).factory()()
+        self._add, self._batch = SUBJECTS[subject](self._loop)
+        self.add(0)
+        self.cost_ns()
+
+    def add(self, count: int) -> None:
+        self._loop.run_until_complete(self._add(count))
+
+    def cost_ns(self) -> float:
+        """CPU time of one operation, in one batch."""
+        return self._loop.run_until_complete(self._timed())
+
+    async def _timed(self) -> float:
         began_ns = time.process_time_ns()
-        await batch()
-        costs.append((time.process_time_ns() - began_ns) / OPERATIONS)
-    return statistics.median(costs)
+        await self._batch()
+        return (time.process_time_ns() - began_ns) / OPERATIONS
 
 
-async def main(subject: str, counts: list[int], seconds: float, pace: Pace) -> None:
-    loop = asyncio.get_running_loop()
-    add, batch = SUBJECTS[subject](loop)
-    await batch()
+def measured(few: Side, many: Side, seconds: float) -> dict[str, float]:
+    """What an operation costs beside many, and how many times what it costs beside few."""
+    costs_ns: list[float] = []
+    ratios: list[float] = []
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s or len(costs_ns) < LEAST_BATCHES:
+        base_ns = few.cost_ns()
+        costs_ns.append(many.cost_ns())
+        ratios.append(costs_ns[-1] / base_ns)
+    return {"ns": statistics.median(costs_ns), "times": statistics.median(ratios)}
+
+
+def main(name: str, subject: str, counts: list[int], seconds: float, pace: Pace) -> None:
+    few, many = Side(name, subject), Side(name, subject)
+    few.add(counts[0])
     there = 0
     before = usage_of(os.getpid()).rss_bytes
     gc.disable()  # a collection walks all that is pending, whatever the loop: that is Python's cost
     for count in counts:
-        await add(count - there)
+        many.add(count - there)
         there = count
         kib = (usage_of(os.getpid()).rss_bytes - before) / count / KIB
         for _ in pace.attempts():
-            ns = await measured(batch, seconds)
-        print(json.dumps({"pending": count, "ns": ns, "kib": kib, "pace": pace.spent()}), flush=True)
+            found = measured(few, many, seconds)
+        print(json.dumps(found | {"pending": count, "kib": kib, "pace": pace.spent()}), flush=True)
 
 
 if __name__ == "__main__":
@@ -111,7 +134,11 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, required=True, help="of each measurement")
     add_pace_of_child(parser)
     arguments = parser.parse_args()
-    with asyncio.Runner(loop_factory=find_loop(arguments.loop).factory()) as runner:
-        counts = [*map(int, arguments.counts.split(","))]
-        runner.run(main(arguments.subject, counts, arguments.seconds, pace_of_child(arguments.pace)))
-        os._exit(0)  # a million tasks need not be cancelled
+    main(
+        arguments.loop,
+        arguments.subject,
+        [*map(int, arguments.counts.split(","))],
+        arguments.seconds,
+        pace_of_child(arguments.pace),
+    )
+    os._exit(0)  # a million tasks need not be cancelled

@@ -130,12 +130,13 @@ class Curves:
 
     def figures(self, contenders: Sequence[str]) -> list[Figure]:
         """All, once everything is measured."""
-        metrics = ("cpu_us", "user_us") if self.subject == "connections" else ("ns",)
-        for metric in metrics:
+        of_connections = {"cpu_us growth": "cpu_us", "user_us growth": "user_us"}
+        metrics = of_connections if self.subject == "connections" else {"ns growth": "times"}
+        for name, metric in metrics.items():
             for contender in contenders:
                 found = growth(self.points, metric, contender, FLAT_FROM[self.subject])
                 if found is not None:
-                    self.growth.add(f"{metric} growth", contender, found)
+                    self.growth.add(name, contender, found)
         further = [self.sleeping] if self.subject == "tasks" else []
         return [*self.points.values(), self.growth, *further]
 
@@ -171,7 +172,8 @@ def _add_round(curves: Curves, contender: str, session: Session) -> None:
                 figure.add(metric, contender, value)
         return
     for answer in measure_pending(curves.subject, contender, lengths.micro_seconds, session.cores):
-        curves.points[answer["pending"]].add("ns", contender, answer["ns"])
+        for metric in ("ns", "times"):
+            curves.points[answer["pending"]].add(metric, contender, answer[metric])
         if answer["pending"] == SLEEPING:
             curves.sleeping.add("kib", contender, answer["kib"])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from bench import scaled
 from bench.targets import plots, report, results
 from bench.targets.figures import Figure
 from bench.targets.rows import compared, itself, judge, row
@@ -115,3 +117,20 @@ def test_memory_that_tuning_tells_of_is_that_of_the_results() -> None:
         ).groups()
         row = re.search(rf"^\| an idle connection: {re.escape(measured)} \| (.*uvloop.*)$", results, re.MULTILINE)[1]
         assert f"uvloop {uvloop}" in row and f"asyncio {asyncio}" in row and f"| {ours} KiB |" in row
+
+
+def test_growth_is_told_by_neighbours_and_not_by_the_machine() -> None:
+    calls = itertools.count()
+
+    class Side:
+        """On a machine that becomes slower and slower."""
+
+        def __init__(self, cost_ns: float) -> None:
+            self._cost_ns = cost_ns
+
+        def cost_ns(self) -> float:
+            return self._cost_ns * (1 + next(calls) // 2)
+
+    found = scaled.measured(cast(Any, Side(100.0)), cast(Any, Side(110.0)), seconds=0.0)
+    assert found["times"] == pytest.approx(1.1)
+    assert found["ns"] == pytest.approx(110.0 * (scaled.LEAST_BATCHES + 1) / 2)
