@@ -16,6 +16,8 @@ from bench.rounds import round_order
 TITLES = {name: micro.title for name, micro in BENCHMARKS.items()}
 
 TURN_S = 0.03  # of a benchmark in a loop
+TURNS_WITH_THREADS = 5  # times as many: two threads take half as long where the kernel keeps them on one core, which it
+# does or not, turn by turn
 
 Answer = dict[str, Any]  # with "median_ns", "least_ns", "median_cpu_ns" and "batches", or with "failure"
 
@@ -42,7 +44,7 @@ class MicroRounds:
                 for name in BENCHMARKS:
                     text = f"micro, round {number + 1}: {TITLES[name]}"
                     self._display.show([self._steps.line(text)])
-                    for turn in range(self._turns):
+                    for turn in range(self._turns * (TURNS_WITH_THREADS if BENCHMARKS[name].threads else 1)):
                         for loop in round_order(self._loops, number + turn):
                             answers = self._answers[name][loop]
                             if not any("failure" in answer for answer in answers):
