@@ -18,8 +18,8 @@ from bench.rounds import (
     CLIENT_EXTRA_LIMIT_S,
     Timing,
     client_command,
-    port_of,
     raise_errors,
+    ready_of,
     reason_of,
     round_order,
     sample_of,
@@ -40,6 +40,13 @@ class Turn:
     failure: str = ""
 
 
+@dataclass(frozen=True)
+class _Server:
+    child: Child
+    port: int
+    pid: int  # whose CPU time counts
+
+
 def turns_of(timing: Timing) -> int:
     """How many windows a round has for each contender."""
     return max(1, round(timing.seconds / timing.turn_s))
@@ -52,23 +59,24 @@ class Servers:
         self._workload = workload
         self._cores = cores
         self._stack = stack
-        self._alive: dict[str, tuple[Child, int]] = {}
+        self._alive: dict[str, _Server] = {}
 
     @property
     def ports(self) -> dict[str, int]:
         """Where those that are alive listen."""
-        return {contender: port for contender, (_, port) in self._alive.items()}
+        return {contender: server.port for contender, server in self._alive.items()}
 
-    def start(self, contender: str, *options: str) -> None:
-        """One more. ChildFailed, with the reason, if it does not come to listen."""
-        command = [*server_command(self._workload, contender), *options]
+    def start(self, contender: str, *options: str, command: Sequence[str] | None = None) -> None:
+        """One more, by another command than the workload's if one is given. ChildFailed, with the reason, if it does
+        not come to listen."""
+        command = [*(command or server_command(self._workload, contender)), *options]
         child = self._stack.enter_context(running(command, self._cores.server))
-        self._alive[contender] = child, port_of(child)
+        ready = ready_of(child)
+        self._alive[contender] = _Server(child, int(ready["port"]), int(ready.get("pid", child.pid)))
 
     def give_up(self, contender: str, failure: ChildFailed) -> str:
         """It has failed: the reason, which is the server's own where that has ended."""
-        child, _ = self._alive.pop(contender)
-        return reason_of(child, failure)
+        return reason_of(self._alive.pop(contender).child, failure)
 
     def by_turns(self, timing: Timing, order: Sequence[str]) -> Iterator[Turn]:
         """Load each in `order`, then each backwards, and so on; turns are numbered from 0. Each has a client of its
@@ -88,11 +96,11 @@ class Servers:
                     yield end
 
     def _turn(self, number: int, contender: str, window: Timing, clients: dict[str, Child], stack: ExitStack) -> Turn:
-        child, port = self._alive[contender]
+        server = self._alive[contender]
         warmup_s = LATER_WARMUP_S if contender in clients else window.warmup_of(contender)
         try:
             if contender not in clients:
-                command = [*client_command(self._workload, child.pid, port, window, self._cores), "--turns"]
+                command = [*client_command(self._workload, server.pid, server.port, window, self._cores), "--turns"]
                 clients[contender] = stack.enter_context(running(command, self._cores.client))
             clients[contender].write_line(str(warmup_s))
             report = clients[contender].read_json(warmup_s + window.seconds + CLIENT_EXTRA_LIMIT_S)

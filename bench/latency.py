@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.build import BuildError, build_programs
-from bench.loops import LOOPS
 from bench.by_turns import Servers, turns_of
+from bench.loops import LOOPS
 from bench.measure import Cores, choose_cores
 from bench.pace import USUAL_PATIENCE_S
 from bench.processes import ChildFailed

@@ -97,8 +97,14 @@ def _measure_server(workload: Workload, contender: str, timing: Timing, cores: C
 
 def port_of(server: Child) -> int:
     """Where a server listens that has just been started. ChildFailed, with the reason, if it does not come to that."""
+    return int(ready_of(server)["port"])
+
+
+def ready_of(server: Child) -> Mapping[str, Any]:
+    """What a server says when it listens: the "port", and the "pid" that serves there if that is not its own.
+    ChildFailed, with the reason, if it does not come to that."""
     try:
-        return int(server.read_json(START_LIMIT_S)["port"])
+        return server.read_json(START_LIMIT_S)
     except ChildFailed as failure:
         raise ChildFailed(f"server: {failure}") from None
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,9 @@ SLEEPING = 100_000  # tasks of which the memory row is
 IN_FLIGHT = 10
 CONNECTIONS_PER_SOURCE = 10_000
 STEP_LIMIT_S = 120.0
-LEAST_ECHO_S = 1.5  # user time is counted in ticks, of which a shorter window has too few
+LEAST_ECHO_S = 1.5  # user time is counted in ticks, of which less has too few
+WINDOWS = 5
+WARMUP_S = 0.1
 US = 1e6
 
 
@@ -58,26 +62,63 @@ def measure_pending(subject: str, loop: str, seconds: float, cores: Cores) -> li
 # ---- connections -----------------------------------------------------------------------------------------------------
 
 
-def measure_connections(contender: str, count: int, seconds: float, session: Session) -> dict[str, float]:
-    """CPU time and rate of echoes on so many connections."""
-    command = [program("echo_server")]
-    if contender != C_SERVER:
-        command = [sys.executable, "-m", "bench.servers.protocol_echo", "--loop", contender]
-    with running(command, session.cores.server) as server:
+class Echoes:
+    """A server and its client, until the stack ends: what they have echoed, window by window."""
+
+    def __init__(self, contender: str, count: int, session: Session, stack: ExitStack) -> None:
+        command = [program("echo_server")]
+        if contender != C_SERVER:
+            command = [sys.executable, "-m", "bench.servers.protocol_echo", "--loop", contender]
+        server = stack.enter_context(running(command, session.cores.server))
         port = int(server.read_json(START_LIMIT_S)["port"])
-        with running(_client(port, server.pid, count, session.cores.are_separate), session.cores.client) as client:
-            _await_event(client, "opened")
-            client.write_line("echo 0.1")
-            _await_event(client, "echoed")  # every connection has had its turn, and memory has been touched
-            before = user_seconds(server.pid)
-            client.write_line(f"echo {seconds}")
-            echoed = _await_event(client, "echoed")
-            user_s = user_seconds(server.pid) - before
-            client.write_line("quit")
-    if not echoed["messages"]:
-        raise ChildFailed("no message was answered")
-    found = {"rate": float(echoed["rate"]), "cpu_us": float(echoed["server_cpu_seconds"]) / echoed["messages"] * US}
-    return found | {"user_us": user_s / echoed["messages"] * US}
+        client = _client(port, server.pid, count, session.cores.are_separate)
+        self._client = stack.enter_context(running(client, session.cores.client))
+        self._server_pid = server.pid
+        _await_event(self._client, "opened")
+        self.echo(WARMUP_S)  # every connection has its turn, and memory is touched
+        self.rates: list[float] = []
+        self.cpu_us: list[float] = []
+        self.user_s = 0.0
+        self.messages = 0
+
+    def window(self, seconds: float) -> None:
+        user_s = user_seconds(self._server_pid)
+        echoed = self.echo(seconds)
+        self.user_s += user_seconds(self._server_pid) - user_s
+        self.messages += int(echoed["messages"])
+        self.rates.append(float(echoed["rate"]))
+        self.cpu_us.append(float(echoed["server_cpu_seconds"]) / echoed["messages"] * US)
+
+    def echo(self, seconds: float) -> Mapping[str, Any]:
+        self._client.write_line(f"echo {seconds}")
+        echoed = _await_event(self._client, "echoed")
+        if not echoed["messages"]:
+            raise ChildFailed("no message was answered")
+        return echoed
+
+    @property
+    def user_us(self) -> float:
+        return self.user_s / self.messages * US
+
+
+def measure_connections(contender: str, count: int, seconds: float, session: Session) -> dict[str, float]:
+    """CPU time and rate of echoes on so many connections; and how many times that is what ten connections need, whose
+    windows come between."""
+    with ExitStack() as stack:
+        few = Echoes(contender, FLAT_FROM["connections"], session, stack)
+        many = Echoes(contender, count, session, stack)
+        for number in range(WINDOWS):
+            for side in [few, many] if number % 2 == 0 else [many, few]:
+                side.window(seconds / WINDOWS)
+    found = {
+        "rate": statistics.median(many.rates),
+        "cpu_us": statistics.median(many.cpu_us),
+        "user_us": many.user_us,
+        "cpu_times": statistics.median(ours / theirs for ours, theirs in zip(many.cpu_us, few.cpu_us, strict=True)),
+    }
+    if few.user_us > 0:
+        found["user_times"] = many.user_us / few.user_us
+    return found
 
 
 def _client(port: int, server_pid: int, count: int, spins: bool) -> list[str]:
@@ -130,7 +171,7 @@ class Curves:
 
     def figures(self, contenders: Sequence[str]) -> list[Figure]:
         """All, once everything is measured."""
-        of_connections = {"cpu_us growth": "cpu_us", "user_us growth": "user_us"}
+        of_connections = {"cpu_us growth": "cpu_times", "user_us growth": "user_times"}
         metrics = of_connections if self.subject == "connections" else {"ns growth": "times"}
         for name, metric in metrics.items():
             for contender in contenders:
@@ -166,8 +207,7 @@ def _add_round(curves: Curves, contender: str, session: Session) -> None:
     lengths = session.lengths
     if curves.subject == "connections":
         for count, figure in curves.points.items():
-            for _ in session.cores.pace.attempts():
-                found = measure_connections(contender, count, max(lengths.timing.seconds, LEAST_ECHO_S), session)
+            found = measure_connections(contender, count, max(lengths.timing.seconds, LEAST_ECHO_S), session)
             for metric, value in found.items():
                 figure.add(metric, contender, value)
         return

@@ -46,9 +46,9 @@ struct measurement {
     int64_t end_ns;
     int64_t server_cpu_ns;
     int64_t client_cpu_ns;
-    uint64_t requests;       /* answered in full */
-    uint64_t moved;          /* bytes sent and received, by a generator that counts them */
-    uint64_t moved_at_each;  /* by a request and its answer; 0: not counted. A window of few large messages ends amidst
+    uint64_t requests;      /* answered in full */
+    uint64_t moved;         /* bytes sent and received, by a generator that counts them */
+    uint64_t moved_at_each; /* by a request and its answer; 0: not counted. A window of few large messages ends amidst
                               * many of them: then moved / moved_at_each says what was done */
     struct histogram latency;
     const struct histogram *lateness; /* of an open loop: how long after it was due each message was sent; NULL: none */

@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from bench.build import program
-from bench.processes import START_LIMIT_S, ChildFailed, running
-from bench.results import Sample
-from bench.rounds import load, measure_once, round_order
+from bench.by_turns import Servers, turns_of
+from bench.processes import ChildFailed
+from bench.rounds import round_order, server_command
 from bench.targets.figures import Figure, NotMeasured, Part, Session
 from bench.workloads import WORKLOADS
 
@@ -27,26 +28,12 @@ HEADERS = {
 PARSER_LIMIT_S = 60.0
 
 
-def _sample(name: str, contender: str, session: Session) -> Sample:
-    """One window, on a worker of a cluster or without one. ChildFailed, with the reason, if anything goes wrong."""
-    (workload,) = [one for one in WORKLOADS if one.name == CLUSTERED[name]]
-    timing, cores = session.lengths.timing, session.cores
-    if contender == ALONE:
-        return measure_once(workload, HOOP, timing, cores)
-    command = [sys.executable, "-m", "bench.servers.clustered", "--server", workload.server]
-    for _ in cores.pace.attempts():
-        with running(command, cores.server) as master:
-            ready = master.read_json(START_LIMIT_S)
-            sample = load(workload, int(ready["pid"]), int(ready["port"]), timing, cores)
-    return sample
-
-
 def _wanted(only: Sequence[str] | None) -> list[str]:
     return [name for name in CLUSTERED if only is None or name in only]
 
 
 def _count_cluster(session: Session, only: Sequence[str] | None) -> int:
-    return 2 * session.rounds(session.lengths.timing.rounds) * len(_wanted(only))
+    return session.rounds(session.lengths.timing.rounds) * len(_wanted(only))
 
 
 def _measure_cluster(session: Session, only: Sequence[str] | None) -> list[Figure]:
@@ -54,17 +41,34 @@ def _measure_cluster(session: Session, only: Sequence[str] | None) -> list[Figur
     for name in _wanted(only):
         figure = Figure(name, f"{CLUSTERED[name]} by one worker of a cluster")
         for number in range(session.rounds(session.lengths.timing.rounds)):
-            for contender in round_order((HOOP, ALONE), number):
-                if contender not in figure.failures:
-                    try:
-                        sample = _sample(name, contender, session)
-                        figure.add("cpu_us", contender, sample.cpu_us)
-                        figure.add("rate", contender, sample.rate)
-                    except ChildFailed as failure:
-                        figure.failures[contender] = str(failure)
-                session.steps.advance()
+            _add_round(figure, number, session)
         figures.append(figure)
     return figures
+
+
+def _add_round(figure: Figure, number: int, session: Session) -> None:
+    """A cluster of one worker and a server without one, alive together and loaded by turns."""
+    (workload,) = [one for one in WORKLOADS if one.name == CLUSTERED[figure.name]]
+    clustered = [sys.executable, "-m", "bench.servers.clustered", "--server", workload.server]
+    timing = session.lengths.timing.longer(workload.longer)
+    order = round_order((HOOP, ALONE), number)
+    with ExitStack() as stack:
+        servers = Servers(workload, session.cores, stack)
+        for contender in order:
+            if contender not in figure.failures:
+                try:
+                    command = clustered if contender == HOOP else server_command(workload, HOOP)
+                    servers.start(contender, command=command)
+                except ChildFailed as failure:
+                    figure.failures[contender] = str(failure)
+        for turn in servers.by_turns(timing, order):
+            if turn.sample is None:
+                figure.failures[turn.contender] = turn.failure
+                continue
+            for metric in ("cpu_us", "rate"):
+                value = float(getattr(turn.sample, metric))
+                figure.put(metric, turn.contender, number * turns_of(timing) + turn.number, value)
+    session.steps.advance()
 
 
 def _measure_headers(session: Session, _only: Sequence[str] | None) -> list[Figure]:

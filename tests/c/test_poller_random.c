@@ -29,8 +29,12 @@ typedef struct world {
 
 static unsigned any_interest(world *w)
 {
-    static const unsigned interests[] = {0, HOOP_READABLE, HOOP_WRITABLE, HOOP_READABLE | HOOP_WRITABLE,
-                                         HOOP_READABLE | HOOP_EXCLUSIVE, HOOP_READABLE | HOOP_EDGE};
+    static const unsigned interests[] = {0,
+                                         HOOP_READABLE,
+                                         HOOP_WRITABLE,
+                                         HOOP_READABLE | HOOP_WRITABLE,
+                                         HOOP_READABLE | HOOP_EXCLUSIVE,
+                                         HOOP_READABLE | HOOP_EDGE};
     return interests[check_random_below(&w->random, 6)];
 }
 

@@ -59,7 +59,7 @@ def started(stack, clients, contenders):
     servers = Servers(WORKLOADS[0], Cores(None, None), stack)
     for contender in contenders:
         servers.start(contender)
-        clients.names[servers._alive[contender][0].pid] = contender
+        clients.names[servers._alive[contender].pid] = contender
     return servers
 
 
@@ -101,6 +101,16 @@ def test_what_the_end_shows_is_told(clients):
         turns = list(started(stack, clients, ["a"]).by_turns(TIMING, ["a"]))
     assert [turn.number for turn in turns] == [0, 1, 2, 2]
     assert turns[-1].sample.unclosed == 4
+
+
+def test_who_serves_for_a_server_is_whose_cpu_time_counts(clients):
+    master = "import json; print(json.dumps({'port': 7, 'pid': 4711}), flush=True); input()"
+    clients.names[4711] = "worker"
+    with ExitStack() as stack:
+        servers = Servers(WORKLOADS[0], Cores(None, None), stack)
+        servers.start("a", command=[sys.executable, "-c", master])
+        turns = list(servers.by_turns(TIMING, ["a"]))
+    assert [turn.contender for turn in turns] == ["a", "a", "a"] and all(turn.sample for turn in turns)
 
 
 def test_one_that_does_not_listen_says_why(monkeypatch):
