@@ -65,7 +65,7 @@ typedef struct hoop_poller hoop_poller;
 /* What a back end is. Every function returns >= 0 or -errno. */
 typedef struct hoop_poller_backend {
     const char *name;
-    bool tells_edges; /* heeds HOOP_EDGE */
+    bool tells_edges;                   /* heeds HOOP_EDGE */
     int (*open)(hoop_poller *poller);   /* sets poller->backend_fd and/or poller->backend_state */
     void (*close)(hoop_poller *poller); /* releases both; called once */
     /* Tell the kernel that fd's interest goes from `from` to `to` (either may be 0, not both). A change from 0 that
