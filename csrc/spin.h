@@ -39,6 +39,12 @@ static inline void hoop_spin_ended(hoop_spin *spin, bool has_paid)
         spin->futile++;
 }
 
+static inline void hoop_spin_put_off(hoop_spin *spin) /* the latest occasion says nothing: as many pass as before it */
+{
+    if (spin->to_skip < 1U << HOOP_SPIN_MOST_FUTILE)
+        spin->to_skip++;
+}
+
 static inline void hoop_spin_pause(void) /* tell the CPU that this loop waits */
 {
 #if defined(__x86_64__) || defined(__i386__)

@@ -3,7 +3,7 @@
 #include "clock.h"
 
 int hoop_spin_before_sleep(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events, int capacity,
-                           int64_t *timeout_ns, bool pays_for_events)
+                           int64_t *timeout_ns, hoop_spin_for what)
 {
     bool is_short = *timeout_ns >= 0 && *timeout_ns < spin->limit_ns;
     int64_t limit_ns = is_short ? *timeout_ns : spin->limit_ns;
@@ -17,10 +17,9 @@ int hoop_spin_before_sleep(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poll
         has_arrived = !hoop_inbox_is_empty(inbox);
         now_ns = hoop_clock_ns();
     }
-    if (pays_for_events)
-        hoop_spin_ended(spin, has_arrived || count != 0);
-    else if (has_arrived || count == 0)
-        hoop_spin_ended(spin, has_arrived);
+    bool has_paid = (has_arrived && (what & HOOP_SPIN_FOR_NODES)) || (count != 0 && (what & HOOP_SPIN_FOR_EVENTS));
+    if (has_arrived || count == 0 || what != HOOP_SPIN_FOR_NODES)
+        hoop_spin_ended(spin, has_paid);
     if (*timeout_ns > 0)
         *timeout_ns = *timeout_ns > now_ns - began_ns ? *timeout_ns - (now_ns - began_ns) : 0;
     return count;

@@ -262,11 +262,16 @@ cdef extern from "spin.h" nogil:
     ctypedef struct hoop_spin:
         int64_t limit_ns
     bint hoop_spin_may(hoop_spin *spin) noexcept
+    void hoop_spin_put_off(hoop_spin *spin) noexcept
     void hoop_spin_ended(hoop_spin *spin, bint has_paid) noexcept
 
 cdef extern from "spin_before_sleep.h" nogil:
+    ctypedef enum hoop_spin_for:
+        HOOP_SPIN_FOR_NODES
+        HOOP_SPIN_FOR_EVENTS
+        HOOP_SPIN_FOR_BOTH
     int hoop_spin_before_sleep(hoop_spin *spin, hoop_inbox *inbox, hoop_poller *poller, hoop_event *events,
-                               int capacity, int64_t *timeout_ns, bint pays_for_events) noexcept
+                               int capacity, int64_t *timeout_ns, hoop_spin_for what) noexcept
 
 cdef extern from "pool.h" nogil:
     ctypedef enum hoop_lane:

@@ -13,7 +13,7 @@ from hoop.core.cpython_api cimport PyErr_CheckSignals
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, pass_exits_on
 from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle
-from hoop.core.ownership cimport hoop_load_flag, hoop_store
+from hoop.core.ownership cimport IS_FREE_THREADED, hoop_load_flag, hoop_store
 from hoop.core.reactor cimport Reactor, Watcher, call_one, seconds_since
 from libc.errno cimport EINTR
 from libc.stdint cimport int64_t
@@ -187,6 +187,7 @@ cdef class Turns(Reactor):
         cdef bint has_own_clock = self.clock is not None
         cdef int64_t now_ns, limit_ns
         cdef hoop_spin *spin
+        cdef hoop_spin_for what
         self.hear_signals()
         now_ns = self.now_ns()
         self.noted_ns = hoop_clock_ns() if has_own_clock else now_ns
@@ -200,11 +201,14 @@ cdef class Turns(Reactor):
         if self.board.place != NULL:
             hoop_board_tell_look(&self.board, &self.meter, 0, self.jobs_in_flight)
         self.in_callback = False
-        spin = &self.job_spin if self.jobs_in_flight > 0 else &self.event_spin
+        if self.jobs_in_flight > 0:
+            spin, what = &self.job_spin, HOOP_SPIN_FOR_NODES
+        else:
+            spin, what = &self.event_spin, HOOP_SPIN_FOR_BOTH if IS_FREE_THREADED else HOOP_SPIN_FOR_EVENTS
         if hoop_spin_may(spin):
             with nogil:
                 count = hoop_spin_before_sleep(spin, &self.inbox, &self.poller, self.events, EVENT_CAPACITY,
-                                               &limit_ns, spin == &self.event_spin)
+                                               &limit_ns, what)
                 now_ns = hoop_clock_ns()
             if count == 0:
                 self.hear_signals()
@@ -216,6 +220,8 @@ cdef class Turns(Reactor):
                 # A thread that has woken the loop needs the GIL for a moment yet: do what needs none meanwhile.
                 if count == 1 and self.events[0].fd == self.waker.read_fd and self.drain_waker() == 0:
                     count = 0
+                    if what == HOOP_SPIN_FOR_EVENTS:
+                        hoop_spin_put_off(spin)
                 if self.board.place != NULL:
                     hoop_board_woke(&self.board, now_ns)  # also while another thread keeps the GIL
             hoop_inbox_awake(&self.inbox)
