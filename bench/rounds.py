@@ -64,8 +64,11 @@ def has_node() -> bool:
 
 
 def round_order(contenders: Sequence[str], number: int) -> list[str]:
-    """Forwards in even rounds, backwards in odd ones: none always runs after the same one."""
-    return list(contenders if number % 2 == 0 else reversed(contenders))
+    """Forwards in even rounds, backwards in odd ones: none always runs after the same one. Who is last in one round and
+    first in the next runs twice in a row, so that is another one each time."""
+    shift = number // 2 % max(1, len(contenders))
+    shifted = [*contenders[shift:], *contenders[:shift]]
+    return shifted if number % 2 == 0 else shifted[::-1]
 
 
 def server_command(workload: Workload, contender: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from contextlib import ExitStack
 
@@ -10,7 +11,7 @@ from bench import by_turns
 from bench.by_turns import Servers, turns_of
 from bench.measure import Cores
 from bench.processes import ChildFailed
-from bench.rounds import NODE_WARMUP_S, Timing
+from bench.rounds import NODE_WARMUP_S, Timing, round_order
 from bench.workloads import WORKLOADS
 
 LISTENING = "import json; print(json.dumps({'port': 7}), flush=True); input()"
@@ -70,7 +71,7 @@ def test_a_round_is_divided_into_turns(clients):
     assert [(turn.number, turn.contender) for turn in turns] == [
         *[(0, "a"), (0, "b")],
         *[(1, "b"), (1, "a")],
-        *[(2, "a"), (2, "b")],
+        *[(2, "b"), (2, "a")],
     ]
     assert all(turn.sample.server_busy == pytest.approx(0.02) for turn in turns)
 
@@ -120,3 +121,10 @@ def test_one_that_does_not_listen_says_why(monkeypatch):
         with pytest.raises(ChildFailed, match="server: ended with status 1 not here"):
             servers.start("a")
         assert servers.ports == {}
+
+
+def test_each_contender_runs_twice_in_a_row_as_often_as_the_others():
+    names = ["a", "b", "c"]
+    line = [name for number in range(2 * len(names)) for name in round_order(names, number)]
+    assert [one for one, next_one in itertools.pairwise([*line, line[0]]) if one == next_one] == ["c", "a", "b"]
+    assert round_order([], 5) == []
