@@ -17,8 +17,8 @@ cdef enum:
     TLS_ENDED = 0               # decrypt(): the peer has sent close_notify
     TLS_WANTS_INPUT = -1        # nothing can be done before there is more ciphertext
     TLS_RECORD_SIZE = 16384     # bytes of plaintext in the largest record
-    # The most plaintext for one encrypt(): what one read has brought, and more, goes out with one send; malloc(3) maps no
-    # memory for its records.
+    # The most plaintext for one encrypt(): what one read has brought, and more, goes out with one send; malloc(3) maps
+    # no memory for its records.
     TLS_ENCRYPT_SIZE = 7 * TLS_RECORD_SIZE
 
 
