@@ -573,7 +573,8 @@ def test_a_message_callback_that_uses_the_transport(run: Any, loop_name: str, wh
         if ending != "abort":
             expected = large + b"inside"
             assert await off_loop(read_tls_exactly, peer, len(expected)) == expected
-        if ending:
+        assert transport.is_closing() == bool(ending)
+        if ending == "abort":
             await protocol.until_lost()
         peer.close()
         transport.close()
