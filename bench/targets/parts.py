@@ -168,14 +168,8 @@ PARTS: tuple[Part, ...] = (
     *sizes.PARTS,
     Part("micro", "single operations", _starts_with("micro/"), _measure_micro, _count_micro),
     Part("files", "whole files", _starts_with("files/"), _measure_files, _count_files),
-    Part(
-        "latency",
-        "latency under an open loop",
-        _starts_with("latency/"),
-        _measure_latency,
-        _count_latency,
-        repeats=True,
-    ),
+    # Not measured again: saturation would be another one, and so the rate.
+    Part("latency", "latency under an open loop", _starts_with("latency/"), _measure_latency, _count_latency),
     *scaling.PARTS,
     *serving.PARTS,
     Part("memory", "memory of idle connections", _starts_with("memory/"), _measure_memory, _count_memory),
