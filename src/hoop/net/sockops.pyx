@@ -402,9 +402,7 @@ cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int 
     cdef bint is_known
     reactor.check_open()
     if watcher is None:
-        watcher = FdWatcher.__new__(FdWatcher)
-        watcher.reactor = reactor
-        watcher.fd = fd
+        watcher = new_watcher(reactor, fd)
     is_known = watcher.sock_ref is not None and watcher.sock_ref() is sock
     operation.watcher = watcher
     operation.sock = sock
