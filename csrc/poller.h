@@ -6,8 +6,8 @@
  * earlier one on the same number. Back ends never see a pointer of the owner: an event names descriptor and generation,
  * and an owner that finds another generation in the slot drops the event as stale.
  *
- * Interest is level-triggered, but for HOOP_EDGE. Errors and hang-ups count as every direction: a read or a write then finds out what
- * happened. A back end may therefore report a direction that the owner has not asked for (epoll reports both for
+ * Interest is level-triggered, but for HOOP_EDGE. Errors and hang-ups count as every direction: a read or a write then
+ * finds out what happened. A back end may therefore report a direction that the owner has not asked for (epoll reports both for
  * EPOLLERR and EPOLLHUP), and hoop_poller_wait passes it on, since it does not look at slots once it has waited. The
  * owner, who reads the slot anyhow to compare generations, masks: events & hoop_poller_interest(poller, fd). An
  * interest of 0 takes the descriptor out of the kernel's set (with an empty mask and the peer gone, epoll would report
@@ -40,9 +40,9 @@ enum {
     HOOP_EXCLUSIVE = 4, /* interest only, with READABLE alone (else ignored), for listening sockets shared by processes:
                          * wake one of them. The one that is woken and does not accept calls hoop_net_hand_on(). A hint:
                          * where the kernel has nothing like it, all are woken. */
-    HOOP_EDGE = 16,     /* interest only, with READABLE alone (else ignored): report each arrival once, though what came
+    HOOP_FAILED = 8,    /* event only: applying an interest change failed, see error */
+    HOOP_EDGE = 16      /* interest only, with READABLE alone (else ignored): report each arrival once, though what came
                          * is never read. A hint: see hoop_poller_tells_edges. */
-    HOOP_FAILED = 8     /* event only: applying an interest change failed, see error */
 };
 
 typedef struct hoop_event {
