@@ -19,9 +19,9 @@ from typing import Any
 from bench.build import program
 from bench.loops import C_SERVER, LOOPS
 from bench.measure import Cores
-from bench.processes import START_LIMIT_S, Child, ChildFailed, running
+from bench.processes import Child, ChildFailed, running
 from bench.results import median
-from bench.rounds import round_order
+from bench.rounds import port_of, round_order
 from bench.targets.figures import Figure, Part, Session
 
 COUNTS = {
@@ -70,8 +70,7 @@ class Echoes:
         if contender != C_SERVER:
             command = [sys.executable, "-m", "bench.servers.protocol_echo", "--loop", contender]
         server = stack.enter_context(running(command, session.cores.server))
-        port = int(server.read_json(START_LIMIT_S)["port"])
-        client = _client(port, server.pid, count, session.cores.are_separate)
+        client = _client(port_of(server), server.pid, count, session.cores.are_separate)
         self._client = stack.enter_context(running(client, session.cores.client))
         self._server_pid = server.pid
         _await_event(self._client, "opened")
