@@ -68,7 +68,7 @@ FLOORS_IN: dict[str, Floors] = {
     "net": (
         ("connection_socket", "keepalive", "addresses", "chunks", "flow_control", "proxy_ssl", "asyncio_streams"),
         ("transport",),
-        ("writing", "datagram", "proxy_header"),
+        ("writing", "datagram", "proxy_header", "fd_watcher"),
         ("stream",),
         ("admission", "server_streams"),
         ("listener", "sockops", "pipe"),

@@ -94,7 +94,7 @@ cdef class Reactor(Scheduler):
     cdef object jobs_pool       # pool: the loop's Pool; None until its first use
     cdef object jobs_pool_size  # pool: the size of a pool of the loop's own
     cdef bint owns_jobs_pool    # pool: close it with the loop
-    cdef object spare_watcher   # sockops: a watcher that has ended, for the next add_reader(); None: there is none
+    cdef object spare_watcher   # fd_watcher: one that has ended, for the next add_reader(); None: there is none
     cdef set crews              # pool: every Crew that has had jobs of this loop; None until the first
     cdef object cached_files    # fs_jobs: its CachedFiles; None until the first read
     cdef bint reads_cached_files  # fs_jobs: whether to use them

@@ -16,7 +16,8 @@ from hoop.core.scheduler cimport check_caller
 from hoop.core.turns cimport Turns
 from hoop.jobs.pool cimport durations
 from hoop.loop_methods.calls cimport add_calls, check_schedulable
-from hoop.net.sockops cimport add_callback, fd_watcher, receive, remove_callback, send_all
+from hoop.net.fd_watcher cimport add_callback, fd_watcher, remove_callback
+from hoop.net.sockops cimport receive, send_all
 from libc.stdint cimport int64_t, uint64_t
 
 import asyncio

@@ -1,24 +1,20 @@
-"""add_reader, add_writer and the sock_* coroutines: on descriptors that the application keeps.
+"""The sock_* coroutines: on sockets that the application keeps.
 
-A sock_* call tries at once and waits only if the kernel says so. Its registration is kept for the next call on the same
-socket object (remembered by a weak reference; another object on the same number is registered anew), and so is the
-interest in reading: recv, send, recv again costs no change in the kernel. The first event that no
-operation waits for takes the descriptor out, so unread data cannot spin the loop.
+A sock_* call tries at once, unless it would be in vain, and waits only if the kernel says so. Its registration is kept
+for the next call on the same socket object (remembered by a weak reference; another object on the same number is
+registered anew).
 
 If a task is cancelled after its call has received and before the task goes on, the next call on the same socket object
 gets the result: wait_for() around sock_recv() would lose it otherwise.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from hoop.core.csrc cimport HOOP_READABLE, HOOP_WRITABLE, hoop_net_peek, hoop_net_recv, hoop_net_send, \
-    hoop_net_socket_error
-from hoop.core.errors cimport os_error, pass_exits_on
-from hoop.core.handle cimport Handle
-from hoop.core.ownership cimport IS_FREE_THREADED
-from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor, Watcher, flush_if_deferred
+from hoop.core.csrc cimport hoop_net_peek, hoop_net_recv, hoop_net_send, hoop_net_socket_error
+from hoop.core.errors cimport os_error
+from hoop.core.reactor cimport READ_BUFFER_SIZE, Reactor, flush_if_deferred
 from hoop.core.refuse_instances cimport refuse_instances
 from hoop.core.step_coroutine cimport STEP_ENDS, STEP_WAITS, StepCoroutine, StepOutcome
-from hoop.net.transport cimport descriptor_of, in_use
+from hoop.net.fd_watcher cimport FdWatcher, SockOperation, known_watcher, new_watcher, watcher_at, would_block
 from libc.errno cimport EAGAIN, EBADF
 
 import socket as socket_module
@@ -29,288 +25,19 @@ try:
 except ImportError:  # an interpreter built without OpenSSL
     SSLSocket = None
 
-cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(object owned) noexcept
-
 cdef object Socket = socket_module.socket
-cdef object would_block = object()
 
 cdef enum:
-    MINE = 1                    # reference: that of the caller's variable
-
-
-cdef class FdWatcher(Watcher):
-    def __cinit__(self):
-        self.is_kept_idle = True
-        self.is_users_fd = True
-
-    cdef unsigned wanted(self) noexcept:
-        cdef unsigned interest = 0
-        if self.reader is not None or self.receiving:
-            interest = HOOP_READABLE
-        if self.writer is not None or self.sending:
-            interest |= HOOP_WRITABLE
-        return interest
-
-    cdef int on_events(self, unsigned events) except -1:
-        cdef unsigned wanted = self.wanted()
-        if events & ~wanted:
-            self.reactor.set_interest(self, wanted)  # no operation waits for that any more
-        if events & HOOP_READABLE:
-            if self.receiving:
-                self.attempt_all(self.receiving)
-            if self.reader is not None:
-                self.run(self.reader)
-        if events & HOOP_WRITABLE:
-            if self.sending:
-                self.attempt_all(self.sending)
-            if self.writer is not None:
-                self.run(self.writer)
-        return 0
-
-    cdef int run(self, Handle handle) except -1:
-        if handle.is_cancelled:
-            return 0
-        self.reactor.run_handle(handle)
-        if self.reactor.after_is_due:
-            self.reactor.settle()
-        return 0
-
-    cdef int attempt_all(self, list operations) except -1:
-        cdef SockOperation operation
-        while operations:
-            operation = operations[0]
-            if not operation.future.done():
-                try:
-                    operation.check_descriptor()
-                    result = operation.attempt()
-                except BaseException as error:
-                    pass_exits_on(error)
-                    operation.future.set_exception(error)
-                else:
-                    if result is would_block:
-                        return 0
-                    operation.future.set_result(result)
-            del operations[0]
-            operation.let_go()
-        return self.rest()
-
-    cdef int rest(self) except -1:
-        """Operations have ended. Callers usually receive again in the next turn: so when none waits, leave the
-        descriptor registered until an event finds no operation. run() does not wait for that."""
-        cdef unsigned wanted = self.wanted()
-        if wanted == 0 and self.reactor.interest(self) == HOOP_READABLE:
-            return self.reactor.count_watcher(self, False)
-        return self.reactor.set_interest(self, wanted)
-
-    cdef int set_referenced(self, bint is_referenced) except -1:
-        self.is_unreferenced = not is_referenced
-        if self.is_watched:
-            self.reactor.count_watcher(self, self.wanted() != 0)
-        return 0
-
-    cdef int on_watch_failed(self, int error) except -1:
-        cdef object failure = os_error(-error)
-        if self.reader is not None or self.writer is not None:
-            self.reactor.report({"message": "the poller refused a descriptor given to add_reader() or add_writer()",
-                                 "exception": failure})
-        return self.fail_all(failure)
-
-    cdef int on_loop_closed(self) except -1:
-        """As in asyncio, waiting callers learn nothing; but let go of the sockets, which are their owners' alone."""
-        cdef SockOperation operation
-        for operation in (self.receiving or []) + (self.sending or []):
-            operation.let_go()
-        return 0
-
-    cdef int on_descriptor_lost(self) except -1:
-        return self.fail_all(os_error(-EBADF))
-
-    cdef int fail_all(self, object error) except -1:
-        """Tell all waiting callers that nothing will come."""
-        self.fail_operations(error)
-        if self.reader is not None:
-            self.reader.cancel()
-            self.reader = None
-        if self.writer is not None:
-            self.writer.cancel()
-            self.writer = None
-        return 0
-
-    cdef int fail_operations(self, object error) except -1:
-        cdef SockOperation operation
-        for operation in (self.receiving or []) + (self.sending or []):
-            if not operation.future.done():
-                operation.future.set_exception(error)
-            operation.let_go()
-        self.receiving = None
-        self.sending = None
-        return 0
-
-    def __repr__(self):
-        return f"<FdWatcher fd={self.fd} reader={self.reader!r} writer={self.writer!r}>"
-
-
-# ---- add_reader, add_writer ---------------------------------------------------------------------------------------
-
-cdef FdWatcher fd_watcher(Reactor reactor, object fileobj):
-    """The user's watcher of this descriptor, or None. RuntimeError if a transport owns it."""
-    return watcher_at(reactor, descriptor_of(fileobj))
-
-
-cdef FdWatcher watcher_at(Reactor reactor, int fd):
-    cdef Watcher watcher = reactor.watcher_of(fd)
-    if watcher is None or isinstance(watcher, FdWatcher):
-        return <FdWatcher>watcher
-    raise in_use(watcher)
-
-
-cdef FdWatcher watcher_of_closed(Reactor reactor, object fileobj):
-    """The watcher that was added with this very object, whose fileno() no longer answers."""
-    cdef int fd
-    if fileobj is None:
-        return None  # watchers of sock_* calls have none
-    for fd in range(reactor.watcher_capacity):
-        watcher = reactor.watcher_of(fd)
-        if isinstance(watcher, FdWatcher) and (<FdWatcher>watcher).fileobj is fileobj:
-            return <FdWatcher>watcher
-    return None
-
-
-cdef FdWatcher new_watcher(Reactor reactor, int fd):
-    cdef FdWatcher watcher
-    if not IS_FREE_THREADED and reactor.spare_watcher is not None:
-        watcher = <FdWatcher>reactor.spare_watcher
-        reactor.spare_watcher = None
-    else:
-        watcher = FdWatcher.__new__(FdWatcher)
-    watcher.reactor = reactor
-    watcher.fd = fd
-    return watcher
-
-
-cdef int keep_spare(Reactor reactor, FdWatcher watcher) except -1:
-    """Who has removed a callback often adds the next one soon (a database driver does for each answer): keep a watcher
-    that nobody else has, and that only had callbacks, for that."""
-    if (IS_FREE_THREADED or Py_REFCNT(watcher) > MINE or watcher.is_unreferenced or watcher.sock_ref is not None
-            or watcher.receiving is not None or watcher.sending is not None or watcher.returned is not None):
-        return 0
-    watcher.reactor = None
-    watcher.fileobj = None
-    watcher.fd = -1
-    reactor.spare_watcher = watcher
-    return 0
-
-
-cdef int add_callback(Reactor reactor, object fileobj, Handle handle, bint is_writer) except -1:
-    cdef Handle former
-    cdef int fd = descriptor_of(fileobj)
-    cdef FdWatcher watcher = watcher_at(reactor, fd)
-    cdef bint is_new = watcher is None
-    if is_new:
-        watcher = new_watcher(reactor, fd)
-    watcher.fileobj = fileobj
-    former = watcher.writer if is_writer else watcher.reader
-    if is_writer:
-        watcher.writer = handle
-    else:
-        watcher.reader = handle
-    if is_new:
-        reactor.watch(watcher, watcher.wanted())
-    else:
-        try:
-            reactor.rewatch(watcher, watcher.wanted())  # the number may have been closed and reused since
-        except (OSError, MemoryError) as error:
-            watcher.fail_all(error)
-            raise
-    if former is not None:
-        former.cancel()
-    return 0
-
-
-cdef bint remove_callback(Reactor reactor, object fileobj, bint is_writer) except -1:
-    """Whether there was one."""
-    cdef Handle former
-    if reactor.closed:
-        return False
-    cdef FdWatcher watcher
-    try:
-        watcher = fd_watcher(reactor, fileobj)
-    except ValueError:
-        watcher = watcher_of_closed(reactor, fileobj)
-        if watcher is None:
-            raise
-    except OverflowError:
-        return False  # no descriptor has such a number
-    if watcher is None:
-        return False
-    former = watcher.writer if is_writer else watcher.reader
-    if former is None:
-        return False
-    if is_writer:
-        watcher.writer = None
-    else:
-        watcher.reader = None
-    former.cancel()
-    if watcher.wanted() == 0:
-        reactor.unwatch(watcher)  # the user may close the descriptor next
-        keep_spare(reactor, watcher)
-    else:
-        reactor.set_interest(watcher, watcher.wanted())
-    return True
-
-
-# ---- sock_* -------------------------------------------------------------------------------------------------------
-
-cdef class SockOperation:
-    def __del__(self):
-        if self.is_keeping:  # do nothing else: the loop is gone, or this is the collector's thread
-            self.is_keeping = False
-            self.sock._decref_socketios()
-
-    cdef object attempt(self):
-        raise NotImplementedError("each operation says what it tries")
-
-    cdef object take_returned(self, FdWatcher watcher):
-        """Take a result that an earlier, cancelled call received and that serves this one; else would_block."""
-        return would_block
-
-    cdef int keep_open(self) except -1:
-        """As makefile() does: the descriptor of a socket object that is closed from now on lives until let_go().
-
-        Closed at once, it would leave the kernel's set without a word, and its callers would wait for ever.
-        """
-        if type(self.sock) is Socket or issubclass(type(self.sock), Socket):  # a stand-in (a mock) keeps nothing
-            self.sock._io_refs += 1
-            self.is_keeping = True
-        return 0
-
-    cdef int let_go(self) except -1:
-        """End the operation: the socket may close its descriptor. Idempotent."""
-        cdef FdWatcher watcher = self.watcher
-        if not self.is_keeping:
-            return 0
-        self.is_keeping = False
-        if not self.sock._closed:
-            self.sock._io_refs -= 1
-            return 0
-        if watcher.wanted() == 0:
-            watcher.reactor.unwatch(watcher)  # before the number is free
-        self.sock._decref_socketios()
-        return 0
-
-    cdef int check_descriptor(self) except -1:
-        """Raise if the socket object was detached: another owner has the descriptor."""
-        if self.is_keeping and self.sock._closed and self.sock.fileno() != self.watcher.fd:
-            raise os_error(-EBADF)
-        return 0
+    MOST_UNTRIED = 15           # calls of sock_recv() in a row that leave it to the event
 
 
 cdef class RecvOperation(SockOperation):
     cdef Py_ssize_t size
 
     cdef object attempt(self):
-        return try_recv(self.watcher.reactor, self.watcher.fd, self.size)
+        cdef object result = try_recv(self.watcher.reactor, self.watcher.fd, self.size)
+        note_received(self.watcher, result, self.size)
+        return result
 
     cdef object take_returned(self, FdWatcher watcher):
         return cut_returned_bytes(watcher, self.sock, self.size)
@@ -385,15 +112,26 @@ cdef object try_recv(Reactor reactor, int fd, Py_ssize_t size):
     raise os_error(result)
 
 
-cdef int check_socket(Reactor reactor, object sock) except? -1:
+cdef int note_received(FdWatcher watcher, object result, Py_ssize_t size) except -1:
+    watcher.is_drained = result is would_block or PyBytes_GET_SIZE(result) < size
+    return 0
+
+
+cdef int checked_descriptor(Reactor reactor, object sock) except? -1:
     """The socket's descriptor (-1 once it is closed: the system call will say EBADF)."""
     if type(sock) is not Socket and SSLSocket is not None and isinstance(sock, SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
     if reactor.debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
-    flush_if_deferred(reactor)
     reactor.must_poll = True  # the other end may be watched by this very loop
     return sock.fileno()
+
+
+cdef int check_socket(Reactor reactor, object sock) except? -1:
+    """The same, before a system call that others can see."""
+    cdef int fd = checked_descriptor(reactor, sock)
+    flush_if_deferred(reactor)
+    return fd
 
 
 cdef object wait_for(Reactor reactor, SockOperation operation, object sock, int fd, bint is_send):
@@ -483,13 +221,13 @@ cdef int serve_returned(FdWatcher watcher) except -1:
 
 cdef FdWatcher returned_to(Reactor reactor, object sock, int fd):
     """The watcher that keeps results for calls on sock, or None."""
-    cdef Watcher watcher = reactor.watcher_of(fd)
-    if type(watcher) is not FdWatcher or (<FdWatcher>watcher).returned is None:
+    cdef FdWatcher watcher = known_watcher(reactor, fd)
+    if watcher is None or watcher.returned is None:
         return None
-    if (<FdWatcher>watcher).sock_ref() is not sock:
-        (<FdWatcher>watcher).returned = None
+    if watcher.sock_ref() is not sock:
+        watcher.returned = None
         return None
-    return <FdWatcher>watcher
+    return watcher
 
 
 cdef object take_returned(FdWatcher watcher, str kind):
@@ -548,21 +286,42 @@ cdef class RecvCoroutine(SockCoroutine):
         return "sock_recv"
 
     cdef StepOutcome begin(self) except *:
-        cdef int fd = check_socket(self.reactor, self.subject)
+        cdef int fd = checked_descriptor(self.reactor, self.subject)
+        cdef FdWatcher watcher = known_watcher(self.reactor, fd)
         cdef RecvOperation operation
-        cdef object result
         if self.size < 0:
             raise ValueError("negative buffersize in recv")
-        result = take_returned_bytes(self.reactor, self.subject, fd, self.size)
-        if result is would_block:
-            result = try_recv(self.reactor, fd, self.size)
-        if result is not would_block:
-            self.result = result
+        self.result = self.receive_now(watcher, fd)
+        if self.result is not would_block:
             return STEP_ENDS
+        self.result = None
         operation = RecvOperation.__new__(RecvOperation)
         operation.kind = "recv"
         operation.size = self.size
         return self.queue(operation, fd, False)
+
+    cdef object receive_now(self, FdWatcher watcher, int fd):
+        """What a cancelled call has left, or what the kernel has; else would_block.
+
+        A peer that is answered needs a while for its next request, and a try meanwhile is in vain. So where that was
+        seen, and the latest call has taken all there was, leave it to the event. Now and then try: a stream may have
+        come since, whose pieces would each wait for a turn.
+        """
+        cdef object result = would_block
+        if watcher is not None:
+            if watcher.returned is not None:
+                result = take_returned_bytes(self.reactor, self.subject, fd, self.size)
+                if result is not would_block:
+                    return result
+            if watcher.is_drained and watcher.untried > 0:
+                watcher.untried -= 1
+                return would_block
+        flush_if_deferred(self.reactor)
+        result = try_recv(self.reactor, fd, self.size)
+        if watcher is not None:
+            watcher.untried = MOST_UNTRIED if result is would_block else 0
+            note_received(watcher, result, self.size)
+        return result
 
 
 cdef class SendCoroutine(SockCoroutine):
