@@ -25,14 +25,22 @@ Answer = dict[str, Any]  # with "median_ns", "least_ns", "median_cpu_ns" and "ba
 class MicroRounds:
     """A run of the micro benchmarks; `seconds` is the length of each benchmark in each round."""
 
-    def __init__(self, loops: Sequence[str], seconds: float, display: Display, steps: Steps) -> None:
+    def __init__(
+        self,
+        loops: Sequence[str],
+        seconds: float,
+        display: Display,
+        steps: Steps,
+        names: Sequence[str] = tuple(BENCHMARKS),
+    ) -> None:
         self._loops = loops
+        self._names = names
         self._seconds = seconds
         self._turns = max(1, round(seconds / TURN_S))
         self._display = display
         self._steps = steps
         self._answers: dict[str, dict[str, list[Answer]]] = {
-            name: {loop: [] for loop in loops} for name in BENCHMARKS
+            name: {loop: [] for loop in loops} for name in names
         }  # by benchmark, by loop, one for each turn
 
     def measure(self, rounds: int) -> dict[str, dict[str, Any]]:
@@ -41,7 +49,7 @@ class MicroRounds:
         for number in range(rounds):
             with ExitStack() as stack:
                 children = _Children(stack, self._seconds / self._turns)
-                for name in BENCHMARKS:
+                for name in self._names:
                     text = f"micro, round {number + 1}: {TITLES[name]}"
                     self._display.show([self._steps.line(text)])
                     for turn in range(self._turns * (TURNS_WITH_THREADS if BENCHMARKS[name].threads else 1)):

@@ -61,14 +61,19 @@ def _measured_alone(name: str, session: Session) -> float:
 # ---- what else the benchmark has -------------------------------------------------------------------------------------
 
 
-def _count_micro(session: Session, _only: Sequence[str] | None) -> int:
-    return len(micro_rounds.TITLES) * session.rounds(session.lengths.micro_rounds)
+def _operations(only: Sequence[str] | None) -> list[str]:
+    return [name for name in micro_rounds.TITLES if only is None or f"micro/{name}" in only]
 
 
-def _measure_micro(session: Session, _only: Sequence[str] | None) -> list[Figure]:
-    lengths = session.lengths
-    rounds = micro_rounds.MicroRounds(whole_loops(session), lengths.micro_seconds, session.display, session.steps)
-    return figures_of_micro(rounds.measure(session.rounds(lengths.micro_rounds)), micro_rounds.TITLES)
+def _count_micro(session: Session, only: Sequence[str] | None) -> int:
+    return len(_operations(only)) * session.rounds(session.lengths.micro_rounds)
+
+
+def _measure_micro(session: Session, only: Sequence[str] | None) -> list[Figure]:
+    names, seconds = _operations(only), session.lengths.micro_seconds
+    rounds = micro_rounds.MicroRounds(whole_loops(session), seconds, session.display, session.steps, names)
+    found = rounds.measure(session.rounds(session.lengths.micro_rounds))
+    return figures_of_micro(found, {name: micro_rounds.TITLES[name] for name in names})
 
 
 def _count_files(session: Session, _only: Sequence[str] | None) -> int:
@@ -118,25 +123,35 @@ def _measure_latency(session: Session, only: Sequence[str] | None) -> list[Figur
     return [Figure(one.name, one.title, one.metrics, one.failures) for one in found]
 
 
-def _count_memory(session: Session, _only: Sequence[str] | None) -> int:
-    return 1
+def _held(only: Sequence[str] | None) -> list[str]:
+    return [name for name in idle_memory.SERVERS if only is None or f"memory/{name}" in only]
 
 
-def _measure_memory(session: Session, _only: Sequence[str] | None) -> list[Figure]:
+def _count_memory(session: Session, only: Sequence[str] | None) -> int:
+    return len(_held(only)) * session.rounds(1)
+
+
+def _measure_memory(session: Session, only: Sequence[str] | None) -> list[Figure]:
+    """One round tells: but what an allocator keeps from before hides as much of the growth, now and then."""
+    figures = []
+    for name in _held(only):
+        figure = Figure(f"memory/{name}", f"an idle connection: {idle_memory.SERVERS[name]}")
+        for _ in range(session.rounds(1)):
+            _add_memory(figure, session, name)
+            session.steps.advance()
+        if name != "tls_echo" or TLS_FILE.exists():
+            figures.append(figure)
+    return figures
+
+
+def _add_memory(figure: Figure, session: Session, server: str) -> None:
     options = idle_memory.Options(session.lengths.held)
-    outcomes = idle_memory.measure_all(session.loops, options, session.cores, session.display)
-    session.steps.advance()
-    figures = {
-        name: Figure(f"memory/{name}", f"an idle connection: {title}") for name, title in idle_memory.SERVERS.items()
-    }
-    for outcome in outcomes:
-        figure = figures[outcome["server"]]
+    for outcome in idle_memory.measure_all(session.loops, options, session.cores, session.display, [server]):
         if outcome["failure"] is not None:
             figure.failures[outcome["loop"]] = outcome["failure"]
             continue
         for metric, stage in (("kib", "echoed"), ("opened_kib", "opened"), ("bulk_kib", "bulk")):
             figure.add(metric, outcome["loop"], outcome[stage] / idle_memory.KIB)
-    return [figure for name, figure in figures.items() if name != "tls_echo" or TLS_FILE.exists()]
 
 
 def _count_imports(_session: Session, _only: Sequence[str] | None) -> int:
@@ -166,12 +181,12 @@ def _starts_with(prefix: str) -> Callable[[str], bool]:
 PARTS: tuple[Part, ...] = (
     Part("servers", "servers under load", _has_server, _measure_servers, _count_servers, repeats=True),
     *sizes.PARTS,
-    Part("micro", "single operations", _starts_with("micro/"), _measure_micro, _count_micro),
+    Part("micro", "single operations", _starts_with("micro/"), _measure_micro, _count_micro, repeats=True),
     Part("files", "whole files", _starts_with("files/"), _measure_files, _count_files),
     # Not measured again: saturation would be another one, and so the rate.
     Part("latency", "latency under an open loop", _starts_with("latency/"), _measure_latency, _count_latency),
     *scaling.PARTS,
     *serving.PARTS,
-    Part("memory", "memory of idle connections", _starts_with("memory/"), _measure_memory, _count_memory),
+    Part("memory", "memory of idle connections", _starts_with("memory/"), _measure_memory, _count_memory, repeats=True),
     Part("imports", "importing", _starts_with("import"), _measure_imports, _count_imports),
 )
