@@ -526,9 +526,10 @@ cdef int switch_context(Reactor reactor, PyObject *context) noexcept:
         raw_decref(former)
         if result < 0:
             return -1
+    reactor.entered = <object>context  # counted before PyContext_Enter() does the same, see cpython_api.pxd
     if raw_context_enter(context) < 0:
+        reactor.entered = None
         return -1
-    reactor.entered = <object>context
     return 0
 
 

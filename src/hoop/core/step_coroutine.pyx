@@ -7,6 +7,7 @@ create_task() takes it, isinstance() finds collections.abc.Coroutine, and an obj
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
+from hoop.core.cpython_api cimport PyType_Modified
 
 import warnings
 
@@ -17,7 +18,6 @@ cdef extern from "Python.h":
         iternextfunc tp_iternext
 
     void set_error "PyErr_SetObject" (object kind, object value)
-    void PyType_Modified(PyTypeObject *type)
 
 cdef object over = object()
 cdef object warn = warnings.warn  # a C variable: Python may have emptied this module when the last coroutines go
