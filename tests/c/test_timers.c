@@ -1,4 +1,5 @@
 #include "check.h"
+#include "clock.h"
 #include "timers.h"
 
 #include <string.h>
@@ -351,6 +352,17 @@ TEST(random_operations_agree_with_the_model)
     hoop_timers_free(&timers);
 }
 
+TEST(the_latest_tick_is_not_after_now)
+{
+    int64_t tick_ns = hoop_clock_tick_ns();
+    for (int i = 0; i < 1000; i++) {
+        int64_t next_ns = hoop_clock_tick_ns();
+        CHECK(tick_ns <= next_ns);
+        CHECK(next_ns <= hoop_clock_ns());
+        tick_ns = next_ns;
+    }
+}
+
 int main(void)
 {
     RUN(an_empty_heap_has_nothing_due);
@@ -364,5 +376,6 @@ int main(void)
     RUN(visit_hands_out_each_timer_once_and_stops_when_told);
     RUN(unreferenced_timers_do_not_count_while_they_are_pending);
     RUN(random_operations_agree_with_the_model);
+    RUN(the_latest_tick_is_not_after_now);
     return check_finish();
 }

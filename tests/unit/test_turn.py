@@ -20,6 +20,7 @@ from stepping import one_turn, run_guarded
 
 DEADLINE_S = 60.0
 MOST_TURNS_WITHOUT_A_POLL = 1
+MOST_TURNS_WITHOUT_A_POLL_ON_ITS_OWN = 7  # where the loop watches nothing
 MILLISECOND_NS = 1_000_000
 
 
@@ -571,6 +572,34 @@ def test_a_due_timer_is_not_late_in_turns_while_callbacks_are_ready():
         assert len(fired) == 12
         for deadline, turn in zip(range(10, 90, 7), fired, strict=True):
             assert turn in (deadline + 1, deadline + 2)
+    finally:
+        loop.close()
+
+
+def test_nor_is_it_by_the_real_clock_of_which_most_turns_see_the_latest_tick_only():
+    loop = hoop.Loop()
+    begun: list[float] = []
+    fired: list[int] = []
+
+    def link() -> None:
+        begun.append(loop.time())
+        if len(fired) == 12:
+            loop.stop()
+            return
+        while loop.time() < begun[-1] + 0.001:
+            pass
+        loop.call_soon(link)
+
+    try:
+        first = loop.time()
+        deadlines = [first + number * 0.007 for number in range(1, 13)]
+        for deadline in deadlines:
+            loop.call_at(deadline, lambda: fired.append(len(begun)))
+        loop.call_soon(link)
+        run_guarded(loop)
+        for deadline, turn in zip(deadlines, fired, strict=True):
+            # At most a poll's distance away, should the machine have stood still, and the tick with it.
+            assert sum(deadline <= time for time in begun[:turn]) <= MOST_TURNS_WITHOUT_A_POLL_ON_ITS_OWN + 1
     finally:
         loop.close()
 

@@ -45,7 +45,9 @@ cdef extern from "allocator.h" nogil:
     void hoop_allocator_expect_large_blocks() noexcept
 
 cdef extern from "clock.h" nogil:
+    int64_t HOOP_CLOCK_TICK_NS
     int64_t hoop_clock_ns() noexcept
+    int64_t hoop_clock_tick_ns() noexcept
 
 cdef extern from "ring.h" nogil:
     ctypedef struct hoop_ring:

@@ -103,7 +103,7 @@ cdef class Turns(Reactor):
                 self.take_due_timers(self.meter.looked_ns)
         else:
             self.skipped_polls += 1
-            if self.timers.size > 0:
+            if self.timers.size > 0 and self.may_have_due_timers():
                 self.take_due_timers(self.now_ns())
         self.last_batch = batch
         self.run_ready(batch)
