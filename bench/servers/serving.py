@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import resource
 import socket
 import sys
@@ -33,6 +34,7 @@ def run_server(serve: Serve, make_socket: Callable[[], socket.socket] | None = N
     descriptor_limit = raise_descriptor_limit()
     if not arguments.fresh:
         settle_allocator()
+    kept = block_of_random_size()
     threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
 
     async def main() -> None:
@@ -47,6 +49,7 @@ def run_server(serve: Serve, make_socket: Callable[[], socket.socket] | None = N
 
     with asyncio.Runner(loop_factory=kind.factory()) as runner:
         runner.run(main())
+    del kept
 
 
 async def serve_protocol(listener: socket.socket, factory: Callable[[], asyncio.BaseProtocol]) -> None:
@@ -94,6 +97,16 @@ def settle_allocator() -> None:
     each read, and would be two to three times slower in a program so small that it never freed a large block.
     """
     bytearray(16 << 20)  # freed at once
+
+
+def block_of_random_size() -> bytearray:
+    """Keep this, and the heap goes on at another place of its page than in the process before.
+
+    Where a buffer of 256 KiB begins in its page decides how long the kernel copies it: one place in sixteen costs a
+    third more. The place follows from all that was allocated before. So without this one build has its luck, good or
+    bad, in all its processes.
+    """
+    return bytearray(120_000 + 16 * random.randrange(256))
 
 
 async def _as_coroutine(awaitable: Awaitable[None]) -> None:
