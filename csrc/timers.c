@@ -3,7 +3,9 @@
 /* Invariants, true between any two calls of this file:
  *   - no entry precedes its parent: entries[0] is the first timer in (deadline, sequence) order;
  *   - entries[i].timer->index == i for every i < size, and a timer that is in no heap has HOOP_TIMER_IDLE;
- *   - unreferenced is the number of entries whose timer is.
+ *   - unreferenced is the number of entries whose timer is;
+ *   - if is_sorted, no entry precedes the one before it. (Not always set when that is so: a hole that was filled clears
+ *     it until the heap is empty.)
  *
  * Each node has ARITY children. Four make a heap half as deep as two do: pop + add in a heap of 10,000 took 45 ns with
  * four, 59 with two, 47 with eight (random deadlines, x86-64). Sifting moves a hole instead of swapping, so each entry
@@ -75,6 +77,7 @@ static void take_out(hoop_timers *timers, size_t index)
     size_t last = --timers->size;
     if (index == last)
         return;
+    timers->is_sorted = false;
     hoop_timer_entry entry = timers->entries[last];
     if (index > 0 && precedes(&entry, &timers->entries[(index - 1) / ARITY]))
         sift_up(timers, index, entry);
@@ -105,10 +108,16 @@ void hoop_timers_init(hoop_timers *timers)
     *timers = (hoop_timers){0};
 }
 
-void hoop_timers_free(hoop_timers *timers)
+void hoop_timers_let_go(hoop_timers *timers)
 {
     for (size_t i = 0; i < timers->size; i++)
         timers->entries[i].timer->index = HOOP_TIMER_IDLE;
+    timers->size = timers->unreferenced = 0;
+}
+
+void hoop_timers_free(hoop_timers *timers)
+{
+    hoop_timers_let_go(timers);
     free(timers->entries);
     hoop_timers_init(timers);
 }
@@ -125,7 +134,12 @@ int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns)
     /* 2^64 sequence numbers last for centuries at any rate of adding. */
     hoop_timer_entry entry = {.deadline_ns = deadline_ns, .sequence = timers->next_sequence++, .timer = timer};
     timers->unreferenced += timer->is_unreferenced;
-    sift_up(timers, timers->size++, entry);
+    size_t index = timers->size++;
+    timers->is_sorted = index == 0 || (timers->is_sorted && !precedes(&entry, &timers->entries[index - 1]));
+    if (timers->is_sorted)
+        place(timers, index, entry);
+    else
+        sift_up(timers, index, entry);
     return 0;
 }
 

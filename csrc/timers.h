@@ -31,6 +31,7 @@ typedef struct hoop_timers {
     size_t capacity;
     uint64_t next_sequence;
     size_t unreferenced; /* of the pending timers */
+    bool is_sorted;      /* the entries stand in their order, as they do while each one added is the latest */
 } hoop_timers;
 
 void hoop_timer_init(hoop_timer *timer);    /* idle, referenced */
@@ -43,6 +44,8 @@ int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns)
 int hoop_timers_remove(hoop_timers *timers, hoop_timer *timer);
 /* The first timer whose deadline is <= now_ns, taken out and idle; NULL when none is due. */
 hoop_timer *hoop_timers_pop_due(hoop_timers *timers, int64_t now_ns);
+/* Take out all timers, for whoever has taken them from the entries. */
+void hoop_timers_let_go(hoop_timers *timers);
 /* Whether the timer counts in hoop_timers_referenced while it is pending here. For pending and idle ones;
  * idempotent. */
 void hoop_timers_set_referenced(hoop_timers *timers, hoop_timer *timer, bool is_referenced);
@@ -57,6 +60,15 @@ static inline bool hoop_timer_is_pending(const hoop_timer *timer)
 static inline size_t hoop_timers_referenced(const hoop_timers *timers) /* how many pending timers are referenced */
 {
     return timers->size - timers->unreferenced;
+}
+
+/* How many timers there are, if all are due and the entries stand in their order: to take one after the other would cost
+ * more. Else 0. */
+static inline size_t hoop_timers_all_due(const hoop_timers *timers, int64_t now_ns)
+{
+    if (timers->size == 0 || !timers->is_sorted || timers->entries[timers->size - 1].deadline_ns > now_ns)
+        return 0;
+    return timers->size;
 }
 
 static inline int64_t hoop_timers_deadline_ns(const hoop_timers *timers, int64_t when_empty)

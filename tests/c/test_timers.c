@@ -352,6 +352,61 @@ TEST(random_operations_agree_with_the_model)
     hoop_timers_free(&timers);
 }
 
+TEST(all_are_taken_at_once_only_where_that_is_the_order_of_taking_one_by_one)
+{
+    enum { MOST = 12 };
+    uint64_t random = check_use_seed(20261201);
+    size_t taken_at_once = 0;
+    for (int i = 0; i < 20000; i++) {
+        hoop_timers timers;
+        hoop_timers_init(&timers);
+        hoop_timer some[MOST];
+        int64_t deadline_ns = 0;
+        size_t count = check_random_below(&random, MOST + 1);
+        for (size_t t = 0; t < count; t++) {
+            hoop_timer_init(&some[t]);
+            deadline_ns += (int64_t)check_random_below(&random, 8) - 1; /* rises as a rule */
+            CHECK_EQ(hoop_timers_add(&timers, &some[t], deadline_ns), 0);
+            if (check_random_below(&random, 8) == 0)
+                CHECK(hoop_timers_remove(&timers, &some[check_random_below(&random, t + 1)]) <= 0);
+        }
+        int64_t now_ns = (int64_t)check_random_below(&random, 60);
+        hoop_timer *in_order[MOST];
+        size_t all = hoop_timers_all_due(&timers, now_ns);
+        for (size_t t = 0; t < all; t++)
+            in_order[t] = timers.entries[t].timer;
+        taken_at_once += all > 1;
+        CHECK(all == 0 || all == timers.size);
+        for (size_t t = 0; t < all; t++)
+            CHECK(hoop_timers_pop_due(&timers, now_ns) == in_order[t]);
+        CHECK(all == 0 || timers.size == 0);
+        hoop_timers_free(&timers);
+    }
+    CHECK(taken_at_once > 100);
+}
+
+TEST(letting_go_makes_all_timers_idle_and_the_heap_empty)
+{
+    hoop_timers timers;
+    hoop_timers_init(&timers);
+    hoop_timer some[3];
+    for (int round = 0; round < 2; round++) {
+        for (int t = 0; t < 3; t++) {
+            hoop_timer_init(&some[t]);
+            hoop_timers_set_referenced(&timers, &some[t], t != 1);
+            CHECK_EQ(hoop_timers_add(&timers, &some[t], t), 0);
+        }
+        CHECK_EQ(hoop_timers_all_due(&timers, 1), 0);
+        CHECK_EQ(hoop_timers_all_due(&timers, 2), 3);
+        hoop_timers_let_go(&timers);
+        CHECK_EQ(timers.size, 0);
+        CHECK_EQ(hoop_timers_referenced(&timers), 0);
+        for (int t = 0; t < 3; t++)
+            CHECK(!hoop_timer_is_pending(&some[t]));
+    }
+    hoop_timers_free(&timers);
+}
+
 TEST(the_latest_tick_is_not_after_now)
 {
     int64_t tick_ns = hoop_clock_tick_ns();
@@ -376,6 +431,8 @@ int main(void)
     RUN(visit_hands_out_each_timer_once_and_stops_when_told);
     RUN(unreferenced_timers_do_not_count_while_they_are_pending);
     RUN(random_operations_agree_with_the_model);
+    RUN(all_are_taken_at_once_only_where_that_is_the_order_of_taking_one_by_one);
+    RUN(letting_go_makes_all_timers_idle_and_the_heap_empty);
     RUN(the_latest_tick_is_not_after_now);
     return check_finish();
 }

@@ -66,7 +66,10 @@ cdef extern from "ring.h" nogil:
 cdef extern from "timers.h" nogil:
     ctypedef struct hoop_timer:
         bint is_unreferenced
+    ctypedef struct hoop_timer_entry:
+        hoop_timer *timer
     ctypedef struct hoop_timers:
+        hoop_timer_entry *entries
         size_t size
     void hoop_timer_init(hoop_timer *timer) noexcept
     void hoop_timers_init(hoop_timers *timers) noexcept
@@ -76,6 +79,8 @@ cdef extern from "timers.h" nogil:
     void hoop_timers_set_referenced(hoop_timers *timers, hoop_timer *timer, bint is_referenced) noexcept
     size_t hoop_timers_referenced(const hoop_timers *timers) noexcept
     hoop_timer *hoop_timers_pop_due(hoop_timers *timers, int64_t now_ns) noexcept
+    size_t hoop_timers_all_due(const hoop_timers *timers, int64_t now_ns) noexcept
+    void hoop_timers_let_go(hoop_timers *timers) noexcept
     int hoop_timers_visit(const hoop_timers *timers, hoop_visit_fn visit, void *arg) noexcept
     bint hoop_timer_is_pending(const hoop_timer *timer) noexcept
     int64_t hoop_timers_deadline_ns(const hoop_timers *timers, int64_t when_empty) noexcept

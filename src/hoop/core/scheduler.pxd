@@ -104,6 +104,7 @@ cdef class Scheduler(Owned):
 
     cdef int take_inbox(self) except -1
     cdef int take_due_timers(self, int64_t now_ns) except -1
+    cdef int take_all_timers(self, size_t count) except -1
     cdef bint may_have_due_timers(self) noexcept
     cdef int64_t sleep_limit_ns(self, int64_t now_ns) noexcept
     cdef int release_queues(self) except -1

@@ -248,12 +248,25 @@ cdef class Scheduler:
         if deadline_ns > now_ns or deadline_ns == INT64_MAX:
             return 0
         hoop_meter_timers_due(&self.meter, deadline_ns, now_ns)
+        self.take_all_timers(hoop_timers_all_due(&self.timers, now_ns))
         while hoop_timers_deadline_ns(&self.timers, INT64_MAX) <= now_ns:
             make_room(&self.due)  # first, so that no timer is lost between heap and queue
             timer = hoop_timers_pop_due(&self.timers, now_ns)
             if timer == NULL:
                 break
             push_owned(&self.due, handle_of_timer(timer))
+        return 0
+
+    cdef int take_all_timers(self, size_t count) except -1:
+        """The same for the whole heap, of count timers, which stand in their order; and for none."""
+        cdef size_t i
+        while self.due.capacity - hoop_ring_size(&self.due) < count:
+            if hoop_ring_grow(&self.due) < 0:
+                return 0  # they are taken one by one, as far as there is room
+        for i in range(count):
+            push_owned(&self.due, handle_of_timer(self.timers.entries[i].timer))
+        if count > 0:
+            hoop_timers_let_go(&self.timers)
         return 0
 
     cdef bint may_have_due_timers(self) noexcept:
