@@ -7,7 +7,7 @@ their ratio holds although none of the figures does. Servers that have nothing t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -32,12 +32,11 @@ LATER_WARMUP_S = 0.008  # of all windows but the first: the caches become the se
 
 @dataclass(frozen=True)
 class Turn:
-    """What came of one window: a sample, or the reason why there is none."""
+    """What came of one window. The number is one of all rounds."""
 
     number: int
     contender: str
-    sample: Sample | None
-    failure: str = ""
+    sample: Sample
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,17 @@ def turns_of(timing: Timing) -> int:
 
 
 class Servers:
-    """Servers of one workload, one for each contender, until the stack ends. One that fails is loaded no more."""
+    """Servers of one workload in one round, one for each contender, until the stack ends. Who fails is loaded no more:
+    its reason stands in `failures`, which the caller keeps for the rounds that follow."""
 
-    def __init__(self, workload: Workload, cores: Cores, stack: ExitStack) -> None:
+    def __init__(
+        self, workload: Workload, cores: Cores, stack: ExitStack, failures: MutableMapping[str, str], number: int = 0
+    ) -> None:
         self._workload = workload
         self._cores = cores
         self._stack = stack
+        self._failures = failures
+        self._number = number
         self._alive: dict[str, _Server] = {}
 
     @property
@@ -67,20 +71,28 @@ class Servers:
         return {contender: server.port for contender, server in self._alive.items()}
 
     def start(self, contender: str, *options: str, command: Sequence[str] | None = None) -> None:
-        """One more, by another command than the workload's if one is given. ChildFailed, with the reason, if it does
-        not come to listen."""
+        """One more, by another command than the workload's if one is given, unless it has failed before."""
+        if contender in self._failures:
+            return
         command = [*(command or server_command(self._workload, contender)), *options]
-        child = self._stack.enter_context(running(command, self._cores.server))
-        ready = ready_of(child)
+        try:
+            child = self._stack.enter_context(running(command, self._cores.server))
+            ready = ready_of(child)
+        except ChildFailed as failure:
+            self._note(contender, str(failure))
+            return
         self._alive[contender] = _Server(child, int(ready["port"]), int(ready.get("pid", child.pid)))
 
-    def give_up(self, contender: str, failure: ChildFailed) -> str:
-        """It has failed: the reason, which is the server's own where that has ended."""
-        return reason_of(self._alive.pop(contender).child, failure)
+    def give_up(self, contender: str, failure: ChildFailed) -> None:
+        """It has failed, for that reason, or for the server's own where that has ended."""
+        self._note(contender, reason_of(self._alive.pop(contender).child, failure))
+
+    def _note(self, contender: str, reason: str) -> None:
+        self._failures[contender] = f"round {self._number + 1}: {reason}"
 
     def by_turns(self, timing: Timing, order: Sequence[str]) -> Iterator[Turn]:
-        """Load each in `order`, then each backwards, and so on; turns are numbered from 0. Each has a client of its
-        own, whose connections stay open. What its end shows comes as a turn once more."""
+        """Load each in `order`, then in another one, and so on (see round_order). Each has a client of its own, whose
+        connections stay open. What its end shows comes as a turn once more."""
         turns = turns_of(timing)
         window = replace(timing, seconds=timing.seconds / turns)
         with ExitStack() as stack:
@@ -88,14 +100,15 @@ class Servers:
             latest: dict[str, Turn] = {}
             for number in range(turns):
                 for contender in round_order(order, number):
-                    if contender in self._alive:
-                        latest[contender] = self._turn(number, contender, window, clients, stack)
+                    if contender in self._alive and (sample := self._sample(contender, window, clients, stack)):
+                        latest[contender] = Turn(self._number * turns + number, contender, sample)
                         yield latest[contender]
             for contender in order:
                 if contender in self._alive and (end := self._end(clients[contender], latest[contender])):
                     yield end
 
-    def _turn(self, number: int, contender: str, window: Timing, clients: dict[str, Child], stack: ExitStack) -> Turn:
+    def _sample(self, contender: str, window: Timing, clients: dict[str, Child], stack: ExitStack) -> Sample | None:
+        """Load it for one window; None if it fails."""
         server = self._alive[contender]
         warmup_s = LATER_WARMUP_S if contender in clients else window.warmup_of(contender)
         try:
@@ -105,9 +118,10 @@ class Servers:
             clients[contender].write_line(str(warmup_s))
             report = clients[contender].read_json(warmup_s + window.seconds + CLIENT_EXTRA_LIMIT_S)
             raise_errors(report)
-            return Turn(number, contender, sample_of(report))
+            return sample_of(report)
         except ChildFailed as failure:
-            return Turn(number, contender, None, self.give_up(contender, failure))
+            self.give_up(contender, failure)
+            return None
 
     def _end(self, client: Child, latest: Turn) -> Turn | None:
         """Have the client wait for what is in flight, and for the end of each connection."""
@@ -116,7 +130,8 @@ class Servers:
             report = client.read_json(CLIENT_EXTRA_LIMIT_S)
             raise_errors(report)
         except ChildFailed as failure:
-            return Turn(latest.number, latest.contender, None, self.give_up(latest.contender, failure))
-        if latest.sample is None or not report["unclosed"]:
+            self.give_up(latest.contender, failure)
+            return None
+        if not report["unclosed"]:
             return None
         return replace(latest, sample=replace(latest.sample, unclosed=int(report["unclosed"])))

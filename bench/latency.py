@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.build import BuildError, build_programs
-from bench.by_turns import Servers, turns_of
+from bench.by_turns import Servers
 from bench.loops import LOOPS
 from bench.measure import Cores, choose_cores
 from bench.pace import USUAL_PATIENCE_S
@@ -124,28 +124,16 @@ class View:
         for number in range(self.timing.rounds):
             order = round_order(self.loops, number)
             with ExitStack() as stack:
-                self._measure_round(found, workload, order, number, stack)
+                servers = Servers(workload, self.cores, stack, found.failures, number)
+                for loop in order:
+                    servers.start(loop)
+                for turn in servers.by_turns(self.timing, order):
+                    found.add(turn.contender, turn.number, turn.sample)
             for loop in order:
                 failure = found.failures.get(loop)
                 text = f"failed: {failure}" if failure else f"p99 {found.median('p99_us', loop):,.0f} µs"
                 self._step(f"{found.name}, round {number + 1}, {loop}: {text}")
         return found
-
-    def _measure_round(
-        self, found: Percentiles, workload: Workload, order: Sequence[str], number: int, stack: ExitStack
-    ) -> None:
-        servers = Servers(workload, self.cores, stack)
-        for loop in order:
-            if loop not in found.failures:
-                try:
-                    servers.start(loop)
-                except ChildFailed as failure:
-                    found.failures[loop] = f"round {number + 1}: {failure}"
-        for turn in servers.by_turns(self.timing, order):
-            if turn.sample is None:
-                found.failures[turn.contender] = f"round {number + 1}: {turn.failure}"
-            else:
-                found.add(turn.contender, number * turns_of(self.timing) + turn.number, turn.sample)
 
     def _step(self, text: str) -> None:
         self.steps.advance()

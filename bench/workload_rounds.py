@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from bench.by_turns import Servers, turns_of
-from bench.processes import ChildFailed
 from bench.progress import Steps, bar
 from bench.report import name_of
 from bench.results import Series, WorkloadResult, median
@@ -38,22 +37,16 @@ def _measure_together(
     """One round of contenders that are alive together."""
     timing = setting.timing.longer(workload.longer)
     first = number * turns_of(timing)
+    failures = {name: series.failure for name, series in result.series.items() if series.failure is not None}
     with ExitStack() as stack:
-        servers = Servers(workload, setting.cores, stack)
+        servers = Servers(workload, setting.cores, stack, failures, number)
         for contender in contenders:
-            series = result.series[contender]
-            if series.failure is None:
-                try:
-                    servers.start(contender)
-                except ChildFailed as failure:
-                    series.failure = f"round {number + 1}: {failure}"
+            servers.start(contender)
         for turn in servers.by_turns(timing, contenders):
-            series = result.series[turn.contender]
-            if turn.sample is None:
-                series.failure = f"round {number + 1}: {turn.failure}"
-            else:
-                series.samples[first + turn.number] = turn.sample
+            result.series[turn.contender].samples[turn.number] = turn.sample
             setting.display.show(list(_live_lines(result, setting.steps, f"{workload.name}: {turn.contender}")))
+    for contender, reason in failures.items():
+        result.series[contender].failure = reason
     for contender in contenders:
         text = f"{workload.name}, round {number + 1}, {contender}: {_outcome(result.series[contender], first)}"
         steps = setting.steps

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from bench.build import program
-from bench.by_turns import Servers, turns_of
-from bench.processes import ChildFailed
+from bench.by_turns import Servers
 from bench.rounds import round_order, server_command
 from bench.targets.figures import Figure, NotMeasured, Part, Session
 from bench.workloads import WORKLOADS
@@ -53,21 +52,12 @@ def _add_round(figure: Figure, number: int, session: Session) -> None:
     timing = session.lengths.timing.longer(workload.longer)
     order = round_order((HOOP, ALONE), number)
     with ExitStack() as stack:
-        servers = Servers(workload, session.cores, stack)
+        servers = Servers(workload, session.cores, stack, figure.failures, number)
         for contender in order:
-            if contender not in figure.failures:
-                try:
-                    command = clustered if contender == HOOP else server_command(workload, HOOP)
-                    servers.start(contender, command=command)
-                except ChildFailed as failure:
-                    figure.failures[contender] = str(failure)
+            servers.start(contender, command=clustered if contender == HOOP else server_command(workload, HOOP))
         for turn in servers.by_turns(timing, order):
-            if turn.sample is None:
-                figure.failures[turn.contender] = turn.failure
-                continue
             for metric in ("cpu_us", "rate"):
-                value = float(getattr(turn.sample, metric))
-                figure.put(metric, turn.contender, number * turns_of(timing) + turn.number, value)
+                figure.put(metric, turn.contender, turn.number, float(getattr(turn.sample, metric)))
     session.steps.advance()
 
 

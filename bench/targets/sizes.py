@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from bench.build import program
-from bench.by_turns import Servers, turns_of
+from bench.by_turns import Servers
 from bench.loops import C_SERVER
 from bench.measure import Cores
 from bench.processes import ChildFailed, run_client
@@ -125,41 +125,31 @@ def _add_round(
     """New processes of all contenders, loaded by turns, churned, and loaded by turns again."""
     workload = cell.workload
     timing = timing_of(cell, session.lengths.size_timing)
-    first = number * turns_of(timing)
     failures = {name: reason for figure in by_state.values() for name, reason in figure.failures.items()}
     with ExitStack() as stack:
-        servers = Servers(workload, session.cores, stack)
+        servers = Servers(workload, session.cores, stack, failures, number)
         for contender in order:
-            if contender not in failures:
-                try:
-                    servers.start(contender, *([] if contender == C_SERVER else ["--fresh"]))
-                except ChildFailed as failure:
-                    failures[contender] = str(failure)
+            servers.start(contender, *([] if contender == C_SERVER else ["--fresh"]))
         for state, figure in by_state.items():
             if state != STATES[0]:
-                failures |= _churn_all(servers, workload, session.cores)
+                _churn_all(servers, workload, session.cores)
             for turn in servers.by_turns(timing, order):
                 session.display.show([session.steps.line(f"{workload.name}, {state}: {turn.contender}")])
-                if turn.sample is None:
-                    failures[turn.contender] = turn.failure
-                else:
-                    for metric in ("cpu_us", "rate"):
-                        figure.put(metric, turn.contender, first + turn.number, float(getattr(turn.sample, metric)))
+                for metric in ("cpu_us", "rate"):
+                    figure.put(metric, turn.contender, turn.number, float(getattr(turn.sample, metric)))
     for figure in by_state.values():
         figure.failures |= failures
     for contender in order:
         _show(workload, contender, by_state, session)
 
 
-def _churn_all(servers: Servers, workload: Workload, cores: Cores) -> dict[str, str]:
-    """Have other connections come and go at each server; who failed, with the reason."""
-    failures = {}
+def _churn_all(servers: Servers, workload: Workload, cores: Cores) -> None:
+    """Have other connections come and go at each server."""
     for contender, port in servers.ports.items():
         try:
             _churn(workload, port, cores)
         except ChildFailed as failure:
-            failures[contender] = servers.give_up(contender, failure)
-    return failures
+            servers.give_up(contender, failure)
 
 
 def _show(workload: Workload, contender: str, by_state: Mapping[str, Figure], session: Session) -> None:

@@ -10,7 +10,6 @@ import pytest
 from bench import by_turns
 from bench.by_turns import Servers, turns_of
 from bench.measure import Cores
-from bench.processes import ChildFailed
 from bench.rounds import NODE_WARMUP_S, Timing, round_order
 from bench.workloads import WORKLOADS
 
@@ -56,8 +55,8 @@ def clients(monkeypatch):
     return told
 
 
-def started(stack, clients, contenders):
-    servers = Servers(WORKLOADS[0], Cores(None, None), stack)
+def started(stack, clients, contenders, failures=None):
+    servers = Servers(WORKLOADS[0], Cores(None, None), stack, {} if failures is None else failures)
     for contender in contenders:
         servers.start(contender)
         clients.names[servers._alive[contender].pid] = contender
@@ -88,12 +87,23 @@ def test_only_the_first_window_warms_the_process_up(clients):
 def test_one_that_fails_is_out_and_the_others_go_on(clients):
     clients.failing = "b"
     with ExitStack() as stack:
-        servers = started(stack, clients, ["a", "b"])
+        failures = {}
+        servers = started(stack, clients, ["a", "b"], failures)
         turns = list(servers.by_turns(TIMING, ["a", "b"]))
         assert list(servers.ports) == ["a"]
-    assert [turn.contender for turn in turns] == ["a", "b", "a", "a"]
-    assert turns[1].sample is None
-    assert turns[1].failure == "1 errors, the first: so it is"
+    assert [turn.contender for turn in turns] == ["a", "a", "a"]
+    assert failures == {"b": "round 1: 1 errors, the first: so it is"}
+
+
+def test_one_that_has_failed_is_not_started_again(clients):
+    with ExitStack() as stack:
+        servers = Servers(WORKLOADS[0], Cores(None, None), stack, {"a": "round 1: so it was"}, 1)
+        servers.start("a")
+        servers.start("b")
+        clients.names[servers._alive["b"].pid] = "b"
+        assert list(servers.ports) == ["b"]
+        # The turns of a later round have numbers of their own.
+        assert [turn.number for turn in servers.by_turns(TIMING, ["a", "b"])] == [3, 4, 5]
 
 
 def test_what_the_end_shows_is_told(clients):
@@ -108,7 +118,7 @@ def test_who_serves_for_a_server_is_whose_cpu_time_counts(clients):
     master = "import json; print(json.dumps({'port': 7, 'pid': 4711}), flush=True); input()"
     clients.names[4711] = "worker"
     with ExitStack() as stack:
-        servers = Servers(WORKLOADS[0], Cores(None, None), stack)
+        servers = Servers(WORKLOADS[0], Cores(None, None), stack, {})
         servers.start("a", command=[sys.executable, "-c", master])
         turns = list(servers.by_turns(TIMING, ["a"]))
     assert [turn.contender for turn in turns] == ["a", "a", "a"] and all(turn.sample for turn in turns)
@@ -117,10 +127,11 @@ def test_who_serves_for_a_server_is_whose_cpu_time_counts(clients):
 def test_one_that_does_not_listen_says_why(monkeypatch):
     monkeypatch.setattr(by_turns, "server_command", lambda *_: [sys.executable, "-c", "raise SystemExit('not here')"])
     with ExitStack() as stack:
-        servers = Servers(WORKLOADS[0], Cores(None, None), stack)
-        with pytest.raises(ChildFailed, match="server: ended with status 1 not here"):
-            servers.start("a")
+        failures = {}
+        servers = Servers(WORKLOADS[0], Cores(None, None), stack, failures)
+        servers.start("a")
         assert servers.ports == {}
+    assert failures == {"a": "round 1: server: ended with status 1 not here"}
 
 
 def test_each_contender_runs_twice_in_a_row_as_often_as_the_others():
