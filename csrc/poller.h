@@ -7,11 +7,11 @@
  * and an owner that finds another generation in the slot drops the event as stale.
  *
  * Interest is level-triggered, but for HOOP_EDGE. Errors and hang-ups count as every direction: a read or a write then
- * finds out what happened. A back end may therefore report a direction that the owner has not asked for (epoll reports both for
- * EPOLLERR and EPOLLHUP), and hoop_poller_wait passes it on, since it does not look at slots once it has waited. The
- * owner, who reads the slot anyhow to compare generations, masks: events & hoop_poller_interest(poller, fd). An
- * interest of 0 takes the descriptor out of the kernel's set (with an empty mask and the peer gone, epoll would report
- * EPOLLHUP for ever). Half-closure (EPOLLRDHUP) is never asked for; it is seen by reading.
+ * finds out what happened. A back end may therefore report a direction that the owner has not asked for (epoll reports
+ * both for EPOLLERR and EPOLLHUP), and hoop_poller_wait passes it on, since it does not look at slots once it has
+ * waited. The owner, who reads the slot anyhow to compare generations, masks: events & hoop_poller_interest(poller,
+ * fd). An interest of 0 takes the descriptor out of the kernel's set (with an empty mask and the peer gone, epoll would
+ * report EPOLLHUP for ever). Half-closure (EPOLLRDHUP) is never asked for; it is seen by reading.
  *
  * hoop_poller_add tells the kernel at once, so that a bad descriptor is an error where it was passed in.
  * hoop_poller_set only notes the wish; hoop_poller_wait applies what still differs, so pause + resume between two waits
