@@ -40,9 +40,9 @@ cdef class FdWatcher(Watcher):
     cdef int on_events(self, unsigned events) except -1:
         cdef unsigned wanted = self.wanted()
         if events & ~wanted:
-            self.is_drained = self.is_drained and not events & HOOP_READABLE
             self.reactor.set_interest(self, wanted)  # no operation waits for that any more
         if events & HOOP_READABLE:
+            self.is_drained = False  # unless an attempt takes it all
             if self.receiving:
                 self.attempt_all(self.receiving)
             if self.reader is not None:

@@ -219,15 +219,14 @@ cdef int serve_returned(FdWatcher watcher) except -1:
     return watcher.reactor.set_interest(watcher, watcher.wanted())
 
 
-cdef FdWatcher returned_to(Reactor reactor, object sock, int fd):
-    """The watcher that keeps results for calls on sock, or None."""
-    cdef FdWatcher watcher = known_watcher(reactor, fd)
+cdef bint has_returned(FdWatcher watcher, object sock) except -1:
+    """Whether watcher keeps results for calls on sock. Those for another socket object are dropped."""
     if watcher is None or watcher.returned is None:
-        return None
+        return False
     if watcher.sock_ref() is not sock:
         watcher.returned = None
-        return None
-    return watcher
+        return False
+    return True
 
 
 cdef object take_returned(FdWatcher watcher, str kind):
@@ -240,11 +239,6 @@ cdef object take_returned(FdWatcher watcher, str kind):
                 watcher.returned = None
             return result
     return would_block
-
-
-cdef object take_returned_bytes(Reactor reactor, object sock, int fd, Py_ssize_t size):
-    cdef FdWatcher watcher = returned_to(reactor, sock, fd)
-    return would_block if watcher is None else cut_returned_bytes(watcher, sock, size)
 
 
 cdef object cut_returned_bytes(FdWatcher watcher, object sock, Py_ssize_t size):
@@ -307,15 +301,14 @@ cdef class RecvCoroutine(SockCoroutine):
         seen, and the latest call has taken all there was, leave it to the event. Now and then try: a stream may have
         come since, whose pieces would each wait for a turn.
         """
-        cdef object result = would_block
-        if watcher is not None:
-            if watcher.returned is not None:
-                result = take_returned_bytes(self.reactor, self.subject, fd, self.size)
-                if result is not would_block:
-                    return result
-            if watcher.is_drained and watcher.untried > 0:
-                watcher.untried -= 1
-                return would_block
+        cdef object result
+        if has_returned(watcher, self.subject):
+            result = cut_returned_bytes(watcher, self.subject, self.size)
+            if result is not would_block:
+                return result
+        if watcher is not None and watcher.is_drained and watcher.untried > 0:
+            watcher.untried -= 1
+            return would_block
         flush_if_deferred(self.reactor)
         result = try_recv(self.reactor, fd, self.size)
         if watcher is not None:
@@ -400,10 +393,11 @@ async def sock_call(Reactor reactor not None, sock, bint is_send, function, *arg
     cdef FdWatcher watcher
     cdef int fd = check_socket(reactor, sock)
     if kind is not None:
-        watcher = returned_to(reactor, sock, fd)
-        result = would_block if watcher is None else take_returned(watcher, kind)
-        if result is not would_block:
-            return result
+        watcher = known_watcher(reactor, fd)
+        if has_returned(watcher, sock):
+            result = take_returned(watcher, kind)
+            if result is not would_block:
+                return result
     try:
         return function(*arguments)
     except (BlockingIOError, InterruptedError):
