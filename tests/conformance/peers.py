@@ -214,6 +214,13 @@ def tcp_pair(
     return ours, peer
 
 
+def keep_little_in_the_kernel(*sockets: Any) -> None:
+    """Give each buffers of a fixed size, 256 KiB. Else Linux lets them grow to what tcp_rmem and tcp_wmem allow."""
+    for sock in sockets:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, 128 * 1024)  # doubled, for the kernel's own
+
+
 async def connected(protocol: Any, **buffers: Any) -> tuple[Any, socket.socket]:
     """A transport of the running loop for protocol, and the raw socket at its other end. Arguments as for tcp_pair."""
     ours, peer = tcp_pair(**buffers)

@@ -18,6 +18,7 @@ from conformance.peers import (
     accept_one,
     address_of,
     dial,
+    keep_little_in_the_kernel,
     listening,
     off_loop,
     pattern,
@@ -286,6 +287,7 @@ def test_limit_overrun(run: Any) -> None:
 def test_limit_pauses_the_transport(run: Any) -> None:
     async def main() -> None:
         reader, writer, peer = await connect(limit=1000)
+        keep_little_in_the_kernel(writer.get_extra_info("socket"), peer)
         data = pattern(4 * MIB)
         sending = asyncio.ensure_future(off_loop(peer.sendall, data))
         await soon(reader.readexactly(1))

@@ -13,7 +13,7 @@ from typing import Any
 
 import hoop
 import pytest
-from conformance.peers import off_loop, read_exactly, read_until_gone, turns
+from conformance.peers import keep_little_in_the_kernel, off_loop, read_exactly, read_until_gone, turns
 from hoop.loop_methods.servers import longest_backlog
 from limited import KINDS, Clock, Served, peers, run_with_clock, serving
 
@@ -83,6 +83,7 @@ def test_bytes_that_the_peer_does_not_take_are_no_activity(kind: str) -> None:
         async with serving(kind, hoop.Limits(idle_timeout=5)) as served:
             peer, connection = await served.peer()
             with peers(peer):
+                keep_little_in_the_kernel(peer)
                 connection.write(b"x" * (32 * MIB))  # more than both kernels' buffers take
                 await turns()
                 for _ in range(3):
@@ -186,6 +187,7 @@ def test_a_file_that_the_peer_takes_slowly_is_activity(tmp_path: Path) -> None:
         loop = asyncio.get_running_loop()
         async with serving("tcp", hoop.Limits(idle_timeout=5)) as served:
             peer, connection = await served.peer()
+            keep_little_in_the_kernel(peer)
             with peers(peer), path.open("rb") as file:
                 sending = asyncio.ensure_future(loop.sendfile(connection.transport, file))
                 for _ in range(6):
