@@ -351,6 +351,7 @@ def test_a_full_receiver_costs_no_processor_time(run: Any, loop_name: str, tmp_p
 # Pausing, closing
 
 
+@pytest.mark.usefixtures("can_pause_anywhere")
 def test_trap_27_nothing_is_dropped_while_reading_is_paused(run: Any) -> None:
     async def main() -> None:
         def pause(protocol: DatagramRecorder, *_: Any) -> None:

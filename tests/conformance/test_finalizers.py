@@ -228,6 +228,7 @@ async def unwatched_pipe(loop: asyncio.AbstractEventLoop, calls: list[Any], peer
     await loop.connect_write_pipe(lambda: Unwatched(calls), open(os.devnull, "wb", 0))
 
 
+@pytest.mark.usefixtures("can_pause_anywhere")
 @pytest.mark.parametrize(
     "connect", [connected_unread, accepted_unread, unread_pipe, unwatched_pipe], ids=lambda connect: connect.__name__
 )

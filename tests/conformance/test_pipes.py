@@ -80,6 +80,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 # Reading
 
 
+@pytest.mark.usefixtures("can_pause_anywhere")
 def test_read_data_then_end(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
         reading, writing = pipe
@@ -126,6 +127,7 @@ def test_read_much(run: Any, pipe: Pipe) -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("can_pause_anywhere")
 def test_pause_and_resume_reading(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
         reading, writing = pipe
@@ -147,6 +149,7 @@ def test_pause_and_resume_reading(run: Any, pipe: Pipe) -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("can_pause_anywhere")
 def test_pause_reading_in_connection_made(run: Any, pipe: Pipe) -> None:
     async def main() -> None:
         reading, writing = pipe

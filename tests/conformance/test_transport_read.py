@@ -245,6 +245,7 @@ def test_pause_in_a_callback_stops_delivery(run: Any, kind: Callable[..., Any]) 
     run(main())
 
 
+@pytest.mark.usefixtures("can_pause_anywhere")
 def test_pause_in_connection_made(run: Any) -> None:
     async def main() -> None:
         ours, peer = tcp_pair()

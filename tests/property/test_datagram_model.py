@@ -13,6 +13,7 @@ import re
 import socket
 from typing import Any
 
+import pytest
 from conformance.datagrams import DatagramRecorder, endpoint, raw_udp
 from conformance.peers import LOCALHOST, HandlerLog, off_loop, pattern, turns
 from hypothesis import HealthCheck, given, settings
@@ -104,6 +105,7 @@ def drain(peers: list[socket.socket], outgoing: dict[Any, list[bytes]]) -> None:
         expected.clear()
 
 
+@pytest.mark.usefixtures("can_pause_anywhere")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(OPERATIONS, max_size=15), answers=st.booleans(), ending=st.sampled_from(["close", "abort"]))
 def test_endpoint_follows_the_model(run: Any, script: list[Any], answers: bool, ending: str) -> None:
@@ -158,6 +160,7 @@ async def play_inside(inside: list[str], sizes: list[int], later: int) -> None:
     peer.close()
 
 
+@pytest.mark.usefixtures("can_pause_anywhere")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(inside=INSIDE, sizes=st.lists(SIZES, max_size=MOST_IN_FLIGHT), later=st.integers(0, 3))
 def test_endpoint_follows_the_model_from_inside_its_callbacks(
