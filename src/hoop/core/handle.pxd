@@ -4,7 +4,7 @@ from hoop.core.csrc cimport hoop_inbox_node, hoop_timer, hoop_timers
 from hoop.core.flag cimport flag
 from libc.stdint cimport int64_t
 
-cdef bint HAS_THREAD_SAFE_HANDLE  # asyncio's class of call_soon_threadsafe, since Python 3.14
+cdef bint GUARDS_POSTED  # asyncio has a class for the handles of call_soon_threadsafe: since Python 3.14
 
 
 cdef class Handle:
@@ -14,9 +14,11 @@ cdef class Handle:
     cdef object first           # the arguments: up to two inline, else a tuple of all of them in `first`
     cdef object second
     cdef object source_traceback
-    cdef int argument_count
+    cdef unsigned char argument_count  # 3 stands for more than two
     cdef flag is_cancelled
-    cdef flag is_guarded        # a ThreadSafeHandle: to be run between begin() and end()
+    cdef flag is_guarded        # to be run between begin_guarded() and end_guarded()
+    cdef flag is_running        # of one that is guarded: between these two
+    cdef flag is_awaited        # other threads wait until it is not running
     # Of a ScheduledHandle; here, where they take no room.
     cdef flag is_scheduled      # as asyncio's _scheduled: in the heap, or taken out of it and about to run
     cdef flag is_repeating      # is_scheduled also while it runs; repeat() is called when it has
@@ -27,17 +29,6 @@ cdef class Handle:
 cdef class PostedHandle(Handle):
     """A handle that can travel through the inbox."""
     cdef hoop_inbox_node node
-
-
-cdef class ThreadSafeHandle(PostedHandle):
-    """A handle whose cancel() and cancelled() wait, in other threads, for a callback that is running."""
-    cdef unsigned long runner   # the thread that runs the callback just now, else 0
-    cdef list waiting           # locks that end() releases: one for each thread that waits; or None
-
-    cdef bint begin(self) except -1
-    cdef int end(self) except -1
-    cdef bint discard_unless_running(self) except -1
-    cdef int await_end(self) except -1
 
 
 cdef class ScheduledHandle(Handle):
@@ -62,6 +53,8 @@ cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ss
 cdef PostedHandle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count,
                                     object context)
 cdef TimerHandle new_timer_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
+cdef bint begin_guarded(Handle handle) except -1
+cdef int end_guarded(Handle handle) except -1
 cdef int withdraw(ScheduledHandle handle) except -1  # what cancel() does
 cdef Immediate new_immediate(object loop, object callback, PyObject **arguments, Py_ssize_t count, object context)
 cdef tuple new_tuple(PyObject **items, Py_ssize_t count)
@@ -83,7 +76,7 @@ cdef inline int fill(Handle handle, object loop, object callback, PyObject **arg
         refuse_context(context)
     handle.loop = loop
     handle.callback = callback
-    handle.argument_count = <int>count
+    handle.argument_count = <unsigned char>min(count, 3)
     if count > 2:
         handle.first = new_tuple(arguments, count)
     elif count > 0:

@@ -1,19 +1,23 @@
 """Handle and its kinds: one scheduled callback with its arguments and its context.
 
-Handle, ThreadSafeHandle and TimerHandle stand in for those of asyncio: isinstance() holds through `__class__`
-(inheriting would bring asyncio's own fields along), and the attributes that the ecosystem reads (`_callback`,
-`_args`, `_context`, `_when`, `_cancelled`, `_scheduled`) are there. Immediate is hoop's own, as is Timer (timer.pyx).
+Handle and TimerHandle stand in for those of asyncio: isinstance() holds through `__class__` (inheriting would bring
+asyncio's own fields along), and the attributes that the ecosystem reads (`_callback`, `_args`, `_context`, `_when`,
+`_cancelled`, `_scheduled`) are there. Immediate is hoop's own, as is Timer (timer.pyx).
+
+From Python 3.14 on, what call_soon_threadsafe() returns is guarded, as asyncio's _ThreadSafeHandle: other threads that
+cancel it, or ask whether it is cancelled, wait for a callback that is running. asyncio has a lock in each for that; here
+nothing is allocated unless a thread has to wait. All of it happens under the GIL, or else in a critical section of the
+handle, and nothing between a look at `is_running` and what follows from it gives either away.
 """
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyThread_get_thread_ident, raw_decref, \
-    raw_incref, raw_tuple_items, raw_vectorcall
+    raw_incref, raw_tuple_items, raw_tuple_size, raw_vectorcall
 from hoop.core.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
     hoop_timers_set_referenced
-from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load, hoop_load_flag, hoop_store, \
-    hoop_store_flag
+from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load, hoop_load_flag, hoop_store_flag
 
 import asyncio
 import functools
@@ -21,7 +25,7 @@ import inspect
 from _thread import allocate_lock
 from asyncio import events, format_helpers
 
-HAS_THREAD_SAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")
+GUARDS_POSTED = hasattr(events, "_ThreadSafeHandle")
 cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
 
 
@@ -31,7 +35,7 @@ cdef class Handle:
 
     @property
     def __class__(self):
-        return asyncio.Handle
+        return events._ThreadSafeHandle if self.is_guarded else asyncio.Handle
 
     @property
     def _loop(self):
@@ -58,12 +62,18 @@ cdef class Handle:
         return self.source_traceback
 
     def cancel(self):
-        """Make sure that the callback does not run. Idempotent; safe from any thread; releases callback and
-        arguments."""
-        discard(self)
+        """Make sure that the callback does not run. Idempotent; safe from any thread; releases callback and arguments.
+        A callback that another thread runs is waited for, if it was scheduled with call_soon_threadsafe and Python is
+        3.14 or newer."""
+        if self.is_guarded:
+            cancel_guarded(self)
+        else:
+            discard(self)
 
     def cancelled(self):
-        """Whether cancel() was called."""
+        """Whether cancel() was called. Waits where cancel() does."""
+        if self.is_guarded:
+            await_end(self)
         return hoop_load_flag(&self.is_cancelled)
 
     def get_context(self):
@@ -75,76 +85,7 @@ cdef class Handle:
 
 
 cdef class PostedHandle(Handle):
-    """A callback scheduled with call_soon_threadsafe, up to Python 3.13."""
-
-
-cdef class ThreadSafeHandle(PostedHandle):
-    """A callback scheduled with call_soon_threadsafe, from Python 3.14 on.
-
-    As asyncio's, but without a lock in each handle: nothing is allocated unless a thread has to wait. All of it happens
-    under the GIL, or else in a critical section of the handle, and nothing between a look at `runner` and what follows
-    from it gives either away.
-    """
-
-    @property
-    def __class__(self):
-        return events._ThreadSafeHandle
-
-    def cancel(self):
-        """Make sure that the callback does not run. While another thread runs it, wait until it has ended.
-        Idempotent."""
-        while not self.discard_unless_running():
-            self.await_end()
-
-    def cancelled(self):
-        """Whether cancel() was called. While another thread runs the callback, wait until it has ended."""
-        self.await_end()
-        return hoop_load_flag(&self.is_cancelled)
-
-    cdef bint discard_unless_running(self) except -1:
-        """discard(), if no other thread runs the callback; whether that is so."""
-        with cython.critical_section(self):
-            if self.runner != 0 and self.runner != PyThread_get_thread_ident():
-                return False
-            discard(self)
-        return True
-
-    cdef bint begin(self) except -1:
-        """This thread is about to call the callback; False if another one has cancelled it."""
-        with cython.critical_section(self):
-            if hoop_load_flag(&self.is_cancelled):
-                return False
-            hoop_store(&self.runner, PyThread_get_thread_ident())
-        return True
-
-    cdef int end(self) except -1:
-        """The callback has returned or raised."""
-        cdef list waiting
-        with cython.critical_section(self):
-            waiting = self.waiting
-            hoop_store(&self.runner, 0)
-            self.waiting = None
-        if waiting is not None:
-            for lock in waiting:
-                lock.release()
-        return 0
-
-    cdef int await_end(self) except -1:
-        cdef unsigned long runner = hoop_load(&self.runner)
-        cdef bint must_wait = False
-        if runner == 0 or runner == PyThread_get_thread_ident():
-            return 0
-        lock = allocate_lock()
-        lock.acquire()
-        with cython.critical_section(self):
-            if self.runner != 0:  # the callback may have ended meanwhile: allocating can run other code
-                if self.waiting is None:
-                    self.waiting = []
-                self.waiting.append(lock)
-                must_wait = True
-        if must_wait:
-            lock.acquire()
-        return 0
+    """A callback scheduled with call_soon_threadsafe by another thread."""
 
 
 cdef class ScheduledHandle(Handle):
@@ -286,13 +227,9 @@ cdef Handle new_handle(object loop, object callback, PyObject **arguments, Py_ss
 
 cdef PostedHandle new_posted_handle(object loop, object callback, PyObject **arguments, Py_ssize_t count,
                                     object context):
-    """As new_handle, for call_soon_threadsafe: of the kind that this Python's asyncio gives."""
-    cdef PostedHandle handle
-    if HAS_THREAD_SAFE_HANDLE:
-        handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
-        handle.is_guarded = True
-    else:
-        handle = PostedHandle.__new__(PostedHandle)
+    """As new_handle, for call_soon_threadsafe by another thread."""
+    cdef PostedHandle handle = PostedHandle.__new__(PostedHandle)
+    handle.is_guarded = GUARDS_POSTED
     fill(handle, loop, callback, arguments, count, context)
     return handle
 
@@ -330,7 +267,7 @@ cdef int invoke(Handle handle) noexcept:
         stack[1] = first
         stack[2] = second
         if count > 2:
-            result = raw_vectorcall(callback, raw_tuple_items(first, 0), count, NULL)
+            result = raw_vectorcall(callback, raw_tuple_items(first, 0), raw_tuple_size(first), NULL)
         else:
             result = raw_vectorcall(callback, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
         raw_decref(second)
@@ -368,6 +305,72 @@ cdef int discard(Handle handle) except -1:
     handle.first = None
     handle.second = label
     return 0
+
+
+# ---- guarded handles ------------------------------------------------------------------------------------------------
+
+cdef bint begin_guarded(Handle handle) except -1:
+    """The loop is about to call the callback; False if another thread has cancelled it."""
+    with cython.critical_section(handle):
+        if hoop_load_flag(&handle.is_cancelled):
+            return False
+        hoop_store_flag(&handle.is_running, True)
+    return True
+
+
+cdef int end_guarded(Handle handle) except -1:
+    """The callback has returned or raised."""
+    cdef bint is_awaited
+    with cython.critical_section(handle):
+        is_awaited = handle.is_awaited
+        handle.is_awaited = False
+        hoop_store_flag(&handle.is_running, False)
+    if is_awaited:
+        (<Owned>handle.loop).let_threads_go()
+    return 0
+
+
+cdef int cancel_guarded(Handle handle) except -1:
+    while not discard_unless_running(handle):
+        await_end(handle)
+    return 0
+
+
+cdef bint discard_unless_running(Handle handle) except -1:
+    """discard(), if no other thread runs the callback; whether that is so."""
+    with cython.critical_section(handle):
+        if handle.is_running and not is_run_here(handle):
+            return False
+        discard(handle)
+    return True
+
+
+cdef int await_end(Handle handle) except -1:
+    """Wait, unless this thread runs the callback itself, until none does."""
+    while hoop_load_flag(&handle.is_running) and not is_run_here(handle):
+        lock = allocate_lock()
+        lock.acquire()
+        if have_released(handle, lock):
+            lock.acquire()
+    return 0
+
+
+cdef bint have_released(Handle handle, object lock) except -1:
+    """Have the end of the callback release lock, if that is still to come; whether it is."""
+    cdef Owned loop = handle.loop
+    with cython.critical_section(handle, loop):
+        if not handle.is_running:  # it may have ended meanwhile: allocating can run other code
+            return False
+        handle.is_awaited = True
+        if loop.waiting is None:
+            loop.waiting = []
+        loop.waiting.append(lock)
+    return True
+
+
+cdef bint is_run_here(Handle handle) noexcept:
+    """Whether a callback that is running runs in this thread."""
+    return hoop_load(&(<Owned>handle.loop).thread_id) == PyThread_get_thread_ident()
 
 
 cdef bint is_ours(Handle handle) noexcept:
@@ -414,6 +417,8 @@ cdef object source_without_arguments(object callback):
 cdef list description(Handle handle):
     """The words of a repr, as asyncio puts them."""
     words = ["Handle" if type(handle) is PostedHandle else type(handle).__name__]
+    if handle.is_guarded:
+        words[0] = "ThreadSafeHandle"
     if hoop_load_flag(&handle.is_cancelled):
         words.append("cancelled")
         if handle.second is not None:

@@ -55,6 +55,7 @@ cdef class Owned:
     """What belongs to one thread: the one that has made it, then the one that has run it last."""
     cdef unsigned long thread_id  # the identifier of the thread that runs it, else 0
     cdef uint64_t owner         # the number of the thread that it belongs to; 0: to any
+    cdef list waiting           # locks of other threads, each of which waits for the end of a callback; or None
 
     cdef inline bint is_ours(self) noexcept:
         """Whether this thread is the one that it belongs to."""
@@ -65,5 +66,6 @@ cdef class Owned:
         return owner == hoop_thread_number() or owner == 0
 
     cdef int own(self) except -1
+    cdef int let_threads_go(self) except -1
     cdef int claim(self) except -1
     cdef int claim_abandoned(self, str method) except -1

@@ -3,6 +3,7 @@
 Others may only call what is said to be safe from any thread. A loop changes hands when another thread runs it, or
 closes it after its own thread has ended: so the number of a thread must not come again, as its identifier does.
 """
+cimport cython
 from hoop.core.cpython_api cimport PyThread_get_thread_ident
 from libc.stdint cimport uint64_t
 
@@ -37,6 +38,17 @@ cdef class Owned:
         """It belongs to this thread from now on."""
         note_thread()
         hoop_store_number(&self.owner, hoop_thread_number())
+        return 0
+
+    cdef int let_threads_go(self) except -1:
+        """A callback has ended for which a thread waits. Others may wait for another one: they look again."""
+        cdef list waiting
+        with cython.critical_section(self):
+            waiting = self.waiting
+            self.waiting = None
+        if waiting is not None:
+            for lock in waiting:
+                lock.release()
         return 0
 
     cdef int claim(self) except -1:

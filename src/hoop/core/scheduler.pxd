@@ -3,7 +3,7 @@ from hoop.core.cpython_api cimport PyThread_get_thread_ident
 from hoop.core.csrc cimport hoop_inbox, hoop_inbox_is_empty, hoop_inbox_node, hoop_meter, hoop_ring, hoop_timers, \
     hoop_waker
 from hoop.core.flag cimport flag
-from hoop.core.handle cimport HAS_THREAD_SAFE_HANDLE, Handle, Immediate, ScheduledHandle, TimerHandle, new_handle, \
+from hoop.core.handle cimport GUARDS_POSTED, Handle, Immediate, ScheduledHandle, TimerHandle, new_handle, \
     new_posted_handle
 from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load
 from hoop.core.rings cimport push
@@ -88,13 +88,10 @@ cdef class Scheduler(Owned):
     cdef int arm(self, ScheduledHandle handle, int64_t deadline_ns) except -1
     cdef inline Handle post(self, object callback, PyObject **arguments, Py_ssize_t count, object context):
         """A callback from any thread."""
-        cdef Handle handle
         if hoop_load(&self.thread_id) != PyThread_get_thread_ident():
             return self.post_from_elsewhere(callback, arguments, count, context)
-        if HAS_THREAD_SAFE_HANDLE:
-            handle = new_posted_handle(self, callback, arguments, count, context)
-        else:
-            handle = new_handle(self, callback, arguments, count, context)
+        cdef Handle handle = new_handle(self, callback, arguments, count, context)
+        handle.is_guarded = GUARDS_POSTED
         push(&self.ready, handle)
         return handle
 

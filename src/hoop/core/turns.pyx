@@ -12,7 +12,7 @@ from cpython.ref cimport Py_DECREF
 from hoop.core.cpython_api cimport PyErr_CheckSignals
 from hoop.core.csrc cimport *
 from hoop.core.errors cimport check, pass_exits_on
-from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, ThreadSafeHandle
+from hoop.core.handle cimport Handle, Immediate, ScheduledHandle, begin_guarded, end_guarded
 from hoop.core.ownership cimport IS_FREE_THREADED, hoop_load_flag, hoop_store
 from hoop.core.reactor cimport Reactor, Watcher, call_one, seconds_since
 from libc.errno cimport EINTR
@@ -250,7 +250,7 @@ cdef class Turns(Reactor):
                 if hoop_load_flag(&(<Handle>entry).is_cancelled):
                     pass
                 elif (<Handle>entry).is_guarded:
-                    run_guarded(self, <ThreadSafeHandle>entry)
+                    run_guarded(self, <Handle>entry)
                 else:
                     run_one(self, <Handle>entry)
             finally:
@@ -381,13 +381,13 @@ cdef inline int run_one(Reactor reactor, Handle handle) except -1:
     return 0
 
 
-cdef int run_guarded(Reactor reactor, ThreadSafeHandle handle) except -1:
-    if not handle.begin():
+cdef int run_guarded(Reactor reactor, Handle handle) except -1:
+    if not begin_guarded(handle):
         return 0
     try:
         call_one(reactor, handle)
     finally:
-        handle.end()
+        end_guarded(handle)
     if reactor.after_is_due:
         reactor.settle()
     return 0
