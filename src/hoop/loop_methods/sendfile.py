@@ -54,21 +54,24 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
 
     async def _send_by_kernel(self, transport: Any, file: IO[bytes], offset: int, count: int | None) -> int:
         """Call os.sendfile on the transport's own descriptor, once each time the socket has room: others run too."""
-        number = descriptor_of(file)
+        number, end = descriptor_and_size(file)
         was_reading = transport.is_reading()
         transport._lend()
         transport.pause_reading()
         sent = 0
         is_sendable = False
+        is_full = transport.get_write_buffer_size() > 0
         try:
             while count is None or sent < count:
-                waiter = self.create_future()
-                transport._when_writable(waiter)
-                await waiter
+                if is_full:
+                    waiter = self.create_future()
+                    transport._when_writable(waiter)
+                    await waiter
                 size = LARGEST_CALL if count is None else min(LARGEST_CALL, count - sent)
                 try:
                     moved = os.sendfile(transport._lent_descriptor(), number, offset + sent, size)
-                except (BlockingIOError, InterruptedError):
+                except BlockingIOError:
+                    is_full = True
                     continue
                 except OSError as error:
                     if sent > 0 or isinstance(error, ConnectionError):
@@ -77,7 +80,9 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
                 is_sendable = True
                 if moved == 0:
                     break
+                transport._note_file_sent()
                 sent += moved
+                is_full = offset + sent != end  # there, ask once more: the file may have grown
             return sent
         finally:
             transport._take_back()
@@ -125,7 +130,7 @@ class SendFile(BaseLoop, asyncio.AbstractEventLoop):
         sent = 0
         is_sendable = False
         try:
-            number = descriptor_of(file)
+            number, _ = descriptor_and_size(file)
         except asyncio.SendfileNotAvailableError:
             if fallback is False:
                 raise
@@ -217,14 +222,14 @@ class Pacing(asyncio.Protocol):
         self._protocol.connection_lost(exc)
 
 
-def descriptor_of(file: Any) -> int:
-    """Return the descriptor of a file that the kernel can read. asyncio.SendfileNotAvailableError if it has none."""
+def descriptor_and_size(file: Any) -> tuple[int, int]:
+    """Return the descriptor of a file that the kernel can read, and how many bytes it has. SendfileNotAvailableError,
+    asyncio's, if it has none."""
     try:
         number: int = file.fileno()
-        os.fstat(number)
+        return number, os.fstat(number).st_size
     except (AttributeError, io.UnsupportedOperation, OSError) as error:
         raise asyncio.SendfileNotAvailableError("not a regular file") from error
-    return number
 
 
 def find_start(file: Any, offset: int) -> bool:

@@ -239,6 +239,11 @@ cdef class WritingTransport(Transport):
         self.reactor.must_poll = True
         return self.fd
 
+    def _note_file_sent(self):
+        """The kernel has taken some of the file."""
+        if self.guard is not None:
+            self.guard.on_sent()
+
     def _when_writable(self, waiter):
         """Set waiter, a future, when the kernel has taken all that write() accepted, and takes more."""
         self._lent_descriptor()
@@ -257,8 +262,6 @@ cdef class WritingTransport(Transport):
     cdef int wake_lease(self) except -1:
         cdef object waiter = self.owed
         self.owed = None
-        if self.guard is not None:
-            self.guard.on_sent()  # the peer takes what sendfile() sends
         self.update_interest()
         if not waiter.done():
             waiter.set_result(None)
