@@ -136,7 +136,10 @@ int hoop_timers_add(hoop_timers *timers, hoop_timer *timer, int64_t deadline_ns)
     timers->unreferenced += timer->is_unreferenced;
     size_t index = timers->size++;
     timers->is_sorted = index == 0 || (timers->is_sorted && !precedes(&entry, &timers->entries[index - 1]));
-    sift_up(timers, index, entry);
+    if (timers->is_sorted)
+        place(timers, index, entry);
+    else
+        sift_up(timers, index, entry);
     return 0;
 }
 

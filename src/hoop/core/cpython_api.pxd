@@ -61,6 +61,10 @@ cdef extern from "Python.h":
     PyCFunction PyCFunction_GetFunction(object function) except NULL
     object PyDescr_NewMethod(PyTypeObject *owner, PyMethodDef *method)
     void PyType_Modified(PyTypeObject *type)
+    PyObject *PyType_GenericAlloc(PyTypeObject *kind, Py_ssize_t count) noexcept
+    PyObject *PyObject_Init(PyObject *memory, PyTypeObject *kind) noexcept
+    void PyObject_GC_Track(PyObject *item) noexcept
+    void PyObject_GC_Del(void *memory) noexcept
 
     object PyContext_New()
     object PyContext_CopyCurrent()
@@ -78,8 +82,13 @@ cdef extern from "Python.h":
     ctypedef int (*gc_traverse_fn "traverseproc")(PyObject *self, gc_visit_fn visit, void *arg) noexcept
     ctypedef int (*gc_clear_fn "inquiry")(PyObject *self) noexcept
     ctypedef PyObject *(*new_fn "newfunc")(PyTypeObject *kind, PyObject *arguments, PyObject *keywords) except NULL
+    ctypedef PyObject *(*alloc_fn "allocfunc")(PyTypeObject *kind, Py_ssize_t count) noexcept
+    ctypedef void (*free_fn "freefunc")(void *memory) noexcept
     ctypedef struct type_slots "PyTypeObject":
+        Py_ssize_t tp_basicsize
         new_fn tp_new
+        alloc_fn tp_alloc
+        free_fn tp_free
         void *tp_call
         void *tp_vectorcall
         void *tp_getattro

@@ -10,20 +10,25 @@ nothing is allocated unless a thread has to wait. All of it happens under the GI
 handle, and nothing between a look at `is_running` and what follows from it gives either away.
 """
 cimport cython
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
-from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyThread_get_thread_ident, raw_decref, \
-    raw_incref, raw_tuple_items, raw_tuple_size, raw_vectorcall
+from hoop.core.cpython_api cimport PY_VECTORCALL_ARGUMENTS_OFFSET, PyObject_GC_Del, PyObject_GC_Track, \
+    PyObject_Init, PyThread_get_thread_ident, PyType_GenericAlloc, raw_decref, raw_incref, raw_tuple_items, \
+    raw_tuple_size, raw_vectorcall, type_slots
 from hoop.core.csrc cimport hoop_inbox_node, hoop_timer_init, hoop_timer_is_pending, hoop_timers_remove, \
     hoop_timers_set_referenced
 from hoop.core.ownership cimport IS_FREE_THREADED, Owned, hoop_load, hoop_load_flag, hoop_store_flag
+from libc.string cimport memset
 
 import asyncio
 import functools
 import inspect
 from _thread import allocate_lock
 from asyncio import events, format_helpers
+
+cdef enum:
+    MOST_FREE = 1024  # timers whose memory is kept for the next ones
 
 GUARDS_POSTED = hasattr(events, "_ThreadSafeHandle")
 cdef bint HAS_DEBUG_ARGUMENT = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
@@ -416,9 +421,8 @@ cdef object source_without_arguments(object callback):
 
 cdef list description(Handle handle):
     """The words of a repr, as asyncio puts them."""
-    words = ["Handle" if type(handle) is PostedHandle else type(handle).__name__]
-    if handle.is_guarded:
-        words[0] = "ThreadSafeHandle"
+    kind = "Handle" if type(handle) is PostedHandle else type(handle).__name__
+    words = ["ThreadSafeHandle" if handle.is_guarded else kind]
     if hoop_load_flag(&handle.is_cancelled):
         words.append("cancelled")
         if handle.second is not None:
@@ -465,3 +469,45 @@ cdef int measure_offsets() except -1:
 
 
 measure_offsets()
+
+
+# ---- memory of timers ------------------------------------------------------------------------------------------------
+
+# As @cython.freelist, which is for classes without a base only.
+
+cdef PyObject *free_timers[MOST_FREE]
+cdef int free_count = 0
+
+
+cdef PyObject *allocate_timer(PyTypeObject *kind, Py_ssize_t count) noexcept:
+    global free_count
+    cdef PyObject *memory
+    if free_count == 0:
+        return PyType_GenericAlloc(kind, count)
+    free_count -= 1
+    memory = free_timers[free_count]
+    memset(memory, 0, <size_t>(<type_slots *>kind).tp_basicsize)
+    PyObject_Init(memory, kind)
+    PyObject_GC_Track(memory)
+    return memory
+
+
+cdef void free_timer(void *memory) noexcept:
+    global free_count
+    if free_count < MOST_FREE:
+        free_timers[free_count] = <PyObject *>memory
+        free_count += 1
+    else:
+        PyObject_GC_Del(memory)
+
+
+cdef int keep_memory_of(type kind) except -1:
+    """Have kind, which is a class of timers that has no subclass, use the memory of those before it."""
+    cdef type_slots *slots = <type_slots *><PyObject *>kind
+    if not IS_FREE_THREADED:  # else several threads would take the same
+        slots.tp_alloc = allocate_timer
+        slots.tp_free = free_timer
+    return 0
+
+
+keep_memory_of(TimerHandle)

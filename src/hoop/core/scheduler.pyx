@@ -140,16 +140,19 @@ cdef class Scheduler:
 
     cdef TimerHandle schedule_timer(self, int64_t deadline_ns, object callback, PyObject **arguments, Py_ssize_t count,
                                     object context):
-        return self.schedule_timer_at(deadline_ns, seconds_of(deadline_ns), callback, arguments, count, context)
+        cdef TimerHandle handle = new_timer_handle(self, callback, arguments, count, context)
+        handle.when_s = seconds_of(deadline_ns)
+        self.arm(handle, deadline_ns)
+        return handle
 
     cdef TimerHandle schedule_timer_at(self, int64_t deadline_ns, double when_s, object callback, PyObject **arguments,
                                        Py_ssize_t count, object context):
-        cdef TimerHandle handle = new_timer_handle(self, callback, arguments, count, context)
+        cdef TimerHandle handle
         # loop.time() rounds to a double: make sure that it has reached when_s once the deadline has passed
         while deadline_ns != INT64_MAX and <double>deadline_ns / 1e9 < when_s:
             deadline_ns += 1
+        handle = self.schedule_timer(deadline_ns, callback, arguments, count, context)
         handle.when_s = when_s
-        self.arm(handle, deadline_ns)
         return handle
 
     cdef int arm(self, ScheduledHandle handle, int64_t deadline_ns) except -1:

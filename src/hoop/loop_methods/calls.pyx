@@ -4,7 +4,7 @@ Callers enter through the vectorcall protocol (METH_FASTCALL): Cython's own meth
 arguments for each call. add_calls() makes them methods of a type derived from Reactor.
 """
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.long cimport PyLong_CheckExact
+from cpython.long cimport PyLong_AsDouble, PyLong_CheckExact
 from cpython.object cimport PyCallable_Check, PyObject, PyTypeObject, Py_TYPE
 from hoop.core.cpython_api cimport METH_FASTCALL, METH_KEYWORDS, PY_VECTORCALL_ARGUMENTS_OFFSET, PyCFunction, \
     PyDescr_NewMethod, PyMethodDef, PyObject_Call, PyObject_Vectorcall, PyType_Modified, raw_compare, \
@@ -280,6 +280,9 @@ cdef object enter_call_later(PyObject *self, PyObject **arguments, Py_ssize_t co
         return finish(loop, loop.schedule_timer_at(deadline_after(0, when_s), when_s, <object>call.callback,
                                                    call.arguments, call.count, context_of(&call)))
     now_ns = loop.now_ns()
+    if delay_s == 0.0:
+        return finish(loop, loop.schedule_timer(now_ns, <object>call.callback, call.arguments, call.count,
+                                                context_of(&call)))
     return finish(loop, loop.schedule_timer_at(deadline_after(now_ns, delay_s), <double>now_ns / 1e9 + delay_s,
                                                <object>call.callback, call.arguments, call.count, context_of(&call)))
 
@@ -330,7 +333,7 @@ cdef double seconds(object value, str name) except? -1.0:
     if PyFloat_CheckExact(value):
         result = PyFloat_AS_DOUBLE(value)
     elif PyLong_CheckExact(value):
-        result = value
+        result = PyLong_AsDouble(value)  # unlike PyFloat_AsDouble() it makes no float
     elif value is None:
         raise TypeError(f"{name} cannot be None")
     else:
