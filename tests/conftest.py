@@ -102,7 +102,7 @@ def can_pause_anywhere(loop_name: str) -> None:
     """For tests that pause a pipe or an endpoint of datagrams, or a stream before it reads."""
     transport = asyncio.selector_events._SelectorTransport  # type: ignore[attr-defined]
     if loop_name == "asyncio" and "is_reading" not in vars(transport):
-        pytest.xfail("std: only streams can pause, and forget it if that was in connection_made; in old releases of 3.11")
+        pytest.xfail("std: only streams can pause, and not in connection_made; old releases of 3.11")
 
 
 @pytest.fixture

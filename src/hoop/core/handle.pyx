@@ -5,9 +5,9 @@ asyncio's own fields along), and the attributes that the ecosystem reads (`_call
 `_cancelled`, `_scheduled`) are there. Immediate is hoop's own, as is Timer (timer.pyx).
 
 From Python 3.14 on, what call_soon_threadsafe() returns is guarded, as asyncio's _ThreadSafeHandle: other threads that
-cancel it, or ask whether it is cancelled, wait for a callback that is running. asyncio has a lock in each for that; here
-nothing is allocated unless a thread has to wait. All of it happens under the GIL, or else in a critical section of the
-handle, and nothing between a look at `is_running` and what follows from it gives either away.
+cancel it, or ask whether it is cancelled, wait for a callback that is running. asyncio has a lock in each for that;
+here nothing is allocated unless a thread has to wait. All of it happens under the GIL, or else in a critical section of
+the handle, and nothing between a look at `is_running` and what follows from it gives either away.
 """
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
