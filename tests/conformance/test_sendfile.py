@@ -127,6 +127,40 @@ def test_files_in_a_row(run: Any, file: Any) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("count", [100_000, None])
+def test_what_the_kernel_takes_at_once_takes_no_turn(run: Any, file: Any, loop_name: str, count: int | None) -> None:
+    if loop_name == "asyncio":
+        pytest.skip("asyncio looks in a second turn whether all is sent")
+
+    async def main() -> None:
+        transport, peer = await connected(Recorder(), send_buffer=400_000, receive_buffer=400_000)
+        with peer:
+            transport.write(b"head")
+            sending = asyncio.get_running_loop().sendfile(transport, file, SIZE - 100_000, count)
+            with pytest.raises(StopIteration) as ending:
+                sending.send(None)
+            assert ending.value.value == 100_000
+            transport.close()
+            assert await off_loop(read_to_end, peer) == b"head" + DATA[SIZE - 100_000 :]
+
+    run(main())
+
+
+def test_a_file_that_grows_meanwhile(run: Any, file: Any) -> None:
+    async def main() -> None:
+        transport, peer = await connected(Recorder(), send_buffer=8192, receive_buffer=8192)
+        with peer:
+            sending = asyncio.ensure_future(sent(transport, file))
+            await turns()
+            os.pwrite(file.fileno(), b"more", SIZE)
+            assert not sending.done()
+            assert await off_loop(read_exactly, peer, SIZE + 4) == DATA + b"more"
+            assert await sending == SIZE + 4
+            transport.close()
+
+    run(main())
+
+
 def test_nobody_writes_meanwhile(run: Any, file: Any) -> None:
     async def main() -> None:
         transport, peer = await connected(Recorder(), send_buffer=8192, receive_buffer=8192)
