@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from hoop.loop_methods.executors import Executors
-from hoop.names.address_info import Literals, literal_family
+from hoop.names.address_info import Literals, is_patched, literal_family
 from hoop.names.name_history import NameHistory
 from hoop.names.name_jobs import ELSEWHERE, LOCAL_NAMES, OTHER_NAMES, AddressQuestion, NameQuestion
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 
-# Call what has replaced these (a test's mock, gevent), as asyncio would.
-ORIGINAL_GETADDRINFO = socket.getaddrinfo if getattr(socket.getaddrinfo, "__module__", "") == "socket" else None
-ORIGINAL_COMPILED_GETADDRINFO = _socket.getaddrinfo
-ORIGINAL_GETNAMEINFO = _socket.getnameinfo
+ORIGINAL_GETNAMEINFO = _socket.getnameinfo  # what has replaced it is called, as asyncio would
 
 
 def is_number(port: object) -> bool:
@@ -25,11 +22,6 @@ def is_number(port: object) -> bool:
     if isinstance(port, (bytes, bytearray)):
         port = bytes(port).decode("ascii", "replace")
     return port is None or isinstance(port, int) or (isinstance(port, str) and port.isascii() and port.isdigit())
-
-
-def is_patched() -> bool:
-    """Whether a program (a test, gevent) has replaced the socket module's getaddrinfo."""
-    return socket.getaddrinfo is not ORIGINAL_GETADDRINFO or _socket.getaddrinfo is not ORIGINAL_COMPILED_GETADDRINFO
 
 
 class NameLookups(Executors):
@@ -61,11 +53,11 @@ class NameLookups(Executors):
         """
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
-        if is_patched():
-            return await self.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
         answer = self._literals.answer(host, port, family, type, proto, flags)
         if answer is not None:
             return answer
+        if is_patched():
+            return await self.run_in_executor(None, socket.getaddrinfo, host, port, family, type, proto, flags)
         found: list[AddressInfo] = await self._ask_libc(AddressQuestion(host, port, family, type, proto, flags))
         return found
 
@@ -98,7 +90,7 @@ class NameLookups(Executors):
         self, host: object, port: object, family: int, type: int, proto: int, flags: int
     ) -> list[AddressInfo] | None:
         """Return what getaddrinfo will answer if that takes neither a look-up nor a replacement, else None."""
-        return None if is_patched() else self._literals.answer(host, port, family, type, proto, flags)
+        return self._literals.answer(host, port, family, type, proto, flags)
 
     async def _ensure_resolved(
         self, address: Sequence[Any], *, family: int = 0, type: int = socket.SOCK_STREAM, proto: int = 0, flags: int = 0

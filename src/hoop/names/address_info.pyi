@@ -3,6 +3,7 @@
 import socket
 from typing import Any, final
 
+def is_patched() -> bool: ...
 def literal_family(host: object) -> socket.AddressFamily | None: ...
 
 @final

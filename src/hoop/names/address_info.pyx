@@ -20,8 +20,13 @@ from hoop.net.addresses cimport address_of, parse_host
 from libc.stdint cimport uint16_t
 from libc.string cimport memcmp
 
+import _socket
 import socket
 import sys
+
+# What has replaced these (a test's mock, gevent) is called, as asyncio would.
+cdef object ORIGINAL = socket.getaddrinfo if getattr(socket.getaddrinfo, "__module__", "") == "socket" else None
+cdef object ORIGINAL_COMPILED = _socket.getaddrinfo
 
 cdef dict FAMILIES = {int(member): member for member in socket.AddressFamily}
 cdef dict TYPES = {int(member): member for member in socket.SocketKind}
@@ -130,6 +135,15 @@ cdef bint is_plain_ipv6(sockaddr_in6 *address) noexcept:
     return memcmp(octets, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) != 0
 
 
+cdef inline bint is_replaced() except -1:
+    return socket.getaddrinfo is not ORIGINAL or _socket.getaddrinfo is not ORIGINAL_COMPILED
+
+
+def is_patched():
+    """Whether a program (a test, gevent) has replaced the socket module's getaddrinfo."""
+    return is_replaced()
+
+
 @cython.final
 cdef class Literals:
     """The answers to numeric hosts, for one loop. It remembers what libc says to each combination of options."""
@@ -139,7 +153,8 @@ cdef class Literals:
         self.templates = {}
 
     def answer(self, host, port, family, type, proto, flags):
-        """What socket.getaddrinfo returns, if host and port are plain numbers; None if libc has to be asked.
+        """What socket.getaddrinfo returns, if host and port are plain numbers; None if libc has to be asked, or what has
+        replaced that function.
 
         Wrong arguments are not noticed here: they too give None.
         """
@@ -147,6 +162,8 @@ cdef class Literals:
         cdef int length
         cdef long number
         if not PyUnicode_CheckExact(host) and not PyBytes_CheckExact(host):
+            return None
+        if is_replaced():
             return None
         if not is_int(family) or not is_int(type) or not is_int(proto) or not is_int(flags) or flags & ~TEMPLATE_FLAGS:
             return None
