@@ -37,8 +37,9 @@ CHURN = (  # clients that come and go: connections, size, seconds
     (50, 16 * KIB, 0.03),
 )
 CHURN_LIMIT_S = 20.0
-LARGE = 256 * KIB  # from here on a window has few messages, so that ...
-LONGER = 6  # ... it is so many times as long
+LARGE = 256 * KIB  # from here on a window has few messages, so that it is LONGER times as long; ...
+LONGER = 6
+PROCESSES = 3  # ... and where a process has its buffers decides what a message costs, so that there are more of them
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,11 @@ CELLS = tuple(
 
 
 def timing_of(cell: SizeCell, timing: Timing) -> Timing:
-    """How long a cell is measured."""
-    return timing.longer(LONGER) if cell.size >= LARGE else timing
+    """How long a cell is measured in each round, and in how many."""
+    if cell.size < LARGE:
+        return timing
+    longer = timing.longer(LONGER)
+    return replace(longer, rounds=timing.rounds * PROCESSES, seconds=longer.seconds / PROCESSES)
 
 
 def _workloads(kind: str, only: Sequence[str] | None) -> Iterator[SizeCell]:
@@ -100,6 +104,11 @@ def _contenders(cell: SizeCell, session: Session) -> list[str]:
     return contenders_of(cell.workload, loops)
 
 
+def _rounds(cell: SizeCell, session: Session) -> int:
+    timing = session.lengths.size_timing
+    return timing_of(cell, replace(timing, rounds=session.rounds(timing.rounds))).rounds
+
+
 def _churn(workload: Workload, port: int, cores: Cores) -> None:
     for connections, size, seconds in CHURN:
         command = [program(workload.client), "--port", str(port), "--connections", str(connections)]
@@ -113,7 +122,7 @@ def _measure_kind(kind: str, session: Session, only: Sequence[str] | None) -> li
     figures: list[Figure] = []
     for cell in _workloads(kind, only):
         by_state = {state: Figure((one := replace(cell, state=state)).name, one.title) for state in STATES}
-        for number in range(session.rounds(session.lengths.size_timing.rounds)):
+        for number in range(_rounds(cell, session)):
             _add_round(cell, round_order(_contenders(cell, session), number), number, by_state, session)
         figures += by_state.values()
     return figures
@@ -166,8 +175,7 @@ def _part(kind: str) -> Part:
         return _measure_kind(kind, session, only)
 
     def count(session: Session, only: Sequence[str] | None) -> int:
-        rounds = session.rounds(session.lengths.size_timing.rounds)
-        return sum(len(_contenders(cell, session)) for cell in _workloads(kind, only)) * rounds
+        return sum(len(_contenders(cell, session)) * _rounds(cell, session) for cell in _workloads(kind, only))
 
     title = f"{kind}: messages of 64 B to 1 MiB, in a fresh process and after churn"
     names = {cell.name for cell in CELLS if cell.kind == kind}
