@@ -153,8 +153,8 @@ cdef class Literals:
         self.templates = {}
 
     def answer(self, host, port, family, type, proto, flags):
-        """What socket.getaddrinfo returns, if host and port are plain numbers; None if libc has to be asked, or what has
-        replaced that function.
+        """What socket.getaddrinfo returns, if host and port are plain numbers; None if libc has to be asked, or what
+        has replaced that function.
 
         Wrong arguments are not noticed here: they too give None.
         """
