@@ -162,6 +162,7 @@ FURTHER: tuple[Workload, ...] = (
         "http_client",
         ("--connections", "10", "--path", "/"),
         has_c_server=False,
+        longer=6,
     ),
     Workload(
         "tls-handshake",
