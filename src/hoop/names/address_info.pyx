@@ -160,12 +160,19 @@ cdef class Literals:
         """
         cdef sockaddr_storage storage
         cdef int length
+        cdef int options[4]
         cdef long number
         if not PyUnicode_CheckExact(host) and not PyBytes_CheckExact(host):
             return None
         if is_replaced():
             return None
-        if not is_int(family) or not is_int(type) or not is_int(proto) or not is_int(flags) or flags & ~TEMPLATE_FLAGS:
+        if not is_int(family) or not is_int(type) or not is_int(proto) or not is_int(flags):
+            return None
+        try:
+            options[0], options[1], options[2], options[3] = family, type, proto, flags
+        except OverflowError:
+            return None
+        if options[3] & ~TEMPLATE_FLAGS:
             return None
         number = plain_port(port)
         if number == -2:
@@ -173,23 +180,24 @@ cdef class Literals:
         length = parse_host(host, <uint16_t>max(number, 0), &storage)
         if length < 0 or (storage.ss_family == AF_INET6 and not is_plain_ipv6(<sockaddr_in6 *>&storage)):
             return None
-        template = self.template(storage.ss_family == AF_INET6, family, type, proto, flags, number == -1)
+        template = self.template(storage.ss_family == AF_INET6, options, number == -1)
         if template is None:
             return None
-        PySys_Audit("socket.getaddrinfo", "OOiii", <void *>host, <void *>port, <int>family, <int>type, <int>proto)
+        PySys_Audit("socket.getaddrinfo", "OOiii", <void *>host, <void *>port, options[0], options[1], options[2])
         address = address_of(<sockaddr *>&storage, length)
         answer = []
         for kind in <tuple>template:
             answer.append((kind[0], kind[1], kind[2], "", address))
         return answer
 
-    cdef object template(self, bint is_ipv6, object family, object type, object proto, object flags, bint no_port):
-        key = (is_ipv6, family, type, proto, flags, no_port)
+    cdef object template(self, bint is_ipv6, int *options, bint no_port):
+        # Of plain numbers: a member of an enumeration has a hash of its own, in Python.
+        key = (is_ipv6, options[0], options[1], options[2], options[3], no_port)
         try:
             return self.templates[key]
         except KeyError:
             pass
-        template = ask_template(b"2001:db8::1" if is_ipv6 else b"192.0.2.1", family, type, proto, flags, no_port)
+        template = ask_template(b"2001:db8::1" if is_ipv6 else b"192.0.2.1", options, no_port)
         if len(self.templates) < MOST_TEMPLATES:
             self.templates[key] = template
         return template
@@ -202,7 +210,7 @@ cdef bint is_int(object value) noexcept:
     return isinstance(value, int)
 
 
-cdef tuple ask_template(bytes sample, int family, int type, int proto, int flags, bint no_port):
+cdef tuple ask_template(bytes sample, int *options, bint no_port):
     """What libc answers to a numeric host with these options; None unless each answer is that very address.
 
     With AI_NUMERICHOST it neither blocks nor asks a server, so it may be called on the loop's thread.
@@ -212,7 +220,8 @@ cdef tuple ask_template(bytes sample, int family, int type, int proto, int flags
     cdef const char *service = NULL
     if not no_port:
         service = SAMPLE_PORT
-    hoop_getaddrinfo_job_init(&job, HOOP_LANE_DNS, host, service, family, type, proto, flags | AI_NUMERICHOST)
+    hoop_getaddrinfo_job_init(&job, HOOP_LANE_DNS, host, service, options[0], options[1], options[2],
+                              options[3] | AI_NUMERICHOST)
     hoop_getaddrinfo_job_run(&job)
     try:
         if job.status != 0:
