@@ -82,11 +82,11 @@ CELLS = tuple(
 
 
 def timing_of(cell: SizeCell, timing: Timing) -> Timing:
-    """How long a cell is measured in each round, and in how many."""
+    """How long a cell is measured in each process."""
     if cell.size < LARGE:
         return timing
     longer = timing.longer(LONGER)
-    return replace(longer, rounds=timing.rounds * PROCESSES, seconds=longer.seconds / PROCESSES)
+    return replace(longer, seconds=longer.seconds / PROCESSES)
 
 
 def _workloads(kind: str, only: Sequence[str] | None) -> Iterator[SizeCell]:
@@ -105,8 +105,9 @@ def _contenders(cell: SizeCell, session: Session) -> list[str]:
 
 
 def _rounds(cell: SizeCell, session: Session) -> int:
-    timing = session.lengths.size_timing
-    return timing_of(cell, replace(timing, rounds=session.rounds(timing.rounds))).rounds
+    """How many there are, each with new processes."""
+    rounds = session.rounds(session.lengths.size_timing.rounds)
+    return rounds * PROCESSES if cell.size >= LARGE else rounds
 
 
 def _churn(workload: Workload, port: int, cores: Cores) -> None:
