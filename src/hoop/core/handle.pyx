@@ -501,13 +501,13 @@ cdef void free_timer(void *memory) noexcept:
         PyObject_GC_Del(memory)
 
 
-cdef int keep_memory_of(type kind) except -1:
-    """Have kind, which is a class of timers that has no subclass, use the memory of those before it."""
-    cdef type_slots *slots = <type_slots *><PyObject *>kind
+cdef int keep_memory_of_timers() except -1:
+    """Have a TimerHandle, a class that has no subclass, use the memory of those before it."""
+    cdef type_slots *slots = <type_slots *><PyObject *>TimerHandle
     if not IS_FREE_THREADED:  # else several threads would take the same
         slots.tp_alloc = allocate_timer
         slots.tp_free = free_timer
     return 0
 
 
-keep_memory_of(TimerHandle)
+keep_memory_of_timers()
