@@ -135,13 +135,9 @@ cdef bint is_plain_ipv6(sockaddr_in6 *address) noexcept:
     return memcmp(octets, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) != 0
 
 
-cdef inline bint is_replaced() except -1:
-    return socket.getaddrinfo is not ORIGINAL or _socket.getaddrinfo is not ORIGINAL_COMPILED
-
-
-def is_patched():
+cpdef bint is_patched() except -1:
     """Whether a program (a test, gevent) has replaced the socket module's getaddrinfo."""
-    return is_replaced()
+    return socket.getaddrinfo is not ORIGINAL or _socket.getaddrinfo is not ORIGINAL_COMPILED
 
 
 @cython.final
@@ -164,7 +160,7 @@ cdef class Literals:
         cdef long number
         if not PyUnicode_CheckExact(host) and not PyBytes_CheckExact(host):
             return None
-        if is_replaced():
+        if is_patched():
             return None
         if not is_int(family) or not is_int(type) or not is_int(proto) or not is_int(flags):
             return None
